@@ -1,0 +1,81 @@
+"""Command line: ``python -m sparse_bench experiment=NAME [settings]``, or ``sweep=NAME``, or ``-m`` for a multirun."""
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from sparse_bench.config import CONF, register
+from sparse_bench.errors import ConfigError
+
+#: Where the jobs of one command say how they ended; its name travels to the processes that run them.
+_JOURNAL = "SPARSE_BENCH_JOURNAL"
+
+register()
+logger = logging.getLogger("sparse_bench")
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def job(config: DictConfig) -> str:
+    """One job of a command: carry out a run and note how it ended. Returns its status."""
+    from sparse_bench.run import run  # torch is slow to import, and --help or --cfg do not need it
+
+    if config.threads is None and HydraConfig.get().runtime.choices.get("hydra/launcher") == "joblib":
+        config.threads = 1  # one process a core
+    try:
+        result = run(config)
+    except ConfigError as error:
+        logger.error("%s", error)
+        return _note("refused", str(error))
+    if result is None:
+        return _note("elsewhere", "")
+    _show(result)
+    return _note(result.status, result.error["message"] if result.error else "")
+
+
+def _show(result: Any) -> None:
+    metrics = ", ".join(f"{name} {value:.4f}" for name, value in result.metrics.items())
+    logger.info(
+        "%s %s: %s | %s weights in the sparse layers | %.0f s",
+        result.id,
+        result.status,
+        metrics or (result.error or {}).get("message", ""),
+        f"{result.counts['sparse_layers']:,}" if result.counts else "?",
+        result.seconds.get("total", 0.0),
+    )
+
+
+def _note(status: str, message: str) -> str:
+    journal = os.environ.get(_JOURNAL)
+    if journal:
+        with Path(journal).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"status": status, "message": message}) + "\n")
+    return status
+
+
+def main() -> None:
+    """Run the command, and exit with 1 if any of its runs failed or was refused."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="sparse_bench_") as folder:
+        journal = Path(folder) / "journal.jsonl"
+        os.environ[_JOURNAL] = str(journal)
+        job()
+        if not journal.exists():
+            return
+        ended = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
+    bad = [entry for entry in ended if entry["status"] in ("failed", "refused")]
+    if len(ended) > 1:
+        logger.info("%d runs: %d ended well, %d did not", len(ended), len(ended) - len(bad), len(bad))
+    if bad:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

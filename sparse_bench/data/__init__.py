@@ -1,0 +1,1 @@
+"""Corpora: what they are, how to get them, how to read them."""

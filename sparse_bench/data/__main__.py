@@ -1,0 +1,143 @@
+"""``python -m sparse_bench.data``: list, download and verify the corpora."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from sparse_bench.data.corpora import Corpus, corpora
+from sparse_bench.data.download import (
+    CACHE_VARIABLE,
+    MIRROR_VARIABLE,
+    cache_folder,
+    chosen_mirror,
+    fetch,
+    present,
+    problems,
+)
+from sparse_bench.errors import SparseBenchError, unknown_choice
+
+
+def _corpus(name: str) -> Corpus:
+    if name not in corpora():
+        raise argparse.ArgumentTypeError(unknown_choice("corpus", name, corpora()))
+    return corpora()[name]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m sparse_bench.data",
+        description="Corpora: list, download, verify.",
+        epilog=f"Corpora lie in ~/.cache/sparse_bench, or where ${CACHE_VARIABLE} says.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="all corpora: files, size, licence, and whether they are here")
+
+    download = commands.add_parser("download", help="fetch corpora that are not here, and check those that are")
+    download.add_argument("names", nargs="*", type=_corpus, metavar="NAME", help="a corpus")
+    download.add_argument("--all", action="store_true", help="all corpora")
+    download.add_argument(
+        "--mirror",
+        metavar="PLACE",
+        help="folder or http(s) address that holds CORPUS/FILE or CORPUS/FILE.gz, asked instead of the upstream hosts "
+        f"(default: ${MIRROR_VARIABLE})",
+    )
+    # argparse cannot say "either names or --all", so the subcommand's own parser reports it.
+    download.set_defaults(usage_error=download.error)
+
+    verify = commands.add_parser("verify", help="compute the checksums of corpora that are here")
+    verify.add_argument("names", nargs="*", type=_corpus, metavar="NAME", help="a corpus (default: all that are here)")
+
+    path = commands.add_parser("path", help="print the folder of a corpus; fails when it is not there whole")
+    path.add_argument("name", type=_corpus, metavar="NAME", help="a corpus")
+    return parser
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
+
+
+def _state(corpus: Corpus) -> str:
+    found = len(present(corpus, cache_folder()))
+    if found == len(corpus.files):
+        return "present"
+    return f"{found} of {len(corpus.files)} present" if found else "absent"
+
+
+def _list() -> int:
+    rows = [("corpus", "files", "size", "here", "licence")]
+    rows += [(c.name, str(len(c.files)), _megabytes(c.size), _state(c), c.licence) for c in corpora().values()]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    for name, files, size, state, licence in rows:
+        print(f"{name:<{widths[0]}}  {files:>{widths[1]}}  {size:>{widths[2]}}  {state:<{widths[3]}}  {licence}")
+    print(f"\nin {cache_folder()}")
+    return 0
+
+
+def _download(wanted: Sequence[Corpus], mirror: str | None) -> int:
+    for corpus in wanted:
+        fetch(corpus, cache_folder(), chosen_mirror(mirror), thorough=True)
+        print(f"{corpus.name}: {_megabytes(corpus.size)} in {cache_folder() / corpus.name}. {corpus.notice}")
+    return 0
+
+
+def _verify(wanted: Sequence[Corpus]) -> int:
+    checked = wanted or [
+        corpus for corpus in corpora().values() if any(file.path(cache_folder()).exists() for file in corpus.files)
+    ]
+    if not checked:
+        print(f"No corpus is in {cache_folder()}: there is nothing to verify.", file=sys.stderr)
+        return 1
+    failed = False
+    for corpus in checked:
+        wrong = problems(corpus, cache_folder())
+        print(f"{corpus.name}: {len(corpus.files) - len(wrong)} of {len(corpus.files)} files as they should be")
+        for file, problem in wrong.items():
+            print(f"{corpus.name}/{file}: {problem}", file=sys.stderr)
+        if wrong:
+            print(f"This gets it: python -m sparse_bench.data download {corpus.name}", file=sys.stderr)
+            failed = True
+    return int(failed)
+
+
+def _path(corpus: Corpus) -> int:
+    if len(present(corpus, cache_folder())) < len(corpus.files):
+        folder = cache_folder() / corpus.name
+        print(f"Corpus '{corpus.name}' is not whole in {folder}.", file=sys.stderr)
+        print(f"This gets it: python -m sparse_bench.data download {corpus.name}", file=sys.stderr)
+        return 1
+    print(cache_folder() / corpus.name)
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one subcommand.
+
+    Returns:
+        The exit code: 0, or 1 where a corpus cannot be had, is absent or is not what its checksums say.
+
+    Raises:
+        SystemExit: code 2, the arguments are wrong.
+    """
+    given = _parser().parse_args(arguments)
+    try:
+        match given.command:
+            case "list":
+                return _list()
+            case "download":
+                if given.all == bool(given.names):
+                    given.usage_error("give the names of corpora, or --all")
+                return _download(given.names or list(corpora().values()), given.mirror)
+            case "verify":
+                return _verify(given.names)
+            case _:
+                return _path(given.name)
+    except (SparseBenchError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

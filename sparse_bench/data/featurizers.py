@@ -1,0 +1,232 @@
+"""Sparse features of tokens and of sentences, as the Rasa 2.6 assistants compute them.
+
+Each featurizer is fitted on training texts alone and gives two CSR matrices for a whole split: one row a token (the
+tokens of all texts, one text after the other) and one row a text. The matrices are computed once, before training.
+"""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple, Self
+
+import numpy as np
+from scipy import sparse
+from sklearn.feature_extraction import DictVectorizer
+from sklearn.feature_extraction.text import CountVectorizer
+
+from sparse_bench.data.tokenizer import Token, TokenizedText
+from sparse_bench.errors import DataError
+
+NUMBER_TOKEN = "__number__"
+_NUMBER = re.compile(r"\b[0-9]+\b")
+
+
+class Features(NamedTuple):
+    """Feature matrices of some texts, float32.
+
+    Attributes:
+        tokens: [tokens of all texts, token features].
+        sentences: [texts, sentence features].
+    """
+
+    tokens: sparse.csr_array
+    sentences: sparse.csr_array
+
+
+class Featurizer(ABC):
+    """Turns tokenized texts into sparse rows of numbers."""
+
+    @abstractmethod
+    def fit(self, texts: Sequence[TokenizedText]) -> Self:
+        """Learn the vocabulary from training texts (at least one)."""
+
+    @abstractmethod
+    def transform(self, texts: Sequence[TokenizedText]) -> Features:
+        """Features of texts that were not trained on; unknown values have no column."""
+
+    def fit_transform(self, texts: Sequence[TokenizedText]) -> Features:
+        """Learn from training texts and give their features."""
+        return self.fit(texts).transform(texts)
+
+
+class RegexFeaturizer(Featurizer):
+    """Which patterns match: a token has a 1 where a match overlaps it, a sentence where anything matches.
+
+    Args:
+        regexes: name → regular expressions, each a pattern of its own.
+        lookups: name → phrases; each table becomes one pattern that matches any of its phrases between word borders.
+
+    Raises:
+        DataError: an expression that does not compile.
+    """
+
+    def __init__(self, regexes: Mapping[str, Iterable[str]], lookups: Mapping[str, Iterable[str]]) -> None:
+        expressions = [(name, expression) for name, several in regexes.items() for expression in several]
+        expressions += [
+            (name, "|".join(rf"\b{re.escape(phrase)}\b" for phrase in phrases))
+            for name, phrases in ((name, tuple(phrases)) for name, phrases in lookups.items())
+            if phrases
+        ]
+        self.patterns: list[re.Pattern[str]] = []
+        for name, expression in expressions:
+            try:
+                self.patterns.append(re.compile(expression))
+            except re.error as error:
+                raise DataError(f"The pattern '{name}' is no regular expression: {error} in {expression!r}.") from error
+
+    def fit(self, texts: Sequence[TokenizedText]) -> Self:
+        return self
+
+    def transform(self, texts: Sequence[TokenizedText]) -> Features:
+        token_cells: list[tuple[int, int]] = []
+        sentence_cells: list[tuple[int, int]] = []
+        first = 0
+        for row, text in enumerate(texts):
+            for column, pattern in enumerate(self.patterns):
+                spans = [match.span() for match in pattern.finditer(text.text)]
+                hits = [
+                    (first + index, column)
+                    for index, token in enumerate(text.tokens)
+                    if any(token.start < end and start < token.end for start, end in spans)
+                ]
+                token_cells += hits
+                if hits:
+                    sentence_cells.append((row, column))
+            first += len(text.tokens)
+        width = len(self.patterns)
+        return Features(_ones(token_cells, (first, width)), _ones(sentence_cells, (len(texts), width)))
+
+
+class LexicalFeaturizer(Featurizer):
+    """The look of a token and of its neighbours, one-hot over the values seen in training; tokens only.
+
+    Previous and next token: lower-cased, title-cased, upper-cased. The token itself: these, whether it is the first
+    or the last of its sentence, and whether it is all digits. A neighbour that does not exist has no features.
+    """
+
+    def __init__(self) -> None:
+        self._one_hot = DictVectorizer(dtype=np.float32)
+
+    def fit(self, texts: Sequence[TokenizedText]) -> Self:
+        self._one_hot.fit([features for text in texts for features in self._describe(text.tokens)])
+        return self
+
+    def transform(self, texts: Sequence[TokenizedText]) -> Features:
+        described = [features for text in texts for features in self._describe(text.tokens)]
+        tokens = sparse.csr_array(self._one_hot.transform(described))
+        return Features(tokens, sparse.csr_array((len(texts), 0), dtype=np.float32))
+
+    @staticmethod
+    def _describe(tokens: Sequence[Token]) -> list[dict[str, str]]:
+        looks = [
+            {"low": str(token.text.islower()), "title": str(token.text.istitle()), "upper": str(token.text.isupper())}
+            for token in tokens
+        ]
+        described = []
+        for index, token in enumerate(tokens):
+            features = {
+                "BOS": str(index == 0),
+                "EOS": str(index == len(tokens) - 1),
+                "digit": str(token.text.isdigit()),
+                **looks[index],
+            }
+            if index > 0:
+                features |= {f"previous {name}": value for name, value in looks[index - 1].items()}
+            if index + 1 < len(tokens):
+                features |= {f"next {name}": value for name, value in looks[index + 1].items()}
+            described.append(features)
+        return described
+
+
+class CountFeaturizer(Featurizer):
+    """Counts of words, or of character n-grams inside words (padded with a space on either side).
+
+    Words are lower-cased and those of digits alone become one number word. A token's row counts what is in that
+    token alone; a sentence's row counts over its tokens joined with spaces.
+
+    Args:
+        analyzer: ``word`` or ``char_wb``, as scikit-learn's ``CountVectorizer`` means them.
+        ngrams: shortest and longest n-gram.
+        oov_token: with words only. If this word was seen in training, it stands for every token outside the training
+            vocabulary in :meth:`transform` (a token counts as one word here: of "e-mail" the vocabulary holds "e" and
+            "mail", so it is outside). :meth:`fit_transform` replaces nothing, as no training word is unknown.
+    """
+
+    def __init__(
+        self,
+        analyzer: Literal["word", "char_wb"] = "word",
+        ngrams: tuple[int, int] = (1, 1),
+        oov_token: str | None = None,
+    ) -> None:
+        self._counts = CountVectorizer(
+            analyzer=analyzer,
+            ngram_range=tuple(ngrams),
+            token_pattern=r"(?u)\b\w+\b" if analyzer == "word" else None,
+            dtype=np.float32,
+        )
+        self._oov_token = oov_token.lower() if oov_token is not None and analyzer == "word" else None
+
+    def fit(self, texts: Sequence[TokenizedText]) -> Self:
+        self._counts.fit([" ".join(words) for words in _words(texts)])
+        return self
+
+    def transform(self, texts: Sequence[TokenizedText]) -> Features:
+        vocabulary = self._counts.vocabulary_
+        if self._oov_token is None or self._oov_token not in vocabulary:
+            return self._count(_words(texts))
+        return self._count(
+            [[word if word in vocabulary else self._oov_token for word in words] for words in _words(texts)]
+        )
+
+    def fit_transform(self, texts: Sequence[TokenizedText]) -> Features:
+        return self.fit(texts)._count(_words(texts))
+
+    def _count(self, texts: list[list[str]]) -> Features:
+        # Few different words make up all tokens: each is analysed once.
+        different, row = np.unique(np.array([word for words in texts for word in words]), return_inverse=True)
+        tokens = self._counts.transform(different.tolist())[row]
+        sentences = self._counts.transform([" ".join(words) for words in texts])
+        return Features(_sorted(tokens), _sorted(sentences))
+
+
+class CombinedFeaturizer(Featurizer):
+    """Several featurizers side by side, in the order given.
+
+    Args:
+        parts: at least one featurizer.
+    """
+
+    def __init__(self, parts: Sequence[Featurizer]) -> None:
+        self.parts = list(parts)
+
+    def fit(self, texts: Sequence[TokenizedText]) -> Self:
+        for part in self.parts:
+            part.fit(texts)
+        return self
+
+    def transform(self, texts: Sequence[TokenizedText]) -> Features:
+        return _side_by_side([part.transform(texts) for part in self.parts])
+
+    def fit_transform(self, texts: Sequence[TokenizedText]) -> Features:
+        return _side_by_side([part.fit_transform(texts) for part in self.parts])
+
+
+def _words(texts: Sequence[TokenizedText]) -> list[list[str]]:
+    return [[_NUMBER.sub(NUMBER_TOKEN, token.text).lower() for token in text.tokens] for text in texts]
+
+
+def _ones(cells: list[tuple[int, int]], shape: tuple[int, int]) -> sparse.csr_array:
+    rows, columns = np.array(cells, dtype=np.int64).reshape(-1, 2).T
+    return sparse.csr_array((np.ones(len(cells), dtype=np.float32), (rows, columns)), shape=shape)
+
+
+def _sorted(matrix: sparse.spmatrix | sparse.sparray) -> sparse.csr_array:
+    rows = sparse.csr_array(matrix)
+    rows.sort_indices()
+    return rows
+
+
+def _side_by_side(features: Sequence[Features]) -> Features:
+    tokens = sparse.hstack([part.tokens for part in features], format="csr")
+    sentences = sparse.hstack([part.sentences for part in features], format="csr")
+    return Features(sparse.csr_array(tokens), sparse.csr_array(sentences))

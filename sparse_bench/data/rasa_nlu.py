@@ -1,0 +1,249 @@
+"""Reads training messages in version 2 of Rasa's YAML format.
+
+A file is ``nlu:`` with a list of items; an item is an intent, a synonym, a regex or a lookup, and its ``examples``: a
+literal block of lines ``- example``, or a list of ``text: example``. Entities are marked in an intent's example as
+``[surface](type)``, ``[surface](type:value)`` or ``[surface]{"entity": "type", "value": ..., "role": ..., "group":
+...}``.
+
+What stands in a literal block is taken as it stands: a backslash, or a bracket that belongs to no entity, is text.
+Escapes are those of YAML's double quotes and of JSON's, and ``\\uXXXX`` in a file that is otherwise ASCII, as Rasa
+reads it. Where Rasa warns and skips an item, this reader refuses the file.
+"""
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sparse_bench.data.messages import Entity, Message, NluCorpus
+from sparse_bench.errors import DataError, unknown_choice
+
+_LOG = logging.getLogger(__name__)
+
+_ENTITY = re.compile(
+    r"""
+    \[ (?P<surface> [^\]]+ ) \]
+    (?:
+        \( (?P<type> [^:)]+ ) (?: : (?P<value> [^)]+ ) )? \)
+      | \{ (?P<attributes> [^}]+ ) \}
+    )
+    """,
+    re.VERBOSE,
+)
+#: What is left where markup was begun but not finished; sentences do not have these signs in a row.
+_BROKEN = re.compile(r"\](?:\(|\{|\[\{)")
+_ATTRIBUTES = ("entity", "value", "role", "group")
+_KINDS = ("intent", "synonym", "regex", "lookup")
+_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})|\\U((?:000[0-9a-fA-F]|0010)[0-9a-fA-F]{4})")
+
+
+def parse_example(example: str) -> tuple[str, tuple[Entity, ...]]:
+    """Takes the entity markup out of an example.
+
+    An entity's value is that of its markup, else its surface. Roles and groups are checked but not kept.
+
+    Returns:
+        The text as a user would write it, and the entities at their places in that text.
+
+    Raises:
+        DataError: the markup is malformed.
+    """
+    text = ""
+    entities = []
+    end = 0
+    for match in _ENTITY.finditer(example):
+        text += _plain(example[end : match.start()])
+        surface, kind, value = match["surface"], match["type"], match["value"]
+        if match["attributes"] is not None:
+            attributes = _attributes("{" + match["attributes"] + "}")
+            kind, value = attributes["entity"], attributes.get("value")
+        entities.append(Entity(len(text), len(text) + len(surface), kind, surface if value is None else value))
+        text += surface
+        end = match.end()
+    return text + _plain(example[end:]), tuple(entities)
+
+
+def _plain(text: str) -> str:
+    if found := _BROKEN.search(text):
+        raise DataError(
+            f"'{found[0]}' belongs to no entity; an entity is [text](type), [text](type:value) or "
+            '[text]{"entity": "type", "value": "value"}'
+        )
+    return text
+
+
+def _attributes(markup: str) -> dict[str, str]:
+    try:
+        found = json.loads(markup)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{markup} is not JSON: {error}") from error
+    for name, value in found.items():
+        if name not in _ATTRIBUTES:
+            raise DataError(f"in {markup}: {unknown_choice('attribute of an entity', name, _ATTRIBUTES)}")
+        if not isinstance(value, str) or not value:
+            raise DataError(f"in {markup}: '{name}' must be a text")
+    if "entity" not in found:
+        raise DataError(f"in {markup}: 'entity' (the type) is missing")
+    return found
+
+
+def read_nlu(files: Mapping[str, Path], merge_retrieval: bool = True) -> NluCorpus:
+    """Reads files of training data into one corpus, in the order of ``files``.
+
+    Args:
+        files: name (for errors and checksums) → file.
+        merge_retrieval: take a retrieval intent ``faq/languages`` as ``faq``; else keep it whole.
+
+    Returns:
+        The corpus, examples that occur twice included. A value that an entity's markup gives is a synonym too; where
+        two places name different values for one surface the last one holds. An entity's value is its markup's, else what
+        the synonyms, without regard to case, say of its surface, else its surface.
+
+    Raises:
+        DataError: a file cannot be read or is malformed; names the file and the example.
+    """
+    reading = _Reading(merge_retrieval)
+    for name, path in files.items():
+        reading.read(name, path)
+    return reading.corpus()
+
+
+class _TextLoader(yaml.BaseLoader):
+    """Builds lists, mappings and texts only: in this format every scalar is a text, even ``no`` or ``2.0``."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value]
+        if len(set(map(str, names))) < len(names):
+            raise yaml.constructor.ConstructorError(None, None, f"a key occurs twice in {names}", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+@dataclass
+class _Reading:
+    """What has been read so far."""
+
+    merge_retrieval: bool
+    messages: list[Message] = field(default_factory=list)
+    synonyms: dict[str, str] = field(default_factory=dict)
+    regexes: dict[str, list[str]] = field(default_factory=dict)
+    lookups: dict[str, list[str]] = field(default_factory=dict)
+    checksums: dict[str, str] = field(default_factory=dict)
+
+    def read(self, name: str, path: Path) -> None:
+        try:
+            content = path.read_bytes()
+            tree = yaml.load(_unescaped(content.decode("utf-8")), Loader=_TextLoader)
+        except (OSError, UnicodeError, yaml.YAMLError) as error:
+            raise DataError(f"{name} cannot be read: {error}") from error
+        self.checksums[name] = hashlib.sha256(content).hexdigest()
+        items = tree.get("nlu") if isinstance(tree, dict) else None
+        if not isinstance(items, list):
+            raise DataError(f"{name} has no list 'nlu'.")
+        version = str(tree.get("version", "2.0"))
+        if not re.fullmatch(r"2(\.\d+)*", version):
+            raise DataError(f"{name} is in version {version} of the format; this reader knows version 2.")
+        for number, item in enumerate(items, start=1):
+            self._item(f"{name}, item {number}", item)
+
+    def _item(self, place: str, item: object) -> None:
+        kinds = [kind for kind in _KINDS if isinstance(item, dict) and kind in item]
+        if not isinstance(item, dict) or len(kinds) != 1:
+            raise DataError(f"{place} must have one of the keys {', '.join(_KINDS)}; it has: {_shortened(item)}.")
+        (kind,) = kinds
+        subject = item[kind]
+        if not isinstance(subject, str) or not subject.strip():
+            raise DataError(f"{place}: the {kind} has no name.")
+        if unknown := item.keys() - {kind, "examples", "metadata"}:
+            raise DataError(f"{place}: {unknown_choice('key', min(unknown), (kind, 'examples', 'metadata'))}")
+        place = f"{place} ({kind} '{subject}')"
+        examples = list(_examples(place, item.get("examples", "")))
+        if not examples:
+            raise DataError(f"{place} has no examples.")
+        match kind:
+            case "intent":
+                for number, example in enumerate(examples, start=1):
+                    self._message(f"{place}, example {number}", subject.strip(), example)
+            case "synonym":
+                for example in examples:
+                    self._synonym(place, example, subject)
+            case "regex":
+                self.regexes.setdefault(subject, []).extend(examples)
+            case "lookup":
+                self.lookups.setdefault(subject, []).extend(examples)
+
+    def _message(self, place: str, intent: str, example: str) -> None:
+        try:
+            text, entities = parse_example(example)
+        except DataError as error:
+            raise DataError(f"{place}, {example!r}: {error}.") from error
+        for entity in entities:
+            surface = text[entity.start : entity.end]
+            if entity.value != surface:
+                self._synonym(place, surface, entity.value)
+        self.messages.append(Message(text, intent.split("/")[0] if self.merge_retrieval else intent, entities))
+
+    def _synonym(self, place: str, surface: str, value: str) -> None:
+        earlier = self.synonyms.get(surface, value)
+        if earlier != value:
+            _LOG.warning("%s: '%s' stood for '%s' before and stands for '%s' now.", place, surface, earlier, value)
+        self.synonyms[surface] = value
+
+    def corpus(self) -> NluCorpus:
+        any_case = {surface.lower(): value for surface, value in self.synonyms.items()}
+
+        def resolved(text: str, entity: Entity) -> Entity:
+            surface = text[entity.start : entity.end]
+            return replace(entity, value=any_case.get(surface.lower(), surface)) if entity.value == surface else entity
+
+        return NluCorpus(
+            messages=tuple(
+                replace(message, entities=tuple(resolved(message.text, entity) for entity in message.entities))
+                for message in self.messages
+            ),
+            synonyms=self.synonyms,
+            regexes={name: tuple(patterns) for name, patterns in self.regexes.items()},
+            lookups={name: tuple(phrases) for name, phrases in self.lookups.items()},
+            checksums=self.checksums,
+        )
+
+
+def _examples(place: str, examples: object) -> Iterator[str]:
+    """The examples of an item, without the blanks around them."""
+    if isinstance(examples, str):
+        for number, line in enumerate(examples.splitlines(), start=1):
+            if line.strip():
+                if not line.startswith("-"):
+                    raise DataError(f"{place}, line {number} of its examples does not start with '-': {line!r}.")
+                yield _text(f"{place}, line {number} of its examples", line[1:])
+    elif isinstance(examples, list):
+        for number, example in enumerate(examples, start=1):
+            if not isinstance(example, dict) or not {"text"} <= example.keys() <= {"text", "metadata"}:
+                raise DataError(f"{place}, example {number} must be 'text: ...'; it is: {_shortened(example)}.")
+            yield _text(f"{place}, example {number}", example["text"])
+    else:
+        raise DataError(f"{place}: 'examples' must be lines '- example' or a list of 'text: example'.")
+
+
+def _text(place: str, example: object) -> str:
+    if not isinstance(example, str) or not example.strip():
+        raise DataError(f"{place} has no text.")
+    return example.strip("\r\n ")
+
+
+def _unescaped(content: str) -> str:
+    r"""Resolves ``\uXXXX`` and ``\UXXXXXXXX`` in a file that is otherwise ASCII; pairs of surrogates are one sign."""
+    if not content.isascii():
+        return content
+    resolved = _ESCAPE.sub(lambda match: chr(int(match[1] or match[2], 16)), content)
+    return resolved.encode("utf-16", "surrogatepass").decode("utf-16")
+
+
+def _shortened(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,75 @@
+"""Whitespace tokenizer of the Rasa 2.6 assistants: words with their character offsets.
+
+Its definition of a word character is that of the standard library (``\\w``). The released tokenizer uses the
+``regex`` package, whose ``\\w`` also holds combining marks: the two agree on text without combining marks.
+"""
+
+import re
+from dataclasses import dataclass
+
+from sparse_bench.errors import DataError
+
+# Never punctuation at the border of a word.
+_KEPT_AT_BORDER = r"\w#@&"
+# Kept inside a word as well: the characters of URLs and e-mail addresses.
+_KEPT_INSIDE = r"\w._~:/?#\[\]()@!$&*+,;=-"
+_SEPARATOR = re.compile(
+    rf"""
+      [^{_KEPT_AT_BORDER}]+ (?=\s|$)                   # behind a word
+    | (?:\s|^) [^{_KEPT_AT_BORDER}]+ (?=[^0-9\s])      # before a word; stays before a number ("$5", "-3")
+    | (?<=[^0-9\s]) [^{_KEPT_INSIDE}]+ (?=[^0-9\s])    # within a word; stays beside a digit ("10'000")
+    """,
+    re.VERBOSE,
+)
+_WORD = re.compile(r"\S+")
+# A word of these characters alone is dropped. The released system calls them emoji; the wide range from U+24C2 holds
+# CJK scripts too, so that Chinese words survive only where a message has no other (see `tokenize`).
+_SYMBOLS = re.compile(
+    "["
+    "\U0001f600-\U0001f64f"  # emoticons
+    "\U0001f300-\U0001f5ff"  # pictographs
+    "\U0001f680-\U0001f6ff"  # transport, maps
+    "\U0001f1e0-\U0001f1ff"  # flags
+    "\u2702-\u27b0"  # dingbats
+    "\u24c2-\U0001f251"
+    "\u200c\u200d"  # zero-width (non-)joiner
+    "]+"
+)
+
+
+@dataclass(frozen=True)
+class Token:
+    """A word of a text: ``text[start:end]``."""
+
+    text: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class TokenizedText:
+    """A text and its tokens: at least one, in order, not overlapping."""
+
+    text: str
+    tokens: tuple[Token, ...]
+
+
+def tokenize(text: str) -> TokenizedText:
+    """Split ``text`` at whitespace and strip punctuation, but not ``# @ &`` nor what belongs to URLs and numbers.
+
+    Where nothing would be left (``":)"``), the whole text is the one token.
+
+    Raises:
+        DataError: the text is blank.
+    """
+    if not text.strip():
+        raise DataError(f"Cannot tokenize the blank text {text!r}: every message needs at least one character.")
+    tokens: list[Token] = []
+    piece = 0
+    # The pieces between separators are taken from the text itself, which gives exact offsets without searching.
+    for border in [*(match.span() for match in _SEPARATOR.finditer(text)), (len(text), len(text))]:
+        for word in _WORD.finditer(text, piece, border[0]):
+            if not _SYMBOLS.fullmatch(word[0]):
+                tokens.append(Token(word[0], word.start(), word.end()))
+        piece = border[1]
+    return TokenizedText(text, tuple(tokens) or (Token(text, 0, len(text)),))

@@ -1,0 +1,32 @@
+"""Errors that a user can act on: each names the problem and the valid choices."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class SparseBenchError(Exception):
+    """Base of every error that the project raises on purpose."""
+
+
+class ConfigError(SparseBenchError):
+    """A configuration that cannot be run. Raised before any work is done."""
+
+
+class DataError(SparseBenchError):
+    """A corpus that is missing, incomplete, or not what its checksum says."""
+
+
+class CheckpointError(SparseBenchError):
+    """A checkpoint that cannot be read or belongs to another run."""
+
+
+class NonFiniteLossError(SparseBenchError):
+    """Training diverged: the loss is no longer a finite number."""
+
+
+def unknown_choice(kind: str, given: object, valid: Iterable[str]) -> str:
+    """A message that names what was given, the nearest valid choice and all valid choices."""
+    choices = sorted(valid)
+    near = get_close_matches(str(given), choices, n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    return f"Unknown {kind} '{given}'.{hint} Valid choices: {', '.join(choices) or '(none)'}."

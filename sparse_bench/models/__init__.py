@@ -1,0 +1,1 @@
+"""Ordinary torch modules, one file or folder a model. No word about sparsity here."""

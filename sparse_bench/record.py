@@ -1,0 +1,124 @@
+"""A run's folder and its result: the one definition that a run writes and a report reads.
+
+<output>/<experiment>/<run id>/
+    config.yaml      the resolved configuration
+    metrics.jsonl    one JSON object a line; a function of the configuration alone, so no times in it
+    timing.jsonl     seconds and throughput of the same epochs
+    checkpoint.pt    where an interrupted run goes on
+    weights.pt       the final weights (``trainer.keep``)
+    result.json      written last and atomically; its presence ends the run
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+SCHEMA = 1
+FINISHED: Literal["finished"] = "finished"
+FAILED: Literal["failed"] = "failed"
+
+
+@dataclass
+class Result:
+    """Everything that a run measured. Field names are the keys of ``result.json``; seconds, bytes and counts."""
+
+    id: str
+    status: Literal["finished", "failed"]
+    experiment: str
+    seed: int
+    labels: dict[str, Any]
+    config: dict[str, Any]
+    metrics: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, Any] = field(default_factory=dict)
+    macs_per_example: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak_memory_bytes: int | None = None
+    tokens_per_second: float | None = None
+    examples_per_second: float | None = None
+    epochs: int | None = None
+    steps: int | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    git: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, str] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)
+    error: dict[str, Any] | None = None
+    schema: int = SCHEMA
+
+
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
+    """Write ``content`` so that ``path`` holds either its old content or all of the new one, also after a crash."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+class JsonLines:
+    """A file of JSON objects, one a line, that can be cut back to where a checkpoint was taken."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, entry: dict[str, Any]) -> None:
+        """Add one line."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry, allow_nan=True) + "\n")
+
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def truncate(self, size: int) -> None:
+        """Forget everything after the first ``size`` bytes."""
+        if self.path.exists():
+            os.truncate(self.path, size)
+
+
+class RunFolder:
+    """The folder of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.metrics = JsonLines(path / "metrics.jsonl")
+        self.timing = JsonLines(path / "timing.jsonl")
+        self.checkpoint = path / "checkpoint.pt"
+        self.best = path / "best.pt"
+        self.weights = path / "weights.pt"
+
+    @property
+    def result_path(self) -> Path:
+        """Where the result is or will be."""
+        return self.path / "result.json"
+
+    def result(self) -> Result | None:
+        """The result of the run, if it has ended."""
+        if not self.result_path.exists():
+            return None
+        return Result(**json.loads(self.result_path.read_text(encoding="utf-8")))
+
+    def write_config(self, yaml: str) -> None:
+        """Write ``config.yaml``."""
+        write_atomically(self.path / "config.yaml", yaml.encode())
+
+    def write_result(self, result: Result) -> None:
+        """End the run."""
+        write_atomically(self.result_path, (json.dumps(asdict(result), indent=2) + "\n").encode())
+
+    @contextmanager
+    def lock(self) -> Iterator[bool]:
+        """Hold the run; gives False at once if another process holds it. A killed process lets go by itself."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True

@@ -1,0 +1,254 @@
+"""How runs belong together: an arm is repeated over seeds, a curve joins arms of one kind, a study holds curves.
+
+Everything is found from the results: an arm is everything that defines a run but its seed; arms of the same scheme
+and density that differ in the size of the model lie on one curve.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from sparse_bench.report.load import plain, sort_key
+from sparse_bench.report.statistics import Interval, mean_interval
+
+Kind = Literal["dense", "sparse", "small_dense"]
+#: Labels of schemes that keep every weight of the model as it is configured, and of the one that narrows the model.
+DENSE_SCHEMES = frozenset({"dense", "none"})
+SMALL_DENSE_SCHEME = "small_dense"
+#: Labels that tell the curves of one study apart; all other labels tell studies apart.
+CURVE_LABELS = ("scheme", "density")
+
+SPARSE_WEIGHTS = "count:sparse_layers"
+SPARSE_SIZE = "count:sparse_layers_size"
+DENSITY = "count:density"
+TRAINABLE = "count:trainable"
+
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """Runs that differ in nothing but their seed.
+
+    Attributes:
+        experiment: name of the experiment.
+        labels: model, dataset, scheme, density and any further label.
+        settings: configuration values by dotted path, of those that differ between the report's runs.
+        runs: the rows of the finished runs, by seed.
+        failed: how many runs of the arm failed.
+    """
+
+    experiment: str
+    labels: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    runs: pd.DataFrame
+    failed: int
+
+    def values(self, column: str) -> dict[int, float]:
+        """A column's value for each seed; the mean where a seed was run more than once. Gaps are left out."""
+        if column not in self.runs.columns:
+            return {}
+        by_seed: dict[int, list[float]] = {}
+        for seed, value in zip(self.runs["seed"], self.runs[column], strict=True):
+            if not pd.isna(value):
+                by_seed.setdefault(int(seed), []).append(float(value))
+        return {seed: math.fsum(values) / len(values) for seed, values in sorted(by_seed.items())}
+
+    def interval(self, column: str) -> Interval | None:
+        """Mean and t-interval of a column over seeds; None if no run has it."""
+        values = list(self.values(column).values())
+        return mean_interval(values) if values else None
+
+    def mean(self, column: str) -> float | None:
+        """Mean of a column over seeds; None if no run has it."""
+        interval = self.interval(column)
+        return None if interval is None else interval.mean
+
+    @property
+    def kind(self) -> Kind:
+        """Whether the arm is dense, sparse, or a narrower dense model."""
+        scheme, density = self.labels.get("scheme"), self.labels.get("density")
+        if scheme == SMALL_DENSE_SCHEME:
+            return "small_dense"
+        return "dense" if scheme in DENSE_SCHEMES or density == 1.0 else "sparse"
+
+    @cached_property
+    def full_size(self) -> int | None:
+        """Trainable weights that the arm's model would have if its sparse layers were dense: the model's width."""
+        parts = [self.mean(column) for column in (TRAINABLE, SPARSE_WEIGHTS, SPARSE_SIZE)]
+        if any(part is None for part in parts):
+            return None
+        trainable, weights, size = (part or 0.0 for part in parts)
+        # Seeds differ in the first two but not in this; rounding takes out what dividing by their number left.
+        return round(trainable - weights + size)
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Arms of one scheme and density, from the fewest weights in the sparse layers to the most.
+
+    Attributes:
+        label: for a legend.
+        kind: how it is drawn.
+        scheme: the scheme's label.
+        density: the density's label; None for a narrower dense model, whose density is its place on the curve.
+        variant: settings other than the model's size that set this curve apart, as text; often empty.
+        arms: at least one.
+    """
+
+    label: str
+    kind: Kind
+    scheme: str
+    density: float | None
+    variant: str
+    arms: Sequence[Arm]
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """The arms of one experiment that can be compared: same model, same data.
+
+    Attributes:
+        experiment: name of the experiment.
+        labels: those that all arms of the study share (model, dataset, …).
+        arms: in the order of the runs' table.
+    """
+
+    experiment: str
+    labels: Mapping[str, Any]
+    arms: Sequence[Arm]
+
+    @cached_property
+    def curves(self) -> list[Curve]:
+        """Curves in the order of a legend: dense, narrower dense, then by scheme from the highest density down."""
+        return _curves([arm for arm in self.arms if len(arm.runs)])
+
+    @property
+    def one_width(self) -> bool:
+        """Whether no curve has a second point: then the metric is read against density."""
+        return all(len(curve.arms) == 1 for curve in self.curves if curve.kind != "small_dense")
+
+    @cached_property
+    def settings(self) -> tuple[list[str], list[str]]:
+        """Settings that vary in the study: those that identify an arm beside its labels, and those that follow."""
+        return identifying_settings(self.arms)
+
+
+def arms_of(runs: pd.DataFrame) -> list[Arm]:
+    """Group runs over seeds, in the order of the table.
+
+    Args:
+        runs: the table of :func:`sparse_bench.report.load.load`.
+    """
+    labels = [column for column in runs.columns if column.startswith("label:")]
+    settings = [column for column in runs.columns if column.startswith("setting:")]
+    columns = ["experiment", *labels, *settings]
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for position, values in enumerate(zip(*(runs[column] for column in columns), strict=True)):
+        groups.setdefault(tuple(sort_key(value) for value in values), []).append(position)
+    arms = []
+    for positions in groups.values():
+        members = runs.iloc[positions]
+        first = {column: _present(members[column].iloc[0]) for column in columns}
+        finished = members[members["status"] == "finished"]
+        arms.append(
+            Arm(
+                experiment=str(first["experiment"]),
+                labels={column.removeprefix("label:"): first[column] for column in labels},
+                settings={column.removeprefix("setting:"): first[column] for column in settings},
+                runs=finished.reset_index(drop=True),
+                failed=len(members) - len(finished),
+            )
+        )
+    return arms
+
+
+def studies_of(runs: pd.DataFrame) -> list[Study]:
+    """Split a table of runs into studies: one for each experiment and combination of labels but scheme and density."""
+
+    def shared(arm: Arm) -> dict[str, Any]:
+        return {name: value for name, value in arm.labels.items() if name not in CURVE_LABELS and value is not None}
+
+    groups = _group(arms_of(runs), lambda arm: (arm.experiment, *((k, sort_key(v)) for k, v in shared(arm).items())))
+    return [Study(arms[0].experiment, shared(arms[0]), arms) for arms in groups]
+
+
+def identifying_settings(arms: Sequence[Arm]) -> tuple[list[str], list[str]]:
+    """The varying settings of ``arms``, split into those needed to tell arms apart and those that follow from these.
+
+    A setting follows if arms with equal labels and equal identifying settings always agree in it (the width of a
+    feed-forward layer follows from that of the model, a scheme's options from the scheme's label).
+    """
+    names = sorted(name for name in arms[0].settings if len({sort_key(arm.settings[name]) for arm in arms}) > 1)
+    names.sort(key=lambda name: (name.rsplit(".", 1)[-1].startswith("_"), name))
+    chosen: list[str] = []
+    implied: list[str] = []
+    for name in names:
+        groups: dict[tuple[Any, ...], set[Any]] = {}
+        for arm in arms:
+            key = (*map(sort_key, arm.labels.values()), *(sort_key(arm.settings[other]) for other in chosen))
+            groups.setdefault(key, set()).add(sort_key(arm.settings[name]))
+        (chosen if any(len(values) > 1 for values in groups.values()) else implied).append(name)
+    return chosen, implied
+
+
+def percent(density: float) -> str:
+    """``0.2`` → ``20 %``."""
+    return f"{100 * density:.4g} %"
+
+
+def _curves(arms: list[Arm]) -> list[Curve]:
+    def scheme_and_density(arm: Arm) -> tuple[Any, ...]:
+        density = None if arm.kind == "small_dense" else arm.labels.get("density")
+        return arm.labels.get("scheme"), density
+
+    found: list[tuple[str, list[Arm]]] = []
+    for group in _group(arms, scheme_and_density):
+        # Arms of equal width that still differ do so in a setting that is not the width: each is a curve of its own.
+        names = set[str]()
+        for same_width in _group(group, lambda arm: (arm.full_size, *map(sort_key, arm.labels.values()))):
+            if len(same_width) > 1:
+                names |= set(identifying_settings(same_width)[0])
+        for members in _group(group, lambda arm: tuple(sort_key(arm.settings[name]) for name in sorted(names))):
+            found.append((_setting_text({name: members[0].settings[name] for name in sorted(names)}), members))
+
+    sparse_schemes = {str(group[0].labels.get("scheme")) for _, group in found if group[0].kind == "sparse"}
+    curves = []
+    for variant, group in found:
+        kind, scheme = group[0].kind, str(group[0].labels.get("scheme"))
+        density = None if kind == "small_dense" else group[0].labels.get("density")
+        readable = scheme.replace("_", " ")
+        if kind == "dense":
+            label = "dense" if scheme in DENSE_SCHEMES or len(sparse_schemes) < 2 else f"{readable}, 100 %"
+        elif kind == "small_dense":
+            label = "small dense"
+        elif density is None:
+            label = readable
+        else:
+            label = f"density {percent(density)}" if len(sparse_schemes) == 1 else f"{readable}, {percent(density)}"
+        ordered = sorted(group, key=lambda arm: (arm.mean(SPARSE_WEIGHTS) or 0.0, arm.full_size or 0.0))
+        label = f"{label}, {variant}" if variant else label
+        curves.append(Curve(label, kind, scheme, density, variant, ordered))
+    rank = {"dense": 0, "small_dense": 1, "sparse": 2}
+    curves.sort(key=lambda c: (rank[c.kind], c.scheme, c.variant, -(c.density if c.density is not None else 2.0)))
+    return curves
+
+
+def _setting_text(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name.rsplit('.', 1)[-1].replace('_', ' ')} {plain(value)}" for name, value in settings.items())
+
+
+def _group(arms: Iterable[Arm], key: Callable[[Arm], Any]) -> list[list[Arm]]:
+    groups: dict[Any, list[Arm]] = {}
+    for arm in arms:
+        groups.setdefault(key(arm), []).append(arm)
+    return list(groups.values())
+
+
+def _present(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if not isinstance(value, str) and pd.isna(value) else value

@@ -1,0 +1,281 @@
+"""The figures that read a metric against weights or density, for any experiment."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+from sparse_bench.report import metric_names
+from sparse_bench.report.arms import DENSITY, SPARSE_SIZE, SPARSE_WEIGHTS, Arm, Curve, Study, percent, studies_of
+from sparse_bench.report.load import NoResultsError
+from sparse_bench.report.statistics import Interval
+from sparse_bench.report.style import INK, MARKERS, MUTED, SERIES, SMALL_DENSE_MARKER, Figure, file_stem, render
+from sparse_bench.report.tables import decimal, outside_weights, whole
+
+#: Intervals may stretch the vertical axis by this share of the range of the runs; longer ones are cut at its edge.
+_STRETCH = 0.5
+
+
+@dataclass(frozen=True)
+class LineStyle:
+    """How a curve is drawn, the same in every figure of a study."""
+
+    colour: str
+    marker: str
+    dashes: str
+
+
+@dataclass(frozen=True)
+class _Point:
+    """An arm on a curve: where it lies, its mean and interval, and its single runs."""
+
+    x: float
+    interval: Interval
+    runs: Sequence[tuple[float, float]]
+
+
+def line_styles(study: Study) -> dict[Curve, LineStyle]:
+    """A style for every curve: dense in ink, narrower dense models dashed, the others each with a hue and a marker.
+
+    Where several schemes are compared over several densities, the hue tells the scheme and the marker the density.
+    """
+    sparse = [curve for curve in study.curves if curve.kind == "sparse"]
+    families = list(dict.fromkeys((curve.scheme, curve.variant) for curve in sparse))
+    densities = list(dict.fromkeys(curve.density for curve in sparse))
+    crossed = len(families) > 1 and len(densities) > 1
+    styles = {}
+    for curve in study.curves:
+        if curve.kind == "dense":
+            styles[curve] = LineStyle(INK, "o", "-")
+        elif curve.kind == "small_dense":
+            styles[curve] = LineStyle(MUTED, SMALL_DENSE_MARKER, "--")
+        else:
+            hue = families.index((curve.scheme, curve.variant)) if crossed else sparse.index(curve)
+            mark = densities.index(curve.density) if crossed else sparse.index(curve)
+            styles[curve] = LineStyle(SERIES[hue % len(SERIES)], MARKERS[(mark + 1) % len(MARKERS)], "-")
+    return styles
+
+
+def density_figure(table: pd.DataFrame, metric: str) -> Figure:
+    """Metric against the trainable weights in the sparse layers, on a logarithmic axis: one curve a density.
+
+    This is the figure of the blog post on randomly connected layers, for whatever experiment the table holds. If no
+    curve has a second point (one width of model), the metric is drawn against the realised density instead.
+
+    Args:
+        table: runs of one study, as :func:`sparse_bench.report.load.load` returns them.
+        metric: its name in the results.
+
+    Raises:
+        NoResultsError: the table holds more than one study, or no run with sparse layers and this metric.
+    """
+    studies = studies_of(table)
+    if len(studies) != 1:
+        raise NoResultsError(f"A density figure shows one study; the table holds {len(studies)}.")
+    figure = study_figure(studies[0], metric)
+    if figure is None:
+        raise NoResultsError(f"No finished run has both sparse layers and the metric '{metric}'.")
+    return figure
+
+
+def study_figure(study: Study, metric: str) -> Figure | None:
+    """:func:`density_figure` of a study; None if no run has both sparse layers and the metric."""
+    by_density = study.one_width
+    full = max((arm.mean(SPARSE_SIZE) or 0.0 for arm in study.arms if arm.kind != "small_dense"), default=0.0)
+    curves = {}
+    for curve in study.curves:
+        found = [_point(arm, metric, full if by_density and curve.kind == "small_dense" else None, by_density) for arm in curve.arms]
+        points = [point for point in found if point is not None]
+        if points:
+            curves[curve] = points
+    if not curves:
+        return None
+    title = metric_names.title(metric)
+    styles = line_styles(study)
+
+    def draw(canvas: Canvas, compact: bool) -> None:
+        axes = canvas.add_subplot()
+        xs = [x for points in curves.values() for point in points for x, _ in (*point.runs, (point.x, 0.0))]
+        if by_density:
+            _draw_families(axes, curves, styles)
+            _density_axis(axes, xs, sorted({point.x for points in curves.values() for point in points}))
+        else:
+            for curve, points in curves.items():
+                _draw_line(axes, points, styles[curve], curve.label)
+            _weights_axis(axes, xs)
+        _vertical_axis(axes, list(curves.values()), metric)
+        legend(canvas, axes, compact)
+
+    against = "density" if by_density else "weights in the sparse layers"
+    name = file_stem("density" if by_density else "weights", study.experiment, *map(str, study.labels.values()), metric)
+    return render(name, f"{title} against {against}", _caption(study, curves, by_density), _alt(curves, metric, against), draw)
+
+
+def legend(canvas: Canvas, axes: Axes, compact: bool) -> None:
+    """A legend outside the axes: to the right, or below them in the compact form."""
+    handles, labels = axes.get_legend_handles_labels()
+    if not compact:
+        canvas.legend(handles, labels, loc="outside right upper", labelspacing=0.7)
+        return
+    columns = 2 if max(map(len, labels)) <= 20 else 1
+    canvas.legend(handles, labels, loc="outside lower left", ncols=columns, columnspacing=1.2)
+
+
+def direction(metric: str) -> str:
+    """A metric's title with the direction in which it gets better."""
+    return f"{metric_names.title(metric)}, {'lower' if metric_names.lower_is_better(metric) else 'higher'} is better"
+
+
+def _point(arm: Arm, metric: str, full: float | None, by_density: bool) -> _Point | None:
+    """Place an arm: at its weights, at its realised density, or at its weights as a share of ``full``."""
+    values = arm.values(f"metric:{metric}")
+    places = arm.values(DENSITY if by_density and full is None else SPARSE_WEIGHTS)
+    if full:
+        places = {seed: weights / full for seed, weights in places.items()}
+    interval, seeds = arm.interval(f"metric:{metric}"), sorted(values.keys() & places.keys())
+    if interval is None or not seeds or min(places.values()) <= 0:
+        return None
+    x = float(np.mean([places[seed] for seed in seeds]))
+    return _Point(x, interval, [(places[seed], values[seed]) for seed in seeds])
+
+
+def _draw_line(axes: Axes, points: Sequence[_Point], style: LineStyle, label: str) -> None:
+    runs = np.array([run for point in points if len(point.runs) > 1 for run in point.runs]).reshape(-1, 2)
+    axes.plot(runs[:, 0], runs[:, 1], ".", color=style.colour, alpha=0.38, markersize=4.5, markeredgewidth=0, zorder=2)
+    for point in points:
+        if point.interval.half_width is not None:
+            ends = [point.interval.low, point.interval.high]
+            axes.plot([point.x, point.x], ends, "-", color=style.colour, alpha=0.5, linewidth=1.3, zorder=2.5)
+    axes.plot(
+        [point.x for point in points],
+        [point.interval.mean for point in points],
+        color=style.colour,
+        marker=style.marker,
+        linestyle=style.dashes,
+        label=label,
+        zorder=3,
+    )
+
+
+def _draw_families(axes: Axes, curves: dict[Curve, list[_Point]], styles: dict[Curve, LineStyle]) -> None:
+    """Against density: arms of one scheme are joined; the dense arm is a level to compare with."""
+    families: dict[tuple[str, str], list[Curve]] = {}
+    for curve in curves:
+        if curve.kind == "sparse":
+            families.setdefault((curve.scheme, curve.variant), []).append(curve)
+        elif curve.kind == "small_dense":
+            _draw_line(axes, curves[curve], styles[curve], curve.label)
+        else:
+            for point in curves[curve]:
+                axes.axhline(point.interval.mean, color=INK, linewidth=1, linestyle=(0, (1, 1.6)), zorder=1.5)
+            _draw_line(axes, curves[curve], styles[curve], curve.label)
+    for number, ((scheme, variant), members) in enumerate(families.items()):
+        points = sorted((point for curve in members for point in curves[curve]), key=lambda point: point.x)
+        style = LineStyle(SERIES[number % len(SERIES)], MARKERS[(number + 1) % len(MARKERS)], "-")
+        _draw_line(axes, points, style, ", ".join(filter(None, (scheme.replace("_", " "), variant))))
+
+
+def _weights_axis(axes: Axes, xs: Sequence[float]) -> None:
+    axes.set_xscale("log")
+    axes.set_xlabel("trainable weights in the sparse layers (log scale)")
+    low, high = min(xs), max(xs)
+    axes.set_xlim(low / 1.25, high * 1.25)
+    # Within a decade or two, a tick at every power of ten would be too few.
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if high / low > 30 else (1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _compact_number(value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _density_axis(axes: Axes, xs: Sequence[float], ticks: Sequence[float]) -> None:
+    low, high = min(xs), max(xs)
+    if high / low >= 4:
+        axes.set_xscale("log")
+        axes.set_xlim(low / 1.2, high * 1.2)
+        apart = 1.3
+    else:
+        axes.set_xlim(low - 0.05 * high, 1.05 * high)
+        apart = 1.05
+    kept: list[float] = []
+    for tick in reversed(ticks):
+        if not kept or kept[-1] / tick >= apart:
+            kept.append(tick)
+    axes.xaxis.set_major_locator(FixedLocator(kept))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g} %"))
+    axes.set_xlabel("weights that exist in the sparse layers, share of the full layers")
+
+
+def _vertical_axis(axes: Axes, curves: Sequence[Sequence[_Point]], metric: str) -> None:
+    axes.set_title(direction(metric))
+    low, high = _limits(curves)
+    axes.set_ylim(low, high)
+
+
+def _limits(curves: Sequence[Sequence[_Point]]) -> tuple[float, float]:
+    """Room for every run and for intervals of reasonable length (two seeds can give enormous ones)."""
+    points = [point for curve in curves for point in curve]
+    values = [value for point in points for _, value in point.runs]
+    low, high = min(values), max(values)
+    spread = (high - low) or 0.1 * abs(high) or 1.0
+    room = _STRETCH * spread
+    bottom = max(min(point.interval.low for point in points), low - room)
+    top = min(max(point.interval.high for point in points), high + room)
+    return bottom - 0.06 * spread, top + 0.06 * spread
+
+
+def _caption(study: Study, curves: dict[Curve, list[_Point]], by_density: bool) -> str:
+    points = [point for found in curves.values() for point in found]
+    seeds = sorted({point.interval.n for point in points})
+    counted = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    parts = []
+    if seeds[-1] > 1:
+        parts.append(
+            f"Each marker is the mean over {counted} seeds, its bar the 95 % t-interval; faint dots are single runs."
+        )
+        if seeds[0] == 1:
+            parts.append("A marker without a bar is a single run.")
+    else:
+        parts.append("Each marker is a single run: there is no interval.")
+    low, high = _limits(list(curves.values()))
+    if any(point.interval.low < low or point.interval.high > high for point in points):
+        parts.append("Bars that leave the axis are cut; the table has them in full.")
+    if by_density:
+        parts.append("Densities are realised mask sums over the size of the full layers.")
+        if any(curve.kind == "dense" for curve in curves):
+            parts.append("The dotted line is the dense arm's mean.")
+        if any(curve.kind == "small_dense" for curve in curves):
+            parts.append("A narrower dense model stands at its weights as a share of the full model's.")
+    else:
+        parts.append("The horizontal place is the mean of the realised mask sums.")
+    outside = outside_weights(study)
+    if outside:
+        low_text, high_text = whole(outside[0]), whole(outside[1])
+        amount = low_text if low_text == high_text else f"between {low_text} and {high_text}"
+        parts.append(f"Outside the sparse layers each model has {amount} trainable weights, all dense.")
+    missing = sum(len(curve.arms) for curve in study.curves) - len(points)
+    if missing:
+        parts.append(f"Not drawn, for want of sparse layers or of this metric: {missing} arms.")
+    return " ".join(parts)
+
+
+def _alt(curves: dict[Curve, list[_Point]], metric: str, against: str) -> str:
+    sentences = [f"Line chart of {metric_names.title(metric)} against {against}, {len(curves)} curves."]
+    for curve, points in curves.items():
+        first, last = points[0], points[-1]
+        place = percent if against == "density" else whole
+        text = f"{curve.label}: {decimal(first.interval.mean)} at {place(first.x)}"
+        if len(points) > 1:
+            text += f", {decimal(last.interval.mean)} at {place(last.x)}"
+        sentences.append(f"{text}.")
+    return " ".join(sentences)
+
+
+def _compact_number(value: float) -> str:
+    for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= limit:
+            return f"{value / limit:g}{suffix}"
+    return f"{value:g}"

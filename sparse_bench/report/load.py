@@ -1,0 +1,290 @@
+"""Runs' folders on disk → one table with a row for each run.
+
+A folder that cannot be read, or a run that never ended, is reported and left out; it never stops a report.
+"""
+
+import json
+import math
+import numbers
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sparse_bench.errors import SparseBenchError, unknown_choice
+
+SCHEMA = 1
+RESULT_FILE = "result.json"
+HISTORY_FILE = "metrics.jsonl"
+#: A folder that holds one of these and no result is a run that did not end.
+STARTED_FILES = ("config.yaml", HISTORY_FILE)
+
+#: Settings that do not define an arm: the seed itself, and where output goes.
+NOT_DEFINING = re.compile(r"(seed|output|experiment|labels|logger|tracking|hydra)(\..*|_.*)?")
+_REQUIRED = {"id": str, "status": str, "experiment": str, "seed": int, "labels": dict, "config": dict}
+
+
+class NoResultsError(SparseBenchError):
+    """No result was found where a report was asked for."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A folder that gave no row, or a row that needs a warning.
+
+    Attributes:
+        folder: the folder, relative to the directory that was searched.
+        reason: what is wrong, as a sentence.
+    """
+
+    folder: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that a report is made from.
+
+    Attributes:
+        runs: one row a run, stably sorted. Columns: ``experiment``, ``id``, ``status``, ``seed``, ``label:*``,
+            ``setting:*`` (configuration values that differ between runs), ``count:*``, ``metric:*``, ``macs:*``,
+            ``seconds:*``, ``peak_memory_bytes``, ``tokens_per_second``, ``examples_per_second``, ``epochs``,
+            ``steps``, ``error``; ``folder`` (a path) is for reading a run's history and goes into no table.
+        records: the parsed ``result.json`` of each row, in the same order.
+        problems: folders left out, and warnings.
+    """
+
+    runs: pd.DataFrame
+    records: Sequence[Mapping[str, Any]]
+    problems: Sequence[Problem] = field(default_factory=tuple)
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of all metrics in the results, sorted."""
+        return [column.removeprefix("metric:") for column in self.runs.columns if column.startswith("metric:")]
+
+
+def load(folders: Iterable[Path], experiment: str | None = None) -> Results:
+    """Read every run below ``folders``.
+
+    Args:
+        folders: directories to search, at any depth.
+        experiment: keep this experiment only, or all below it (``rasa`` keeps ``rasa/diet`` and ``rasa/ted``).
+
+    Raises:
+        NoResultsError: nothing to report; the message names the folders and what to run.
+    """
+    folders = list(folders)
+    found: dict[tuple[str, str], tuple[Path, dict[str, Any]]] = {}
+    problems: list[Problem] = []
+    for folder, name in _run_folders(folders):
+        try:
+            record = read_result(folder / RESULT_FILE)
+        except FileNotFoundError:
+            problems.append(Problem(name, "The run has not ended: there is no result.json."))
+            continue
+        except (OSError, ValueError) as error:
+            problems.append(Problem(name, f"The result cannot be read: {error}"))
+            continue
+        key = (record["experiment"], record["id"])
+        if key in found:
+            problems.append(Problem(name, f"Run {key[1]} was already read from another folder; this copy is left out."))
+            continue
+        found[key] = (folder, record)
+
+    searched = ", ".join(f"'{folder}'" for folder in folders) or "(no folder)"
+    if not found:
+        unfinished = f" ({len(problems)} folders hold no readable result: {problems[0].reason})" if problems else ""
+        raise NoResultsError(
+            f"No results found in {searched}{unfinished}. Run an experiment first, for instance "
+            "'python -m sparse_bench experiment=NAME', or name the folder that holds its runs with --runs DIR."
+        )
+    if experiment is not None:
+        kept = {key: value for key, value in found.items() if f"{key[0]}/".startswith(f"{experiment.rstrip('/')}/")}
+        if not kept:
+            raise NoResultsError(
+                f"No results in {searched} belong to it. "
+                + unknown_choice("experiment", experiment, {name for name, _ in found})
+            )
+        found = kept
+        problems = [problem for problem in problems if f"/{experiment.rstrip('/')}/" in f"/{problem.folder}/"]
+    return _tabulate(list(found.values()), problems)
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Parse and check one ``result.json``.
+
+    Raises:
+        ValueError: it is no JSON, of another schema, or lacks a part; the message says which.
+        FileNotFoundError: there is none.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not valid JSON ({error})") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"expected an object, found {type(record).__name__}")
+    if record.get("schema") != SCHEMA:
+        raise ValueError(f"schema {record.get('schema')!r}, this version reads schema {SCHEMA}")
+    for key, kind in _REQUIRED.items():
+        if not isinstance(record.get(key), kind):
+            raise ValueError(f"'{key}' is missing or no {kind.__name__}")
+    if record["status"] not in ("finished", "failed"):
+        raise ValueError(unknown_choice("status", record["status"], ("finished", "failed")))
+    return record
+
+
+def read_history(folder: Path) -> pd.DataFrame:
+    """What a run logged while it trained: index ``epoch``, one column a metric, the last value of each epoch.
+
+    Lines without an epoch are passed over, and so is an unfinished last line. Empty if there is no history.
+
+    Raises:
+        ValueError: a line before the last is no JSON object.
+    """
+    path = folder / HISTORY_FILE
+    epochs: dict[int, dict[str, float]] = {}
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise ValueError(f"{path}, line {number}: not valid JSON ({error})") from error
+        if not isinstance(entry, dict):
+            raise ValueError(f"{path}, line {number}: expected an object, found {type(entry).__name__}")
+        if not isinstance(entry.get("epoch"), int):
+            continue
+        values = {key: float(value) for key, value in entry.items() if _is_number(value)}
+        epochs.setdefault(entry["epoch"], {}).update(values)
+    frame = pd.DataFrame.from_dict(epochs, orient="index").sort_index()
+    frame.index.name = "epoch"
+    return frame.drop(columns=["epoch", "step"], errors="ignore")
+
+
+def _run_folders(roots: Iterable[Path]) -> list[tuple[Path, str]]:
+    """Folders that hold a run, each once, with a name for messages; hidden folders are not searched."""
+    seen: set[Path] = set()
+    folders: list[tuple[Path, str]] = []
+    for root in roots:
+        candidates = {path.parent for name in (RESULT_FILE, *STARTED_FILES) for path in root.rglob(name)}
+        for folder in sorted(candidates):
+            relative = folder.relative_to(root)
+            hidden = any(part.startswith(".") for part in relative.parts)
+            if not hidden and folder.resolve() not in seen:
+                seen.add(folder.resolve())
+                folders.append((folder, str(relative) if relative.parts else folder.name))
+    return folders
+
+
+def _tabulate(found: list[tuple[Path, dict[str, Any]]], problems: list[Problem]) -> Results:
+    configs = [flatten(record["config"]) for _, record in found]
+    paths = sorted({path for config in configs for path in config})
+    varying = [
+        path
+        for path in paths
+        if not NOT_DEFINING.fullmatch(path) and len({_canonical(config.get(path)) for config in configs}) > 1
+    ]
+    rows = []
+    for (folder, record), config in zip(found, configs, strict=True):
+        settings = {f"setting:{path}": config.get(path) for path in varying}
+        rows.append({**_row(record, settings), "folder": folder})
+    columns = _ordered_columns(rows)
+    keys = [c for c in columns if c == "experiment" or c.startswith(("label:", "setting:"))] + ["seed", "id"]
+    order = sorted(range(len(rows)), key=lambda i: [sort_key(rows[i].get(column)) for column in keys])
+    table = pd.DataFrame({column: _column([rows[i].get(column) for i in order]) for column in columns})
+
+    for i in order:
+        record, folder = found[i][1], found[i][0]
+        broken = [name for name, value in (record.get("metrics") or {}).items() if not _is_finite(value)]
+        if broken and record["status"] == "finished":
+            name = f"{record['experiment']}/{record['id']}"
+            problems.append(Problem(name, f"Not a finite number, left out of the means: {', '.join(broken)}."))
+    return Results(table, [found[i][1] for i in order], tuple(problems))
+
+
+def _row(record: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    def part(prefix: str, values: Mapping[str, Any] | None) -> dict[str, Any]:
+        return {f"{prefix}:{key}": value for key, value in flatten(values or {}).items()}
+
+    error = record.get("error")
+    return {
+        "experiment": record["experiment"],
+        "id": record["id"],
+        "status": record["status"],
+        "seed": record["seed"],
+        **part("label", record["labels"]),
+        **settings,
+        **part("count", record.get("counts")),
+        **{key: value if _is_finite(value) else None for key, value in part("metric", record.get("metrics")).items()},
+        **part("macs", record.get("macs_per_example")),
+        **part("seconds", record.get("seconds")),
+        **{key: record.get(key) for key in _PLAIN},
+        "error": f"{error['type']}: {error['message']}" if isinstance(error, Mapping) else None,
+    }
+
+
+_PLAIN = ("tokens_per_second", "examples_per_second", "peak_memory_bytes", "epochs", "steps")
+_COLUMN_ORDER = ("experiment", "id", "status", "label:", "seed", "setting:", "count:", "metric:", "macs:", "seconds:")
+
+
+def _ordered_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Columns in a fixed order of kinds; labels keep the order of the results, other kinds are sorted by name."""
+    seen = list(dict.fromkeys(column for row in rows for column in row))
+
+    def key(column: str) -> tuple[int, str]:
+        for rank, start in enumerate(_COLUMN_ORDER):
+            if column == start or (start.endswith(":") and column.startswith(start)):
+                return rank, "" if start == "label:" else column
+        return len(_COLUMN_ORDER), ""
+
+    return sorted(seen, key=key)
+
+
+def _column(values: list[Any]) -> pd.Series:
+    """A column of whole numbers (with gaps), of floats, or of anything else as it is."""
+    present = [value for value in values if value is not None]
+    if present and all(isinstance(value, int) and not isinstance(value, bool) for value in present):
+        return pd.Series(values, dtype="Int64")
+    if present and all(_is_number(value) for value in present):
+        return pd.Series([math.nan if value is None else float(value) for value in values], dtype="float64")
+    return pd.Series([plain(value) for value in values], dtype="object")
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted paths; lists stay values."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        path = f"{prefix}.{key}" if prefix else str(key)
+        flat |= flatten(value, path) if isinstance(value, Mapping) and value else {path: value}
+    return flat
+
+
+def plain(value: Any) -> Any:
+    """Lists and mappings as JSON text, so that a table's cell can hold and compare them."""
+    return json.dumps(value, sort_keys=True) if isinstance(value, list | dict) else value
+
+
+def sort_key(value: Any) -> tuple[int, float, str]:
+    """Orders missing values, then numbers by size, then everything else by its text."""
+    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+        return 0, 0.0, ""
+    if _is_number(value):
+        return 1, float(value), ""
+    return 2, 0.0, str(plain(value))
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _is_finite(value: Any) -> bool:
+    return _is_number(value) and math.isfinite(value)

@@ -1,0 +1,173 @@
+"""How figures look, and how a drawing becomes files and a piece of a page.
+
+Every figure is drawn twice: wide, for files and screens, and compact, for phones. Its colours are few and fixed; in a
+page each becomes a CSS variable, so that figures follow the page's light or dark theme.
+"""
+
+import io
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure as Canvas
+
+INK = "#1b1f24"
+MUTED = "#5c6670"
+RULE = "#d8dce1"
+PAPER = "#ffffff"
+#: Hues that stay apart in the common forms of colour blindness; each is paired with a marker of its own.
+SERIES = ("#0072b2", "#c46a00", "#a3327b", "#00795c", "#cc3311", "#6f6a00")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+SMALL_DENSE_MARKER = "d"
+
+#: The same colours on a dark page, in the order of ``_LIGHT``.
+_LIGHT = (INK, MUTED, RULE, PAPER, *SERIES)
+_DARK = (
+    "#e8eaed", "#a2abb5", "#3a414a", "#1c2026", "#58b5ea", "#f0a640", "#e38bc2", "#3cc7a0", "#ff8a73", "#d5cc5f",
+)  # fmt: skip
+_VARIABLES = ("ink", "muted", "rule", "paper", *(f"series-{number}" for number in range(1, len(SERIES) + 1)))
+
+_FONT = "DejaVu Sans"
+_RC: dict[str, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": [_FONT],
+    "font.size": 9.5,
+    "text.color": INK,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 8,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": RULE,
+    "grid.linewidth": 0.7,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "legend.handlelength": 2.2,
+    "lines.linewidth": 1.7,
+    "lines.markersize": 5,
+    "figure.facecolor": PAPER,
+    "axes.facecolor": "none",
+    "svg.fonttype": "none",
+    # Names inside an SVG are hashes; a fixed salt makes a figure drawn again the same bytes.
+    "svg.hashsalt": "sparse_bench",
+}
+PNG_DPI = 200
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A finished figure.
+
+    Attributes:
+        name: stem of its files.
+        title: a few words.
+        caption: what is drawn and how each number was made; plain text.
+        alt: what a reader sees, in words.
+        svg: the wide drawing, a complete SVG document.
+        compact_svg: the compact drawing.
+        png: the wide drawing as pixels.
+    """
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    svg: str
+    compact_svg: str
+    png: bytes
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write ``NAME.svg`` and ``NAME.png``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        svg, png = folder / f"{self.name}.svg", folder / f"{self.name}.png"
+        svg.write_text(self.svg, encoding="utf-8")
+        png.write_bytes(self.png)
+        return [svg, png]
+
+    def inline(self, *, compact: bool) -> str:
+        """The drawing for the body of an HTML page: themed, with names that no other figure of the page uses."""
+        prefix = f"{self.name}-{'c' if compact else 'w'}-"
+        return _inline(self.compact_svg if compact else self.svg, prefix, self.alt)
+
+
+def render(
+    name: str, title: str, caption: str, alt: str, draw: Callable[[Canvas, bool], None], *, height: float = 3.7
+) -> Figure:
+    """Draw a figure in both forms.
+
+    Args:
+        name: stem of its files.
+        title: a few words.
+        caption: what is drawn.
+        alt: what a reader sees.
+        draw: puts everything on an empty canvas; the second argument is true for the compact form.
+        height: of the wide form in inches; the compact form is a fifth higher.
+    """
+    with mpl.rc_context(_RC):
+        wide = Canvas(figsize=(7.4, height), layout="constrained")
+        draw(wide, False)
+        compact = Canvas(figsize=(3.9, 1.2 * height), layout="constrained")
+        draw(compact, True)
+        return Figure(name, title, caption, alt, _svg(wide), _svg(compact), _png(wide))
+
+
+def file_stem(*parts: str) -> str:
+    """A file name from free text: lower case, words joined by hyphens, parts by two."""
+    return "--".join(re.sub(r"[^a-z0-9.]+", "-", part.lower()).strip("-") for part in parts if part)
+
+
+def theme_css() -> str:
+    """CSS declarations of the figure colours: light, and dark where the reader's system asks for it."""
+
+    def declarations(colours: tuple[str, ...]) -> str:
+        return " ".join(f"--figure-{name}: {colour};" for name, colour in zip(_VARIABLES, colours, strict=True))
+
+    return (
+        f":root {{ {declarations(_LIGHT)} }}\n"
+        f"@media (prefers-color-scheme: dark) {{ :root {{ {declarations(_DARK)} }} }}"
+    )
+
+
+def _svg(canvas: Canvas) -> str:
+    buffer = io.StringIO()
+    FigureCanvasAgg(canvas)
+    canvas.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
+def _png(canvas: Canvas) -> bytes:
+    buffer = io.BytesIO()
+    canvas.savefig(buffer, format="png", dpi=PNG_DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _inline(svg: str, prefix: str, alt: str) -> str:
+    body = svg[svg.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    opening, rest = body.split(">", 1)
+    viewbox = re.search(r'viewBox="[^"]*"', opening)
+    assert viewbox is not None, "matplotlib writes a viewBox"
+    label = alt.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    rest = re.sub(r'\bid="', f'id="{prefix}', rest)
+    rest = re.sub(r'xlink:href="#', f'href="#{prefix}', rest)
+    rest = re.sub(r"url\(#", f"url(#{prefix}", rest)
+    for colour, variable in zip(_LIGHT, _VARIABLES, strict=True):
+        rest = rest.replace(colour, f"var(--figure-{variable}, {colour})")
+    rest = rest.replace(f"'{_FONT}'", f"var(--figure-font, '{_FONT}')")
+    return f'<svg role="img" aria-label="{label}" {viewbox.group()}>{rest}'.rstrip()

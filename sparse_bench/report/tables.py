@@ -1,0 +1,253 @@
+"""Tables: the tidy files, and the ones that people read, from the same arms."""
+
+import math
+import numbers
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from sparse_bench.report import metric_names
+from sparse_bench.report.arms import (
+    DENSITY,
+    SPARSE_WEIGHTS,
+    TRAINABLE,
+    Arm,
+    Curve,
+    Study,
+    arms_of,
+    percent,
+)
+from sparse_bench.report.statistics import Interval, StatisticsError, log_average, paired_difference
+
+#: Fixed number of significant digits, so that a table made again differs only where results differ.
+FLOAT_FORMAT = "%.8g"
+MISSING = "–"
+
+
+@dataclass(frozen=True)
+class DisplayTable:
+    """A table of formatted text.
+
+    Attributes:
+        caption: what the numbers are.
+        columns: headings.
+        rows: cells, as many as columns each.
+        numeric: for each column, whether it is set flush right.
+    """
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numeric: Sequence[bool] = field(default_factory=tuple)
+
+
+def runs_csv(runs: pd.DataFrame) -> str:
+    """The tidy table of runs: one row a run, failed ones included."""
+    return _csv(runs.drop(columns=["folder"], errors="ignore"))
+
+
+def summary_frame(runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """One row an arm.
+
+    Columns: ``experiment``, ``label:*``, ``setting:*``, ``seeds`` (finished), ``failed``, means of all counts, of
+    multiply-accumulates, seconds and throughput (``mean:*``), and ``metric:NAME:mean``, ``:half_width`` (of the 95 %
+    t-interval over seeds; empty for a single seed) and ``:n`` for each metric.
+    """
+    averaged = [column for column in runs.columns if column.startswith(("count:", "macs:", "seconds:"))]
+    averaged += [column for column in ("tokens_per_second", "examples_per_second", "peak_memory_bytes") if column in runs]
+    rows = []
+    for arm in arms_of(runs):
+        row: dict[str, Any] = {"experiment": arm.experiment}
+        row |= {f"label:{name}": value for name, value in arm.labels.items()}
+        row |= {f"setting:{name}": value for name, value in arm.settings.items()}
+        row |= {"seeds": arm.runs["seed"].nunique(), "failed": arm.failed}
+        row |= {f"mean:{column.removeprefix('count:')}": arm.mean(column) for column in averaged}
+        for metric in metrics:
+            interval = arm.interval(f"metric:{metric}")
+            row[f"metric:{metric}:mean"] = interval.mean if interval else None
+            row[f"metric:{metric}:half_width"] = interval.half_width if interval else None
+            row[f"metric:{metric}:n"] = interval.n if interval else 0
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def summary_csv(runs: pd.DataFrame, metrics: Sequence[str]) -> str:
+    """:func:`summary_frame` as text."""
+    return _csv(summary_frame(runs, metrics))
+
+
+def study_table(study: Study, metrics: Sequence[str]) -> DisplayTable:
+    """The table that people read of one study: an arm a row."""
+    settings, implied = study.settings
+    short = _short_names(settings)
+    columns = ["scheme", "density", *short.values(), "weights in sparse layers", "realised density", "trainable"]
+    numeric = [False, True, *(all(_is_number(arm.settings[name]) for arm in study.arms) for name in settings)]
+    numeric += [True] * (4 + len(metrics))
+    columns += ["seeds", *(metric_names.title(metric) for metric in metrics)]
+    rows = []
+    for arm in study.arms:
+        density = arm.labels.get("density")
+        realised = arm.mean(DENSITY)
+        seeds = f"{arm.runs['seed'].nunique()}" + (f" ({arm.failed} failed)" if arm.failed else "")
+        rows.append(
+            [
+                str(arm.labels.get("scheme", MISSING)).replace("_", " "),
+                percent(density) if _is_number(density) else MISSING,
+                *(setting(arm.settings[name]) for name in settings),
+                whole(arm.mean(SPARSE_WEIGHTS)),
+                percent(realised) if realised is not None else MISSING,
+                whole(arm.mean(TRAINABLE)),
+                seeds,
+                *(interval(arm.interval(f"metric:{metric}")) for metric in metrics),
+            ]
+        )
+    caption = (
+        "Mean over seeds ± half-width of the 95 % t-interval (n − 1 degrees of freedom); a single seed has no interval. "
+        "Weights in sparse layers: mean over seeds of the realised mask sums. Trainable: every trainable weight of the "
+        "model that exists, biases included."
+    )
+    if implied:
+        caption += f" Settings that follow from the columns shown: {', '.join(implied)}."
+    return DisplayTable(caption, columns, rows, numeric)
+
+
+def comparison_table(study: Study, metrics: Sequence[str]) -> DisplayTable | None:
+    """How the study's arms or curves compare: against dense at one width, over a common range of weights otherwise.
+
+    None if there is nothing to compare.
+    """
+    return _against_dense(study, metrics) if study.one_width else _over_common_range(study, metrics)
+
+
+def _against_dense(study: Study, metrics: Sequence[str]) -> DisplayTable | None:
+    dense = [curve for curve in study.curves if curve.kind == "dense"]
+    others = [(curve, arm) for curve in study.curves if curve.kind != "dense" for arm in curve.arms]
+    if len(dense) != 1 or not others:
+        return None
+    reference = dense[0].arms[0]
+    rows = []
+    for curve, arm in others:
+        cells = []
+        for column in (f"metric:{metric}" for metric in metrics):
+            try:
+                cells.append(interval(paired_difference(arm.values(column), reference.values(column)), signed=True))
+            except StatisticsError:
+                cells.append(MISSING)
+        rows.append([curve.label, whole(arm.mean(SPARSE_WEIGHTS)), *cells])
+    caption = (
+        "Difference to the dense arm, paired over the seeds that both have: mean ± half-width of the 95 % t-interval of "
+        "the differences."
+    )
+    columns = ["arm", "weights in sparse layers", *(metric_names.title(metric) for metric in metrics)]
+    return DisplayTable(caption, columns, rows, [False] + [True] * (len(columns) - 1))
+
+
+def _over_common_range(study: Study, metrics: Sequence[str]) -> DisplayTable | None:
+    curves = [curve for curve in study.curves if len(curve.arms) > 1]
+    if len(curves) < 2:
+        return None
+    averages: dict[str, dict[Curve, float]] = {}
+    ranges: dict[str, tuple[float, float]] = {}
+    for metric in metrics:
+        points = {curve: _points(curve.arms, f"metric:{metric}") for curve in curves}
+        points = {curve: found for curve, found in points.items() if len(found) > 1}
+        low = max((min(found) for found in points.values()), default=0.0)
+        high = min((max(found) for found in points.values()), default=0.0)
+        if len(points) > 1 and low < high:
+            ranges[metric] = (low, high)
+            averages[metric] = {
+                curve: log_average(list(found), list(found.values()), (low, high)) for curve, found in points.items()
+            }
+    if not averages:
+        return None
+    rows = [
+        [curve.label, *(decimal(averages[metric].get(curve)) for metric in averages)]
+        for curve in curves
+        if any(curve in found for found in averages.values())
+    ]
+    shared = dict.fromkeys(f"{whole(low)} to {whole(high)}" for low, high in ranges.values())
+    caption = (
+        "Average height of each curve over the range of weights that all curves reach "
+        f"({'; '.join(shared)} weights in sparse layers, logarithmic): area under the curve of means over the width of "
+        "the range."
+    )
+    columns = ["curve", *(metric_names.title(metric) for metric in averages)]
+    return DisplayTable(caption, columns, rows, [False] + [True] * len(averages))
+
+
+def _points(arms: Sequence[Arm], column: str) -> dict[float, float]:
+    """Mean metric by mean weights, for arms that have both; equal weights keep the last."""
+    pairs = ((arm.mean(SPARSE_WEIGHTS), arm.mean(column)) for arm in arms)
+    return {weights: value for weights, value in pairs if weights and value is not None}
+
+
+def outside_weights(study: Study) -> tuple[float, float] | None:
+    """Fewest and most trainable weights outside the sparse layers, over the study's runs."""
+    outside = [
+        trainable - weights
+        for arm in study.arms
+        for trainable, weights in zip(arm.values(TRAINABLE).values(), arm.values(SPARSE_WEIGHTS).values(), strict=True)
+    ]
+    return (min(outside), max(outside)) if outside else None
+
+
+
+def markdown(table: DisplayTable) -> str:
+    """A Markdown table with its caption above."""
+    numeric = table.numeric or [False] * len(table.columns)
+    lines = [
+        "| " + " | ".join(map(_escape, table.columns)) + " |",
+        "|" + "|".join("---:" if right else "---" for right in numeric) + "|",
+        *("| " + " | ".join(map(_escape, row)) + " |" for row in table.rows),
+    ]
+    return f"{table.caption}\n\n" + "\n".join(lines) + "\n"
+
+
+def whole(value: float | None) -> str:
+    """Rounded, with thousands separators."""
+    return MISSING if value is None or not math.isfinite(value) else f"{round(value):,}"
+
+
+def decimal(value: float | None, *, signed: bool = False) -> str:
+    """Three decimals; thousands separators where it is large."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    text = f"{value:+,.3f}" if signed else f"{value:,.3f}"
+    return text.replace("-", "−")
+
+
+def interval(value: Interval | None, *, signed: bool = False) -> str:
+    """``0.843 ± 0.012``; a single seed's value alone, marked."""
+    if value is None:
+        return MISSING
+    mean = decimal(value.mean, signed=signed)
+    return f"{mean} (n = 1)" if value.half_width is None else f"{mean} ± {decimal(value.half_width)}"
+
+
+def setting(value: Any) -> str:
+    """A configuration value as text."""
+    if value is None:
+        return MISSING
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _short_names(paths: Sequence[str]) -> dict[str, str]:
+    """The last part of each dotted path, or the whole path where two would share it."""
+    last = {path: path.rsplit(".", 1)[-1] for path in paths}
+    return {path: (name if list(last.values()).count(name) == 1 else path).replace("_", " ") for path, name in last.items()}
+
+
+def _csv(frame: pd.DataFrame) -> str:
+    text: str = frame.to_csv(index=False, float_format=FLOAT_FORMAT, lineterminator="\n")
+    return text
+
+
+def _escape(cell: str) -> str:
+    return cell.replace("|", "\\|").replace("\n", " ")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+

@@ -1,0 +1,250 @@
+"""One run: a configuration in, a folder with one result out. A sweep is many of them."""
+
+import logging
+import os
+import random
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from sparse_bench import environment
+from sparse_bench.config import LABEL, build, check, run_id
+from sparse_bench.errors import ConfigError
+from sparse_bench.record import FAILED, FINISHED, Result, RunFolder
+from sparse_bench.sparsity.counting import count, multiply_accumulates
+from sparse_bench.sparsity.scheme import Scheme
+from sparse_bench.streams import Streams
+from sparse_bench.tasks.base import Task
+from sparse_bench.tracking.base import RunInfo, Trackers
+from sparse_bench.training import checkpoint
+from sparse_bench.training.precision import Precision
+from sparse_bench.training.trainer import Progress, Settings, Trainer
+
+logger = logging.getLogger(__name__)
+
+
+class ModelFactory:
+    """Builds the configured model for a task's sizes; a scheme may ask for other settings, a narrower width say."""
+
+    def __init__(self, node: dict[str, Any], sizes: Any) -> None:
+        self._node = node
+        self._sizes = sizes
+
+    def __call__(self, **settings: Any) -> Any:
+        """The model, with these settings in place of the configured ones."""
+        return build(self._node, _partial_=True, **settings)(self._sizes)
+
+    def widths(self) -> list[dict[str, Any]]:
+        """Settings of all narrower variants, narrowest first."""
+        model = build(self._node, _partial_=True)
+        found: list[dict[str, Any]] = model.func.widths(model.keywords)
+        return found
+
+
+def run(config: DictConfig) -> Result | None:
+    """Carry out one run, or go on with it, or return its result if it has already ended.
+
+    A failed run is tried again. Errors end up in the result and the log, and are not raised, so that a sweep goes on;
+    None means that another process is working on this run.
+
+    Raises:
+        ConfigError: the configuration cannot be run; nothing has been done.
+    """
+    check(config)
+    identifier = run_id(config)
+    folder = RunFolder(Path(config.output) / config.experiment_name / identifier)
+    with folder.lock() as held:
+        if not held:
+            logger.info("%s: another process is working on it, skipped", folder.path)
+            return None
+        result = folder.result()
+        if result is not None and result.status == FINISHED:
+            logger.info("%s: already finished, skipped", folder.path)
+            return result
+        for leftover in folder.path.glob("*.tmp"):
+            leftover.unlink()
+        folder.result_path.unlink(missing_ok=True)
+        folder.write_config(OmegaConf.to_yaml(config, resolve=True))
+        result = _carry_out(config, identifier, folder)
+        folder.write_result(result)
+        return result
+
+
+def _carry_out(config: DictConfig, identifier: str, folder: RunFolder) -> Result:
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    result = Result(
+        id=identifier,
+        status=FAILED,
+        experiment=config.experiment_name,
+        seed=config.seed,
+        labels={
+            "model": plain["model"].get(LABEL),
+            "dataset": plain["dataset"].get(LABEL),
+            "scheme": plain["sparsity"].get(LABEL),
+            "density": plain["sparsity"].get("density"),
+        },
+        config=plain,
+        versions=environment.versions(),
+        git=environment.git(),
+    )
+    started = time.perf_counter()
+    trackers = Trackers.from_config(plain["logger"] or {})
+    try:
+        trackers.start(
+            RunInfo(
+                id=identifier,
+                experiment=config.experiment_name,
+                labels=result.labels,
+                seed=config.seed,
+                config=plain,
+                folder=folder.path,
+            )
+        )
+        _train_and_measure(plain, folder, result, trackers.log)
+        result.status = FINISHED
+    except Exception as error:
+        result.error = {"type": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
+        logger.error("%s failed: %s: %s", folder.path, type(error).__name__, error)
+    finally:
+        result.seconds["total"] = result.seconds.get("earlier", 0.0) + time.perf_counter() - started
+        result.seconds.pop("earlier", None)
+        trackers.finish(result.status, _summary(result))
+    return result
+
+
+def _summary(result: Result) -> dict[str, Any]:
+    """The final metrics, and the density and number of weights that they belong to."""
+    if not result.counts:
+        return dict(result.metrics)
+    realised = {"density": result.counts["density"], "weights": result.counts["sparse_layers"]}
+    return result.metrics | {f"sparsity/{key}": value for key, value in realised.items()}
+
+
+def _train_and_measure(
+    plain: dict[str, Any],
+    folder: RunFolder,
+    result: Result,
+    log: Callable[[dict[str, float], int, int], None],
+) -> None:
+    """The run itself; fills in ``result`` as it goes, so that a failure keeps what was measured before it."""
+    device = _device(plain["device"])
+    torch.set_num_threads(plain["threads"] or _cores())
+    result.machine = environment.machine(device)
+    environment.reset_peak_memory(device)
+    _deterministic(plain["trainer"]["deterministic"])
+
+    streams = Streams(plain["seed"])
+    task = _task(OmegaConf.create(plain["dataset"]))
+    result.data = task.checksums()
+    scheme: Scheme = build(plain["sparsity"])
+    _seed_globals(streams.derive("init"))
+    model = scheme.build(ModelFactory(plain["model"], task.sizes))
+    scheme.attach(model, streams)
+    model.to(device)
+    result.counts = count(model, scheme).as_dict()
+
+    optimizer = build(plain["optimizer"], _partial_=True)(model.parameters())
+    result.macs_per_example = _macs(task, model, scheme, streams, device)
+    _seed_globals(streams.derive("noise"))
+    trainer = Trainer(
+        task=task,
+        model=model,
+        scheme=scheme,
+        optimizer=optimizer,
+        settings=Settings(
+            **{field.name: plain["trainer"][field.name] for field in fields(Settings) if field.name != "progress"},
+            progress=plain["progress"],
+        ),
+        streams=streams,
+        precision=Precision(plain["trainer"]["precision"], device),
+        device=device,
+        folder=folder,
+        schedule=build(plain["trainer"]["schedule"]),
+        log=log,
+    )
+    try:
+        trainer.fit()
+        for split in task.splits:
+            result.metrics |= trainer.evaluate(split)
+    finally:
+        _record_progress(result, trainer.progress, device)
+    _keep(plain["trainer"]["keep"], folder, model)
+
+
+def _record_progress(result: Result, progress: Progress, device: torch.device) -> None:
+    seconds = max(progress.train_seconds, 1e-9)
+    result.seconds |= {"train": progress.train_seconds, "evaluate": progress.evaluate_seconds}
+    result.tokens_per_second = progress.tokens / seconds
+    result.examples_per_second = progress.examples / seconds
+    result.epochs, result.steps = progress.epoch, progress.step
+    result.peak_memory_bytes = environment.peak_memory_bytes(device)
+
+
+def _macs(
+    task: Task, model: torch.nn.Module, scheme: Scheme, streams: Streams, device: torch.device
+) -> dict[str, float]:
+    """Multiply-accumulates per example, counted on the first training batch without dropout."""
+    batch = next(task.epoch_batches(0, streams)).to(device)
+    model.eval()
+    with torch.no_grad():
+        examples = task.loss(model, batch).examples
+        counted = multiply_accumulates(model, scheme, lambda: task.loss(model, batch), examples)
+    model.train()
+    return asdict(counted)
+
+
+def _keep(what: str, folder: RunFolder, model: torch.nn.Module) -> None:
+    """Keep what the user asked for of a finished run's weights."""
+    if what == "weights":
+        checkpoint.save(folder.weights, {"model": model.state_dict()})
+    folder.best.unlink(missing_ok=True)
+    if what != "checkpoint":
+        folder.checkpoint.unlink(missing_ok=True)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device='{name}' is no device that torch knows. Use auto, cpu, cuda or cuda:N.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device='{name}' was asked for, and torch sees no CUDA device. Use device=auto or cpu.")
+    return device
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _deterministic(wanted: bool) -> None:
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+    torch.use_deterministic_algorithms(wanted, warn_only=True)
+
+
+def _seed_globals(seed: int) -> None:
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - libraries may draw from the global generator
+    random.seed(seed)
+
+
+def _task(node: DictConfig) -> Task:
+    """The task over its corpus; read and encoded once for all runs of a process that share the dataset's settings."""
+    return _cached_task(OmegaConf.to_yaml(node))
+
+
+@lru_cache(maxsize=1)
+def _cached_task(yaml: str) -> Task:
+    task = build(OmegaConf.to_container(OmegaConf.create(yaml)), _partial_=False)
+    assert isinstance(task, Task)
+    return task

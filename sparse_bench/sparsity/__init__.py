@@ -1,0 +1,1 @@
+"""Sparse connectivity for any torch model: topologies, sparse weights, schemes, counts."""

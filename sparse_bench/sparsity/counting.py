@@ -1,0 +1,112 @@
+"""How many weights exist and how many multiply-accumulates an example costs, dense and sparse."""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from sparse_bench.sparsity.scheme import Scheme, layer_groups
+
+
+@dataclass(frozen=True)
+class Count:
+    """Weights of some layers: how many exist, and how many the full matrices would hold."""
+
+    active: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Exact numbers of trainable weights.
+
+    Attributes:
+        sparse_layers: weights that exist in the layers that the scheme selected (matrices only, no biases).
+        sparse_layers_size: entries of those layers' full matrices.
+        density: the first over the second: the realised density.
+        trainable: all trainable weights of the model that exist, biases included.
+        groups: the same for every group of layers that the model declares; groups may overlap.
+    """
+
+    sparse_layers: int
+    sparse_layers_size: int
+    density: float
+    trainable: int
+    groups: dict[str, Count]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for a result file."""
+        return asdict(self)
+
+
+def count(model: nn.Module, scheme: Scheme) -> Counts:
+    """Count ``model`` under an attached ``scheme``."""
+
+    def of(names: list[str]) -> Count:
+        size = active = 0
+        for name in names:
+            weight = scheme.weights.get(name)
+            entries = weight.size if weight else math.prod(model.get_parameter(name).shape)
+            size += entries
+            active += weight.active if weight else entries
+        return Count(active, size)
+
+    selected = of(scheme.selected)
+    everything = of([name for name, parameter in model.named_parameters() if parameter.requires_grad])
+    return Counts(
+        sparse_layers=selected.active,
+        sparse_layers_size=selected.size,
+        density=selected.active / selected.size,
+        trainable=everything.active,
+        groups={group: of(names) for group, names in layer_groups(model).items()},
+    )
+
+
+@dataclass(frozen=True)
+class MultiplyAccumulates:
+    """Multiply-accumulates in the matrix products of one example's forward pass.
+
+    Attributes:
+        dense: as if every layer were dense.
+        sparse: with the entries that do not exist left out.
+    """
+
+    dense: float
+    sparse: float
+
+
+@torch.no_grad()
+def multiply_accumulates(
+    model: nn.Module, scheme: Scheme, forward: Callable[[], object], examples: int
+) -> MultiplyAccumulates:
+    """Count the products of one ``forward()`` call over ``examples`` examples.
+
+    Dense products are counted by torch's own flop counter (matrix products and attention; look-ups and element-wise
+    operations are not products); a sparse layer saves its missing entries once for each row that it multiplies.
+    """
+    saved = 0
+
+    def saver(missing: int) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            nonlocal saved
+            rows = inputs[0]
+            assert isinstance(rows, Tensor)
+            saved += rows.numel() // rows.shape[-1] * missing
+
+        return hook
+
+    hooks = [
+        weight.owner.register_forward_hook(saver(weight.size - weight.active)) for weight in scheme.weights.values()
+    ]
+    try:
+        with FlopCounterMode(display=False) as counter:
+            forward()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    dense = counter.get_total_flops() / 2
+    return MultiplyAccumulates(dense=dense / examples, sparse=(dense - saved) / examples)

@@ -1,0 +1,111 @@
+"""The interface of a sparsity scheme, and the base of those whose topology never changes.
+
+A scheme is a file in ``schemes/`` and a YAML in ``conf/sparsity/``; adding one touches nothing else. The trainer calls
+it at four moments: when it is attached to a model, after a backward pass (the gradients are complete and dense),
+after an optimizer step, and at the end of an epoch.
+"""
+
+import dataclasses
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from sparse_bench.errors import ConfigError
+from sparse_bench.sparsity.selection import select
+from sparse_bench.sparsity.topology import Shape
+from sparse_bench.sparsity.weights import SparseWeight, sparsify
+from sparse_bench.streams import Streams
+
+
+class ModelFactory(Protocol):
+    """Builds the configured model, with some of its settings replaced."""
+
+    def __call__(self, **settings: Any) -> Any:
+        """The model, with these settings in place of the configured ones."""
+        ...
+
+    def widths(self) -> list[dict[str, Any]]:
+        """Settings of all narrower variants, narrowest first."""
+        ...
+
+
+@dataclasses.dataclass
+class Scheme(ABC):
+    """Base of every scheme.
+
+    Attributes:
+        density: share of the weights of the selected layers that exist, between 0 and 1.
+        layers: groups that the model declares, or patterns on parameter names.
+        execution: how products with sparse weights are computed.
+    """
+
+    density: float = 1.0
+    layers: Sequence[str] = ("default",)
+    execution: str = "auto"
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.density <= 1.0:
+            raise ConfigError(f"sparsity.density must be between 0 and 1, not {self.density}.")
+        if not self.layers:
+            raise ConfigError("sparsity.layers must name at least one layer group or pattern.")
+        #: Names of the selected weight matrices, once attached.
+        self.selected: list[str] = []
+        #: The sparse ones among them.
+        self.weights: dict[str, SparseWeight] = {}
+
+    def build(self, factory: ModelFactory) -> Any:
+        """The model to train. Only schemes that change its size do more than call the factory."""
+        return factory()
+
+    def attach(self, model: nn.Module, streams: Streams) -> None:
+        """Make the selected layers of ``model`` sparse.
+
+        Raises:
+            ConfigError: a selected layer does not exist or cannot be sparse.
+        """
+        self.selected = select(model, layer_groups(model), self.layers)
+        shapes = {name: tuple(model.get_parameter(name).shape) for name in self.selected}
+        masks = self.first_topology(shapes, streams)
+        self.weights = {name: sparsify(model, name, mask, self.execution) for name, mask in masks.items()}
+
+    @abstractmethod
+    def first_topology(self, shapes: Mapping[str, Shape], streams: Streams) -> dict[str, Tensor]:
+        """A mask for every layer that becomes sparse; layers that are left out stay dense."""
+
+    def after_backward(self) -> None:
+        """The gradients of a step are complete: take what lies outside the topology out of them."""
+        for weight in self.weights.values():
+            weight.after_backward()
+
+    def after_step(self, step: int, optimizer: Optimizer, streams: Streams) -> None:
+        """An optimizer step (numbered from 1 over the whole run) is done."""
+        for weight in self.weights.values():
+            weight.after_step(optimizer)
+
+    def at_epoch_end(self, epoch: int, last: bool, optimizer: Optimizer, streams: Streams) -> dict[str, float]:
+        """Epoch ``epoch`` (from 0) is done; returns diagnostics to log. ``last`` says that training ends here."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """State beyond the masks and weights, which the model's own ``state_dict`` holds."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of :meth:`state_dict`, called after the model has loaded its own state."""
+        for weight in self.weights.values():
+            weight.active = int(weight.mask.sum())
+
+
+def layer_groups(model: nn.Module) -> dict[str, list[str]]:
+    """The groups that ``model`` declares; none if it declares none (patterns still work)."""
+    groups: dict[str, list[str]] = getattr(model, "layer_groups", dict)()
+    return groups
+
+
+def total_size(shapes: Mapping[str, Shape]) -> int:
+    """Entries of all matrices together."""
+    return sum(math.prod(shape) for shape in shapes.values())

@@ -1,0 +1,34 @@
+"""Static random sparsity with an exact number of weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from sparse_bench.errors import ConfigError, unknown_choice
+from sparse_bench.sparsity.scheme import Scheme
+from sparse_bench.sparsity.topology import Shape, erdos_renyi_counts, exact, uniform_counts
+from sparse_bench.streams import Streams
+
+DISTRIBUTIONS = {"uniform": uniform_counts, "erdos_renyi": erdos_renyi_counts}
+
+
+@dataclass
+class Random(Scheme):
+    """Each layer's weights are a uniformly random subset of exact size, fixed for ever.
+
+    Attributes:
+        distribution: how the weights are shared among layers, ``uniform`` (the same density everywhere) or
+            ``erdos_renyi`` (density proportional to (n_in + n_out) / (n_in · n_out)).
+    """
+
+    distribution: str = "uniform"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.distribution not in DISTRIBUTIONS:
+            raise ConfigError(unknown_choice("sparsity.distribution", self.distribution, DISTRIBUTIONS))
+
+    def first_topology(self, shapes: Mapping[str, Shape], streams: Streams) -> dict[str, Tensor]:
+        counts = DISTRIBUTIONS[self.distribution](shapes, self.density)
+        return {name: exact(shape, counts[name], streams.torch("topology", name)) for name, shape in shapes.items()}

@@ -1,0 +1,38 @@
+"""Which weight matrices a scheme works on: groups that the model declares, or patterns on parameter names."""
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from sparse_bench.errors import ConfigError, unknown_choice
+
+_WILDCARDS = "*?["
+
+
+def is_pattern(selector: str) -> bool:
+    """Whether ``selector`` is a shell pattern on parameter names rather than the name of a group."""
+    return any(character in selector for character in _WILDCARDS) or "." in selector
+
+
+def select(model: nn.Module, groups: dict[str, list[str]], selectors: Sequence[str]) -> list[str]:
+    """Names of the selected weight matrices, in the model's own order, each once.
+
+    Raises:
+        ConfigError: a group that the model does not declare, or a pattern that matches no weight matrix.
+    """
+    matrices = [name for name, parameter in model.named_parameters() if parameter.dim() == 2]
+    chosen: set[str] = set()
+    for selector in selectors:
+        if is_pattern(selector):
+            matched = [name for name in matrices if fnmatchcase(name, selector)]
+            if not matched:
+                raise ConfigError(
+                    f"The layer pattern '{selector}' matches no weight matrix. Weight matrices: {', '.join(matrices)}."
+                )
+            chosen.update(matched)
+        elif selector in groups:
+            chosen.update(groups[selector])
+        else:
+            raise ConfigError(unknown_choice("layer group", selector, groups))
+    return [name for name in matrices if name in chosen]

@@ -1,0 +1,56 @@
+"""Order of the examples of an epoch in which rare labels are repeated."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+
+def balanced_order(labels: np.ndarray, batch_size: int, permutation: Callable[[int], np.ndarray]) -> np.ndarray:
+    """Examples in the order of one epoch of balanced batches, as DIET and TED are trained (Rasa's ``balanced_data``).
+
+    In rounds, all labels are visited in a new random order. A visit appends the next int(share · batch_size) + 1
+    examples of its label, fewer where they run out: then the label has finished a cycle and starts from its first
+    example again. A label that has finished a cycle is skipped every other visit. The epoch ends with the visit that
+    completes the first cycle of the last label. Hence every example occurs at least once, and rare ones often.
+
+    Args:
+        labels: label of each example [n], n at least 1.
+        batch_size: size of the batches that the order will be cut into.
+        permutation: n → a random permutation of 0 … n-1. Called once for the order of the examples within their
+            labels and then once a round.
+
+    Returns:
+        Numbers of examples [at least n], int64.
+    """
+    shuffled = permutation(len(labels))
+    _, label_of, counts = np.unique(labels[shuffled], return_inverse=True, return_counts=True)
+    queues = np.split(shuffled[np.argsort(label_of, kind="stable")], np.cumsum(counts)[:-1])
+    takes = ((counts / len(labels) * batch_size).astype(np.int64) + 1).tolist()
+    position = [0] * len(queues)
+    cycled = [False] * len(queues)
+    skipped = [False] * len(queues)
+    unfinished = len(queues)
+    order: list[np.ndarray] = []
+    while unfinished:
+        for label in permutation(len(queues)).tolist():
+            if cycled[label] and not skipped[label]:
+                skipped[label] = True
+                continue
+            skipped[label] = False
+            start, queue = position[label], queues[label]
+            order.append(queue[start : start + takes[label]])
+            position[label] = start + takes[label]
+            if position[label] >= len(queue):
+                position[label] = 0
+                unfinished -= not cycled[label]
+                cycled[label] = True
+                if not unfinished:
+                    break
+    return np.concatenate(order)
+
+
+def growing_batch_size(epoch: int, first: int, last: int, epochs: int) -> int:
+    """Batch size of ``epoch`` (from 0), growing linearly from ``first`` to ``last`` over ``epochs`` and then constant."""
+    if epochs <= 1:
+        return first
+    return first + (last - first) * min(epoch, epochs - 1) // (epochs - 1)

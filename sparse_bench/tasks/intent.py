@@ -1,0 +1,176 @@
+"""Intent classification with entity recognition, as DIET is trained and measured."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from sparse_bench.batch import Batch, IntentBatch, IntentSizes, Loss, SparseRows
+from sparse_bench.data.featurizers import CombinedFeaturizer, CountFeaturizer, LexicalFeaturizer, RegexFeaturizer
+from sparse_bench.data.messages import NluCorpus
+from sparse_bench.data.tokenizer import tokenize
+from sparse_bench.errors import ConfigError, unknown_choice
+from sparse_bench.streams import Streams
+from sparse_bench.tasks import bilou
+from sparse_bench.tasks.balancing import balanced_order, growing_batch_size
+from sparse_bench.tasks.base import Task
+from sparse_bench.tasks.intent_data import MessageArrays, merged_intent, split_messages
+from sparse_bench.tasks.intent_metrics import entity_metrics, intent_metrics
+
+
+class IntentTask(Task):
+    """Messages in, an intent for each and an entity tag for each of their tokens out.
+
+    A model is called as ``model(batch)`` on an :class:`IntentBatch` and gives its named scalar losses, which are added
+    up; ``model.predict(batch)`` gives a score for each intent [B, C] and the best BILOU tag of each token [N].
+
+    Labels are all merged intents and all entity types of the corpus, in alphabetical order; every featurizer is
+    fitted on the training messages alone. Entities that do not start and end where tokens do stay untagged.
+
+    Args:
+        corpus: the messages, or what reads them.
+        batch_epochs: number of epochs over which the batch size grows; the number of epochs of the training.
+        batch_size: batch size of the first and of the last of these epochs.
+        balanced: repeat rare intents (:func:`balanced_order`); otherwise an epoch visits every message once.
+        test_fraction: share of the messages that is tested on.
+        split_seed: fixes the split, whatever the seed of the run.
+        evaluate_batch_size: messages in a batch of :meth:`evaluate`.
+        entities: whether entities are learned and measured at all.
+        oov_token: word that stands for unknown ones, if it is in the training data (see :class:`CountFeaturizer`).
+        char_ngrams: shortest and longest character n-gram.
+
+    Raises:
+        ConfigError: a setting outside its range.
+        DataError: messages that cannot be split or tokenized.
+    """
+
+    name: ClassVar[str] = "intent"
+    monitor: ClassVar[tuple[str, Literal["max", "min"]]] = ("intent_f1", "max")
+    splits: ClassVar[tuple[str, ...]] = ("test",)
+    sizes: IntentSizes
+
+    def __init__(
+        self,
+        *,
+        corpus: NluCorpus | Callable[[], NluCorpus],
+        batch_epochs: int,
+        batch_size: Sequence[int] = (64, 256),
+        balanced: bool = True,
+        test_fraction: float = 0.2,
+        split_seed: int = 0,
+        evaluate_batch_size: int = 512,
+        entities: bool = True,
+        oov_token: str | None = "oov",
+        char_ngrams: Sequence[int] = (1, 4),
+    ) -> None:
+        self.corpus = corpus if isinstance(corpus, NluCorpus) else corpus()
+        self._batch_size = _pair("batch_size", batch_size)
+        if min(batch_epochs, evaluate_batch_size) < 1:
+            raise ConfigError(
+                f"batch_epochs ({batch_epochs}) and evaluate_batch_size ({evaluate_batch_size}) have to be at least 1."
+            )
+        self._batch_epochs = batch_epochs
+        self._balanced = balanced
+
+        self.train_messages, self.test_messages = split_messages(self.corpus.messages, test_fraction, split_seed)
+        self.intents = sorted({merged_intent(message.intent) for message in self.corpus.messages})
+        self.entity_types = (
+            sorted({entity.type for message in self.corpus.messages for entity in message.entities}) if entities else []
+        )
+
+        featurizer = CombinedFeaturizer(
+            [
+                RegexFeaturizer(self.corpus.regexes, self.corpus.lookups),
+                LexicalFeaturizer(),
+                CountFeaturizer(oov_token=oov_token),
+                CountFeaturizer("char_wb", _pair("char_ngrams", char_ngrams)),
+            ]
+        )
+        train_texts = [tokenize(message.text) for message in self.train_messages]
+        test_texts = [tokenize(message.text) for message in self.test_messages]
+        train_features = featurizer.fit_transform(train_texts)
+        labels = {intent: label for label, intent in enumerate(self.intents)}
+        types = {entity_type: number for number, entity_type in enumerate(self.entity_types)}
+        self.train = MessageArrays(train_texts, train_features, self.train_messages, labels, types)
+        self.test = MessageArrays(test_texts, featurizer.transform(test_texts), self.test_messages, labels, types)
+
+        self.sizes = IntentSizes(
+            token_features=train_features.tokens.shape[1],
+            sentence_features=train_features.sentences.shape[1],
+            intent_features=len(self.intents),
+            intents=_one_hot(len(self.intents)),
+            tags=bilou.tag_count(len(self.entity_types)) if entities else 0,
+        )
+
+        # Messages of like length share a batch of the test: less padding in the attention.
+        by_length = np.argsort(self.test.lengths, kind="stable")
+        cuts = range(evaluate_batch_size, len(by_length), evaluate_batch_size)
+        self._test_order = by_length
+        self._test_batches = [self.test.batch(rows) for rows in np.split(by_length, list(cuts))]
+        self._last_epoch: tuple[tuple[int, int], list[np.ndarray]] | None = None
+
+    def epoch_batches(self, epoch: int, streams: Streams) -> Iterator[IntentBatch]:
+        for rows in self._epoch_rows(epoch, streams):
+            yield self.train.batch(rows)
+
+    def epoch_steps(self, epoch: int, streams: Streams) -> int:
+        return len(self._epoch_rows(epoch, streams))
+
+    def _epoch_rows(self, epoch: int, streams: Streams) -> list[np.ndarray]:
+        """Numbers of the training messages in each batch. The last epoch's are kept: they are asked for twice."""
+        key = (streams.seed, epoch)
+        if self._last_epoch is None or self._last_epoch[0] != key:
+            permutation = streams.numpy("data", epoch).permutation
+            size = growing_batch_size(epoch, *self._batch_size, self._batch_epochs)
+            if self._balanced:
+                order = balanced_order(self.train.intents, size, permutation)
+            else:
+                order = permutation(len(self.train))
+            self._last_epoch = key, np.split(order, list(range(size, len(order), size)))
+        return self._last_epoch[1]
+
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        assert isinstance(batch, IntentBatch)
+        parts: dict[str, torch.Tensor] = model(batch)
+        return Loss(
+            total=torch.stack(list(parts.values())).sum(),
+            parts={name: part.detach() for name, part in parts.items()},
+            examples=batch.intents.shape[0],
+            tokens=batch.tags.shape[0],
+        )
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
+        if split not in self.splits:
+            raise ConfigError(unknown_choice("split", split, self.splits))
+        device = next(model.parameters()).device
+        intents: list[torch.Tensor] = []
+        tags: list[torch.Tensor] = []
+        for batch in self._test_batches:
+            scores, best_tags = model.predict(batch.to(device))
+            intents.append(scores.argmax(dim=1))
+            tags.append(best_tags)
+        predicted = torch.cat([*intents, *tags]).cpu().numpy()  # the one synchronisation with the device
+        messages = len(self.test)
+        metrics = intent_metrics(self.test.intents[self._test_order], predicted[:messages])
+        if self.entity_types:
+            gold = np.concatenate([batch.tags.numpy() for batch in self._test_batches])
+            metrics |= entity_metrics(gold, predicted[messages:], self.test.lengths[self._test_order])
+        return metrics
+
+    def checksums(self) -> dict[str, str]:
+        return dict(self.corpus.checksums)
+
+
+def _one_hot(size: int) -> SparseRows:
+    """Features of intent names: a merged intent is one word, of which its name holds one."""
+    numbers = torch.arange(size)
+    return SparseRows(indices=numbers, offsets=numbers.clone(), values=torch.ones(size))
+
+
+def _pair(name: str, values: Sequence[int]) -> tuple[int, int]:
+    if len(values) != 2 or min(values) < 1:
+        raise ConfigError(f"{name} is {list(values)}; it has to be two whole numbers of at least 1.")
+    return values[0], values[1]

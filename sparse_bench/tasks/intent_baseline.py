@@ -1,0 +1,44 @@
+"""What a linear classifier makes of the same features: the line that an intent model has to beat."""
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+
+from sparse_bench.data.featurizers import CombinedFeaturizer, CountFeaturizer, Featurizer, RegexFeaturizer
+from sparse_bench.data.messages import NluCorpus
+from sparse_bench.data.tokenizer import tokenize
+from sparse_bench.tasks.intent_data import merged_intent, split_messages
+from sparse_bench.tasks.intent_metrics import intent_metrics
+
+
+def logistic_regression_baseline(
+    corpus: NluCorpus, *, split_seed: int = 0, test_fraction: float = 0.2, regularization: float = 1.0
+) -> dict[str, dict[str, float]]:
+    """Test metrics of multinomial logistic regression on sentence features, by feature set.
+
+    The feature sets are ``words`` (counts), ``char_wb`` (counts of n-grams of 1 to 4 characters) and ``all`` (both and
+    the patterns; lexical features have no sentence row). Messages, split and metrics are those of the intent task.
+
+    Args:
+        regularization: weight of the squared norm of the coefficients against the summed log loss (1/C).
+    """
+    train, test = split_messages(corpus.messages, test_fraction, split_seed)
+    train_texts, test_texts = [tokenize(message.text) for message in train], [tokenize(message.text) for message in test]
+    gold = [np.array([merged_intent(message.intent) for message in messages]) for messages in (train, test)]
+
+    def words() -> Featurizer:
+        return CountFeaturizer(oov_token="oov")
+
+    def characters() -> Featurizer:
+        return CountFeaturizer("char_wb", (1, 4))
+
+    sets: dict[str, Featurizer] = {
+        "words": words(),
+        "char_wb": characters(),
+        "all": CombinedFeaturizer([RegexFeaturizer(corpus.regexes, corpus.lookups), words(), characters()]),
+    }
+    metrics = {}
+    for name, featurizer in sets.items():
+        classifier = LogisticRegression(C=1 / regularization, max_iter=1000)
+        classifier.fit(featurizer.fit_transform(train_texts).sentences, gold[0])
+        metrics[name] = intent_metrics(gold[1], classifier.predict(featurizer.transform(test_texts).sentences))
+    return metrics

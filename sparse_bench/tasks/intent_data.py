@@ -1,0 +1,141 @@
+"""From messages to featurised, packed batches: the split, and the arrays from which batches are gathered."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from scipy import sparse
+from sklearn.model_selection import train_test_split
+
+from sparse_bench.batch import IntentBatch, Layout, SparseRows
+from sparse_bench.data.featurizers import Features
+from sparse_bench.data.messages import Message
+from sparse_bench.data.tokenizer import TokenizedText
+from sparse_bench.errors import ConfigError, DataError
+from sparse_bench.tasks import bilou
+
+
+def merged_intent(intent: str) -> str:
+    """The intent that a retrieval intent belongs to: ``faq/ask_price`` → ``faq``. Any other intent is itself."""
+    return intent.split("/", 1)[0]
+
+
+def split_messages(
+    messages: Sequence[Message], test_fraction: float, seed: int
+) -> tuple[list[Message], list[Message]]:
+    """Training and test messages, each in corpus order.
+
+    Of messages with the very same text and merged intent the first alone is kept, so that no test example is in the
+    training data; texts that differ in case or punctuation are different, and a text under two intents stays under
+    both. The split is random with every merged intent in its share of the whole (scikit-learn's stratified split).
+
+    Raises:
+        ConfigError: ``test_fraction`` is not between 0 and 1.
+        DataError: too few messages for a stratified split.
+    """
+    if not 0 < test_fraction < 1:
+        raise ConfigError(f"test_fraction is {test_fraction}; it has to lie between 0 and 1, both excluded.")
+    first: dict[tuple[str, str], Message] = {}
+    for message in messages:
+        first.setdefault((message.text, merged_intent(message.intent)), message)
+    unique = list(first.values())
+    intents = [merged_intent(message.intent) for message in unique]
+    try:
+        train, test = train_test_split(
+            np.arange(len(unique)), test_size=test_fraction, stratify=intents, random_state=seed
+        )
+    except ValueError as error:
+        raise DataError(f"Cannot split {len(unique)} different messages by intent: {error}") from error
+    return [unique[index] for index in sorted(train)], [unique[index] for index in sorted(test)]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A CSR matrix as plain arrays, in the types that batches are made of."""
+
+    pointers: np.ndarray
+    indices: np.ndarray
+    values: np.ndarray
+
+    @classmethod
+    def of(cls, matrix: sparse.csr_array) -> Self:
+        return cls(
+            matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64), matrix.data.astype(np.float32)
+        )
+
+    def gather(self, rows: np.ndarray) -> SparseRows:
+        """The rows with these numbers, in this order."""
+        starts = self.pointers[rows]
+        counts = self.pointers[rows + 1] - starts
+        stored = ranges(starts, counts)
+        return SparseRows(
+            indices=torch.from_numpy(self.indices[stored]),
+            offsets=torch.from_numpy(np.cumsum(counts) - counts),
+            values=torch.from_numpy(self.values[stored]),
+        )
+
+
+def ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """start, start + 1, …, start + count - 1 for each pair in turn [sum of counts], int64."""
+    before = np.cumsum(counts) - counts
+    return np.repeat(starts - before, counts) + np.arange(counts.sum())
+
+
+class MessageArrays:
+    """All messages of a split, featurised, ready for batches to be gathered from.
+
+    Args:
+        texts: the messages' tokens.
+        features: their features, row for row.
+        messages: their intents and entities.
+        intents: merged intent → label.
+        entity_types: entity type → number from 0; empty where nothing is tagged.
+
+    Attributes:
+        intents: label of each message [messages], int64.
+        lengths: tokens of each message [messages], int64.
+        tags: BILOU tag of each token, message after message [tokens], int64.
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[TokenizedText],
+        features: Features,
+        messages: Sequence[Message],
+        intents: Mapping[str, int],
+        entity_types: Mapping[str, int],
+    ) -> None:
+        self.intents = np.array([intents[merged_intent(message.intent)] for message in messages], dtype=np.int64)
+        self.lengths = np.array([len(text.tokens) for text in texts], dtype=np.int64)
+        self.tags = np.concatenate(
+            [
+                bilou.encode(text.tokens, message.entities if entity_types else (), entity_types)
+                for text, message in zip(texts, messages, strict=True)
+            ]
+        )
+        self._first_token = np.cumsum(self.lengths) - self.lengths
+        self._tokens = _Rows.of(features.tokens)
+        self._sentences = _Rows.of(features.sentences)
+
+    def __len__(self) -> int:
+        return len(self.intents)
+
+    def batch(self, messages: np.ndarray) -> IntentBatch:
+        """The messages with these numbers, in this order, packed."""
+        lengths = self.lengths[messages]
+        tokens = ranges(self._first_token[messages], lengths)
+        # Each message's CLS stands behind its tokens, and so shifts the tokens of all later messages by one.
+        number = np.arange(len(messages))
+        token_rows = np.arange(len(tokens)) + np.repeat(number, lengths)
+        return IntentBatch(
+            tokens=self._tokens.gather(tokens),
+            sentences=self._sentences.gather(messages),
+            layout=Layout.of(lengths + 1),
+            token_rows=torch.from_numpy(token_rows),
+            sentence_rows=torch.from_numpy(np.cumsum(lengths) + number),
+            token_layout=Layout.of(lengths),
+            intents=torch.from_numpy(self.intents[messages]),
+            tags=torch.from_numpy(self.tags[tokens]),
+        )

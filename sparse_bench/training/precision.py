@@ -1,0 +1,23 @@
+"""Autocast and loss scaling for one run."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch.amp import GradScaler
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Precision:
+    """``fp32``: everything as it is. ``bf16``: autocast. ``fp16``: autocast, and a scaler against underflow."""
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        self._dtype = _DTYPES.get(name)
+        self._device_type = device.type
+        self.scaler = GradScaler(device.type, enabled=name == "fp16")
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context for a forward pass."""
+        if self._dtype is None:
+            return nullcontext()
+        return torch.autocast(self._device_type, dtype=self._dtype)

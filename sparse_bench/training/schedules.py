@@ -1,0 +1,69 @@
+"""Learning-rate schedules: frozen dataclasses that give the factor on the optimizer's own rate.
+
+A schedule is a function of the step (from 1, over the whole run) and the epoch (from 0), so resuming needs no state.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Schedule(ABC):
+    """Factor on the learning rate."""
+
+    @abstractmethod
+    def factor(self, step: int, epoch: int) -> float:
+        """The factor of optimizer step ``step`` (from 1), which lies in ``epoch`` (from 0)."""
+
+
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """The rate never changes."""
+
+    def factor(self, step: int, epoch: int) -> float:
+        return 1.0
+
+
+@dataclass(frozen=True)
+class LinearWarmup(Schedule):
+    """Rises linearly over the first ``steps`` steps, then stays."""
+
+    steps: int = 1000
+
+    def factor(self, step: int, epoch: int) -> float:
+        return min(1.0, step / self.steps)
+
+
+@dataclass(frozen=True)
+class InverseSquareRoot(Schedule):
+    """d^-0.5 · min(step^-0.5, step · warmup^-1.5) (Vaswani et al. 2017, equation 3); use it with a base rate of 1."""
+
+    warmup: int = 4000
+    dimension: int = 512
+
+    def factor(self, step: int, epoch: int) -> float:
+        return float(self.dimension**-0.5 * min(step**-0.5, step * self.warmup**-1.5))
+
+
+@dataclass(frozen=True)
+class ExponentialPerEpoch(Schedule):
+    """Constant for the first ``constant_epochs`` epochs, then multiplied by ``gamma`` at every epoch."""
+
+    gamma: float = 0.5
+    constant_epochs: int = 1
+
+    def factor(self, step: int, epoch: int) -> float:
+        return float(self.gamma ** max(0, epoch - self.constant_epochs + 1))
+
+
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    """From 1 down to ``floor`` over ``steps`` steps, along half a cosine."""
+
+    steps: int = 10000
+    floor: float = 0.0
+
+    def factor(self, step: int, epoch: int) -> float:
+        progress = min(1.0, (step - 1) / self.steps)
+        return self.floor + (1.0 - self.floor) * 0.5 * (1.0 + math.cos(math.pi * progress))

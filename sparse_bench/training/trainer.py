@@ -1,0 +1,275 @@
+"""The one training loop. It knows a task, a model and a scheme by their interfaces, and nothing of what is learned."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from tqdm import tqdm
+
+from sparse_bench.batch import Batch
+from sparse_bench.errors import ConfigError, NonFiniteLossError, unknown_choice
+from sparse_bench.record import RunFolder
+from sparse_bench.sparsity.scheme import Scheme
+from sparse_bench.streams import Streams
+from sparse_bench.tasks.base import Task
+from sparse_bench.training import checkpoint
+from sparse_bench.training.precision import Precision
+from sparse_bench.training.schedules import Constant, Schedule
+
+#: Optimizer steps between two looks at whether the loss is still finite (each look waits for the device).
+FINITE_CHECK_STEPS = 50
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long and how to train; the fields of :class:`sparse_bench.config.TrainerConfig` that the loop needs."""
+
+    epochs: int
+    steps: int | None = None
+    gradient_clip: float | None = None
+    accumulate: int = 1
+    evaluate_every: int = 1
+    select: str = "last"
+    monitor: str | None = None
+    early_stopping: int | None = None
+    checkpoint_seconds: float = 60.0
+    progress: bool = True
+
+
+@dataclass
+class Progress:
+    """How far training has come. Part of every checkpoint."""
+
+    epoch: int = 0
+    #: Batches of the current epoch that are done.
+    batch: int = 0
+    #: Optimizer steps of the whole run that are done.
+    step: int = 0
+    examples: int = 0
+    tokens: int = 0
+    best: float | None = None
+    stale_evaluations: int = 0
+    stopped: bool = False
+    train_seconds: float = 0.0
+    evaluate_seconds: float = 0.0
+
+
+class Trainer:
+    """Trains ``model`` on ``task`` under an attached ``scheme``, from the last checkpoint in ``folder`` if any.
+
+    Args:
+        log: where metrics go beside the folder's own files, called with (metrics, step, epoch).
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        model: nn.Module,
+        scheme: Scheme,
+        optimizer: Optimizer,
+        settings: Settings,
+        streams: Streams,
+        precision: Precision,
+        device: torch.device,
+        folder: RunFolder,
+        schedule: Schedule | None = None,
+        log: Callable[[dict[str, float], int, int], None] | None = None,
+    ) -> None:
+        self.task, self.model, self.scheme, self.optimizer = task, model, scheme, optimizer
+        self.settings, self.streams, self.precision, self.device = settings, streams, precision, device
+        self.folder = folder
+        self.schedule = schedule or Constant()
+        self.progress = Progress()
+        self._log = log or (lambda metrics, step, epoch: None)
+        self._base_rates = [float(group["lr"]) for group in optimizer.param_groups]
+        self._sums: dict[str, Tensor] = {}
+        self._last_checkpoint = time.monotonic()
+
+    def fit(self) -> Progress:
+        """Train until the configured end.
+
+        Raises:
+            NonFiniteLossError: the loss is no longer a finite number.
+        """
+        self._resume()
+        with tqdm(total=self.settings.epochs, initial=self.progress.epoch, unit="epoch", disable=self._quiet()) as bar:
+            while not self._done():
+                self._train_epoch()
+                self._end_epoch()
+                bar.update()
+        if self.settings.select == "best" and self.folder.best.exists():
+            self.model.load_state_dict(checkpoint.load(self.folder.best)["model"])
+        return self.progress
+
+    def evaluate(self, split: str) -> dict[str, float]:
+        """Metrics of the model as it stands on ``split``, with the split's name as prefix."""
+        started = time.perf_counter()
+        self.model.eval()
+        with torch.no_grad(), self.precision.autocast():
+            metrics = self.task.evaluate(self.model, split)
+        self.model.train()
+        self.progress.evaluate_seconds += time.perf_counter() - started
+        return {f"{split}/{name}": value for name, value in metrics.items()}
+
+    def forward_backward(self, batch: Batch, share: float = 1.0) -> None:
+        """Add ``share`` times the gradient of one batch's loss to the gradients."""
+        with self.precision.autocast():
+            loss = self.task.loss(self.model, batch)
+        self.precision.scaler.scale(loss.total * share).backward()
+        for name, value in {"loss": loss.total.detach(), **loss.parts}.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self.progress.examples += loss.examples
+        self.progress.tokens += loss.tokens
+
+    def update(self) -> None:
+        """One optimizer step with the gradients gathered so far."""
+        scaler, progress = self.precision.scaler, self.progress
+        progress.step += 1
+        factor = self.schedule.factor(progress.step, progress.epoch)
+        for group, rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
+            group["lr"] = rate * factor
+        scaler.unscale_(self.optimizer)
+        self.scheme.after_backward()
+        if self.settings.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip)
+        scaler.step(self.optimizer)
+        scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scheme.after_step(progress.step, self.optimizer, self.streams)
+
+    def _quiet(self) -> bool | None:
+        return None if self.settings.progress else True  # None: tqdm is silent where there is no terminal
+
+    def _steps_left(self) -> bool:
+        return self.settings.steps is None or self.progress.step < self.settings.steps
+
+    def _done(self) -> bool:
+        return self.progress.stopped or self.progress.epoch >= self.settings.epochs or not self._steps_left()
+
+    def _train_epoch(self) -> None:
+        progress, accumulate = self.progress, self.settings.accumulate
+        started = time.perf_counter()
+        batches = self.task.epoch_batches(progress.epoch, self.streams)
+        total = self.task.epoch_steps(progress.epoch, self.streams)
+        for batch in self._on_device(islice(batches, progress.batch, None)):
+            group = min(accumulate, total - progress.batch // accumulate * accumulate)
+            self.forward_backward(batch, share=1.0 / group)
+            progress.batch += 1
+            if progress.batch % accumulate and progress.batch < total:
+                continue
+            self.update()
+            if progress.step % FINITE_CHECK_STEPS == 0:
+                self._check_finite()
+            if not self._steps_left():
+                break
+            if time.monotonic() - self._last_checkpoint > self.settings.checkpoint_seconds:
+                progress.train_seconds += time.perf_counter() - started
+                self._save()
+                started = time.perf_counter()
+        self._check_finite()
+        progress.train_seconds += time.perf_counter() - started
+
+    def _on_device(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Each batch on the device, copied while the one before it is being worked on."""
+        pinned = self.device.type == "cuda"
+        ahead: Batch | None = None
+        for batch in batches:
+            moved = (batch.pin_memory() if pinned else batch).to(self.device)
+            if ahead is not None:
+                yield ahead
+            ahead = moved
+        if ahead is not None:
+            yield ahead
+
+    def _check_finite(self) -> None:
+        loss = self._sums.get("loss")
+        if loss is not None and not math.isfinite(loss.item()):
+            raise NonFiniteLossError(
+                f"The training loss is no longer finite in epoch {self.progress.epoch + 1}, at or before step "
+                f"{self.progress.step}. Lower the learning rate, clip the gradient (trainer.gradient_clip), or use "
+                "trainer.precision=fp32."
+            )
+
+    def _end_epoch(self) -> None:
+        progress, settings = self.progress, self.settings
+        last = progress.epoch + 1 >= settings.epochs or not self._steps_left()
+        entry: dict[str, float] = {f"train/{key}": (total / progress.batch).item() for key, total in self._sums.items()}
+        entry["learning_rate"] = float(self.optimizer.param_groups[0]["lr"])
+        entry |= self.scheme.at_epoch_end(progress.epoch, last, self.optimizer, self.streams)
+        progress.epoch += 1
+        if settings.evaluate_every and progress.epoch % settings.evaluate_every == 0:
+            evaluated = self.evaluate(self.task.splits[0])
+            entry |= evaluated
+            self._watch(evaluated)
+        self.folder.metrics.append({"epoch": progress.epoch, "step": progress.step, **entry})
+        self.folder.timing.append(
+            {
+                "epoch": progress.epoch,
+                "train_seconds": progress.train_seconds,
+                "evaluate_seconds": progress.evaluate_seconds,
+                "tokens_per_second": progress.tokens / max(progress.train_seconds, 1e-9),
+            }
+        )
+        self._log(entry, progress.step, progress.epoch)
+        progress.batch, self._sums = 0, {}
+        if time.monotonic() - self._last_checkpoint > settings.checkpoint_seconds:
+            self._save()
+
+    def _watch(self, evaluated: dict[str, float]) -> None:
+        """Keep the best weights, and stop when the watched metric no longer improves."""
+        if self.settings.select != "best" and self.settings.early_stopping is None:
+            return
+        default, direction = self.task.monitor
+        name = self.settings.monitor or f"{self.task.splits[0]}/{default}"
+        if name not in evaluated:
+            raise ConfigError(unknown_choice("trainer.monitor", name, evaluated))
+        value, progress = evaluated[name], self.progress
+        better = progress.best is None or (value > progress.best if direction == "max" else value < progress.best)
+        if better:
+            progress.best, progress.stale_evaluations = value, 0
+            if self.settings.select == "best":
+                checkpoint.save(self.folder.best, {"model": self.model.state_dict()})
+        else:
+            progress.stale_evaluations += 1
+            if self.settings.early_stopping and progress.stale_evaluations >= self.settings.early_stopping:
+                progress.stopped = True
+
+    def _save(self) -> None:
+        checkpoint.save(
+            self.folder.checkpoint,
+            {
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.precision.scaler.state_dict(),
+                "scheme": self.scheme.state_dict(),
+                "task": self.task.state_dict(),
+                "progress": asdict(self.progress),
+                "sums": self._sums,
+                "random": checkpoint.random_state(),
+                "metrics_size": self.folder.metrics.size(),
+                "timing_size": self.folder.timing.size(),
+            },
+        )
+        self._last_checkpoint = time.monotonic()
+
+    def _resume(self) -> None:
+        """Go on from the last checkpoint: what was logged after it is forgotten and will be measured again."""
+        state: dict[str, Any] = {}
+        if self.folder.checkpoint.exists():
+            state = checkpoint.load(self.folder.checkpoint)
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.precision.scaler.load_state_dict(state["scaler"])
+            self.scheme.load_state_dict(state["scheme"])
+            self.task.load_state_dict(state["task"])
+            self.progress = Progress(**state["progress"])
+            self._sums = {name: value.to(self.device) for name, value in state["sums"].items()}
+            checkpoint.restore_random_state(state["random"])
+        self.folder.metrics.truncate(state.get("metrics_size", 0))
+        self.folder.timing.truncate(state.get("timing_size", 0))

@@ -1,0 +1,105 @@
+"""Schemes on a small model: what they select, how many weights they leave, and what they refuse."""
+
+import pytest
+import torch
+
+from sparse_bench.errors import ConfigError
+from sparse_bench.sparsity.counting import count
+from sparse_bench.sparsity.scheme import Scheme
+from sparse_bench.sparsity.schemes.dense import Dense
+from sparse_bench.sparsity.schemes.random import Random
+from sparse_bench.sparsity.schemes.random_connected import RandomConnected
+from sparse_bench.sparsity.schemes.small_dense import SmallDense
+from sparse_bench.sparsity.selection import select
+from sparse_bench.streams import Streams
+from tests.toy import ToyModel
+
+SIZES = {"inputs": 8, "classes": 2}
+
+
+class Factory:
+    def __call__(self, **settings: int) -> ToyModel:
+        return ToyModel(SIZES, **settings)
+
+    def widths(self) -> list[dict[str, int]]:
+        return ToyModel.widths({"width": 16})
+
+
+def attached(scheme: Scheme, seed: int = 0) -> ToyModel:
+    torch.manual_seed(0)
+    model = scheme.build(Factory())
+    scheme.attach(model, Streams(seed))
+    assert isinstance(model, ToyModel)
+    return model
+
+
+@pytest.mark.parametrize(("density", "expected"), [(0.0, 0), (0.1, 38), (0.5, 192), (1.0, 384)])
+@pytest.mark.parametrize("distribution", ["uniform", "erdos_renyi"])
+def test_random_has_the_exact_count(density: float, expected: int, distribution: str) -> None:
+    scheme = Random(density=density, distribution=distribution)
+    counts = count(attached(scheme), scheme)
+    assert counts.sparse_layers == expected
+    assert counts.groups["output"].active == 32
+
+
+def test_the_topology_depends_on_the_seed_and_the_layer_alone() -> None:
+    masks = {}
+    for key, scheme, seed in [
+        ("both", Random(density=0.5), 0),
+        ("one", Random(density=0.5, layers=["first"]), 0),
+        ("seed", Random(density=0.5), 1),
+    ]:
+        attached(scheme, seed)
+        masks[key] = scheme.weights["first.weight"].mask
+    assert torch.equal(masks["both"], masks["one"])
+    assert not torch.equal(masks["both"], masks["seed"])
+
+
+def test_random_connected_keeps_the_initial_weights_unscaled() -> None:
+    scheme = RandomConnected(density=0.2)
+    sparse, dense = attached(scheme), attached(Dense())
+    mask = scheme.weights["second.weight"].mask
+    assert torch.equal(sparse.second.weight, dense.second.weight * mask)
+    assert mask.diagonal().all()
+
+
+def test_random_connected_at_density_one_has_no_mask() -> None:
+    scheme = RandomConnected(density=1.0)
+    model = attached(scheme)
+    assert scheme.weights == {}
+    assert count(model, scheme).density == 1.0
+    assert not dict(model.named_buffers())
+
+
+def test_small_dense_takes_the_nearest_width() -> None:
+    """Width w holds 8w + w² weights in the default group; the full model's 16 → 384."""
+    for density, width in [(1.0, 16), (0.5, 10), (0.25, 7), (0.0, 1)]:
+        model = attached(SmallDense(density=density))
+        assert model.first.out_features == width
+    # 0.5 · 384 = 192: width 10 → 180 (12 away), 11 → 209 (17 away); 96: width 6 → 84 (12 away), 7 → 105 (9 away)
+
+
+def test_dense_is_dense() -> None:
+    with pytest.raises(ConfigError, match="small_dense"):
+        Dense(density=0.5)
+
+
+def test_selection_by_group_and_pattern() -> None:
+    model = ToyModel(SIZES)
+    groups = model.layer_groups()
+    assert select(model, groups, ["output", "first"]) == ["first.weight", "output.weight"]
+    assert select(model, groups, ["*.weight"]) == ["first.weight", "second.weight", "output.weight"]
+    assert select(model, groups, ["second.weight", "default"]) == ["first.weight", "second.weight"]
+    with pytest.raises(ConfigError, match=r"Did you mean 'first'\? Valid choices: default, first, output"):
+        select(model, groups, ["firts"])
+    with pytest.raises(ConfigError, match=r"matches no weight matrix\. Weight matrices: first.weight"):
+        select(model, groups, ["encoder.*"])
+
+
+def test_declared_groups_are_the_real_ones() -> None:
+    assert set(ToyModel.groups) == set(ToyModel(SIZES).layer_groups())
+
+
+def test_unknown_distribution_names_the_choices() -> None:
+    with pytest.raises(ConfigError, match="erdos_renyi, uniform"):
+        Random(distribution="binomial")

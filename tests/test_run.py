@@ -1,0 +1,245 @@
+"""One run: folder, result, skipping, failing, resuming."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from sparse_bench.config import run_id
+from sparse_bench.errors import ConfigError
+from sparse_bench.record import RunFolder
+from sparse_bench.run import run
+from sparse_bench.training.trainer import Trainer
+
+Make = Callable[..., DictConfig]
+
+
+def folder_of(config: DictConfig) -> RunFolder:
+    return RunFolder(Path(config.output) / config.experiment_name / run_id(config))
+
+
+def test_result_holds_counts_metrics_and_provenance(toy_config: Make) -> None:
+    config = toy_config()
+    result = run(config)
+    assert result is not None
+    assert result.status == "finished"
+    # first: 16×8, second: 16×16; half of 384 entries; all: 384 + 16 + 16 + 2×16 + 2
+    assert result.counts["sparse_layers"] == 192
+    assert result.counts["sparse_layers_size"] == 384
+    assert result.counts["density"] == 0.5
+    assert result.counts["trainable"] == 192 + 16 + 16 + 32 + 2
+    assert result.counts["groups"]["output"] == {"active": 32, "size": 32}
+    assert result.macs_per_example == {"dense": 8 * 16 + 16 * 16 + 16 * 2, "sparse": 192 + 32}
+    assert set(result.metrics) == {f"{s}/{m}" for s in ("valid", "test") for m in ("accuracy", "cross_entropy")}
+    assert result.metrics["test/accuracy"] > 0.5
+    assert result.epochs == 3
+    assert result.steps == 18
+    assert result.versions["torch"]
+    assert set(result.data) == {"points"}
+    written = json.loads(folder_of(config).result_path.read_text())
+    assert written["metrics"] == result.metrics
+    assert written["seconds"].keys() == {"train", "evaluate", "total"}
+
+
+def test_a_finished_run_is_not_run_again(toy_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run(toy_config())
+    monkeypatch.setattr(Trainer, "fit", lambda self: pytest.fail("trained again"))
+    assert run(toy_config()) == first
+
+
+def test_a_failed_run_keeps_its_traceback_and_is_tried_again(toy_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Trainer) -> None:
+        raise RuntimeError("broken on purpose")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "fit", broken)
+        failed = run(toy_config())
+    assert failed is not None
+    assert failed.status == "failed"
+    assert failed.error is not None
+    assert failed.error["type"] == "RuntimeError"
+    assert "broken on purpose" in failed.error["traceback"]
+    again = run(toy_config())
+    assert again is not None
+    assert again.status == "finished"
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_as_failed(toy_config: Make) -> None:
+    result = run(toy_config(dataset__bad_step=2))
+    assert result is not None
+    assert result.status == "failed"
+    assert result.error is not None
+    assert result.error["type"] == "NonFiniteLossError"
+    assert "epoch 1" in result.error["message"]
+
+
+def test_a_run_that_another_process_holds_is_left_alone(toy_config: Make) -> None:
+    config = toy_config()
+    with folder_of(config).lock() as held:
+        assert held
+        assert run(config) is None
+    assert not folder_of(config).result_path.exists()
+
+
+@pytest.mark.parametrize("scheme", ["dense", "random", "random_connected", "small_dense"])
+@pytest.mark.parametrize("stop_at", [1, 7, 12, 17])
+def test_an_interrupted_run_ends_like_an_undisturbed_one(
+    toy_config: Make, monkeypatch: pytest.MonkeyPatch, scheme: str, stop_at: int, tmp_path: Path
+) -> None:
+    """Killed after optimizer step ``stop_at``: weights, masks, optimizer, random state and metrics, bit for bit."""
+    name = "".join(part.title() for part in scheme.split("_"))
+    settings = {
+        "sparsity__label": scheme,
+        "sparsity___target_": f"sparse_bench.sparsity.schemes.{scheme}.{name}",
+        "sparsity__density": 1.0 if scheme == "dense" else 0.4,
+        "trainer__checkpoint_seconds": 0.0,
+        "trainer__keep": "checkpoint",
+        "trainer__accumulate": 1,
+    }
+    final_states = []
+    saved = Trainer._save
+
+    def spy(self: Trainer) -> None:
+        saved(self)
+        final_states.append(torch.load(self.folder.checkpoint, weights_only=False))
+
+    monkeypatch.setattr(Trainer, "_save", spy)
+    undisturbed = toy_config(**settings, output=str(tmp_path / "undisturbed"))
+    expected = run(undisturbed)
+    expected_state = final_states[-1]
+
+    class Killed(BaseException):
+        pass
+
+    update = Trainer.update
+
+    def until_killed(self: Trainer) -> None:
+        if self.progress.step == stop_at:
+            raise Killed
+        update(self)
+
+    disturbed = toy_config(**settings, output=str(tmp_path / "disturbed"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "update", until_killed)
+        with pytest.raises(Killed):
+            run(disturbed)
+    torch.manual_seed(123)  # a new process would not continue the old one's random state either
+    resumed = run(disturbed)
+    assert resumed is not None
+    assert expected is not None
+    assert resumed.metrics == expected.metrics
+    assert folder_of(disturbed).metrics.path.read_bytes() == folder_of(undisturbed).metrics.path.read_bytes()
+    state = final_states[-1]
+    for key in ("model", "optimizer", "scheme", "random"):
+        assert_same(state[key], expected_state[key])
+    assert state["progress"]["step"] == expected_state["progress"]["step"] == 18
+
+
+def assert_same(left: object, right: object) -> None:
+    if isinstance(left, torch.Tensor):
+        assert isinstance(right, torch.Tensor)
+        assert torch.equal(left, right)
+    elif isinstance(left, dict):
+        assert isinstance(right, dict)
+        assert left.keys() == right.keys()
+        for key in left:
+            assert_same(left[key], right[key])
+    elif isinstance(left, list | tuple):
+        assert isinstance(right, list | tuple)
+        assert len(left) == len(right)
+        for a, b in zip(left, right, strict=True):
+            assert_same(a, b)
+    else:
+        assert (left == right) if not hasattr(left, "shape") else bool((left == right).all())
+
+
+def test_a_damaged_checkpoint_is_named(toy_config: Make) -> None:
+    config = toy_config()
+    folder = folder_of(config)
+    folder.path.mkdir(parents=True)
+    folder.checkpoint.write_bytes(b"half a checkpoint")
+    result = run(config)
+    assert result is not None
+    assert result.error is not None
+    assert result.error["type"] == "CheckpointError"
+    assert "checkpoint.pt" in result.error["message"]
+
+
+def test_best_weights_are_evaluated_at_the_end(toy_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = iter([0.2, 0.9, 0.5])
+
+    def evaluate(self: object, model: torch.nn.Module, split: str) -> dict[str, float]:
+        weight = float(model.get_parameter("output.weight").detach().sum())
+        return {"accuracy": next(values, -1.0), "weight": weight}
+
+    monkeypatch.setattr("tests.toy.ToyTask.evaluate", evaluate)
+    config = toy_config(trainer__select="best")
+    result = run(config)
+    assert result is not None
+    logged = [json.loads(line) for line in folder_of(config).metrics.path.read_text().splitlines()]
+    assert result.metrics["valid/weight"] == logged[1]["valid/weight"]
+
+
+def test_early_stopping_counts_evaluations_without_improvement(
+    toy_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = iter([0.5, 0.6, 0.6, 0.55, 0.9, 0.9, 0.9])
+    monkeypatch.setattr("tests.toy.ToyTask.evaluate", lambda self, model, split: {"accuracy": next(values)})
+    result = run(toy_config(trainer__epochs=10, trainer__early_stopping=2))
+    assert result is not None
+    assert result.epochs == 4
+
+
+def test_steps_end_a_run_inside_an_epoch(toy_config: Make) -> None:
+    result = run(toy_config(trainer__steps=8))
+    assert result is not None
+    assert result.steps == 8
+    assert result.epochs == 2
+
+
+def test_accumulated_batches_equal_one_large_batch(toy_config: Make) -> None:
+    plain = {"model__dropout": 0.0, "optimizer___target_": "torch.optim.SGD", "trainer__epochs": 2}
+    large = run(toy_config(**plain, dataset__batch_size=32))
+    small = run(toy_config(**plain, dataset__batch_size=8, trainer__accumulate=4))
+    assert large is not None
+    assert small is not None
+    assert large.steps == small.steps == 6
+    assert small.metrics["test/cross_entropy"] == pytest.approx(large.metrics["test/cross_entropy"], rel=1e-5)
+
+
+def test_changing_the_scheme_changes_neither_data_order_nor_noise(toy_config: Make) -> None:
+    """With a topology that keeps everything, a sparse run is the dense run."""
+    dense = run(toy_config(sparsity__density=1.0))
+    also = run(toy_config(sparsity___target_="sparse_bench.sparsity.schemes.dense.Dense", sparsity__density=1.0))
+    assert dense is not None
+    assert also is not None
+    assert dense.metrics == also.metrics
+
+
+def test_bad_settings_are_refused_before_any_work(toy_config: Make) -> None:
+    for settings, message in [
+        ({"sparsity__density": 1.5}, "between 0 and 1"),
+        ({"sparsity__density": "abc"}, "sparsity.density"),
+        ({"sparsity__layers": ["frist"]}, "Did you mean 'first'"),
+        ({"sparsity__dens": 0.5}, "Unknown setting 'dens'"),
+        ({"trainer__precision": "half"}, "bf16, fp16, fp32"),
+        ({"trainer__accumulate": 0}, "at least 1"),
+        ({"model__width": "wide"}, "model.width"),
+        ({"model___target_": "tests.toy.NoSuchModel"}, "cannot be imported"),
+    ]:
+        config = toy_config(**settings)
+        with pytest.raises(ConfigError, match=message):
+            run(config)
+        assert not Path(config.output).exists()
+
+
+def test_identity_ignores_defaults_and_where_a_run_happens(toy_config: Make) -> None:
+    base = run_id(toy_config())
+    assert run_id(toy_config(model__width=16)) == base  # the default in the code
+    assert run_id(toy_config(output="elsewhere", threads=2, trainer__checkpoint_seconds=1.0)) == base
+    assert run_id(toy_config(model__width=17)) != base
+    assert run_id(toy_config(seed=1)) != base
+    assert run_id(toy_config(sparsity__density=0.25)) != base
