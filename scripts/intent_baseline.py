@@ -1,6 +1,6 @@
 """Prints the linear baseline of intent classification, for a corpus and one or more splits.
 
-    python scripts/intent_baseline.py sara --split-seeds 0 1 2
+python scripts/intent_baseline.py sara --split-seeds 0 1 2
 """
 
 import argparse

@@ -40,15 +40,8 @@ def job(config: DictConfig) -> str:
 
 
 def _show(result: Any) -> None:
-    metrics = ", ".join(f"{name} {value:.4f}" for name, value in result.metrics.items())
-    logger.info(
-        "%s %s: %s | %s weights in the sparse layers | %.0f s",
-        result.id,
-        result.status,
-        metrics or (result.error or {}).get("message", ""),
-        f"{result.counts['sparse_layers']:,}" if result.counts else "?",
-        result.seconds.get("total", 0.0),
-    )
+    weights = f", {result.counts['sparse_layers']:,} weights in the sparse layers" if result.counts else ""
+    logger.info("run %s %s%s, %.0f s", result.id, result.status, weights, result.seconds.get("total", 0.0))
 
 
 def _note(status: str, message: str) -> str:

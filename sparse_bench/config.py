@@ -64,7 +64,7 @@ class Config:
     optimizer: Any = None
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: Any = None
-    point: dict[str, Any] = field(default_factory=dict)
+    point: Any = None
     device: str = "auto"
     threads: int | None = None
     output: str = "runs"

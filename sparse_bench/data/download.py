@@ -282,7 +282,7 @@ class _Source:
         with part.open("ab" if start else "wb") as out:
             self.progress(start)
             # Raw: some servers declare a file that is itself a .gz as a packed transfer; it must stay as it is.
-            for piece in response.raw.stream(_PIECE, decode_content=True):
+            for piece in response.raw.stream(_PIECE, decode_content=False):
                 out.write(piece)
                 start += len(piece)
                 self.progress(start)

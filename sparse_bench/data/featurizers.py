@@ -7,7 +7,7 @@ tokens of all texts, one text after the other) and one row a text. The matrices 
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from scipy import sparse
@@ -113,8 +113,7 @@ class LexicalFeaturizer(Featurizer):
 
     def transform(self, texts: Sequence[TokenizedText]) -> Features:
         described = [features for text in texts for features in self._describe(text.tokens)]
-        tokens = sparse.csr_array(self._one_hot.transform(described))
-        return Features(tokens, sparse.csr_array((len(texts), 0), dtype=np.float32))
+        return Features(_csr(self._one_hot.transform(described)), _ones([], (len(texts), 0)))
 
     @staticmethod
     def _describe(tokens: Sequence[Token]) -> list[dict[str, str]]:
@@ -186,7 +185,7 @@ class CountFeaturizer(Featurizer):
         different, row = np.unique(np.array([word for words in texts for word in words]), return_inverse=True)
         tokens = self._counts.transform(different.tolist())[row]
         sentences = self._counts.transform([" ".join(words) for words in texts])
-        return Features(_sorted(tokens), _sorted(sentences))
+        return Features(_csr(tokens), _csr(sentences))
 
 
 class CombinedFeaturizer(Featurizer):
@@ -220,13 +219,15 @@ def _ones(cells: list[tuple[int, int]], shape: tuple[int, int]) -> sparse.csr_ar
     return sparse.csr_array((np.ones(len(cells), dtype=np.float32), (rows, columns)), shape=shape)
 
 
-def _sorted(matrix: sparse.spmatrix | sparse.sparray) -> sparse.csr_array:
+def _csr(matrix: Any) -> sparse.csr_array:
+    """Whatever sparse matrix scikit-learn or SciPy gives, as a CSR array with sorted indices."""
     rows = sparse.csr_array(matrix)
     rows.sort_indices()
     return rows
 
 
 def _side_by_side(features: Sequence[Features]) -> Features:
-    tokens = sparse.hstack([part.tokens for part in features], format="csr")
-    sentences = sparse.hstack([part.sentences for part in features], format="csr")
-    return Features(sparse.csr_array(tokens), sparse.csr_array(sentences))
+    return Features(
+        tokens=_csr(sparse.hstack([part.tokens for part in features])),
+        sentences=_csr(sparse.hstack([part.sentences for part in features])),
+    )

@@ -102,8 +102,8 @@ def read_nlu(files: Mapping[str, Path], merge_retrieval: bool = True) -> NluCorp
 
     Returns:
         The corpus, examples that occur twice included. A value that an entity's markup gives is a synonym too; where
-        two places name different values for one surface the last one holds. An entity's value is its markup's, else what
-        the synonyms, without regard to case, say of its surface, else its surface.
+        two places name different values for one surface, the last one holds. An entity's value is its markup's, else
+        what the synonyms, without regard to case, say of its surface, else its surface.
 
     Raises:
         DataError: a file cannot be read or is malformed; names the file and the example.

@@ -68,8 +68,7 @@ def tokenize(text: str) -> TokenizedText:
     piece = 0
     # The pieces between separators are taken from the text itself, which gives exact offsets without searching.
     for border in [*(match.span() for match in _SEPARATOR.finditer(text)), (len(text), len(text))]:
-        for word in _WORD.finditer(text, piece, border[0]):
-            if not _SYMBOLS.fullmatch(word[0]):
-                tokens.append(Token(word[0], word.start(), word.end()))
+        words = _WORD.finditer(text, piece, border[0])
+        tokens += [Token(word[0], word.start(), word.end()) for word in words if not _SYMBOLS.fullmatch(word[0])]
         piece = border[1]
     return TokenizedText(text, tuple(tokens) or (Token(text, 0, len(text)),))

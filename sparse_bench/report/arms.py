@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from sparse_bench.record import FINISHED
 from sparse_bench.report.load import plain, sort_key
 from sparse_bench.report.statistics import Interval, mean_interval
 
@@ -39,6 +40,7 @@ class Arm:
         settings: configuration values by dotted path, of those that differ between the report's runs.
         runs: the rows of the finished runs, by seed.
         failed: how many runs of the arm failed.
+        ids: of all its runs, failed ones included.
     """
 
     experiment: str
@@ -46,6 +48,7 @@ class Arm:
     settings: Mapping[str, Any]
     runs: pd.DataFrame
     failed: int
+    ids: Sequence[str]
 
     def values(self, column: str) -> dict[int, float]:
         """A column's value for each seed; the mean where a seed was run more than once. Gaps are left out."""
@@ -153,7 +156,7 @@ def arms_of(runs: pd.DataFrame) -> list[Arm]:
     for positions in groups.values():
         members = runs.iloc[positions]
         first = {column: _present(members[column].iloc[0]) for column in columns}
-        finished = members[members["status"] == "finished"]
+        finished = members[members["status"] == FINISHED]
         arms.append(
             Arm(
                 experiment=str(first["experiment"]),
@@ -161,6 +164,7 @@ def arms_of(runs: pd.DataFrame) -> list[Arm]:
                 settings={column.removeprefix("setting:"): first[column] for column in settings},
                 runs=finished.reset_index(drop=True),
                 failed=len(members) - len(finished),
+                ids=list(members["id"]),
             )
         )
     return arms
@@ -182,8 +186,13 @@ def identifying_settings(arms: Sequence[Arm]) -> tuple[list[str], list[str]]:
     A setting follows if arms with equal labels and equal identifying settings always agree in it (the width of a
     feed-forward layer follows from that of the model, a scheme's options from the scheme's label).
     """
-    names = sorted(name for name in arms[0].settings if len({sort_key(arm.settings[name]) for arm in arms}) > 1)
-    names.sort(key=lambda name: (name.rsplit(".", 1)[-1].startswith("_"), name))
+    names = [
+        name
+        for name in sorted(arms[0].settings)
+        if len({sort_key(arm.settings[name]) for arm in arms}) > 1 and not _repeats_label(name, arms)
+    ]
+    # Names of classes come last: they seldom say more than the settings that a reader knows.
+    names.sort(key=lambda name: name.rsplit(".", 1)[-1].startswith("_"))
     chosen: list[str] = []
     implied: list[str] = []
     for name in names:
@@ -195,9 +204,9 @@ def identifying_settings(arms: Sequence[Arm]) -> tuple[list[str], list[str]]:
     return chosen, implied
 
 
-def percent(density: float) -> str:
-    """``0.2`` → ``20 %``."""
-    return f"{100 * density:.4g} %"
+def percent(density: float, digits: int = 4) -> str:
+    """``0.2`` → ``20 %`` (a no-break space), with at most so many significant digits."""
+    return f"{100 * density:.{digits}g}\N{NO-BREAK SPACE}%"
 
 
 def _curves(arms: list[Arm]) -> list[Curve]:
@@ -207,13 +216,7 @@ def _curves(arms: list[Arm]) -> list[Curve]:
 
     found: list[tuple[str, list[Arm]]] = []
     for group in _group(arms, scheme_and_density):
-        # Arms of equal width that still differ do so in a setting that is not the width: each is a curve of its own.
-        names = set[str]()
-        for same_width in _group(group, lambda arm: (arm.full_size, *map(sort_key, arm.labels.values()))):
-            if len(same_width) > 1:
-                names |= set(identifying_settings(same_width)[0])
-        for members in _group(group, lambda arm: tuple(sort_key(arm.settings[name]) for name in sorted(names))):
-            found.append((_setting_text({name: members[0].settings[name] for name in sorted(names)}), members))
+        found += _variants(group)
 
     sparse_schemes = {str(group[0].labels.get("scheme")) for _, group in found if group[0].kind == "sparse"}
     curves = []
@@ -222,7 +225,7 @@ def _curves(arms: list[Arm]) -> list[Curve]:
         density = None if kind == "small_dense" else group[0].labels.get("density")
         readable = scheme.replace("_", " ")
         if kind == "dense":
-            label = "dense" if scheme in DENSE_SCHEMES or len(sparse_schemes) < 2 else f"{readable}, 100 %"
+            label = "dense" if scheme in DENSE_SCHEMES or len(sparse_schemes) < 2 else f"{readable}, {percent(1.0)}"
         elif kind == "small_dense":
             label = "small dense"
         elif density is None:
@@ -235,6 +238,23 @@ def _curves(arms: list[Arm]) -> list[Curve]:
     rank = {"dense": 0, "small_dense": 1, "sparse": 2}
     curves.sort(key=lambda c: (rank[c.kind], c.scheme, c.variant, -(c.density if c.density is not None else 2.0)))
     return curves
+
+
+def _variants(arms: list[Arm]) -> list[tuple[str, list[Arm]]]:
+    """Arms of equal width that still differ do so in settings that are not the width: each value is a curve."""
+    names = set[str]()
+    for same_width in _group(arms, lambda arm: (arm.full_size, *map(sort_key, arm.labels.values()))):
+        if len(same_width) > 1:
+            names |= set(identifying_settings(same_width)[0])
+    ordered = sorted(names)
+    variants = _group(arms, lambda arm: tuple(sort_key(arm.settings[name]) for name in ordered))
+    return [(_setting_text({name: group[0].settings[name] for name in ordered}), group) for group in variants]
+
+
+def _repeats_label(name: str, arms: Sequence[Arm]) -> bool:
+    """Whether a setting is a label under another name (``sparsity.density``)."""
+    label = name.rsplit(".", 1)[-1]
+    return all(sort_key(arm.labels.get(label)) == sort_key(arm.settings[name]) for arm in arms)
 
 
 def _setting_text(settings: Mapping[str, Any]) -> str:

@@ -18,6 +18,8 @@ from sparse_bench.report.tables import decimal, outside_weights, whole
 
 #: Intervals may stretch the vertical axis by this share of the range of the runs; longer ones are cut at its edge.
 _STRETCH = 0.5
+#: Schemes at the same density stand this share of the axis apart.
+_ASIDE = 0.014
 
 
 @dataclass(frozen=True)
@@ -71,28 +73,31 @@ def density_figure(table: pd.DataFrame, metric: str) -> Figure:
         metric: its name in the results.
 
     Raises:
-        NoResultsError: the table holds more than one study, or no run with sparse layers and this metric.
+        NoResultsError: the table holds more than one study, or fewer than two arms with this metric.
     """
     studies = studies_of(table)
     if len(studies) != 1:
         raise NoResultsError(f"A density figure shows one study; the table holds {len(studies)}.")
     figure = study_figure(studies[0], metric)
     if figure is None:
-        raise NoResultsError(f"No finished run has both sparse layers and the metric '{metric}'.")
+        raise NoResultsError(f"Fewer than two arms have both sparse layers and the metric '{metric}'.")
     return figure
 
 
 def study_figure(study: Study, metric: str) -> Figure | None:
-    """:func:`density_figure` of a study; None if no run has both sparse layers and the metric."""
+    """:func:`density_figure` of a study; None if fewer than two arms have both sparse layers and the metric."""
     by_density = study.one_width
     full = max((arm.mean(SPARSE_SIZE) or 0.0 for arm in study.arms if arm.kind != "small_dense"), default=0.0)
     curves = {}
     for curve in study.curves:
-        found = [_point(arm, metric, full if by_density and curve.kind == "small_dense" else None, by_density) for arm in curve.arms]
+        found = [
+            _point(arm, metric, full if by_density and curve.kind == "small_dense" else None, by_density)
+            for arm in curve.arms
+        ]
         points = [point for point in found if point is not None]
         if points:
             curves[curve] = points
-    if not curves:
+    if sum(map(len, curves.values())) < 2:
         return None
     title = metric_names.title(metric)
     styles = line_styles(study)
@@ -112,7 +117,9 @@ def study_figure(study: Study, metric: str) -> Figure | None:
 
     against = "density" if by_density else "weights in the sparse layers"
     name = file_stem("density" if by_density else "weights", study.experiment, *map(str, study.labels.values()), metric)
-    return render(name, f"{title} against {against}", _caption(study, curves, by_density), _alt(curves, metric, against), draw)
+    return render(
+        name, f"{title} against {against}", _caption(study, curves, by_density), _alt(curves, metric, against), draw
+    )
 
 
 def legend(canvas: Canvas, axes: Axes, compact: bool) -> None:
@@ -145,11 +152,11 @@ def _point(arm: Arm, metric: str, full: float | None, by_density: bool) -> _Poin
 
 def _draw_line(axes: Axes, points: Sequence[_Point], style: LineStyle, label: str) -> None:
     runs = np.array([run for point in points if len(point.runs) > 1 for run in point.runs]).reshape(-1, 2)
-    axes.plot(runs[:, 0], runs[:, 1], ".", color=style.colour, alpha=0.38, markersize=4.5, markeredgewidth=0, zorder=2)
+    axes.plot(runs[:, 0], runs[:, 1], "o", color=style.colour, alpha=0.4, markersize=3.6, markeredgewidth=0, zorder=2.7)
     for point in points:
         if point.interval.half_width is not None:
             ends = [point.interval.low, point.interval.high]
-            axes.plot([point.x, point.x], ends, "-", color=style.colour, alpha=0.5, linewidth=1.3, zorder=2.5)
+            axes.plot([point.x, point.x], ends, "-", color=style.colour, alpha=0.45, linewidth=1.2, zorder=2.5)
     axes.plot(
         [point.x for point in points],
         [point.interval.mean for point in points],
@@ -163,20 +170,38 @@ def _draw_line(axes: Axes, points: Sequence[_Point], style: LineStyle, label: st
 
 def _draw_families(axes: Axes, curves: dict[Curve, list[_Point]], styles: dict[Curve, LineStyle]) -> None:
     """Against density: arms of one scheme are joined; the dense arm is a level to compare with."""
-    families: dict[tuple[str, str], list[Curve]] = {}
-    for curve in curves:
-        if curve.kind == "sparse":
-            families.setdefault((curve.scheme, curve.variant), []).append(curve)
-        elif curve.kind == "small_dense":
-            _draw_line(axes, curves[curve], styles[curve], curve.label)
-        else:
-            for point in curves[curve]:
+    families: dict[str, tuple[list[_Point], LineStyle]] = {}
+    for curve, points in curves.items():
+        if curve.kind == "dense":
+            for point in points:
                 axes.axhline(point.interval.mean, color=INK, linewidth=1, linestyle=(0, (1, 1.6)), zorder=1.5)
-            _draw_line(axes, curves[curve], styles[curve], curve.label)
-    for number, ((scheme, variant), members) in enumerate(families.items()):
-        points = sorted((point for curve in members for point in curves[curve]), key=lambda point: point.x)
-        style = LineStyle(SERIES[number % len(SERIES)], MARKERS[(number + 1) % len(MARKERS)], "-")
-        _draw_line(axes, points, style, ", ".join(filter(None, (scheme.replace("_", " "), variant))))
+            _draw_line(axes, points, styles[curve], curve.label)
+            continue
+        name = curve.label
+        if curve.kind == "sparse":
+            name = ", ".join(filter(None, (curve.scheme.replace("_", " "), curve.variant)))
+        # The first member's style stands for the family: its hue if hues tell schemes, else the first hue.
+        families.setdefault(name, ([], styles[curve]))[0].extend(points)
+    xs = [point.x for points, _ in families.values() for point in points]
+    for number, (name, (points, style)) in enumerate(families.items()):
+        aside = (number - (len(families) - 1) / 2) * _ASIDE
+        moved = [_aside(point, aside, xs) for point in sorted(points, key=lambda point: point.x)]
+        _draw_line(axes, moved, style, name)
+
+
+def _aside(point: _Point, share: float, xs: Sequence[float]) -> _Point:
+    """The point moved by a share of the axis, so that bars of schemes at the same density stand side by side."""
+    low, high = min(xs), max(xs)
+    if _is_logarithmic(low, high):
+        factor = (high / low) ** share
+        return _Point(point.x * factor, point.interval, [(x * factor, y) for x, y in point.runs])
+    step = (high - low) * share
+    return _Point(point.x + step, point.interval, [(x + step, y) for x, y in point.runs])
+
+
+def _is_logarithmic(low: float, high: float) -> bool:
+    """Whether densities span enough to stand on a logarithmic axis."""
+    return high / low >= 4
 
 
 def _weights_axis(axes: Axes, xs: Sequence[float]) -> None:
@@ -192,7 +217,7 @@ def _weights_axis(axes: Axes, xs: Sequence[float]) -> None:
 
 def _density_axis(axes: Axes, xs: Sequence[float], ticks: Sequence[float]) -> None:
     low, high = min(xs), max(xs)
-    if high / low >= 4:
+    if _is_logarithmic(low, high):
         axes.set_xscale("log")
         axes.set_xlim(low / 1.2, high * 1.2)
         apart = 1.3
@@ -205,8 +230,8 @@ def _density_axis(axes: Axes, xs: Sequence[float], ticks: Sequence[float]) -> No
             kept.append(tick)
     axes.xaxis.set_major_locator(FixedLocator(kept))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g} %"))
-    axes.set_xlabel("weights that exist in the sparse layers, share of the full layers")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: percent(value, digits=3)))
+    axes.set_xlabel("density: share of the sparse layers' weights that exist")
 
 
 def _vertical_axis(axes: Axes, curves: Sequence[Sequence[_Point]], metric: str) -> None:
@@ -245,6 +270,8 @@ def _caption(study: Study, curves: dict[Curve, list[_Point]], by_density: bool) 
         parts.append("Bars that leave the axis are cut; the table has them in full.")
     if by_density:
         parts.append("Densities are realised mask sums over the size of the full layers.")
+        if len({(curve.scheme, curve.variant) for curve in curves if curve.kind != "dense"}) > 1:
+            parts.append("Arms of equal density stand side by side.")
         if any(curve.kind == "dense" for curve in curves):
             parts.append("The dotted line is the dense arm's mean.")
         if any(curve.kind == "small_dense" for curve in curves):

@@ -42,7 +42,7 @@ class _Panel:
 
 
 def followed_metrics(study: Study, histories: Histories, metrics: Sequence[str]) -> list[str]:
-    """Metrics that the study's runs logged while they trained and that belong to ``metrics``, then the training loss."""
+    """Metrics that were logged during training and that belong to ``metrics``; then the training loss."""
     logged = sorted({name for arm in study.arms for frame in _frames(arm, histories) for name in frame.columns})
     found = [name for metric in metrics for name in metric_names.matching(metric, logged)]
     return list(dict.fromkeys([*found, *(name for name in ("train/loss",) if name in logged)]))
@@ -66,6 +66,7 @@ def learning_curves(study: Study, histories: Histories, metric: str) -> Figure |
         grid = np.atleast_1d(canvas.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)).ravel()
         for axes, panel in zip(grid, panels, strict=False):
             _draw(axes, panel, logarithmic)
+        _limit(grid[0], values, logarithmic)
         for axes in grid[len(panels) :]:
             axes.remove()
         # The last panel of each column carries the numbers of the shared axis.
@@ -83,7 +84,7 @@ def learning_curves(study: Study, histories: Histories, metric: str) -> Figure |
     counted = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     caption = f"Mean over seeds ({counted}) at each epoch that all of an arm's runs reached."
     if len(panels) == 1:
-        caption += " Bands: 95 % t-interval over seeds." if seeds[-1] > 1 else ""
+        caption += " Bands: 95 % t-interval over seeds, cut at the axis." if seeds[-1] > 1 else ""
     else:
         caption += " One line a width of the model; the more weights in the sparse layers, the stronger the line."
     caption += " The vertical axis is logarithmic." if logarithmic else ""
@@ -127,8 +128,11 @@ def _panels(study: Study, histories: Histories, metric: str) -> list[_Panel]:
     if not study.one_width or not panels:
         return panels
     together = []
-    for panel in panels:
-        for line, style, strength, weights in panel.lines:
+    hues = [panel.lines[0][1].colour for panel in panels]
+    for place, panel in enumerate(panels):
+        # Arms that share a hue, densities of one scheme from the highest down, are told apart by their strength.
+        strength = 1.0 - 0.75 * hues[:place].count(hues[place]) / hues.count(hues[place])
+        for line, style, _, weights in panel.lines:
             label = panel.title if len(panel.lines) == 1 else f"{panel.title}, {weights}"
             together.append((line, style, strength, label))
     return [_Panel("", together)]
@@ -138,15 +142,23 @@ def _draw(axes: Axes, panel: _Panel, logarithmic: bool) -> None:
     for line, style, strength, label in panel.lines:
         if not panel.title and line.half_width is not None:
             low, high = line.mean - line.half_width, line.mean + line.half_width
-            floor = line.mean.min() / 2 if logarithmic else -np.inf
-            axes.fill_between(line.epochs, np.maximum(low, floor), high, color=style.colour, alpha=0.12, linewidth=0)
-        axes.plot(
-            line.epochs, line.mean, style.dashes, color=style.colour, alpha=strength, linewidth=1.4, label=label
-        )
+            # A logarithmic axis has no place for zero or less; this floor is far below what is shown.
+            low = np.maximum(low, line.mean * 1e-3) if logarithmic else low
+            axes.fill_between(line.epochs, low, high, color=style.colour, alpha=0.12, linewidth=0)
+        axes.plot(line.epochs, line.mean, style.dashes, color=style.colour, alpha=strength, linewidth=1.4, label=label)
     axes.set_title(panel.title, fontsize=9)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+
+
+def _limit(axes: Axes, values: np.ndarray, logarithmic: bool) -> None:
+    """Room for every mean; the axis is shared, so this sets all panels."""
+    low, high = float(values.min()), float(values.max())
     if logarithmic:
         axes.set_yscale("log")
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+        axes.set_ylim(low / 1.15, high * 1.15)
+    else:
+        margin = 0.08 * ((high - low) or abs(high) or 1.0)
+        axes.set_ylim(low - margin, high + margin)
 
 
 def _alt(panels: Sequence[_Panel], metric: str) -> str:
@@ -154,5 +166,7 @@ def _alt(panels: Sequence[_Panel], metric: str) -> str:
     for panel in panels:
         for line, _, _, label in panel.lines:
             name = ", ".join(filter(None, (panel.title, label)))
-            sentences.append(f"{name}: {decimal(float(line.mean[0]))} at first, {decimal(float(line.mean[-1]))} at last.")
+            sentences.append(
+                f"{name}: {decimal(float(line.mean[0]))} at first, {decimal(float(line.mean[-1]))} at last."
+            )
     return " ".join(sentences)

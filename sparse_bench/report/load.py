@@ -13,18 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import TypeAdapter, ValidationError
 
 from sparse_bench.errors import SparseBenchError, unknown_choice
+from sparse_bench.record import FINISHED, SCHEMA, Result, RunFolder
 
-SCHEMA = 1
-RESULT_FILE = "result.json"
-HISTORY_FILE = "metrics.jsonl"
 #: A folder that holds one of these and no result is a run that did not end.
-STARTED_FILES = ("config.yaml", HISTORY_FILE)
+STARTED_FILES = ("config.yaml", "metrics.jsonl")
 
-#: Settings that do not define an arm: the seed itself, and where output goes.
-NOT_DEFINING = re.compile(r"(seed|output|experiment|labels|logger|tracking|hydra)(\..*|_.*)?")
-_REQUIRED = {"id": str, "status": str, "experiment": str, "seed": int, "labels": dict, "config": dict}
+#: Settings that do not define an arm: the seed, how and where a run was carried out, and names that labels repeat.
+NOT_DEFINING = re.compile(
+    r"(seed|experiment_name|logger|point|device|threads|output|progress)(\..*)?"
+    r"|trainer\.(checkpoint_seconds|keep)|(.*\.)?(label|_partial_)"
+)
+_RESULT = TypeAdapter(Result)
 
 
 class NoResultsError(SparseBenchError):
@@ -53,12 +55,12 @@ class Results:
             ``setting:*`` (configuration values that differ between runs), ``count:*``, ``metric:*``, ``macs:*``,
             ``seconds:*``, ``peak_memory_bytes``, ``tokens_per_second``, ``examples_per_second``, ``epochs``,
             ``steps``, ``error``; ``folder`` (a path) is for reading a run's history and goes into no table.
-        records: the parsed ``result.json`` of each row, in the same order.
+        records: the result of each row, in the same order.
         problems: folders left out, and warnings.
     """
 
     runs: pd.DataFrame
-    records: Sequence[Mapping[str, Any]]
+    records: Sequence[Result]
     problems: Sequence[Problem] = field(default_factory=tuple)
 
     @property
@@ -78,18 +80,18 @@ def load(folders: Iterable[Path], experiment: str | None = None) -> Results:
         NoResultsError: nothing to report; the message names the folders and what to run.
     """
     folders = list(folders)
-    found: dict[tuple[str, str], tuple[Path, dict[str, Any]]] = {}
+    found: dict[tuple[str, str], tuple[Path, Result]] = {}
     problems: list[Problem] = []
     for folder, name in _run_folders(folders):
         try:
-            record = read_result(folder / RESULT_FILE)
+            record = read_result(RunFolder(folder).result_path)
         except FileNotFoundError:
             problems.append(Problem(name, "The run has not ended: there is no result.json."))
             continue
         except (OSError, ValueError) as error:
             problems.append(Problem(name, f"The result cannot be read: {error}"))
             continue
-        key = (record["experiment"], record["id"])
+        key = (record.experiment, record.id)
         if key in found:
             problems.append(Problem(name, f"Run {key[1]} was already read from another folder; this copy is left out."))
             continue
@@ -114,27 +116,26 @@ def load(folders: Iterable[Path], experiment: str | None = None) -> Results:
     return _tabulate(list(found.values()), problems)
 
 
-def read_result(path: Path) -> dict[str, Any]:
+def read_result(path: Path) -> Result:
     """Parse and check one ``result.json``.
 
     Raises:
-        ValueError: it is no JSON, of another schema, or lacks a part; the message says which.
+        ValueError: it is no JSON, of another schema, or a part is missing or of the wrong type; the message says which.
         FileNotFoundError: there is none.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(f"not valid JSON ({error})") from error
-    if not isinstance(record, dict):
-        raise ValueError(f"expected an object, found {type(record).__name__}")
-    if record.get("schema") != SCHEMA:
-        raise ValueError(f"schema {record.get('schema')!r}, this version reads schema {SCHEMA}")
-    for key, kind in _REQUIRED.items():
-        if not isinstance(record.get(key), kind):
-            raise ValueError(f"'{key}' is missing or no {kind.__name__}")
-    if record["status"] not in ("finished", "failed"):
-        raise ValueError(unknown_choice("status", record["status"], ("finished", "failed")))
-    return record
+        raise ValueError(f"not valid JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"expected an object, found {type(content).__name__}.")
+    if content.get("schema") != SCHEMA:
+        raise ValueError(f"schema {content.get('schema')!r}; this version reads schema {SCHEMA}.")
+    try:
+        return _RESULT.validate_python(content)
+    except ValidationError as error:
+        reasons = [f"'{'.'.join(map(str, problem['loc']))}': {problem['msg']}" for problem in error.errors()]
+        raise ValueError(f"{'; '.join(reasons)}.") from error
 
 
 def read_history(folder: Path) -> pd.DataFrame:
@@ -145,7 +146,7 @@ def read_history(folder: Path) -> pd.DataFrame:
     Raises:
         ValueError: a line before the last is no JSON object.
     """
-    path = folder / HISTORY_FILE
+    path = RunFolder(folder).metrics.path
     epochs: dict[int, dict[str, float]] = {}
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     for number, line in enumerate(lines, start=1):
@@ -171,7 +172,7 @@ def _run_folders(roots: Iterable[Path]) -> list[tuple[Path, str]]:
     seen: set[Path] = set()
     folders: list[tuple[Path, str]] = []
     for root in roots:
-        candidates = {path.parent for name in (RESULT_FILE, *STARTED_FILES) for path in root.rglob(name)}
+        candidates = {path.parent for name in ("result.json", *STARTED_FILES) for path in root.rglob(name)}
         for folder in sorted(candidates):
             relative = folder.relative_to(root)
             hidden = any(part.startswith(".") for part in relative.parts)
@@ -181,8 +182,8 @@ def _run_folders(roots: Iterable[Path]) -> list[tuple[Path, str]]:
     return folders
 
 
-def _tabulate(found: list[tuple[Path, dict[str, Any]]], problems: list[Problem]) -> Results:
-    configs = [flatten(record["config"]) for _, record in found]
+def _tabulate(found: list[tuple[Path, Result]], problems: list[Problem]) -> Results:
+    configs = [flatten(record.config) for _, record in found]
     paths = sorted({path for config in configs for path in config})
     varying = [
         path
@@ -200,31 +201,30 @@ def _tabulate(found: list[tuple[Path, dict[str, Any]]], problems: list[Problem])
 
     for i in order:
         record, folder = found[i][1], found[i][0]
-        broken = [name for name, value in (record.get("metrics") or {}).items() if not _is_finite(value)]
-        if broken and record["status"] == "finished":
-            name = f"{record['experiment']}/{record['id']}"
+        broken = [name for name, value in record.metrics.items() if not _is_finite(value)]
+        if broken and record.status == FINISHED:
+            name = f"{record.experiment}/{record.id}"
             problems.append(Problem(name, f"Not a finite number, left out of the means: {', '.join(broken)}."))
     return Results(table, [found[i][1] for i in order], tuple(problems))
 
 
-def _row(record: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    def part(prefix: str, values: Mapping[str, Any] | None) -> dict[str, Any]:
-        return {f"{prefix}:{key}": value for key, value in flatten(values or {}).items()}
+def _row(record: Result, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def part(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {f"{prefix}:{key}": value for key, value in flatten(values).items()}
 
-    error = record.get("error")
     return {
-        "experiment": record["experiment"],
-        "id": record["id"],
-        "status": record["status"],
-        "seed": record["seed"],
-        **part("label", record["labels"]),
+        "experiment": record.experiment,
+        "id": record.id,
+        "status": record.status,
+        "seed": record.seed,
+        **part("label", record.labels),
         **settings,
-        **part("count", record.get("counts")),
-        **{key: value if _is_finite(value) else None for key, value in part("metric", record.get("metrics")).items()},
-        **part("macs", record.get("macs_per_example")),
-        **part("seconds", record.get("seconds")),
-        **{key: record.get(key) for key in _PLAIN},
-        "error": f"{error['type']}: {error['message']}" if isinstance(error, Mapping) else None,
+        **part("count", record.counts),
+        **{key: value if _is_finite(value) else None for key, value in part("metric", record.metrics).items()},
+        **part("macs", record.macs_per_example),
+        **part("seconds", record.seconds),
+        **{key: getattr(record, key) for key in _PLAIN},
+        "error": f"{record.error['type']}: {record.error['message']}" if record.error else None,
     }
 
 

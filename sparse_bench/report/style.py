@@ -32,7 +32,8 @@ _DARK = (
 _VARIABLES = ("ink", "muted", "rule", "paper", *(f"series-{number}" for number in range(1, len(SERIES) + 1)))
 
 _FONT = "DejaVu Sans"
-_RC: dict[str, Any] = {
+#: ``Any``, because matplotlib's type of these names differs between its versions.
+_RC: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": [_FONT],
     "font.size": 9.5,
@@ -119,7 +120,9 @@ def render(
         draw: puts everything on an empty canvas; the second argument is true for the compact form.
         height: of the wide form in inches; the compact form is a fifth higher.
     """
-    with mpl.rc_context(_RC):
+    with mpl.rc_context():
+        mpl.rcdefaults()  # a reader's own matplotlibrc must not change a figure
+        mpl.rcParams.update(_RC)
         wide = Canvas(figsize=(7.4, height), layout="constrained")
         draw(wide, False)
         compact = Canvas(figsize=(3.9, 1.2 * height), layout="constrained")

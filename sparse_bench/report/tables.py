@@ -22,7 +22,7 @@ from sparse_bench.report.arms import (
 from sparse_bench.report.statistics import Interval, StatisticsError, log_average, paired_difference
 
 #: Fixed number of significant digits, so that a table made again differs only where results differ.
-FLOAT_FORMAT = "%.8g"
+FLOAT_FORMAT = "%.10g"
 MISSING = "–"
 
 
@@ -56,7 +56,9 @@ def summary_frame(runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     t-interval over seeds; empty for a single seed) and ``:n`` for each metric.
     """
     averaged = [column for column in runs.columns if column.startswith(("count:", "macs:", "seconds:"))]
-    averaged += [column for column in ("tokens_per_second", "examples_per_second", "peak_memory_bytes") if column in runs]
+    averaged += [
+        column for column in ("tokens_per_second", "examples_per_second", "peak_memory_bytes") if column in runs
+    ]
     rows = []
     for arm in arms_of(runs):
         row: dict[str, Any] = {"experiment": arm.experiment}
@@ -94,17 +96,17 @@ def study_table(study: Study, metrics: Sequence[str]) -> DisplayTable:
         rows.append(
             [
                 str(arm.labels.get("scheme", MISSING)).replace("_", " "),
-                percent(density) if _is_number(density) else MISSING,
+                MISSING if density is None else percent(float(density)),
                 *(setting(arm.settings[name]) for name in settings),
                 whole(arm.mean(SPARSE_WEIGHTS)),
-                percent(realised) if realised is not None else MISSING,
+                percent(realised, digits=3) if realised is not None else MISSING,
                 whole(arm.mean(TRAINABLE)),
                 seeds,
                 *(interval(arm.interval(f"metric:{metric}")) for metric in metrics),
             ]
         )
     caption = (
-        "Mean over seeds ± half-width of the 95 % t-interval (n − 1 degrees of freedom); a single seed has no interval. "
+        "Mean over seeds ± half-width of the 95 % t-interval (n − 1 degrees of freedom); a single seed has none. "
         "Weights in sparse layers: mean over seeds of the realised mask sums. Trainable: every trainable weight of the "
         "model that exists, biases included."
     )
@@ -137,8 +139,8 @@ def _against_dense(study: Study, metrics: Sequence[str]) -> DisplayTable | None:
                 cells.append(MISSING)
         rows.append([curve.label, whole(arm.mean(SPARSE_WEIGHTS)), *cells])
     caption = (
-        "Difference to the dense arm, paired over the seeds that both have: mean ± half-width of the 95 % t-interval of "
-        "the differences."
+        "Difference to the dense arm, paired over the seeds that both have: mean ± half-width of the 95 % t-interval "
+        "of the differences."
     )
     columns = ["arm", "weights in sparse layers", *(metric_names.title(metric) for metric in metrics)]
     return DisplayTable(caption, columns, rows, [False] + [True] * (len(columns) - 1))
@@ -193,7 +195,6 @@ def outside_weights(study: Study) -> tuple[float, float] | None:
     return (min(outside), max(outside)) if outside else None
 
 
-
 def markdown(table: DisplayTable) -> str:
     """A Markdown table with its caption above."""
     numeric = table.numeric or [False] * len(table.columns)
@@ -236,7 +237,9 @@ def setting(value: Any) -> str:
 def _short_names(paths: Sequence[str]) -> dict[str, str]:
     """The last part of each dotted path, or the whole path where two would share it."""
     last = {path: path.rsplit(".", 1)[-1] for path in paths}
-    return {path: (name if list(last.values()).count(name) == 1 else path).replace("_", " ") for path, name in last.items()}
+    return {
+        path: (name if list(last.values()).count(name) == 1 else path).replace("_", " ") for path, name in last.items()
+    }
 
 
 def _csv(frame: pd.DataFrame) -> str:
@@ -250,4 +253,3 @@ def _escape(cell: str) -> str:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
-

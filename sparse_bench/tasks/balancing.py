@@ -50,7 +50,7 @@ def balanced_order(labels: np.ndarray, batch_size: int, permutation: Callable[[i
 
 
 def growing_batch_size(epoch: int, first: int, last: int, epochs: int) -> int:
-    """Batch size of ``epoch`` (from 0), growing linearly from ``first`` to ``last`` over ``epochs`` and then constant."""
+    """Batch size of ``epoch`` (from 0), growing linearly from ``first`` to ``last`` over ``epochs``; then constant."""
     if epochs <= 1:
         return first
     return first + (last - first) * min(epoch, epochs - 1) // (epochs - 1)

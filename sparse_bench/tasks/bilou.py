@@ -62,8 +62,8 @@ def repair(tags: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
     An entity runs from its B through the following I up to and with the first L, or ends before anything else (and at
     the end of its message). All of it takes the type of its B: ``B-a I-b L-a`` → ``B-a I-a L-a``, ``B-a I-a O`` →
-    ``B-a L-a O``, ``B-a O`` → ``U-a O``. An I or L that no B precedes stays as it is. (The release weighs tags of different
-    types inside one entity by their confidence and not by who comes first; a Viterbi path has no such confidence.)
+    ``B-a L-a O``, ``B-a O`` → ``U-a O``. An I or L that no B precedes stays as it is. (The
+    release weighs tags of different types inside one entity by their confidence; a Viterbi path has none.)
 
     Args:
         tags: of the tokens of all messages, one message after the other [N].

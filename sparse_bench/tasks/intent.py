@@ -1,7 +1,8 @@
 """Intent classification with entity recognition, as DIET is trained and measured."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import ClassVar, Literal
+from functools import reduce
+from typing import ClassVar, Literal, Protocol, cast
 
 import numpy as np
 import torch
@@ -16,15 +17,22 @@ from sparse_bench.streams import Streams
 from sparse_bench.tasks import bilou
 from sparse_bench.tasks.balancing import balanced_order, growing_batch_size
 from sparse_bench.tasks.base import Task
-from sparse_bench.tasks.intent_data import MessageArrays, merged_intent, split_messages
+from sparse_bench.tasks.intent_data import MessageArrays, merged_intent, ranges, split_messages
 from sparse_bench.tasks.intent_metrics import entity_metrics, intent_metrics
+
+
+class IntentModel(Protocol):
+    """What the task asks of a model."""
+
+    def __call__(self, batch: IntentBatch) -> dict[str, torch.Tensor]:
+        """Named scalar losses; their sum is what is trained."""
+
+    def predict(self, batch: IntentBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """A score for each intent [B, C], and the best BILOU tag of each token [N] (anything if nothing is tagged)."""
 
 
 class IntentTask(Task):
     """Messages in, an intent for each and an entity tag for each of their tokens out.
-
-    A model is called as ``model(batch)`` on an :class:`IntentBatch` and gives its named scalar losses, which are added
-    up; ``model.predict(batch)`` gives a score for each intent [B, C] and the best BILOU tag of each token [N].
 
     Labels are all merged intents and all entity types of the corpus, in alphabetical order; every featurizer is
     fitted on the training messages alone. Entities that do not start and end where tokens do stay untagged.
@@ -108,7 +116,9 @@ class IntentTask(Task):
         by_length = np.argsort(self.test.lengths, kind="stable")
         cuts = range(evaluate_batch_size, len(by_length), evaluate_batch_size)
         self._test_order = by_length
+        self._test_tags = self.test.tags[ranges(self.test.first_token[by_length], self.test.lengths[by_length])]
         self._test_batches = [self.test.batch(rows) for rows in np.split(by_length, list(cuts))]
+        self._test_device = torch.device("cpu")
         self._last_epoch: tuple[tuple[int, int], list[np.ndarray]] | None = None
 
     def epoch_batches(self, epoch: int, streams: Streams) -> Iterator[IntentBatch]:
@@ -133,9 +143,9 @@ class IntentTask(Task):
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         assert isinstance(batch, IntentBatch)
-        parts: dict[str, torch.Tensor] = model(batch)
+        parts = cast(IntentModel, model)(batch)
         return Loss(
-            total=torch.stack(list(parts.values())).sum(),
+            total=reduce(torch.add, parts.values()),
             parts={name: part.detach() for name, part in parts.items()},
             examples=batch.intents.shape[0],
             tokens=batch.tags.shape[0],
@@ -146,18 +156,21 @@ class IntentTask(Task):
         if split not in self.splits:
             raise ConfigError(unknown_choice("split", split, self.splits))
         device = next(model.parameters()).device
+        if device != self._test_device:  # copied there once, not for every evaluation
+            self._test_batches = [batch.to(device) for batch in self._test_batches]
+            self._test_device = device
         intents: list[torch.Tensor] = []
         tags: list[torch.Tensor] = []
         for batch in self._test_batches:
-            scores, best_tags = model.predict(batch.to(device))
+            scores, best_tags = cast(IntentModel, model).predict(batch)
             intents.append(scores.argmax(dim=1))
             tags.append(best_tags)
         predicted = torch.cat([*intents, *tags]).cpu().numpy()  # the one synchronisation with the device
         messages = len(self.test)
         metrics = intent_metrics(self.test.intents[self._test_order], predicted[:messages])
         if self.entity_types:
-            gold = np.concatenate([batch.tags.numpy() for batch in self._test_batches])
-            metrics |= entity_metrics(gold, predicted[messages:], self.test.lengths[self._test_order])
+            lengths = self.test.lengths[self._test_order]
+            metrics |= entity_metrics(self._test_tags, predicted[messages:], lengths)
         return metrics
 
     def checksums(self) -> dict[str, str]:

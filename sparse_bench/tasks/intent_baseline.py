@@ -22,8 +22,8 @@ def logistic_regression_baseline(
         regularization: weight of the squared norm of the coefficients against the summed log loss (1/C).
     """
     train, test = split_messages(corpus.messages, test_fraction, split_seed)
-    train_texts, test_texts = [tokenize(message.text) for message in train], [tokenize(message.text) for message in test]
-    gold = [np.array([merged_intent(message.intent) for message in messages]) for messages in (train, test)]
+    train_texts, test_texts = [[tokenize(message.text) for message in part] for part in (train, test)]
+    train_gold, test_gold = [np.array([merged_intent(message.intent) for message in part]) for part in (train, test)]
 
     def words() -> Featurizer:
         return CountFeaturizer(oov_token="oov")
@@ -39,6 +39,6 @@ def logistic_regression_baseline(
     metrics = {}
     for name, featurizer in sets.items():
         classifier = LogisticRegression(C=1 / regularization, max_iter=1000)
-        classifier.fit(featurizer.fit_transform(train_texts).sentences, gold[0])
-        metrics[name] = intent_metrics(gold[1], classifier.predict(featurizer.transform(test_texts).sentences))
+        classifier.fit(featurizer.fit_transform(train_texts).sentences, train_gold)
+        metrics[name] = intent_metrics(test_gold, classifier.predict(featurizer.transform(test_texts).sentences))
     return metrics

@@ -22,9 +22,7 @@ def merged_intent(intent: str) -> str:
     return intent.split("/", 1)[0]
 
 
-def split_messages(
-    messages: Sequence[Message], test_fraction: float, seed: int
-) -> tuple[list[Message], list[Message]]:
+def split_messages(messages: Sequence[Message], test_fraction: float, seed: int) -> tuple[list[Message], list[Message]]:
     """Training and test messages, each in corpus order.
 
     Of messages with the very same text and merged intent the first alone is kept, so that no test example is in the
@@ -61,9 +59,7 @@ class _Rows:
 
     @classmethod
     def of(cls, matrix: sparse.csr_array) -> Self:
-        return cls(
-            matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64), matrix.data.astype(np.float32)
-        )
+        return cls(matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64), matrix.data.astype(np.float32))
 
     def gather(self, rows: np.ndarray) -> SparseRows:
         """The rows with these numbers, in this order."""
@@ -71,9 +67,9 @@ class _Rows:
         counts = self.pointers[rows + 1] - starts
         stored = ranges(starts, counts)
         return SparseRows(
-            indices=torch.from_numpy(self.indices[stored]),
+            indices=torch.from_numpy(self.indices.take(stored)),
             offsets=torch.from_numpy(np.cumsum(counts) - counts),
-            values=torch.from_numpy(self.values[stored]),
+            values=torch.from_numpy(self.values.take(stored)),
         )
 
 
@@ -96,6 +92,7 @@ class MessageArrays:
     Attributes:
         intents: label of each message [messages], int64.
         lengths: tokens of each message [messages], int64.
+        first_token: number of the first token of each message [messages], int64.
         tags: BILOU tag of each token, message after message [tokens], int64.
     """
 
@@ -115,7 +112,7 @@ class MessageArrays:
                 for text, message in zip(texts, messages, strict=True)
             ]
         )
-        self._first_token = np.cumsum(self.lengths) - self.lengths
+        self.first_token = np.cumsum(self.lengths) - self.lengths
         self._tokens = _Rows.of(features.tokens)
         self._sentences = _Rows.of(features.sentences)
 
@@ -125,7 +122,7 @@ class MessageArrays:
     def batch(self, messages: np.ndarray) -> IntentBatch:
         """The messages with these numbers, in this order, packed."""
         lengths = self.lengths[messages]
-        tokens = ranges(self._first_token[messages], lengths)
+        tokens = ranges(self.first_token[messages], lengths)
         # Each message's CLS stands behind its tokens, and so shifts the tokens of all later messages by one.
         number = np.arange(len(messages))
         token_rows = np.arange(len(tokens)) + np.repeat(number, lengths)

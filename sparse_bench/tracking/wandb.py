@@ -77,7 +77,7 @@ class WandbTracker(Tracker):
         self._run = run
         for axis in ("step", "epoch"):
             run.define_metric(axis, hidden=True)
-        run.define_metric("final/*", step_metric="sparsity/density", summary="last")
+        run.define_metric("final/*", step_metric="sparsity/density")
         logger.info("W&B run %s", run.url if not run.offline else f"recorded in {run.settings.sync_dir}")
 
     def log(self, metrics: dict[str, float], step: int, epoch: int) -> None:

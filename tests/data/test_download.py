@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -103,10 +103,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
             pass
 
         def handle(self):
-            try:
+            with suppress(BrokenPipeError, ConnectionResetError):  # the client goes away in some tests
                 super().handle()
-            except (BrokenPipeError, ConnectionResetError):  # the client went away, as some tests want
-                pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
         state.address = f"http://127.0.0.1:{http.server_address[1]}"
@@ -244,6 +242,14 @@ def test_refuses_a_wrong_checksum(server, tmp_path, changed, part):
     assert f"{server.address}/up/words.bin" in str(caught.value)
     assert not list((tmp_path / "toy").iterdir())
     assert len(server.asked) == 1  # asking again would give the same
+
+
+def test_an_answer_that_is_too_long_is_not_read_to_its_end(server, tmp_path):
+    with pytest.raises(DataError, match="expected SHA-256") as caught:
+        fetch(server.corpus(words=WORDS * 20), tmp_path, retry=QUICK)
+    received = re.search(r"got [0-9a-f]{64} \((\d+) bytes\)", str(caught.value))
+    assert received
+    assert len(WORDS) < int(received[1]) <= len(WORDS) + 2**16
 
 
 def test_404_is_not_asked_again(server, tmp_path):
@@ -400,9 +406,7 @@ def start_process(server: Server, cache: Path) -> subprocess.Popen[bytes]:
     root = Path(__file__).resolve().parents[2]
     command = [sys.executable, "-c", PROCESS, f"{server.address}/up", str(cache)]
     environment = os.environ | {"PYTHONPATH": str(root)}
-    process = subprocess.Popen(
-        command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    process = subprocess.Popen(command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.readline()
     return process

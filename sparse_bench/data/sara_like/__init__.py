@@ -1,0 +1,5 @@
+"""Sara-like: generated corpora in the style of an assistant's training data, which need no download."""
+
+from sparse_bench.data.sara_like.nlu import sara_like
+
+__all__ = ["sara_like"]

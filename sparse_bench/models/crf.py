@@ -1,0 +1,131 @@
+"""Linear-chain conditional random field without start and end potentials.
+
+The likelihood and its gradient come from one forward-backward pass in the probability domain (Rabiner 1989, scaled
+variables): each time step is a product of a [B, K] matrix with the [K, K] transitions instead of a logsumexp over
+[B, K, K]. Emissions are divided by the largest of their position and transitions by the largest of all, and forward
+variables are normalised at each step. No sum can become zero while transitions differ by less than about 80, whatever
+the emissions are; paths that are lost to underflow weigh less than 1e-38 of the best one times e^(that difference).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparse_bench.batch import Layout
+from sparse_bench.models.precision import full_precision
+
+
+def _time_major(layout: Layout) -> tuple[Tensor, Tensor]:
+    """Packed row of each cell of the grid [S·B] in which time comes first, and cell of each packed row [N]."""
+    batch, length = layout.grid.shape
+    return layout.grid.t().reshape(-1), layout.position * batch + (layout.cell - layout.position) // length
+
+
+class _NegativeLogLikelihood(torch.autograd.Function):
+    """Mean over sequences. The gradient, expected minus observed counts, is made with the value."""
+
+    @staticmethod
+    def forward(ctx: Any, emissions: Tensor, transitions: Tensor, tags: Tensor, layout: Layout) -> Tensor:
+        batch, length = layout.grid.shape
+        tokens, states = emissions.shape
+        rows, cells = _time_major(layout)
+        real = layout.mask.t().unsqueeze(2)  # [S, B, 1]
+
+        scores = emissions.index_select(0, rows).view(length, batch, states)
+        best_score = scores.amax(2, keepdim=True)
+        potentials = (scores - best_score).exp_()
+        best_transition = transitions.max()
+        moves = (transitions - best_transition).exp_()
+
+        # Forward variables, normalised: alpha[t] sums to 1, scale[t] is what it summed to. What happens in padding
+        # cells stays there, because a cell depends on earlier ones alone.
+        alpha = torch.empty_like(potentials)
+        scale = torch.empty_like(best_score)
+        current = potentials[0]
+        for time in range(length):
+            if time:
+                current = torch.mm(alpha[time - 1], moves).mul_(potentials[time])
+            torch.sum(current, 1, keepdim=True, out=scale[time])
+            torch.div(current, scale[time], out=alpha[time])
+        # Padding may hold anything, even infinities: it is selected away, not multiplied by zero.
+        log_partition = torch.where(real, scale.log() + best_score, 0.0).sum() + best_transition * (tokens - batch)
+
+        continues = (layout.position[1:] > 0).to(emissions.dtype)
+        move = tags[:-1] * states + tags[1:]
+        gold = emissions.gather(1, tags[:, None]).sum() + (transitions.reshape(-1)[move] * continues).sum()
+        loss = (log_partition - gold) / batch
+
+        if any(ctx.needs_input_grad):
+            incoming = torch.where(real, potentials / scale, 0.0)
+            ends = (~real).to(emissions.dtype)
+            beta = torch.ones_like(potentials)
+            for time in range(length - 1, 0, -1):
+                incoming[time].mul_(beta[time])
+                # The step behind a sequence's end contributes nothing, so beta is 1 there.
+                torch.addmm(ends[time], incoming[time], moves.t(), out=beta[time - 1])
+            marginals = beta.mul_(alpha).view(-1, states).index_select(0, cells)
+            marginals.scatter_add_(1, tags[:, None], marginals.new_full((1, 1), -1.0).expand(tokens, 1))
+            counts = torch.where(real[1:], alpha[:-1], 0.0).view(-1, states).t() @ incoming[1:].view(-1, states)
+            counts.mul_(moves).view(-1).index_add_(0, move, continues, alpha=-1)
+            ctx.save_for_backward(marginals.div_(batch), counts.div_(batch))
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        emissions, transitions = ctx.saved_tensors
+        return emissions * gradients[0], transitions * gradients[0], None, None
+
+
+def crf_loss(emissions: Tensor, transitions: Tensor, tags: Tensor, layout: Layout) -> Tensor:
+    """Negative log-likelihood of the tags of whole sequences, averaged over sequences. Computed in float32 or more.
+
+    Args:
+        emissions: score of each tag for each token [N, K], packed.
+        transitions: score of tag j after tag i, at [i, j] [K, K].
+        tags: the gold tags [N].
+        layout: of the N tokens.
+
+    Returns:
+        A scalar.
+    """
+    with full_precision(emissions):
+        precise = torch.promote_types(emissions.dtype, torch.float32)
+        loss: Tensor = _NegativeLogLikelihood.apply(emissions.to(precise), transitions.to(precise), tags, layout)
+        return loss
+
+
+@torch.no_grad()
+def viterbi(emissions: Tensor, transitions: Tensor, layout: Layout) -> Tensor:
+    """The highest-scoring tags of every sequence.
+
+    Args:
+        emissions: score of each tag for each token [N, K], packed.
+        transitions: score of tag j after tag i, at [i, j] [K, K].
+        layout: of the N tokens.
+
+    Returns:
+        The tag of each token [N], int64.
+    """
+    batch, length = layout.grid.shape
+    rows, cells = _time_major(layout)
+    precise = torch.promote_types(emissions.dtype, torch.float32)
+    scores = emissions.to(precise).index_select(0, rows).view(length, batch, -1)
+    into = transitions.to(precise).t().contiguous()  # [to, from]
+    states = torch.arange(into.shape[0], device=scores.device)
+    best = scores[0]
+    pointers = []
+    for time in range(1, length):
+        value, pointer = (best[:, None, :] + into).max(2)
+        real = layout.mask[:, time, None]
+        # Behind its end a sequence keeps its scores, and each tag points at itself.
+        best = torch.where(real, value + scores[time], best)
+        pointers.append(torch.where(real, pointer, states))
+    tag = best.argmax(1, keepdim=True)
+    path = [tag]
+    for pointer in reversed(pointers):
+        tag = pointer.gather(1, tag)
+        path.append(tag)
+    return torch.stack(path[::-1]).view(-1).index_select(0, cells)

@@ -1,0 +1,189 @@
+"""The transformer encoder of Rasa's DIET and TED: pre-norm, bidirectional, on packed sequences.
+
+Source: "Why Rasa uses Sparse Layers in Transformers" and the semantics of the released Rasa 2.6. Layers that are
+token-wise work on packed rows [M, U] without padding; attention alone lays its rows out on a grid [B, heads, S, U/heads].
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sparse_bench.batch import Layout
+from sparse_bench.errors import ConfigError
+from sparse_bench.models.dropout import Dropout, check_rate, keep_mask
+from sparse_bench.models.packing import spread, take
+
+#: Added to the logits of positions that must not be attended to.
+_NEVER = -1e9
+
+
+def dense(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
+    """A linear layer that starts as Keras' does: Glorot-uniform weight, zero bias."""
+    layer = nn.Linear(inputs, outputs, bias=bias)
+    nn.init.xavier_uniform_(layer.weight)
+    if bias:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def sinusoids(length: int, size: int, device: torch.device) -> Tensor:
+    """Position table [length, size]: sine at even and cosine at odd features i of p / 10000^(2⌊i/2⌋ / size)."""
+    exponents = torch.arange(0, size, 2, device=device, dtype=torch.float32) / size
+    angles = torch.arange(length, device=device, dtype=torch.float32)[:, None] * torch.pow(10000.0, -exponents)
+    return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)[:, :size]
+
+
+@dataclass
+class HeadGrid:
+    """The grid of attention, for tables whose rows are (position, head) or (sentence, head, position).
+
+    Attributes:
+        source: row of the packed table [M·heads, U/heads] for each cell of the grid [B·heads·S].
+        target: grid cell of each row of the packed table [M·heads].
+        bias: what is added to the logits of each key: 0, or −1e9 on padding [B·heads, 1, S].
+        length: S.
+    """
+
+    source: Tensor
+    target: Tensor
+    bias: Tensor
+    length: int
+
+    @classmethod
+    def of(cls, layout: Layout, heads: int) -> Self:
+        """The grid for ``heads`` heads; computed once for all layers."""
+        batch, length = layout.grid.shape
+        head = torch.arange(heads, device=layout.grid.device)
+        source = layout.grid[:, None, :] * heads + head[:, None]
+        first_cell = (layout.cell - layout.position) * heads
+        target = (first_cell + layout.position)[:, None] + head * length
+        bias = torch.where(layout.mask, 0.0, _NEVER)[:, None, None, :].expand(batch, heads, 1, length)
+        return cls(source.reshape(-1), target.reshape(-1), bias.reshape(batch * heads, 1, length), length)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with logits QKᵀ / √(U/heads); no bias on queries, keys and values.
+
+    Attention dropout adds −1e9 to random logits, so that the remaining weights still sum to 1 (the released code's
+    way, not a dropout of the weights).
+    """
+
+    def __init__(self, size: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = check_rate(dropout, "attention_dropout")
+        self.query = dense(size, size, bias=False)
+        self.key = dense(size, size, bias=False)
+        self.value = dense(size, size, bias=False)
+        self.output = dense(size, size)
+
+    def forward(self, x: Tensor, grid: HeadGrid) -> Tensor:
+        """[M, U] → [M, U]."""
+        rows, size = x.shape
+        depth = size // self.heads
+        query, key, value = (
+            spread(project(x).view(-1, depth), grid.source, grid.target).view(-1, grid.length, depth)
+            for project in (self.query, self.key, self.value)
+        )
+        bias = grid.bias
+        if self.training and self.dropout > 0:
+            logits = torch.Size((bias.shape[0], grid.length, grid.length))
+            bias = bias + torch.where(keep_mask(logits, self.dropout, x.device) == 0, _NEVER, 0.0)
+        weights = torch.baddbmm(bias.to(query.dtype), query, key.transpose(1, 2), alpha=1 / math.sqrt(depth)).softmax(2)
+        attended = torch.bmm(weights, value)
+        return self.output(take(attended.view(-1, depth), grid.target).view(rows, size))
+
+
+class FeedForward(nn.Module):
+    """U → 4U, GELU, dropout, → U."""
+
+    def __init__(self, size: int, dropout: float) -> None:
+        super().__init__()
+        self.hidden = dense(size, 4 * size)
+        self.dropout = Dropout(dropout)
+        self.output = dense(4 * size, size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[M, U] → [M, U]."""
+        return self.output(self.dropout(F.gelu(self.hidden(x))))
+
+
+class EncoderLayer(nn.Module):
+    """x + drop(attention(norm(x))), then the same with the feed-forward block."""
+
+    def __init__(self, size: int, heads: int, dropout: float, attention_dropout: float) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(size, eps=1e-6)
+        self.attention = Attention(size, heads, attention_dropout)
+        self.feed_forward_norm = nn.LayerNorm(size, eps=1e-6)
+        self.feed_forward = FeedForward(size, dropout)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor, grid: HeadGrid) -> Tensor:
+        """[M, U] → [M, U]."""
+        x = x + self.dropout(self.attention(self.attention_norm(x), grid))
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+
+
+class TransformerEncoder(nn.Module):
+    """Embedding of the inputs, ×√U, plus sinusoids, dropout; encoder layers; a last norm, and no GELU after it.
+
+    Args:
+        inputs: F, width of the input vectors.
+        size: U, width of the encoder; a multiple of ``heads``.
+        layers: number of encoder layers.
+        heads: attention heads.
+        dropout: of the embedded inputs, of both blocks' outputs and of the feed-forward block's hidden layer.
+        attention_dropout: share of attention logits dropped.
+
+    Raises:
+        ConfigError: a size outside its range.
+    """
+
+    def __init__(
+        self, inputs: int, size: int, *, layers: int, heads: int, dropout: float, attention_dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        if min(inputs, size, layers, heads) < 1:
+            raise ConfigError(
+                f"An encoder needs at least one input ({inputs}), unit ({size}), layer ({layers}) and head ({heads})."
+            )
+        if size % heads:
+            raise ConfigError(
+                f"transformer_size = {size} is not a multiple of heads = {heads}. "
+                f"Nearest valid choices: {size // heads * heads or heads}, {(size // heads + 1) * heads}."
+            )
+        self.size = size
+        self.heads = heads
+        self.input = dense(inputs, size)
+        self.dropout = Dropout(dropout)
+        self.layers = nn.ModuleList(EncoderLayer(size, heads, dropout, attention_dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(size, eps=1e-6)
+
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        """Encode packed input vectors [M, F] → [M, U]."""
+        grid = HeadGrid.of(layout, self.heads)
+        position = sinusoids(grid.length, self.size, x.device).index_select(0, layout.position)
+        x = self.dropout(torch.add(position, self.input(x), alpha=math.sqrt(self.size)))
+        for layer in self.layers:
+            x = layer(x, grid)
+        return self.norm(x)
+
+    def layer_groups(self, prefix: str) -> dict[str, list[str]]:
+        """Names of the encoder's weight matrices by group; ``prefix`` is the encoder's own name and a dot."""
+        layers = [f"{prefix}layers.{number}." for number in range(len(self.layers))]
+        qkv = [f"{layer}attention.{name}.weight" for layer in layers for name in ("query", "key", "value")]
+        output = [f"{layer}attention.output.weight" for layer in layers]
+        return {
+            "encoder_input": [f"{prefix}input.weight"],
+            "attention_qkv": qkv,
+            "attention_output": output,
+            "attention": qkv + output,
+            "feed_forward": [f"{layer}feed_forward.{name}.weight" for layer in layers for name in ("hidden", "output")],
+        }

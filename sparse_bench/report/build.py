@@ -1,0 +1,105 @@
+"""From results to a folder of tables, figures and a page."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparse_bench.record import FINISHED
+from sparse_bench.report import metric_names, tables
+from sparse_bench.report.arms import Study, studies_of
+from sparse_bench.report.figures import study_figure
+from sparse_bench.report.learning_curves import Histories, followed_metrics, learning_curves
+from sparse_bench.report.load import Problem, Results, read_history
+from sparse_bench.report.page import Section, render_page
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written.
+
+    Attributes:
+        paths: every file, in the order of writing.
+        metrics: those reported.
+        studies: those found.
+        problems: folders left out, and warnings.
+    """
+
+    paths: Sequence[Path]
+    metrics: Sequence[str]
+    studies: Sequence[Study]
+    problems: Sequence[Problem]
+
+
+def build(results: Results, out: Path, metrics: Sequence[str] = (), title: str | None = None) -> Report:
+    """Write ``runs.csv``, ``summary.csv``, ``summary.md``, ``figures/`` and ``index.html`` into ``out``.
+
+    Args:
+        results: what :func:`sparse_bench.report.load.load` found.
+        out: a folder; made if it does not exist.
+        metrics: those to report; by default all of the test split.
+        title: of the page; by default the experiment's name.
+
+    Raises:
+        UnknownMetricError: no run has measured one of ``metrics``.
+    """
+    chosen = metric_names.choose(results.metrics, metrics)
+    histories, unreadable = _histories(results)
+    results = Results(results.runs, results.records, (*results.problems, *unreadable))
+    sections = [_section(study, results, histories, chosen) for study in studies_of(results.runs)]
+    names = list(dict.fromkeys(section.heading for section in sections))
+    title = title or (names[0] if len(names) == 1 else f"Results of {len(names)} experiments")
+
+    texts = {
+        "runs.csv": tables.runs_csv(results.runs),
+        "summary.csv": tables.summary_csv(results.runs, chosen),
+        "summary.md": _summary_markdown(title, sections),
+    }
+    texts["index.html"] = render_page(title, results, sections, list(texts))
+    out.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, text in texts.items():
+        (out / name).write_text(text, encoding="utf-8")
+        paths.append(out / name)
+    for section in sections:
+        for figure in (*section.figures, *section.curves):
+            paths += figure.save(out / "figures")
+    return Report(paths, chosen, [section.study for section in sections], results.problems)
+
+
+def _histories(results: Results) -> tuple[Histories, list[Problem]]:
+    histories, problems = {}, []
+    finished = results.runs[results.runs["status"] == FINISHED]
+    for experiment, run, folder in zip(finished["experiment"], finished["id"], finished["folder"], strict=True):
+        try:
+            histories[experiment, run] = read_history(folder)
+        except ValueError as error:
+            reason = f"Its learning curve cannot be read: {str(error).removeprefix(str(folder)).lstrip('/')}"
+            problems.append(Problem(f"{experiment}/{run}", reason))
+    return histories, problems
+
+
+def _section(study: Study, results: Results, histories: Histories, metrics: Sequence[str]) -> Section:
+    measured = [metric for metric in metrics if any(arm.values(f"metric:{metric}") for arm in study.arms)]
+    figures = [study_figure(study, metric) for metric in measured]
+    curves = [
+        learning_curves(study, histories, metric) for metric in followed_metrics(study, histories, measured or metrics)
+    ]
+    ids = {run for arm in study.arms for run in arm.ids}
+    records = [record for record in results.records if record.experiment == study.experiment and record.id in ids]
+    return Section(
+        study=study,
+        records=records,
+        figures=[figure for figure in figures if figure is not None],
+        curves=[figure for figure in curves if figure is not None],
+        table=tables.study_table(study, measured),
+        comparison=tables.comparison_table(study, measured),
+    )
+
+
+def _summary_markdown(title: str, sections: Sequence[Section]) -> str:
+    parts = [f"# {title}\n"]
+    for section in sections:
+        names = ", ".join(str(value) for value in section.study.labels.values())
+        parts.append(f"## {section.heading}" + (f" ({names})" if names else "") + "\n")
+        parts += [tables.markdown(table) for table in (section.table, section.comparison) if table is not None]
+    return "\n".join(parts)

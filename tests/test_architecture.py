@@ -1,0 +1,74 @@
+"""No arrow points upward: which part of the package may import which."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "sparse_bench"
+
+BASEMENT = {"errors", "streams", "batch"}
+#: Part → the parts that it may import, besides the basement and itself.
+MAY_IMPORT: dict[str, set[str]] = {
+    **{part: set() for part in BASEMENT},
+    "data": set(),
+    "models": set(),
+    "sparsity": set(),
+    "tracking": set(),
+    "config": set(),
+    "record": set(),
+    "environment": set(),
+    "tasks": {"data"},
+    "training": {"tasks", "sparsity", "record"},
+    "report": {"record"},
+    "run": {"config", "record", "environment", "tasks", "training", "sparsity", "tracking"},
+    "__main__": {"config", "run"},
+    "__init__": set(),
+}
+
+
+def parts() -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        found.setdefault(path.relative_to(PACKAGE).parts[0].removesuffix(".py"), []).append(path)
+    return found
+
+
+def imported(path: Path) -> set[str]:
+    """The parts of the package that a file imports, also inside functions."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            module = node.module or ""
+            names |= {f"{module}.{alias.name}" for alias in node.names} if module == "sparse_bench" else {module}
+    return {name.split(".")[1] for name in names if name.startswith("sparse_bench.")}
+
+
+def test_every_part_is_known() -> None:
+    assert set(parts()) == set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("part", sorted(MAY_IMPORT))
+def test_imports_point_downward(part: str) -> None:
+    allowed = MAY_IMPORT[part] | {part} | (BASEMENT if part not in BASEMENT else set())
+    for path in parts()[part]:
+        extra = imported(path) - allowed
+        assert not extra, f"{path.relative_to(PACKAGE)} may not import {', '.join(sorted(extra))}"
+
+
+def test_models_and_tasks_do_not_speak_of_sparsity() -> None:
+    for part in ("models", "tasks"):
+        for path in parts()[part]:
+            names = {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)}
+            assert not {name for name in names if "mask_weight" in name.lower() or "topology" in name.lower()}
+
+
+def test_no_device_is_named_below_run() -> None:
+    for part in ("models", "tasks", "sparsity", "training", "data"):
+        for path in parts()[part]:
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                    assert node.func.attr != "cuda", f"{path}: moves something to CUDA by name"

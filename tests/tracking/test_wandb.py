@@ -1,0 +1,160 @@
+import logging
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from sparse_bench.errors import ConfigError
+from sparse_bench.tracking.base import Trackers
+from sparse_bench.tracking.wandb import WandbTracker
+from tests.tracking.wandb_file import items, of_kind, read_records
+
+
+@pytest.fixture(autouse=True)
+def session(tmp_path, monkeypatch):
+    """A W&B session of its own: no settings of this machine's user, no report to W&B, a server that does not exist."""
+    import wandb
+
+    wandb.teardown()
+    for name in ("WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_DIR", "WANDB_RUN_ID", "WANDB_SERVICE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    yield
+    wandb.teardown()
+
+
+class Refusal(BaseHTTPRequestHandler):
+    """A server that is there, but takes nobody's key."""
+
+    def do_GET(self):
+        self.reply(200)
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.reply(401)
+
+    def reply(self, code):
+        self.send_response(code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def refusing_server(monkeypatch):
+    server = HTTPServer(("127.0.0.1", 0), Refusal)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+    yield
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def records_of(info):
+    (path,) = info.folder.glob("wandb/offline-run-*/run-*.wandb")
+    assert path.name == f"run-{info.id}.wandb"
+    return read_records(path)
+
+
+def follow(tracker, info, status="finished"):
+    tracker.start(info)
+    tracker.log({"train/loss": 3.0}, step=10, epoch=0)
+    tracker.log({"train/loss": 4.0}, step=20, epoch=1)
+    tracker.log({"train/loss": 2.0, "test/intent_f1": 0.5}, step=30, epoch=2)
+    summary = {"test/intent_f1": 0.75, "sparsity/density": 0.21, "sparsity/weights": 226, "seconds/total": 1.5}
+    tracker.finish(status, summary)
+
+
+def test_offline_record_reads_back(info):
+    follow(WandbTracker(tags=["night"], entity="team"), info)
+    records = records_of(info)
+
+    (run,) = of_kind(records, "run")
+    assert (run.run_id, run.project, run.entity) == (info.id, "sparse_bench", "team")
+    assert (run.run_group, run.job_type, run.display_name) == ("rasa/diet", "random_connected", "diet/0.2/3")
+    assert set(run.tags) == {"diet", "sara", "random_connected", "night"}
+    config = items(run.config.update)
+    assert {name: config[name] for name in info.config} == info.config
+    assert config["labels"] == info.labels
+
+    rows = [items(row.item) for row in of_kind(records, "history")]
+    rows = [{name: value for name, value in row.items() if not name.startswith("_")} for row in rows]
+    assert rows == [
+        {"train/loss": 3.0, "step": 10, "epoch": 0},
+        {"train/loss": 4.0, "step": 20, "epoch": 1},
+        {"train/loss": 2.0, "test/intent_f1": 0.5, "step": 30, "epoch": 2},
+        {"final/test/intent_f1": 0.75, "sparsity/density": 0.21, "sparsity/weights": 226},
+    ]
+
+    summary = {}
+    for record in of_kind(records, "summary"):
+        summary |= items(record.update)
+    assert summary["train/loss"] == {"min": 2, "max": 4, "last": 2}
+    assert summary["final/test/intent_f1"] == 0.75
+    assert (summary["sparsity/density"], summary["sparsity/weights"]) == (0.21, 226)
+    assert (summary["seconds/total"], summary["status"]) == (1.5, "finished")
+    assert of_kind(records, "exit")[0].exit_code == 0
+
+
+def test_axes_of_the_metrics(info):
+    follow(WandbTracker(), info)
+    axes = {metric.name or metric.glob_name: metric.step_metric for metric in of_kind(records_of(info), "metric")}
+    assert axes["train/loss"] == "step"
+    assert axes["test/intent_f1"] == "epoch"
+    assert axes["final/*"] == "sparsity/density"
+
+
+def test_a_failed_run_is_marked_failed(info):
+    follow(WandbTracker(), info, status="failed")
+    assert of_kind(records_of(info), "exit")[0].exit_code == 1
+
+
+def test_unreachable_server_neither_fails_nor_holds_up_the_run(info, caplog):
+    trackers = Trackers({"wandb": WandbTracker(mode="online", timeout=5)})
+    begin = time.monotonic()
+    with caplog.at_level(logging.WARNING):
+        follow(trackers, info)
+    assert time.monotonic() - begin < 15
+    (warning,) = [record.message for record in caplog.records if record.name.startswith("sparse_bench")]
+    assert "recorded offline (no answer from http://127.0.0.1:1" in warning
+    assert len(of_kind(records_of(info), "history")) == 4  # nothing is lost
+
+
+def test_rejected_key_falls_back_to_offline(info, caplog, refusing_server):
+    with caplog.at_level(logging.WARNING):
+        follow(WandbTracker(mode="online", timeout=5), info)
+    assert "recorded offline (login at" in caplog.text
+    assert len(of_kind(records_of(info), "history")) == 4
+
+
+def test_no_key_falls_back_to_offline(info, caplog, refusing_server, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY")
+    with caplog.at_level(logging.WARNING):
+        follow(WandbTracker(mode="online", timeout=5), info)
+    assert "no API key" in caplog.text
+    assert len(of_kind(records_of(info), "history")) == 4
+
+
+def test_disabled_writes_nothing(info):
+    follow(WandbTracker(mode="disabled"), info)
+    assert not info.folder.exists()
+
+
+def test_finish_without_start_is_harmless():
+    WandbTracker().finish("failed", {})
+
+
+def test_unknown_mode():
+    with pytest.raises(ConfigError, match="Valid choices: disabled, offline, online"):
+        WandbTracker(mode="ofline")
