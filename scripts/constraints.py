@@ -1,7 +1,7 @@
 """Print exact pins of every installed package that the project and its ``dev`` extra need, for ``constraints.txt``.
 
-Run in the environment to be pinned: ``make constraints``. Packages that are installed but not needed are left out, as are
-the CUDA libraries that torch names for GPU machines: torch's own pin already fixes their versions.
+Run in the environment to be pinned: ``make constraints``. Packages that are installed but not needed are left out, as
+are the CUDA libraries that torch names for GPU machines: torch's own pin already fixes their versions.
 """
 
 import tomllib

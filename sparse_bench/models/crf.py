@@ -32,7 +32,7 @@ class _NegativeLogLikelihood(torch.autograd.Function):
         batch, length = layout.grid.shape
         tokens, states = emissions.shape
         rows, cells = _time_major(layout)
-        real = layout.mask.t().unsqueeze(2)  # [S, B, 1]
+        real = layout.mask.t().contiguous().unsqueeze(2)  # [S, B, 1]
 
         scores = emissions.index_select(0, rows).view(length, batch, states)
         best_score = scores.amax(2, keepdim=True)

@@ -132,10 +132,15 @@ class DIET(Model):
             self.transitions = nn.Parameter(torch.empty(sizes.tags, sizes.tags))
             nn.init.xavier_uniform_(self.transitions)
 
-        # Part of the data, not of the model's state; where the weights are, so that a model is on one device as a whole.
+        # Part of the data, not of the model's state. On the weights' device, which may be the meta device.
         intents = sizes.intents.to(self.label_projection.weight.device)
         for part in ("indices", "offsets", "values"):
             self.register_buffer(f"intent_{part}", getattr(intents, part), persistent=False)
+
+    @property
+    def intents(self) -> SparseRows:
+        """Features of the intents' names, where the model is."""
+        return SparseRows(self.intent_indices, self.intent_offsets, self.intent_values)
 
     def forward(self, batch: IntentBatch) -> dict[str, Tensor]:
         """The losses to add up, as scalars: ``intent``, ``entity`` (if there is something to tag), and ``l2``."""
@@ -183,8 +188,7 @@ class DIET(Model):
 
     def _embed_intents(self, call: _Call) -> Tensor:
         """Embedded names of all intents [C, embedding_dim]. No dropout."""
-        names = SparseRows(self.intent_indices, self.intent_offsets, self.intent_values)
-        return call(self.label_embed, call(self.label_projection, names))
+        return call(self.label_embed, call(self.label_projection, self.intents))
 
     def layer_groups(self) -> dict[str, list[str]]:
         encoder = self.encoder.layer_groups("encoder.")

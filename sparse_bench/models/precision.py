@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def full_precision(tensor: Tensor) -> AbstractContextManager[None]:
-    """A context without autocast on ``tensor``'s device. The tensors that are used inside have to be float32 already."""
+    """A context without autocast on ``tensor``'s device; what is used inside it has to be float32 already."""
     # The meta device knows no autocast, not even to ask whether it is on.
     if tensor.is_meta or not torch.is_autocast_enabled(tensor.device.type):
         return nullcontext()

@@ -1,7 +1,7 @@
 """The transformer encoder of Rasa's DIET and TED: pre-norm, bidirectional, on packed sequences.
 
-Source: "Why Rasa uses Sparse Layers in Transformers" and the semantics of the released Rasa 2.6. Layers that are
-token-wise work on packed rows [M, U] without padding; attention alone lays its rows out on a grid [B, heads, S, U/heads].
+Source: "Why Rasa uses Sparse Layers in Transformers" and the semantics of the released Rasa 2.6. Token-wise layers
+work on packed rows [M, U] without padding; attention alone lays them out on a grid [B, heads, S, U/heads].
 """
 
 from __future__ import annotations

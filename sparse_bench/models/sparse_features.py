@@ -29,13 +29,17 @@ class _SparseTimesDense(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         indices, offsets, values = ctx.saved_tensors
-        number = torch.arange(max(ctx.features, indices.shape[0]), device=indices.device)
-        by_feature, order = torch.sort(indices, stable=True)
-        starts = torch.searchsorted(by_feature, number[: ctx.features])
-        # An empty row starts where the next one does; counting from the right finds the one that holds the value.
-        rows = torch.searchsorted(offsets, order, right=True) - 1
+        stored = indices.shape[0]
+        order = torch.argsort(indices, stable=True)
+        counts = indices.new_zeros(ctx.features).index_add_(0, indices, torch.ones_like(indices))
+        lengths = torch.diff(offsets, append=offsets.new_full((1,), stored))
+        rows = torch.repeat_interleave(lengths, output_size=stored)
         gradient = F.embedding_bag(
-            rows, gradients[0].contiguous(), starts, mode="sum", per_sample_weights=values.index_select(0, order)
+            rows.index_select(0, order),
+            gradients[0].contiguous(),
+            counts.cumsum(0) - counts,
+            mode="sum",
+            per_sample_weights=values.index_select(0, order),
         )
         return gradient, None, None, None
 

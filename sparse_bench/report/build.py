@@ -63,7 +63,16 @@ def build(results: Results, out: Path, metrics: Sequence[str] = (), title: str |
     for section in sections:
         for figure in (*section.figures, *section.curves):
             paths += figure.save(out / "figures")
+    _remove_stale(out / "figures", paths)
     return Report(paths, chosen, [section.study for section in sections], results.problems)
+
+
+def _remove_stale(folder: Path, written: Sequence[Path]) -> None:
+    """Figures of an earlier report that this one no longer has would pass for its own."""
+    for kind in ("weights", "density", "curves"):
+        for path in sorted(folder.glob(f"{kind}--*")):
+            if path not in written and path.suffix in (".svg", ".png"):
+                path.unlink()
 
 
 def _histories(results: Results) -> tuple[Histories, list[Problem]]:

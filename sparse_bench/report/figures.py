@@ -108,10 +108,12 @@ def study_figure(study: Study, metric: str) -> Figure | None:
         if by_density:
             _draw_families(axes, curves, styles)
             _density_axis(axes, xs, sorted({point.x for points in curves.values() for point in points}))
+            axes.set_xlabel("density" if compact else "density: share of the sparse layers' weights that exist")
         else:
             for curve, points in curves.items():
                 _draw_line(axes, points, styles[curve], curve.label)
             _weights_axis(axes, xs)
+            axes.set_xlabel(f"{'' if compact else 'trainable '}weights in the sparse layers (log scale)")
         _vertical_axis(axes, list(curves.values()), metric)
         legend(canvas, axes, compact)
 
@@ -206,7 +208,6 @@ def _is_logarithmic(low: float, high: float) -> bool:
 
 def _weights_axis(axes: Axes, xs: Sequence[float]) -> None:
     axes.set_xscale("log")
-    axes.set_xlabel("trainable weights in the sparse layers (log scale)")
     low, high = min(xs), max(xs)
     axes.set_xlim(low / 1.25, high * 1.25)
     # Within a decade or two, a tick at every power of ten would be too few.
@@ -231,7 +232,6 @@ def _density_axis(axes: Axes, xs: Sequence[float], ticks: Sequence[float]) -> No
     axes.xaxis.set_major_locator(FixedLocator(kept))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: percent(value, digits=3)))
-    axes.set_xlabel("density: share of the sparse layers' weights that exist")
 
 
 def _vertical_axis(axes: Axes, curves: Sequence[Sequence[_Point]], metric: str) -> None:

@@ -80,14 +80,7 @@ def learning_curves(study: Study, histories: Histories, metric: str) -> Figure |
             canvas.suptitle(direction(metric), x=0.01, ha="left", fontsize=9.5)
             canvas.supxlabel("epoch", fontsize=9.5)
 
-    seeds = sorted({line.seeds for line in lines})
-    counted = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    caption = f"Mean over seeds ({counted}) at each epoch that all of an arm's runs reached."
-    if len(panels) == 1:
-        caption += " Bands: 95 % t-interval over seeds, cut at the axis." if seeds[-1] > 1 else ""
-    else:
-        caption += " One line a width of the model; the more weights in the sparse layers, the stronger the line."
-    caption += " The vertical axis is logarithmic." if logarithmic else ""
+    caption = _caption(panels, logarithmic)
     title = f"{metric_names.title(metric)} during training"
     name = file_stem("curves", study.experiment, *map(str, study.labels.values()), metric)
     height = 3.7 if len(panels) == 1 else 0.9 + 2.1 * -(-len(panels) // 3)
@@ -119,7 +112,7 @@ def _panels(study: Study, histories: Histories, metric: str) -> list[_Panel]:
     for curve in study.curves:
         drawn = [(arm, _line(arm, histories, metric)) for arm in curve.arms]
         known = [(arm, line) for arm, line in drawn if line is not None]
-        strengths = np.linspace(0.3, 1.0, len(known)) if len(known) > 1 else [1.0]
+        strengths = np.linspace(0.3, 1.0, len(known)) if len(known) > 1 else [1.0] * len(known)
         lines = []
         for (arm, line), strength in zip(known, strengths, strict=True):
             lines.append((line, styles[curve], float(strength), f"{whole(arm.mean(SPARSE_WEIGHTS))} weights"))
@@ -148,6 +141,24 @@ def _draw(axes: Axes, panel: _Panel, logarithmic: bool) -> None:
         axes.plot(line.epochs, line.mean, style.dashes, color=style.colour, alpha=strength, linewidth=1.4, label=label)
     axes.set_title(panel.title, fontsize=9)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+
+
+def _caption(panels: Sequence[_Panel], logarithmic: bool) -> str:
+    drawn = [line for panel in panels for line in panel.lines]
+    seeds = sorted({line.seeds for line, *_ in drawn})
+    counted = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    parts = [f"Mean over {counted} seeds at each epoch that all of an arm's runs reached."]
+    if seeds == [1]:
+        parts = ["Single runs."]
+    if len(panels) > 1:
+        parts.append("One line a width of the model; the more weights in the sparse layers, the stronger the line.")
+    elif seeds[-1] > 1:
+        parts.append("Bands: 95 % t-interval over seeds, cut at the axis.")
+    if len(panels) == 1 and len({style.colour for _, style, *_ in drawn}) < len(drawn):
+        parts.append("Lines of one hue: the denser the arm, the stronger its line.")
+    if logarithmic:
+        parts.append("The vertical axis is logarithmic.")
+    return " ".join(parts)
 
 
 def _limit(axes: Axes, values: np.ndarray, logarithmic: bool) -> None:

@@ -18,8 +18,8 @@ from pydantic import TypeAdapter, ValidationError
 from sparse_bench.errors import SparseBenchError, unknown_choice
 from sparse_bench.record import FINISHED, SCHEMA, Result, RunFolder
 
-#: A folder that holds one of these and no result is a run that did not end.
-STARTED_FILES = ("config.yaml", "metrics.jsonl")
+#: A folder that holds one of these is a run's; without a result, the run did not end.
+_RUN_FILES = ("result.json", "metrics.jsonl", ".lock")
 
 #: Settings that do not define an arm: the seed, how and where a run was carried out, and names that labels repeat.
 NOT_DEFINING = re.compile(
@@ -172,7 +172,7 @@ def _run_folders(roots: Iterable[Path]) -> list[tuple[Path, str]]:
     seen: set[Path] = set()
     folders: list[tuple[Path, str]] = []
     for root in roots:
-        candidates = {path.parent for name in ("result.json", *STARTED_FILES) for path in root.rglob(name)}
+        candidates = {path.parent for name in _RUN_FILES for path in root.rglob(name)}
         for folder in sorted(candidates):
             relative = folder.relative_to(root)
             hidden = any(part.startswith(".") for part in relative.parts)

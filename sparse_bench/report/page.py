@@ -96,12 +96,16 @@ def render_page(title: str, results: Results, sections: Sequence[Section], files
         sections=[
             {
                 "anchor": f"study-{number}",
-                "heading": section.heading,
+                "heading": section.heading if len(sections) > 1 or section.heading != title else "What was run",
                 "labels": ", ".join(str(value) for value in section.study.labels.values()),
                 "facts": section.facts,
                 "figures": [_figure(figure) for figure in section.figures],
                 "curves": [_figure(figure) for figure in section.curves],
-                "tables": [table for table in (section.table, section.comparison) if table is not None],
+                "tables": [
+                    {"table": table, "caption": _unbroken(table.caption)}
+                    for table in (section.table, section.comparison)
+                    if table is not None
+                ],
                 "settings": shared_settings(section.records),
             }
             for number, section in enumerate(sections, start=1)
@@ -131,7 +135,7 @@ def _figure(figure: Figure) -> dict[str, Any]:
     return {
         "name": figure.name,
         "title": figure.title,
-        "caption": figure.caption,
+        "caption": _unbroken(figure.caption),
         "wide": Markup(figure.inline(compact=False)),
         "compact": Markup(figure.inline(compact=True)),
     }
@@ -152,6 +156,11 @@ def _failed(runs: pd.DataFrame) -> list[dict[str, str]]:
             }
         )
     return failed
+
+
+def _unbroken(text: str) -> str:
+    """Keeps a percent sign on the line of its number."""
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def _range(values: Sequence[float]) -> str:

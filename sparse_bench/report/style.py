@@ -19,17 +19,24 @@ INK = "#1b1f24"
 MUTED = "#5c6670"
 RULE = "#d8dce1"
 PAPER = "#ffffff"
-#: Hues that stay apart in the common forms of colour blindness; each is paired with a marker of its own.
-SERIES = ("#0072b2", "#c46a00", "#a3327b", "#00795c", "#cc3311", "#6f6a00")
+#: Hues chosen so that any two, INK and MUTED included, stay apart under simulated red-, green- and blue-blindness.
+SERIES = ("#1f77d0", "#d47a00", "#6a1b9a", "#00a88a", "#ef5a47", "#4d4a00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 SMALL_DENSE_MARKER = "d"
 
-#: The same colours on a dark page, in the order of ``_LIGHT``.
-_LIGHT = (INK, MUTED, RULE, PAPER, *SERIES)
-_DARK = (
-    "#e8eaed", "#a2abb5", "#3a414a", "#1c2026", "#58b5ea", "#f0a640", "#e38bc2", "#3cc7a0", "#ff8a73", "#d5cc5f",
-)  # fmt: skip
-_VARIABLES = ("ink", "muted", "rule", "paper", *(f"series-{number}" for number in range(1, len(SERIES) + 1)))
+#: The colours that a page may replace, by the name of their CSS variable: on a light and on a dark page.
+THEME: dict[str, tuple[str, str]] = {
+    "ink": (INK, "#e8eaed"),
+    "muted": (MUTED, "#a2abb5"),
+    "rule": (RULE, "#3a414a"),
+    "paper": (PAPER, "#1c2026"),
+    "series-1": (SERIES[0], "#8fd0ff"),
+    "series-2": (SERIES[1], "#e69500"),
+    "series-3": (SERIES[2], "#b57bff"),
+    "series-4": (SERIES[3], "#1f9e78"),
+    "series-5": (SERIES[4], "#e8553c"),
+    "series-6": (SERIES[5], "#f5e663"),
+}
 
 _FONT = "DejaVu Sans"
 #: ``Any``, because matplotlib's type of these names differs between its versions.
@@ -59,11 +66,13 @@ _RC: Any = {
     "ytick.major.size": 0,
     "legend.frameon": False,
     "legend.fontsize": 9,
-    "legend.handlelength": 2.2,
+    "legend.handlelength": 2.6,
     "lines.linewidth": 1.7,
     "lines.markersize": 5,
     "figure.facecolor": PAPER,
     "axes.facecolor": "none",
+    "figure.constrained_layout.w_pad": 0.08,
+    "figure.constrained_layout.h_pad": 0.08,
     "svg.fonttype": "none",
     # Names inside an SVG are hashes; a fixed salt makes a figure drawn again the same bytes.
     "svg.hashsalt": "sparse_bench",
@@ -125,8 +134,10 @@ def render(
         mpl.rcParams.update(_RC)
         wide = Canvas(figsize=(7.4, height), layout="constrained")
         draw(wide, False)
+        _fix_layout(wide)
         compact = Canvas(figsize=(3.9, 1.2 * height), layout="constrained")
         draw(compact, True)
+        _fix_layout(compact)
         return Figure(name, title, caption, alt, _svg(wide), _svg(compact), _png(wide))
 
 
@@ -138,13 +149,15 @@ def file_stem(*parts: str) -> str:
 def theme_css() -> str:
     """CSS declarations of the figure colours: light, and dark where the reader's system asks for it."""
 
-    def declarations(colours: tuple[str, ...]) -> str:
-        return " ".join(f"--figure-{name}: {colour};" for name, colour in zip(_VARIABLES, colours, strict=True))
+    light = " ".join(f"--figure-{name}: {colour};" for name, (colour, _) in THEME.items())
+    dark = " ".join(f"--figure-{name}: {colour};" for name, (_, colour) in THEME.items())
+    return f":root {{ {light} }}\n@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}"
 
-    return (
-        f":root {{ {declarations(_LIGHT)} }}\n"
-        f"@media (prefers-color-scheme: dark) {{ :root {{ {declarations(_DARK)} }} }}"
-    )
+
+def _fix_layout(canvas: Canvas) -> None:
+    """Lay the drawing out once; otherwise every file that is written of it would do so again."""
+    canvas.draw_without_rendering()
+    canvas.set_layout_engine("none")
 
 
 def _svg(canvas: Canvas) -> str:
@@ -170,7 +183,7 @@ def _inline(svg: str, prefix: str, alt: str) -> str:
     rest = re.sub(r'\bid="', f'id="{prefix}', rest)
     rest = re.sub(r'xlink:href="#', f'href="#{prefix}', rest)
     rest = re.sub(r"url\(#", f"url(#{prefix}", rest)
-    for colour, variable in zip(_LIGHT, _VARIABLES, strict=True):
+    for variable, (colour, _) in THEME.items():
         rest = rest.replace(colour, f"var(--figure-{variable}, {colour})")
     rest = rest.replace(f"'{_FONT}'", f"var(--figure-font, '{_FONT}')")
     return f'<svg role="img" aria-label="{label}" {viewbox.group()}>{rest}'.rstrip()

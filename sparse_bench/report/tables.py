@@ -84,10 +84,10 @@ def study_table(study: Study, metrics: Sequence[str]) -> DisplayTable:
     """The table that people read of one study: an arm a row."""
     settings, implied = study.settings
     short = _short_names(settings)
-    columns = ["scheme", "density", *short.values(), "weights in sparse layers", "realised density", "trainable"]
+    columns = ["scheme", "density", *short.values(), "weights in sparse layers"]
+    columns += [metric_names.title(metric) for metric in metrics] + ["seeds", "realised density", "trainable"]
     numeric = [False, True, *(all(_is_number(arm.settings[name]) for arm in study.arms) for name in settings)]
-    numeric += [True] * (4 + len(metrics))
-    columns += ["seeds", *(metric_names.title(metric) for metric in metrics)]
+    numeric += [True] * (len(columns) - len(numeric))
     rows = []
     for arm in study.arms:
         density = arm.labels.get("density")
@@ -99,10 +99,10 @@ def study_table(study: Study, metrics: Sequence[str]) -> DisplayTable:
                 MISSING if density is None else percent(float(density)),
                 *(setting(arm.settings[name]) for name in settings),
                 whole(arm.mean(SPARSE_WEIGHTS)),
+                *(interval(arm.interval(f"metric:{metric}")) for metric in metrics),
+                seeds,
                 percent(realised, digits=3) if realised is not None else MISSING,
                 whole(arm.mean(TRAINABLE)),
-                seeds,
-                *(interval(arm.interval(f"metric:{metric}")) for metric in metrics),
             ]
         )
     caption = (

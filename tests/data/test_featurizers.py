@@ -22,7 +22,8 @@ def columns(featurizer):
 
 class TestRegex:
     featurizer = RegexFeaturizer(
-        regexes={"zip": ["[0-9]{5}"], "greet": ["hey[^\\s]*", "hi"]}, lookups={"city": ["New York", "Rome (old)", "Bonn"]}
+        regexes={"zip": ["[0-9]{5}"], "greet": ["hey[^\\s]*", "hi"]},
+        lookups={"city": ["New York", "Rome (old)", "Bonn"]},
     )
 
     def test_tokens_that_a_match_overlaps(self):
@@ -53,7 +54,7 @@ class TestRegex:
         assert RegexFeaturizer({}, {"empty": []}).patterns == []
 
     def test_a_broken_expression_is_named(self):
-        with pytest.raises(DataError, match="'zip'.*unterminated"):
+        with pytest.raises(DataError, match=r"'zip'.*unterminated"):
             RegexFeaturizer({"zip": ["[0-9"]}, {})
 
 

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,6 +56,6 @@ def test_tokens_are_pieces_of_the_text_in_order(text):
     tokens = tokenize(text).tokens
     assert tokens
     assert all(text[token.start : token.end] == token.text for token in tokens)
-    assert all(before.end <= after.start for before, after in zip(tokens, tokens[1:], strict=False))
+    assert all(before.end <= after.start for before, after in pairwise(tokens))
     assert len(tokens) == 1 or not any(character.isspace() for token in tokens for character in token.text)
     assert {c for c in text if c.isascii() and c.isalnum()} <= set("".join(token.text for token in tokens))

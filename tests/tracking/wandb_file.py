@@ -1,7 +1,7 @@
 """Reader of W&B's ``.wandb`` files, written against the format: W&B ships none in Python.
 
-The file is a LevelDB log after a header of seven bytes: blocks of 32 KiB, in which every chunk has a checksum (4 bytes),
-a length (2 bytes) and a type (1 whole, 2 first, 3 middle, 4 last), and the chunks make up protobuf records.
+The file is a LevelDB log after a header of seven bytes: blocks of 32 KiB, in which every chunk has a checksum
+(4 bytes), a length (2 bytes) and a type (1 whole, 2 first, 3 middle, 4 last), and the chunks make up protobuf records.
 """
 
 import json

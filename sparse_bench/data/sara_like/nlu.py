@@ -62,34 +62,27 @@ LONGEST = 24
 
 #: Share of an intent's examples that people would rather have put under a neighbour: where each intent borrows from.
 BORROWED: dict[str, dict[str, float]] = {
-    "out_of_scope": {
-        "technical_question": 0.03,
-        "chitchat": 0.02,
-        "enter_data": 0.01,
-        "get_started": 0.02,
-        "faq": 0.03,
-        "complain": 0.01,
-        "give_up": 0.01,
-    },
-    "technical_question": {"install_help": 0.02, "get_started": 0.03, "faq": 0.03},
+    "out_of_scope": {"technical_question": 0.02, "chitchat": 0.02, "get_started": 0.01, "faq": 0.02, "complain": 0.01},
+    "technical_question": {"install_help": 0.01, "get_started": 0.02, "faq": 0.02},
     "get_started": {"technical_question": 0.01, "faq": 0.01, "install_help": 0.01},
-    "enter_data": {"out_of_scope": 0.01, "affirm": 0.01},
+    "enter_data": {"out_of_scope": 0.01},
     "chitchat": {"out_of_scope": 0.01},
-    "faq": {"technical_question": 0.01},
-    "need_help": {"technical_question": 0.1},
-    "install_help": {"get_started": 0.04},
-    "affirm": {"praise": 0.02, "next_step": 0.01},
-    "deny": {"complain": 0.03},
-    "praise": {"affirm": 0.05, "thanks": 0.02},
-    "complain": {"deny": 0.05},
-    "give_up": {"complain": 0.08},
+    "faq": {"technical_question": 0.005},
+    "need_help": {"technical_question": 0.05},
+    "install_help": {"get_started": 0.02},
+    "affirm": {"praise": 0.01, "next_step": 0.005},
+    "deny": {"complain": 0.02},
+    "praise": {"affirm": 0.03},
+    "complain": {"deny": 0.02},
+    "give_up": {"complain": 0.05},
 }
 
 #: Share of an intent's examples with a few words before or after the phrase itself.
 WRAPPED = {
     "faq": 0.2,
     "chitchat": 0.2,
-    "enter_data": 0.12,
+    "get_started": 0.1,
+    "enter_data": 0.15,
     "out_of_scope": 0.25,
     "need_help": 0.2,
     "give_up": 0.3,

@@ -10,9 +10,9 @@ from random import Random
 
 from sparse_bench.data.sara_like.grammar import Segment, pick
 
-#: First words of a question.
+#: First words of a question, also behind an opening.
 QUESTION = re.compile(
-    r"(what|how|why|where|when|which|who|whom|whats|wat|can|could|do|does|did|is|are|am|will|would|should|may|any)\b",
+    r"(?:.*, )?(what|how|why|where|when|which|who|whom|whats|wat|can|could|do|does|did|is|are|am|will|would|should|may|any)\b",
     re.IGNORECASE,
 )
 #: Letters that lie beside each other on a keyboard, in rows.
@@ -38,12 +38,12 @@ class NoiseRates:
         unmarked: the annotator overlooked the entities.
     """
 
-    typo: float = 0.05
-    second_typo: float = 0.15
+    typo: float = 0.035
+    second_typo: float = 0.1
     entity_typo: float = 0.02
     sentence_case: float = 0.31
     upper_case: float = 0.015
-    question_mark: float = 0.7
+    question_mark: float = 0.75
     full_stop: float = 0.03
     exclamation: float = 0.03
     no_apostrophe: float = 0.2

@@ -11,8 +11,7 @@
 //
 // Vectors are those of GCC and Clang's extension; their width follows the instruction set compiled for.
 
-#include <ATen/Parallel.h>
-#include <torch/extension.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -20,8 +19,8 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <type_traits>
 #include <utility>
-#include <vector>
 
 #ifndef VECTOR_BYTES
 #if defined(__AVX512F__)
@@ -31,10 +30,6 @@
 #else
 #define VECTOR_BYTES 16
 #endif
-#endif
-
-#ifndef SECOND_LEVEL_CACHE
-#define SECOND_LEVEL_CACHE (512 * 1024)  // bytes a core; the build passes what the machine reports
 #endif
 
 #if defined(__clang__) || __GNUC__ >= 12
@@ -164,24 +159,26 @@ struct Rows {
   }
 };
 
-// dst[f, tile] = rows[tile, f0 + f] for f < count; with Sum also sum[f0 + f] += sum over the tile.
+// dst[f, tile] = rows[tile, f0 + f] for f < count; with Sum also sum[f0 + f] += sum over the tile. All of a token's
+// line is taken at once: token rows are often a power of two apart and push each other out of the first-level cache.
 template <int N, bool Sum, class S>
 inline void pack(const Rows<const S*>& rows, int64_t f0, int count, S* dst, S* sum) {
   constexpr int W = Simd<S>::width, T = N * W;
   int f = 0;
   if constexpr (std::is_same_v<S, float>) {
-    for (; f + W <= count; f += W) {
-      Floats total{};
-      for (int t = 0; t < T; t += W) {
+    const int whole = count / W * W;
+    for (int t = 0; t < T; t += W)
+      for (f = 0; f < whole; f += W) {
         Floats v[W];
         for (int i = 0; i < W; i++) v[i] = load(rows.row[t + i] + f0 + f);
-        if constexpr (Sum)
+        if constexpr (Sum) {
+          Floats total = load(sum + f0 + f);
           for (int i = 0; i < W; i++) total += v[i];
+          store(sum + f0 + f, total);
+        }
         transpose(v);
         for (int i = 0; i < W; i++) store(dst + (f + i) * T + t, v[i]);
       }
-      if constexpr (Sum) store(sum + f0 + f, load(sum + f0 + f) + total);
-    }
   }
   for (; f < count; f++) {
     S total = 0;
@@ -200,14 +197,14 @@ inline void unpack(const S* src, int64_t f0, int count, const Rows<S*>& rows) {
   constexpr int W = Simd<S>::width, T = N * W;
   int f = 0;
   if constexpr (std::is_same_v<S, float>) {
-    for (; f + W <= count; f += W) {
-      for (int t = 0; t < T; t += W) {
+    const int whole = count / W * W;
+    for (int t = 0; t < T; t += W)
+      for (f = 0; f < whole; f += W) {
         Floats v[W];
         for (int i = 0; i < W; i++) v[i] = load(src + (f + i) * T + t);
         transpose(v);
         for (int i = 0; i < W; i++) store(rows.row[t + i] + f0 + f, v[i]);
       }
-    }
   }
   for (; f < count; f++)
     for (int t = 0; t < T; t++) rows.row[t][f0 + f] = src[f * T + t];
@@ -273,85 +270,99 @@ struct Free {
   void operator()(void* p) const { std::free(p); }
 };
 
-// Scratch of the calling thread, kept between calls: its pages stay mapped and its lines in the cache.
-void* scratch(std::size_t bytes) {
-  thread_local std::unique_ptr<void, Free> memory;
-  thread_local std::size_t size = 0;
-  if (bytes > size) {
-    std::size_t rounded = (bytes + 4095) / 4096 * 4096;
-    memory.reset(std::aligned_alloc(4096, rounded));
-    if (!memory) throw std::bad_alloc();
-    size = rounded;
-  }
-  return memory.get();
-}
+// Memory that grows as needed and is kept between calls: its pages stay mapped and its lines in the cache.
+struct Scratch {
+  std::unique_ptr<void, Free> memory;
+  std::size_t size = 0;
 
-// ---- what a call works on --------------------------------------------------------------------------------------
-
-// The structure in the two orders that the products walk through. Columns are padded to whole groups with copies of
-// their last row index, whose values count as zero.
-struct Plan : torch::CustomClassHolder {
-  int64_t rows, columns, entries;
-  at::Tensor row_start, column;            // CSR, int32
-  std::vector<int32_t> column_start, row;  // CSC by groups
-  std::vector<int32_t> origin;             // place in CSR order, -1 for padding
-
-  Plan(at::Tensor row_start_, at::Tensor column_, int64_t columns_)
-      : rows(row_start_.numel() - 1), columns(columns_), entries(column_.numel()), row_start(std::move(row_start_)),
-        column(std::move(column_)) {
-    TORCH_CHECK(row_start.device().is_cpu() && column.device().is_cpu(), "structure must be on the CPU");
-    TORCH_CHECK(row_start.scalar_type() == at::kInt && column.scalar_type() == at::kInt, "indices must be int32");
-    TORCH_CHECK(row_start.is_contiguous() && column.is_contiguous(), "indices must be contiguous");
-    const int32_t* start = row_start.const_data_ptr<int32_t>();
-    const int32_t* col = column.const_data_ptr<int32_t>();
-    TORCH_CHECK(rows >= 0 && start[0] == 0 && start[rows] == entries, "row starts do not match the entries");
-    column_start.assign(columns + 1, 0);
-    for (int64_t k = 0; k < entries; k++) {
-      TORCH_CHECK(col[k] >= 0 && col[k] < columns, "column index out of range");
-      column_start[col[k] + 1]++;
+  void* get(std::size_t bytes) {
+    if (bytes > size) {
+      const std::size_t rounded = (bytes + 4095) / 4096 * 4096;
+      memory.reset(std::aligned_alloc(4096, rounded));
+      if (!memory) throw std::bad_alloc();
+      size = rounded;
     }
-    for (int64_t c = 0; c < columns; c++) {
-      int32_t padded = (column_start[c + 1] + kGroup - 1) / kGroup * kGroup;
-      column_start[c + 1] = column_start[c] + padded;
-    }
-    std::vector<int32_t> next(column_start.begin(), column_start.end() - 1);
-    row.resize(column_start[columns]);
-    origin.assign(column_start[columns], -1);
-    for (int64_t r = 0; r < rows; r++)
-      for (int32_t k = start[r]; k < start[r + 1]; k++) {
-        int32_t place = next[col[k]]++;
-        row[place] = static_cast<int32_t>(r);
-        origin[place] = k;
-      }
-    for (int64_t c = 0; c < columns; c++)
-      for (int32_t k = next[c]; k < column_start[c + 1]; k++) row[k] = row[k - 1];
+    return memory.get();
   }
 };
+
+// Scratch of one thread for its tiles.
+void* scratch(std::size_t bytes) {
+  thread_local Scratch memory;
+  return memory.get(bytes);
+}
+
+// Scratch of one call for what its threads share, owned by the calling thread.
+void* call_scratch(std::size_t bytes) {
+  thread_local Scratch memory;
+  return memory.get(bytes);
+}
+
+// ---- dividing the work -----------------------------------------------------------------------------------------
+
+int64_t second_level_cache() {
+  static const int64_t bytes = [] {
+    int64_t reported = -1;
+#ifdef _SC_LEVEL2_CACHE_SIZE
+    reported = sysconf(_SC_LEVEL2_CACHE_SIZE);
+#endif
+    return reported > 0 ? reported : int64_t(512) * 1024;
+  }();
+  return bytes;
+}
+
+// Widest tile whose packed features leave half of the second-level cache to everything else.
+int tile_vectors(int64_t features) {
+  int n = kMaxVectors;
+  while (n > 1 && features * n * VECTOR_BYTES > second_level_cache() / 2) n /= 2;
+  return n;
+}
 
 // Tokens cut into one contiguous part a thread, in whole vectors.
 struct Split {
-  int64_t parts, size;
+  int64_t tokens, parts, size;
+  int threads;
 
-  Split(int64_t tokens, int64_t width, int64_t work) {
+  Split(int64_t tokens_, int64_t width, int64_t work, int threads_) : tokens(tokens_), threads(threads_) {
     constexpr int64_t kWorthAThread = 1 << 16;  // multiply-adds; below it, waking a thread costs more
-    int64_t vectors = (tokens + width - 1) / width;
-    int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
-    int64_t wanted = std::max<int64_t>(1, std::min({threads, vectors, work / kWorthAThread}));
+    const int64_t vectors = (tokens + width - 1) / width;
+    const int64_t wanted = work < 2 * kWorthAThread ? 1 : std::max<int64_t>(1, std::min<int64_t>(threads, vectors));
     size = std::max<int64_t>(1, (vectors + wanted - 1) / wanted) * width;
     parts = (tokens + size - 1) / size;
   }
+
+  // Calls body(part, first token, end) for each part, each on a thread of its own.
+  template <class Body>
+  void run(const Body& body) const {
+    if (parts <= 1) {
+      if (parts == 1) body(int64_t(0), int64_t(0), tokens);
+      return;
+    }
+    // The team always has all threads: a runtime that shrinks its pool would pay for growing it again.
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (int64_t part = 0; part < parts; part++) body(part, part * size, std::min(tokens, (part + 1) * size));
+  }
 };
 
-// Calls body<N>(first token, valid tokens) over [begin, end): tiles of the given vectors, then the narrowest tile
-// that holds the rest.
+// Calls body(first, end) for ranges of [0, count), one a thread.
+template <class Body>
+void for_ranges(int64_t count, int threads, const Body& body) {
+  constexpr int64_t kWorthAThread = 1 << 14;
+  Split(count, 1, count >= 2 * kWorthAThread ? int64_t(1) << 40 : 0, threads).run([&](int64_t, int64_t first, int64_t end) {
+    body(first, end);
+  });
+}
+
+// Calls body(vectors as a constant, first token, valid tokens) over [begin, end): tiles of the given number of
+// vectors, then the narrowest tile that holds the rest.
 template <class S, class Body>
 void for_tiles(int64_t begin, int64_t end, int vectors, const Body& body) {
   constexpr int W = Simd<S>::width;
   while (begin < end) {
-    int64_t left = end - begin;
+    const int64_t left = end - begin;
     int n = vectors;
     while (n > 1 && left <= n / 2 * W) n /= 2;
-    int valid = static_cast<int>(std::min<int64_t>(left, n * W));
+    const int valid = static_cast<int>(std::min<int64_t>(left, n * W));
     if (n == 4) body(std::integral_constant<int, 4>{}, begin, valid);
     else if (n == 2) body(std::integral_constant<int, 2>{}, begin, valid);
     else body(std::integral_constant<int, 1>{}, begin, valid);
@@ -359,196 +370,160 @@ void for_tiles(int64_t begin, int64_t end, int vectors, const Body& body) {
   }
 }
 
-// Widest tile whose packed features leave half of the second-level cache to everything else.
-int tile_vectors(int64_t features) {
-  int n = kMaxVectors;
-  while (n > 1 && features * n * VECTOR_BYTES > SECOND_LEVEL_CACHE / 2) n /= 2;
-  return n;
-}
+// ---- the two passes --------------------------------------------------------------------------------------------
 
 template <class S>
-void forward(const Plan& plan, const at::Tensor& x, const at::Tensor& values, const S* bias, at::Tensor& y) {
-  const int64_t tokens = x.size(0), in_stride = x.stride(0), out_stride = y.stride(0);
-  const S* x_data = x.const_data_ptr<S>();
-  S* y_data = y.mutable_data_ptr<S>();
-  const S* value = values.const_data_ptr<S>();
-  const int32_t* start = plan.row_start.const_data_ptr<int32_t>();
-  const int32_t* column = plan.column.const_data_ptr<int32_t>();
-  const int64_t rows = plan.rows, columns = plan.columns, widest = std::max(rows, columns);
-  const int vectors = tile_vectors(columns);
+void forward(int64_t tokens, int64_t rows, int64_t columns, int64_t entries, const int32_t* row_start,
+             const int32_t* column, const S* value, const S* bias, const S* x, int64_t x_stride, S* y, int threads) {
   constexpr int W = Simd<S>::width;
-  Split split(tokens, W, tokens * (plan.entries + rows + columns));
-  at::parallel_for(0, split.parts, 1, [&](int64_t first, int64_t last) {
+  const int vectors = tile_vectors(columns);
+  Split(tokens, W, tokens * (entries + rows + columns), threads).run([&](int64_t, int64_t begin, int64_t end) {
+    const int64_t widest = std::max(rows, columns);
     S* packed = static_cast<S*>(scratch(sizeof(S) * (columns * vectors * W + kPanel * kMaxVectors * W + widest)));
     S* panel = packed + columns * vectors * W;
     S* beyond = panel + kPanel * kMaxVectors * W;
-    for (int64_t part = first; part < last; part++)
-      for_tiles<S>(part * split.size, std::min(tokens, (part + 1) * split.size), vectors,
-                   [&](auto n, int64_t token, int valid) {
-        constexpr int N = decltype(n)::value, T = N * W;
-        if (valid < T) std::fill_n(beyond, columns, S(0));
-        Rows<const S*> in(x_data + token * in_stride, in_stride, valid, T, static_cast<const S*>(beyond));
-        for (int64_t f = 0; f < columns; f += kPanel)
-          pack<N, false, S>(in, f, std::min<int64_t>(kPanel, columns - f), packed + f * T, nullptr);
-        Rows<S*> out(y_data + token * out_stride, out_stride, valid, T, beyond);
-        for (int64_t r = 0; r < rows; r += kPanel) {
-          const int count = static_cast<int>(std::min<int64_t>(kPanel, rows - r));
-          for (int i = 0; i < count; i++) {
-            const int32_t k = start[r + i];
-            row_product<N, S>(packed, column + k, value + k, start[r + i + 1] - k, bias ? bias[r + i] : S(0),
-                              panel + i * T);
-          }
-          unpack<N, S>(panel, r, count, out);
+    for_tiles<S>(begin, end, vectors, [&](auto n, int64_t token, int valid) {
+      constexpr int N = decltype(n)::value, T = N * W;
+      if (valid < T) std::fill_n(beyond, columns, S(0));
+      Rows<const S*> in(x + token * x_stride, x_stride, valid, T, static_cast<const S*>(beyond));
+      for (int64_t f = 0; f < columns; f += kPanel)
+        pack<N, false, S>(in, f, std::min<int64_t>(kPanel, columns - f), packed + f * T, nullptr);
+      Rows<S*> out(y + token * rows, rows, valid, T, beyond);
+      for (int64_t r = 0; r < rows; r += kPanel) {
+        const int count = static_cast<int>(std::min<int64_t>(kPanel, rows - r));
+        for (int i = 0; i < count; i++) {
+          const int64_t k = row_start[r + i];
+          row_product<N, S>(packed, column + k, value + k, row_start[r + i + 1] - k, bias ? bias[r + i] : S(0),
+                            panel + i * T);
         }
-      });
-  });
-}
-
-template <bool Input, bool Values, class S>
-void backward(const Plan& plan, const at::Tensor& gy, const at::Tensor& x, const at::Tensor& values, at::Tensor& gx,
-              at::Tensor& gv, at::Tensor& gb) {
-  constexpr int W = Simd<S>::width;
-  const int64_t tokens = gy.size(0), rows = plan.rows, columns = plan.columns, widest = std::max(rows, columns);
-  const int64_t out_stride = gy.stride(0), in_stride = Values ? x.stride(0) : 0;
-  const int64_t padded = static_cast<int64_t>(plan.row.size());
-  const int vectors = tile_vectors(rows);
-  const S* gy_data = gy.const_data_ptr<S>();
-  const S* x_data = Values ? x.const_data_ptr<S>() : nullptr;
-  S* gx_data = Input ? gx.mutable_data_ptr<S>() : nullptr;
-  Split split(tokens, W, tokens * (2 * plan.entries + rows + columns));
-
-  at::Tensor by_column = at::empty({padded}, values.options());
-  S* value = by_column.mutable_data_ptr<S>();
-  const S* source = values.const_data_ptr<S>();
-  at::parallel_for(0, padded, 1 << 14, [&](int64_t first, int64_t last) {
-    for (int64_t k = first; k < last; k++) value[k] = plan.origin[k] < 0 ? S(0) : source[plan.origin[k]];
-  });
-
-  // Sums of each part apart and added in order afterwards: the result does not depend on which thread was faster.
-  at::Tensor value_sums = at::empty({Values ? split.parts : 0, padded}, values.options());
-  at::Tensor bias_sums = at::empty({split.parts, rows}, values.options());
-  S* value_sum = value_sums.mutable_data_ptr<S>();
-  S* bias_sum = bias_sums.mutable_data_ptr<S>();
-  at::parallel_for(0, split.parts, 1, [&](int64_t first, int64_t last) {
-    S* packed = static_cast<S*>(scratch(sizeof(S) * (rows * vectors * W + 2 * kPanel * kMaxVectors * W + widest)));
-    S* x_panel = packed + rows * vectors * W;
-    S* gx_panel = x_panel + kPanel * kMaxVectors * W;
-    S* beyond = gx_panel + kPanel * kMaxVectors * W;
-    for (int64_t part = first; part < last; part++) {
-      S* grads = value_sum + part * padded;
-      S* bias_grad = bias_sum + part * rows;
-      if (Values) std::fill_n(grads, padded, S(0));
-      std::fill_n(bias_grad, rows, S(0));
-      for_tiles<S>(part * split.size, std::min(tokens, (part + 1) * split.size), vectors,
-                   [&](auto n, int64_t token, int valid) {
-        constexpr int N = decltype(n)::value, T = N * W;
-        if (valid < T) std::fill_n(beyond, widest, S(0));
-        const S* zeros = beyond;
-        Rows<const S*> out(gy_data + token * out_stride, out_stride, valid, T, zeros);
-        for (int64_t f = 0; f < rows; f += kPanel)
-          pack<N, true, S>(out, f, std::min<int64_t>(kPanel, rows - f), packed + f * T, bias_grad);
-        Rows<const S*> in(Values ? x_data + token * in_stride : zeros, in_stride, valid, T, zeros);
-        Rows<S*> in_grad(Input ? gx_data + token * columns : beyond, Input ? columns : 0, valid, T, beyond);
-        for (int64_t c = 0; c < columns; c += kPanel) {
-          const int count = static_cast<int>(std::min<int64_t>(kPanel, columns - c));
-          if constexpr (Values) {
-            if (Input && valid < T) std::fill_n(beyond + c, count, S(0));  // the dump of gx was the zeros of x
-            pack<N, false, S>(in, c, count, x_panel, nullptr);
-          }
-          for (int i = 0; i < count; i++) {
-            const int32_t k = plan.column_start[c + i];
-            column_product<N, Input, Values, S>(packed, x_panel + i * T, plan.row.data() + k, value + k,
-                                                plan.column_start[c + i + 1] - k, gx_panel + i * T, grads + k);
-          }
-          if constexpr (Input) unpack<N, S>(gx_panel, c, count, in_grad);
-        }
-      });
-    }
-  });
-
-  if (Values) {
-    S* sum = gv.mutable_data_ptr<S>();
-    at::parallel_for(0, padded, 1 << 14, [&](int64_t first, int64_t last) {
-      for (int64_t k = first; k < last; k++) {
-        if (plan.origin[k] < 0) continue;
-        S total = 0;
-        for (int64_t part = 0; part < split.parts; part++) total += value_sum[part * padded + k];
-        sum[plan.origin[k]] = total;
+        unpack<N, S>(panel, r, count, out);
       }
     });
-  }
-  if (gb.defined()) {
-    S* sum = gb.mutable_data_ptr<S>();
-    for (int64_t r = 0; r < rows; r++) {
-      S total = 0;
-      for (int64_t part = 0; part < split.parts; part++) total += bias_sum[part * rows + r];
-      sum[r] = total;
-    }
-  }
-}
-
-at::Tensor run_forward(const Plan& plan, const at::Tensor& x, const at::Tensor& values, const at::Tensor& bias) {
-  TORCH_CHECK(x.dim() == 2 && x.size(1) == plan.columns, "input must be [tokens, ", plan.columns, "]");
-  TORCH_CHECK(values.dim() == 1 && values.numel() == plan.entries, "values must be [", plan.entries, "]");
-  TORCH_CHECK(x.scalar_type() == values.scalar_type(), "input and values must have one dtype");
-  TORCH_CHECK(x.device().is_cpu() && values.device().is_cpu(), "input and values must be on the CPU");
-  at::Tensor y = at::empty({x.size(0), plan.rows}, x.options());
-  if (y.numel() == 0) return y;
-  at::Tensor b = bias.defined() ? bias.contiguous() : bias;
-  if (b.defined()) TORCH_CHECK(b.numel() == plan.rows && b.scalar_type() == x.scalar_type(), "bias does not fit");
-  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "sparse_linear", [&] {
-    forward<scalar_t>(plan, x, values, b.defined() ? b.const_data_ptr<scalar_t>() : nullptr, y);
   });
-  return y;
 }
 
-at::Tensor unit_stride(const at::Tensor& t) {  // rows may be apart, elements of a row must not
-  return t.stride(1) == 1 || t.size(1) <= 1 ? t : t.contiguous();
-}
-
-struct SparseLinear : torch::autograd::Function<SparseLinear> {
-  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x, const at::Tensor& values,
-                            const at::Tensor& bias, const c10::intrusive_ptr<Plan>& plan) {
-    at::Tensor rows = unit_stride(x), compact = values.contiguous();
-    ctx->save_for_backward({rows, compact});
-    ctx->saved_data["plan"] = c10::IValue::make_capsule(plan);
-    return run_forward(*plan, rows, compact, bias);
-  }
-
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
-                                                 torch::autograd::variable_list grads) {
-    TORCH_CHECK(!at::GradMode::is_enabled(), "the sparse kernel has no second derivative; use execution 'masked'");
-    auto saved = ctx->get_saved_variables();
-    auto capsule = ctx->saved_data["plan"].toCapsule();
-    const Plan& plan = static_cast<const Plan&>(*capsule);
-    const at::Tensor &x = saved[0], &values = saved[1];
-    at::Tensor gx, gv, gb, gy = unit_stride(grads[0]);
-    const bool input = ctx->needs_input_grad(0), value = ctx->needs_input_grad(1), bias = ctx->needs_input_grad(2);
-    if (input) gx = at::empty({x.size(0), plan.columns}, x.options());
-    if (value) gv = at::empty({plan.entries}, values.options());
-    if (bias) gb = at::empty({plan.rows}, values.options());
-    if (input || value) {
-      AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "sparse_linear_backward", [&] {
-        if (input && value) ::backward<true, true, scalar_t>(plan, gy, x, values, gx, gv, gb);
-        else if (input) ::backward<true, false, scalar_t>(plan, gy, x, values, gx, gv, gb);
-        else ::backward<false, true, scalar_t>(plan, gy, x, values, gx, gv, gb);
-      });
-    } else if (bias) {
-      gb = gy.sum(0);
-    }
-    return {gx, gv, gb, at::Tensor()};
-  }
+// Columns are in groups: column_start in entries after padding, origin the place in row order or -1 for padding.
+struct Columns {
+  int64_t rows, columns, entries, padded;
+  const int32_t *start, *row, *origin;
 };
+
+template <bool Input, bool Values, class S>
+void backward(int64_t tokens, const Columns& w, const S* values, const S* gy, int64_t gy_stride, const S* x,
+              int64_t x_stride, S* gx, S* gv, S* gb, int threads) {
+  constexpr int W = Simd<S>::width;
+  const int vectors = tile_vectors(w.rows);
+  const Split split(tokens, W, tokens * (2 * w.entries + w.rows + w.columns), threads);
+  // Sums of each part apart, added in order afterwards: the result does not depend on which thread was faster.
+  S* value = static_cast<S*>(call_scratch(sizeof(S) * (w.padded + split.parts * (w.padded + w.rows))));
+  S* value_sum = value + w.padded;
+  S* bias_sum = value_sum + split.parts * w.padded;
+  for_ranges(w.padded, threads, [&](int64_t first, int64_t end) {
+    for (int64_t k = first; k < end; k++) value[k] = w.origin[k] < 0 ? S(0) : values[w.origin[k]];
+  });
+
+  split.run([&](int64_t part, int64_t begin, int64_t end) {
+    const int64_t widest = std::max(w.rows, w.columns);
+    S* packed = static_cast<S*>(scratch(sizeof(S) * (w.rows * vectors * W + 2 * kPanel * kMaxVectors * W + 2 * widest)));
+    S* x_panel = packed + w.rows * vectors * W;
+    S* gx_panel = x_panel + kPanel * kMaxVectors * W;
+    S* zeros = gx_panel + kPanel * kMaxVectors * W;
+    S* dump = zeros + widest;
+    S* grads = value_sum + part * w.padded;
+    S* bias_grad = bias_sum + part * w.rows;
+    if (Values) std::fill_n(grads, w.padded, S(0));
+    std::fill_n(bias_grad, w.rows, S(0));
+    std::fill_n(zeros, widest, S(0));
+    for_tiles<S>(begin, end, vectors, [&](auto n, int64_t token, int valid) {
+      constexpr int N = decltype(n)::value, T = N * W;
+      Rows<const S*> out(gy + token * gy_stride, gy_stride, valid, T, static_cast<const S*>(zeros));
+      for (int64_t f = 0; f < w.rows; f += kPanel)
+        pack<N, true, S>(out, f, std::min<int64_t>(kPanel, w.rows - f), packed + f * T, bias_grad);
+      Rows<const S*> in(x + token * x_stride, x_stride, valid, T, static_cast<const S*>(zeros));
+      Rows<S*> in_grad(gx + token * w.columns, w.columns, valid, T, dump);
+      for (int64_t c = 0; c < w.columns; c += kPanel) {
+        const int count = static_cast<int>(std::min<int64_t>(kPanel, w.columns - c));
+        if constexpr (Values) pack<N, false, S>(in, c, count, x_panel, nullptr);
+        for (int i = 0; i < count; i++) {
+          const int64_t k = w.start[c + i];
+          column_product<N, Input, Values, S>(packed, x_panel + i * T, w.row + k, value + k, w.start[c + i + 1] - k,
+                                              gx_panel + i * T, grads + k);
+        }
+        if constexpr (Input) unpack<N, S>(gx_panel, c, count, in_grad);
+      }
+    });
+  });
+
+  if (Values)
+    for_ranges(w.padded, threads, [&](int64_t first, int64_t end) {
+      for (int64_t k = first; k < end; k++) {
+        if (w.origin[k] < 0) continue;
+        S total = 0;
+        for (int64_t part = 0; part < split.parts; part++) total += value_sum[part * w.padded + k];
+        gv[w.origin[k]] = total;
+      }
+    });
+  if (gb)
+    for (int64_t r = 0; r < w.rows; r++) {
+      S total = 0;
+      for (int64_t part = 0; part < split.parts; part++) total += bias_sum[part * w.rows + r];
+      gb[r] = total;
+    }
+}
 
 }  // namespace
 
-PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
-  py::class_<Plan, c10::intrusive_ptr<Plan>>(m, "Plan")
-      .def(py::init([](at::Tensor row_start, at::Tensor column, int64_t columns) {
-        return c10::make_intrusive<Plan>(std::move(row_start), std::move(column), columns);
-      }));
-  m.def("linear", [](const at::Tensor& x, const at::Tensor& values, const std::optional<at::Tensor>& bias,
-                     const c10::intrusive_ptr<Plan>& plan) {
-    return SparseLinear::apply(x, values, bias.value_or(at::Tensor()), plan);
-  });
+// ---- what Python calls -----------------------------------------------------------------------------------------
+
+extern "C" {
+
+int vector_bytes() { return VECTOR_BYTES; }
+
+// Fills column_start [columns + 1] with the columns' places after padding; returns the padded number of entries.
+int64_t count_columns(int64_t columns, int64_t entries, const int32_t* column, int32_t* column_start) {
+  std::fill_n(column_start, columns + 1, 0);
+  for (int64_t k = 0; k < entries; k++) column_start[column[k] + 1]++;
+  for (int64_t c = 0; c < columns; c++)
+    column_start[c + 1] = column_start[c] + (column_start[c + 1] + kGroup - 1) / kGroup * kGroup;
+  return column_start[columns];
 }
+
+// Fills row and origin. A column is padded with its own last row, so that padding touches no number that the column
+// does not depend on anyway (a value of zero times infinity is not zero).
+void fill_columns(int64_t rows, int64_t columns, const int32_t* row_start, const int32_t* column,
+                  const int32_t* column_start, int32_t* row, int32_t* origin) {
+  std::unique_ptr<int32_t[]> next(new int32_t[columns]);
+  std::copy_n(column_start, columns, next.get());
+  for (int64_t r = 0; r < rows; r++)
+    for (int32_t k = row_start[r]; k < row_start[r + 1]; k++) {
+      const int32_t place = next[column[k]]++;
+      row[place] = static_cast<int32_t>(r);
+      origin[place] = k;
+    }
+  for (int64_t c = 0; c < columns; c++)
+    for (int32_t k = next[c]; k < column_start[c + 1]; k++) {
+      row[k] = row[k - 1];
+      origin[k] = -1;
+    }
+}
+
+#define EXPORT(S, NAME)                                                                                              \
+  void forward_##NAME(int64_t tokens, int64_t rows, int64_t columns, int64_t entries, const int32_t* row_start,     \
+                      const int32_t* column, const S* value, const S* bias, const S* x, int64_t x_stride, S* y,     \
+                      int threads) {                                                                                \
+    forward<S>(tokens, rows, columns, entries, row_start, column, value, bias, x, x_stride, y, threads);            \
+  }                                                                                                                 \
+  void backward_##NAME(int64_t tokens, int64_t rows, int64_t columns, int64_t entries, int64_t padded,              \
+                       const int32_t* column_start, const int32_t* row, const int32_t* origin, const S* values,     \
+                       const S* gy, int64_t gy_stride, const S* x, int64_t x_stride, S* gx, S* gv, S* gb,           \
+                       int threads) {                                                                               \
+    const Columns w{rows, columns, entries, padded, column_start, row, origin};                                     \
+    if (gx && gv) backward<true, true, S>(tokens, w, values, gy, gy_stride, x, x_stride, gx, gv, gb, threads);      \
+    else if (gx) backward<true, false, S>(tokens, w, values, gy, gy_stride, x, x_stride, gx, gv, gb, threads);      \
+    else backward<false, true, S>(tokens, w, values, gy, gy_stride, x, x_stride, gx, gv, gb, threads);              \
+  }
+
+EXPORT(float, f32)
+EXPORT(double, f64)
+
+}  // extern "C"

@@ -1,0 +1,48 @@
+"""Reports over synthetic runs, built once."""
+
+from pathlib import Path
+
+import pytest
+
+from sparse_bench.report.build import Report, build
+from sparse_bench.report.load import Results, load
+from tests.report.runs import write_one_width, write_run, write_sweep
+
+
+@pytest.fixture(scope="session")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a sweep over densities and widths, a failed run and an unfinished one."""
+    root = tmp_path_factory.mktemp("sweep")
+    write_sweep(root)
+    write_run(root, density=0.2, width=64, seed=9, status="failed")
+    unfinished = root / "rasa/diet/0123456789ab"
+    unfinished.mkdir()
+    (unfinished / ".lock").touch()
+    return root
+
+
+@pytest.fixture(scope="session")
+def one_width(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two schemes at three densities of one width."""
+    root = tmp_path_factory.mktemp("one_width")
+    write_one_width(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def results(sweep: Path) -> Results:
+    """The sweep's runs."""
+    return load([sweep])
+
+
+@pytest.fixture(scope="session")
+def compared(one_width: Path) -> Results:
+    """The runs of one width."""
+    return load([one_width])
+
+
+@pytest.fixture(scope="session")
+def report(results: Results, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Report]:
+    """A built report of the sweep: its folder and what was written."""
+    out = tmp_path_factory.mktemp("report")
+    return out, build(results, out, ["test/intent_f1"], "Intents & densities")

@@ -1,0 +1,152 @@
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+
+from sparse_bench.batch import SparseRows
+from sparse_bench.data.featurizers import Features
+from sparse_bench.data.messages import Entity, Message
+from sparse_bench.data.tokenizer import tokenize
+from sparse_bench.errors import ConfigError, DataError
+from sparse_bench.tasks.intent_data import MessageArrays, merged_intent, ranges, split_messages
+from tests.tasks.nlu_corpus import small_corpus
+
+
+def dense(rows: SparseRows, width: int) -> torch.Tensor:
+    """What an embedding bag with an identity table would give."""
+    table = torch.eye(width)
+    return torch.nn.functional.embedding_bag(
+        rows.indices, table, rows.offsets, mode="sum", per_sample_weights=rows.values
+    )
+
+
+class TestSplit:
+    def test_sub_intents_are_merged(self):
+        assert merged_intent("faq/price/now") == "faq"
+        assert merged_intent("greet") == "greet"
+
+    def test_duplicates_are_dropped_and_every_intent_has_its_share(self):
+        train, test = split_messages(small_corpus().messages, 0.25, seed=0)
+        assert len(train) + len(test) == 59  # 61 messages, two of them copies
+        assert len({(message.text, message.intent) for message in train + test}) == 59
+        share = {"greet": 5, "travel": 6, "order": 3, "faq": 1}
+        assert {
+            intent: sum(merged_intent(message.intent) == intent for message in test) for intent in share
+        } == pytest.approx(share, abs=1)
+
+    def test_a_text_under_two_intents_stays_under_both(self):
+        messages = [Message("same", "a"), Message("same", "b"), Message("Same", "a"), Message("same?", "b")]
+        train, test = split_messages(messages, 0.5, seed=0)
+        assert len(train + test) == 4
+
+    def test_sub_intents_of_one_intent_are_no_difference(self):
+        messages = [
+            Message("same", "a/x"),
+            Message("same", "a/y"),
+            Message("other", "a"),
+            *(Message(c, "b") for c in "cd"),
+        ]
+        train, test = split_messages(messages, 0.5, seed=0)
+        assert sorted(message.intent for message in train + test) == ["a", "a/x", "b", "b"]
+
+    def test_order_is_that_of_the_corpus(self):
+        messages = list(small_corpus().messages)
+        for part in split_messages(messages, 0.2, seed=3):
+            positions = [messages.index(message) for message in part]
+            assert positions == sorted(positions)
+
+    def test_the_seed_alone_decides(self):
+        messages = small_corpus().messages
+        assert split_messages(messages, 0.2, seed=1) == split_messages(messages, 0.2, seed=1)
+        assert split_messages(messages, 0.2, seed=1) != split_messages(messages, 0.2, seed=2)
+
+    @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 2])
+    def test_a_fraction_outside_its_range(self, fraction):
+        with pytest.raises(ConfigError, match="test_fraction"):
+            split_messages(small_corpus().messages, fraction, seed=0)
+
+    def test_too_few_messages(self):
+        with pytest.raises(DataError, match="Cannot split 2 different messages"):
+            split_messages([Message("a", "a"), Message("b", "b")], 0.5, seed=0)
+
+
+def test_ranges():
+    assert ranges(np.array([5, 0, 9]), np.array([2, 0, 3])).tolist() == [5, 6, 9, 10, 11]
+
+
+class TestArrays:
+    texts = ("one", "two words", "New York now")
+    messages = (
+        Message("one", "b"),
+        Message("two words", "a/x"),
+        Message("New York now", "b", (Entity(0, 8, "city", "New York"),)),
+    )
+    #: Row r of the tokens holds r + 1 in column r, and 10 in column 6 but for row 4; row 3 is empty.
+    tokens = np.array(
+        [
+            [1, 0, 0, 0, 0, 0, 10],
+            [0, 2, 0, 0, 0, 0, 10],
+            [0, 0, 3, 0, 0, 0, 10],
+            [0, 0, 0, 0, 0, 0, 0],
+            [0, 0, 0, 0, 5, 0, 0],
+            [0, 0, 0, 0, 0, 6, 10],
+        ],
+        dtype=np.float32,
+    )
+    sentences = np.array([[1, 0], [0, 0], [2, 3]], dtype=np.float32)
+
+    @pytest.fixture
+    def arrays(self):
+        features = Features(sparse.csr_array(self.tokens), sparse.csr_array(self.sentences))
+        texts = [tokenize(text) for text in self.texts]
+        return MessageArrays(texts, features, self.messages, {"a": 0, "b": 1}, {"city": 0})
+
+    def test_a_batch_by_hand(self, arrays):
+        batch = arrays.batch(np.array([2, 0, 1]))
+        assert torch.equal(dense(batch.tokens, 7), torch.from_numpy(self.tokens[[3, 4, 5, 0, 1, 2]]))
+        assert torch.equal(dense(batch.sentences, 2), torch.from_numpy(self.sentences[[2, 0, 1]]))
+        assert batch.tokens.rows == 6
+        assert batch.tokens.offsets.tolist() == [0, 0, 1, 3, 5, 7]
+        assert batch.intents.tolist() == [1, 1, 0]
+        assert batch.tags.tolist() == [1, 3, 0, 0, 0, 0]
+        # The CLS of a message stands behind its tokens.
+        assert batch.layout.lengths.tolist() == [4, 2, 3]
+        assert batch.token_rows.tolist() == [0, 1, 2, 4, 6, 7]
+        assert batch.sentence_rows.tolist() == [3, 5, 8]
+        assert batch.layout.position[batch.sentence_rows].tolist() == [3, 1, 2]
+        assert batch.token_layout.lengths.tolist() == [3, 1, 2]
+
+    def test_types(self, arrays):
+        batch = arrays.batch(np.array([0, 2]))
+        for rows in (batch.tokens, batch.sentences):
+            assert (rows.indices.dtype, rows.offsets.dtype, rows.values.dtype) == (
+                torch.int64,
+                torch.int64,
+                torch.float32,
+            )
+        for tensor in (batch.token_rows, batch.sentence_rows, batch.intents, batch.tags):
+            assert tensor.dtype == torch.int64
+
+    def test_a_message_may_come_twice(self, arrays):
+        batch = arrays.batch(np.array([1, 1]))
+        assert torch.equal(dense(batch.tokens, 7), torch.from_numpy(self.tokens[[1, 2, 1, 2]]))
+
+    def test_packed_rows_are_the_padded_ones(self, arrays):
+        batch = arrays.batch(np.array([2, 0, 1]))
+        packed = torch.zeros(9, 9)
+        packed[batch.token_rows, :7] = dense(batch.tokens, 7)
+        packed[batch.sentence_rows, 7:] = dense(batch.sentences, 2)
+        padded = packed[batch.layout.grid] * batch.layout.mask[..., None]
+        for row, message in enumerate((2, 0, 1)):
+            first = [0, 1, 3][message]
+            count = len(self.texts[message].split())
+            expected = np.zeros((4, 9), dtype=np.float32)
+            expected[:count, :7] = self.tokens[first : first + count]
+            expected[count, 7:] = self.sentences[message]
+            assert padded[row].tolist() == expected.tolist()
+        assert torch.equal(padded.flatten(0, 1)[batch.layout.cell], packed)
+
+    def test_without_entity_types_nothing_is_tagged(self):
+        features = Features(sparse.csr_array(self.tokens), sparse.csr_array(self.sentences))
+        texts = [tokenize(text) for text in self.texts]
+        assert not MessageArrays(texts, features, self.messages, {"a": 0, "b": 1}, {}).tags.any()
