@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,19 +29,21 @@ from sparse_bench.environment import machine, versions
 from sparse_bench.models.diet import DIET
 from sparse_bench.models.rasa_transformer import EncoderLayer, sinusoids
 from sparse_bench.models.similarity import draw_negatives
+from sparse_bench.models.sparse_features import SparseProjection
 
-#: Operations by what they compute; what is in no group is 'other'.
+#: Prefixes of the names of operations, by what they compute. The first group that fits counts; what fits none is 'other'
+#: (element-wise arithmetic above all, that of dropout and of the looped Adam included).
 GROUPS = {
     "matrix products": ("aten::addmm", "aten::mm"),
     "attention products": ("aten::bmm", "aten::baddbmm"),
     "attention softmax": ("aten::_softmax",),
-    "sparse features": ("aten::_embedding_bag", "aten::sort", "aten::searchsorted"),
-    "optimizer": ("Optimizer.step",),
-    "dropout": ("aten::bernoulli", "aten::random_", "aten::ge"),
+    "sparse features": ("aten::_embedding_bag", "aten::sort", "_SparseTimesDense"),
+    "optimizer": ("Optimizer.step", "aten::_fused_adam", "aten::lerp_", "aten::addcdiv_", "aten::sqrt"),
     "GELU": ("aten::gelu",),
+    "random numbers": ("aten::bernoulli", "aten::random_", "aten::ge"),
     "norms": ("aten::native_layer_norm",),
-    "moving rows": ("aten::index", "aten::gather", "aten::scatter", "aten::cat"),
-    "weight penalty": ("aten::dot", "aten::addcmul"),
+    "moving rows": ("aten::index", "aten::gather", "aten::scatter", "aten::cat", "_Spread", "_Take"),
+    "weight penalty": ("aten::dot", "aten::addcmul", "aten::pow"),
 }
 
 
@@ -96,7 +98,7 @@ def plain_losses(model: DIET, batch: IntentBatch) -> dict[str, Tensor]:
     """DIET's losses from ``model``'s weights, written without regard to speed."""
     training, drop = model.training, model.input_dropout.rate
 
-    def project(rows: SparseRows, projection: torch.nn.Module) -> Tensor:
+    def project(rows: SparseRows, projection: SparseProjection) -> Tensor:
         values = rows.values
         if training and projection.dropout > 0:
             values = values * (torch.rand_like(values) >= projection.dropout)
@@ -115,6 +117,7 @@ def plain_losses(model: DIET, batch: IntentBatch) -> dict[str, Tensor]:
     x = encoder.input(x) * math.sqrt(encoder.size) + sinusoids(x.shape[1], encoder.size, x.device)
     x = F.dropout(x, encoder.dropout.rate, training)
     for layer in encoder.layers:
+        assert isinstance(layer, EncoderLayer)
         x = plain_layer(layer, x, layout.mask)
     x = F.gelu(encoder.norm(x))
 
@@ -134,7 +137,7 @@ def plain_losses(model: DIET, batch: IntentBatch) -> dict[str, Tensor]:
         emissions = model.tag_embed(x)[:, : grid.shape[1]]
         losses["entity"] = plain_crf(emissions, model.transitions, batch.tags[grid], batch.token_layout.lengths)
         weights += [model.tag_embed.weight, model.transitions]
-    losses["l2"] = model.regularization * sum((weight**2).sum() for weight in weights)
+    losses["l2"] = model.regularization * torch.stack([(weight**2).sum() for weight in weights]).sum()
     return losses
 
 
@@ -199,7 +202,7 @@ class Side:
 
     def step(self, batch: IntentBatch) -> None:
         """Forward, backward, update."""
-        sum(self.losses(batch).values()).backward()
+        torch.stack(list(self.losses(batch).values())).sum().backward()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
@@ -207,24 +210,39 @@ class Side:
 def sides(size: int) -> dict[str, Side]:
     """The plain version and DIET, each with its own weights and optimizer."""
     made = {}
-    for name, options in (("before", {"foreach": False}), ("after", {"fused": True})):
+    for name in ("before", "after"):
         torch.manual_seed(0)
         model = DIET(sara_like_sizes(), transformer_size=size)
-        losses = (lambda batch, model=model: plain_losses(model, batch)) if name == "before" else model
-        made[name] = Side(model, losses, torch.optim.Adam(model.parameters(), lr=1e-3, eps=1e-7, **options))
+        plain = name == "before"
+        made[name] = Side(
+            model,
+            partial(plain_losses, model) if plain else model,
+            torch.optim.Adam(model.parameters(), lr=1e-3, eps=1e-7, foreach=False, fused=not plain),
+        )
     return made
 
 
-def medians(made: dict[str, Side], batches: list[IntentBatch], steps: int) -> dict[str, float]:
-    """Median seconds a step; the sides take turns on the same batches."""
-    seconds: dict[str, list[float]] = {name: [] for name in made}
+@dataclass
+class Timing:
+    """Median milliseconds of a step: by the clock, and of the processor's time (less disturbed by other programs)."""
+
+    clock: float
+    processor: float
+
+
+def medians(made: dict[str, Side], batches: list[IntentBatch], steps: int) -> dict[str, Timing]:
+    """The median step of each side; the sides take turns on the same batches."""
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in made}
     for number in range(-3, steps):
         for name, side in made.items():
-            started = time.perf_counter()
+            clock, processor = time.perf_counter(), time.process_time()
             side.step(batches[number % len(batches)])
             if number >= 0:
-                seconds[name].append(time.perf_counter() - started)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+                seconds[name].append((time.perf_counter() - clock, time.process_time() - processor))
+    return {
+        name: Timing(*(1e3 * statistics.median(values) for values in zip(*pairs, strict=True)))
+        for name, pairs in seconds.items()
+    }
 
 
 def shares(side: Side, batches: list[IntentBatch]) -> tuple[dict[str, float], str]:
@@ -236,9 +254,7 @@ def shares(side: Side, batches: list[IntentBatch]) -> tuple[dict[str, float], st
     total = sum(event.self_cpu_time_total for event in events)
     found = dict.fromkeys([*GROUPS, "other"], 0.0)
     for event in events:
-        group = next((name for name, keys in GROUPS.items() if any(event.key.startswith(key) for key in keys)), "other")
-        if "ptimizer.step" in event.key or "adam" in event.key:
-            group = "optimizer"
+        group = next((name for name, keys in GROUPS.items() if event.key.startswith(keys)), "other")
         found[group] += event.self_cpu_time_total / total
     return found, events.table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=45)
 
@@ -254,50 +270,70 @@ def main() -> None:
 
     generator = np.random.default_rng(0)
     batches = [sara_like_batch(generator, sara_like_sizes()) for _ in range(10)]
-    timings, profiles = [], []
+    cases = []
     for threads in arguments.threads:
         torch.set_num_threads(threads)
         for size in arguments.sizes:
             made = sides(size)
-            result = medians(made, batches, arguments.steps)
-            timings.append((threads, size, result["before"], result["after"]))
-            print(f"threads {threads}, U = {size}: " + ", ".join(f"{k} {1e3 * v:.1f} ms" for k, v in result.items()))
+            timings = medians(made, batches, arguments.steps)
+            print(f"threads {threads}, U = {size}: {timings}")
+            share = {}
             for name, side in made.items():
-                share, table = shares(side, batches)
-                profiles.append((threads, size, name, share))
-                print(f"\n{name}: " + ", ".join(f"{k} {v:.0%}" for k, v in share.items()) + f"\n{table}")
+                share[name], table = shares(side, batches)
+                print(f"\n{name}: " + ", ".join(f"{k} {v:.0%}" for k, v in share[name].items()) + f"\n{table}")
+            cases.append(Case(threads, size, timings, share))
     if arguments.markdown:
         arguments.markdown.parent.mkdir(parents=True, exist_ok=True)
-        arguments.markdown.write_text(report(timings, profiles, arguments.steps))
+        arguments.markdown.write_text(report(cases, arguments.steps))
 
 
-def report(
-    timings: list[tuple[int, int, float, float]], profiles: list[tuple[int, int, str, dict[str, float]]], steps: int
-) -> str:
+@dataclass
+class Case:
+    """What was measured with one number of threads at one size; timings and shares of both sides."""
+
+    threads: int
+    size: int
+    timings: dict[str, Timing]
+    shares: dict[str, dict[str, float]]
+
+
+def report(cases: list[Case], steps: int) -> str:
     """The tables as Markdown."""
     host = machine(torch.device("cpu"))
     lines = [
         "# One training step of DIET, before and after",
         "",
-        "Made by `python scripts/profile_diet.py`. *Before* is the plain version of the step in that script, *after* is",
-        "the model in the package with fused Adam; the losses are the same. Synthetic batches of Sara's shape (160",
-        f"messages, 4.9 tokens on average); medians of {steps} steps that alternate between the two.",
+        "Made by `python scripts/profile_diet.py --threads 1 2 --markdown results/performance/diet_step.md`.",
+        "*Before* is the plain version of the step in that script, *after* is the model in the package with fused",
+        "Adam; their losses are the same. Synthetic batches of Sara's shape (160 messages, 4.9 tokens on average,",
+        f"23,926 features in two projections); medians of {steps} steps that alternate between the two in one process.",
+        "Processor time counts all threads; it is the steadier of the two on a machine that others use.",
         "",
         f"{host['processor']}, {host['cores']} cores; torch {versions()['torch']}.",
         "",
-        "| threads | U | before / after | before, ms | after, ms |",
-        "|--:|--:|--:|--:|--:|",
-        *(
-            f"| {threads} | {size} | {before / after:.2f} | {1e3 * before:.1f} | {1e3 * after:.1f} |"
-            for threads, size, before, after in timings
-        ),
+        "| threads | U | before / after | before / after (processor) | before, ms | after, ms | (processor) |",
+        "|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for case in cases:
+        before, after = case.timings["before"], case.timings["after"]
+        lines.append(
+            f"| {case.threads} | {case.size} | {before.clock / after.clock:.2f} "
+            f"| {before.processor / after.processor:.2f} "
+            f"| {before.clock:.1f} | {after.clock:.1f} | {before.processor:.1f} → {after.processor:.1f} |"
+        )
+    columns = [
+        (f"U = {case.size}, {case.threads} thr., {name}", share)
+        for case in cases
+        for name, share in case.shares.items()
+    ]
+    lines += [
         "",
-        "Share of the step's time:",
+        "Share of the step's time (torch.profiler):",
         "",
-        "| | " + " | ".join(f"U = {size}, {threads} thr., {name}" for threads, size, name, _ in profiles) + " |",
-        "|:--|" + "--:|" * len(profiles),
+        "| | " + " | ".join(title for title, _ in columns) + " |",
+        "|:--|" + "--:|" * len(columns),
         *(
-            f"| {group} | " + " | ".join(f"{share[group]:.1%}" for *_, share in profiles) + " |"
+            f"| {group} | " + " | ".join(f"{share[group]:.1%}" for _, share in columns) + " |"
             for group in [*GROUPS, "other"]
         ),
         "",
@@ -306,5 +342,4 @@ def report(
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     main()

@@ -44,12 +44,11 @@ class _NegativeLogLikelihood(torch.autograd.Function):
         # cells stays there, because a cell depends on earlier ones alone.
         alpha = torch.empty_like(potentials)
         scale = torch.empty_like(best_score)
-        current = potentials[0]
-        for time in range(length):
-            if time:
-                current = torch.mm(alpha[time - 1], moves).mul_(potentials[time])
-            torch.sum(current, 1, keepdim=True, out=scale[time])
-            torch.div(current, scale[time], out=alpha[time])
+        current, before = potentials[0], None
+        for potential, forward, total in zip(potentials, alpha, scale, strict=True):
+            if before is not None:
+                current = torch.mm(before, moves).mul_(potential)
+            before = torch.div(current, torch.sum(current, 1, keepdim=True, out=total), out=forward)
         # Padding may hold anything, even infinities: it is selected away, not multiplied by zero.
         log_partition = torch.where(real, scale.log() + best_score, 0.0).sum() + best_transition * (tokens - batch)
 
@@ -62,10 +61,11 @@ class _NegativeLogLikelihood(torch.autograd.Function):
             incoming = torch.where(real, potentials / scale, 0.0)
             ends = (~real).to(emissions.dtype)
             beta = torch.ones_like(potentials)
+            backward, arriving, ended = beta.unbind(), incoming.unbind(), ends.unbind()
             for time in range(length - 1, 0, -1):
-                incoming[time].mul_(beta[time])
+                arriving[time].mul_(backward[time])
                 # The step behind a sequence's end contributes nothing, so beta is 1 there.
-                torch.addmm(ends[time], incoming[time], moves.t(), out=beta[time - 1])
+                torch.addmm(ended[time], arriving[time], moves.t(), out=backward[time - 1])
             marginals = beta.mul_(alpha).view(-1, states).index_select(0, cells)
             marginals.scatter_add_(1, tags[:, None], marginals.new_full((1, 1), -1.0).expand(tokens, 1))
             counts = torch.where(real[1:], alpha[:-1], 0.0).view(-1, states).t() @ incoming[1:].view(-1, states)

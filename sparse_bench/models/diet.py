@@ -6,7 +6,6 @@ out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -20,19 +19,12 @@ from sparse_bench.models.crf import crf_loss, viterbi
 from sparse_bench.models.dropout import Dropout
 from sparse_bench.models.packing import take
 from sparse_bench.models.rasa_transformer import TransformerEncoder, dense
-from sparse_bench.models.regularization import Penalty
+from sparse_bench.models.regularization import Penalty, call
 from sparse_bench.models.similarity import draw_negatives, similarity_loss
 from sparse_bench.models.sparse_features import SparseProjection
 
-_Call = Callable[..., Tensor]
 _DEFAULT_SIZE = 256
 _DEFAULT_HEADS = 4
-
-
-def _call(module: nn.Module, *arguments: Any, name: str = "weight") -> Tensor:
-    """``module(*arguments)``: what :meth:`Penalty.call` does where nothing is penalised."""
-    output: Tensor = module(*arguments)
-    return output
 
 
 class DIET(Model):
@@ -56,7 +48,7 @@ class DIET(Model):
         constrain_similarities: see :func:`similarity_loss`.
         regularization: λ of the penalty λ Σ w² on every weight matrix but those of attention and feed-forward blocks.
         regularize_rising_only: let the penalty act only where the gradient of the other losses is above 0, as the
-            released code does by mistake. See :func:`penalise`.
+            released code does by mistake. See :class:`Penalty`.
         entities: whether to tag tokens; nothing is tagged either if there are fewer than two tags.
 
     Raises:
@@ -145,8 +137,8 @@ class DIET(Model):
     def forward(self, batch: IntentBatch) -> dict[str, Tensor]:
         """The losses to add up, as scalars: ``intent``, ``entity`` (if there is something to tag), and ``l2``."""
         penalty = Penalty(self.regularize_rising_only)
-        messages, encoded = self._encode(batch, penalty.call)
-        intents = self._embed_intents(penalty.call)
+        messages, encoded = self._encode(batch, penalty)
+        intents = self._embed_intents(penalty)
         losses = {
             "intent": similarity_loss(
                 messages,
@@ -169,26 +161,26 @@ class DIET(Model):
 
         Tags are the CRF's best sequence as it is: the CRF does not know that some tags cannot follow others.
         """
-        messages, encoded = self._encode(batch, _call)
-        scores = messages @ self._embed_intents(_call).t()
+        messages, encoded = self._encode(batch)
+        scores = messages @ self._embed_intents().t()
         if self.tag_embed is None:
             return scores, torch.zeros_like(batch.token_rows)
         emissions = self.tag_embed(encoded).index_select(0, batch.token_rows)
         return scores, viterbi(emissions, self.transitions, batch.token_layout)
 
-    def _encode(self, batch: IntentBatch, call: _Call) -> tuple[Tensor, Tensor]:
+    def _encode(self, batch: IntentBatch, penalty: Penalty | None = None) -> tuple[Tensor, Tensor]:
         """Embedded messages [B, embedding_dim], and the encodings of all positions [M, U]."""
         projected = torch.cat(
-            [call(self.token_projection, batch.tokens), call(self.sentence_projection, batch.sentences)]
+            [self.token_projection(batch.tokens, penalty), self.sentence_projection(batch.sentences, penalty)]
         )
         rows = torch.cat([batch.token_rows, batch.sentence_rows])
         packed = torch.empty_like(projected).index_copy(0, rows, self.input_dropout(projected))
-        encoded = F.gelu(call(self.encoder, packed, batch.layout, name="input.weight"))
-        return call(self.text_embed, take(encoded, batch.sentence_rows)), encoded
+        encoded = F.gelu(call(penalty, self.encoder, packed, batch.layout, name="input.weight"))
+        return call(penalty, self.text_embed, take(encoded, batch.sentence_rows)), encoded
 
-    def _embed_intents(self, call: _Call) -> Tensor:
+    def _embed_intents(self, penalty: Penalty | None = None) -> Tensor:
         """Embedded names of all intents [C, embedding_dim]. No dropout."""
-        return call(self.label_embed, call(self.label_projection, self.intents))
+        return call(penalty, self.label_embed, self.label_projection(self.intents, penalty))
 
     def layer_groups(self) -> dict[str, list[str]]:
         encoder = self.encoder.layer_groups("encoder.")

@@ -1,4 +1,4 @@
-"""Squared-weight penalty whose gradient joins the prediction's in one pass over the weight."""
+"""Squared-weight penalty, as a sum that is gathered during the forward pass."""
 
 from __future__ import annotations
 
@@ -8,81 +8,70 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from sparse_bench.models.sparse_features import SparseProjection
+
+def add_penalty_(gradient: Tensor, weight: Tensor, factor: Tensor, only_where_positive: bool) -> Tensor:
+    """Add the gradient of ``factor`` · Σ w² to ``gradient``, in place; see :class:`Penalty` for the last argument."""
+    if only_where_positive:
+        return gradient.add_(torch.where(gradient > 0, weight * (2 * factor), 0.0))
+    return gradient.addcmul_(weight, 2 * factor)
 
 
-class _Penalise(torch.autograd.Function):
+class _PenaliseWherePositive(torch.autograd.Function):
+    """The weight, and Σ w². The gradients of all uses of the weight have to arrive here, so that they can be judged."""
+
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, only_where_positive: bool) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, weight: Tensor) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(weight)
-        ctx.only_where_positive = only_where_positive
-        ctx.set_materialize_grads(False)
-        flat = weight.reshape(-1)
-        return weight.view_as(weight), torch.dot(flat, flat)
+        return weight.view_as(weight), weight.square().sum()
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None]:
-        from_use, from_penalty = gradients
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         (weight,) = ctx.saved_tensors
-        if from_penalty is None:
-            return from_use, None
-        if from_use is None:
-            # A weight that no prediction depends on: the released code's condition is never met.
-            return (torch.zeros_like(weight) if ctx.only_where_positive else weight * (2 * from_penalty)), None
-        total = torch.addcmul(from_use, weight, 2 * from_penalty)
-        return (torch.where(from_use > 0, total, from_use) if ctx.only_where_positive else total), None
-
-
-def penalise(weight: Tensor, only_where_positive: bool = False) -> tuple[Tensor, Tensor]:
-    """The weight to compute with, and its sum of squares.
-
-    Computing with the first result instead of ``weight`` lets the gradients of both meet here and be added in one
-    pass, which counts where the weight has millions of elements and each step touches few of them.
-
-    Args:
-        weight: any shape.
-        only_where_positive: drop the penalty's gradient from every element in which the gradient of the rest of the
-            loss is not above 0. A quirk of the released Rasa code, which meant to leave weights without a gradient
-            alone; it needs the first result to be used in place of ``weight``.
-
-    Returns:
-        ``weight`` itself as seen by autograd, and Σ weight² (scalar).
-    """
-    used, squares = _Penalise.apply(weight, only_where_positive)
-    return used, squares
+        # A copy: autograd may have given the same tensor to someone else.
+        return add_penalty_(gradients[0].clone(), weight, gradients[1], only_where_positive=True)
 
 
 class Penalty:
-    """Calls modules and gathers the squares of their weights on the way.
+    """Σ w² over the weights of a forward pass.
 
     Args:
-        only_where_positive: see :func:`penalise`.
+        only_where_positive: let the penalty act only on elements of a weight in which the gradient of the rest of the
+            loss is above 0. A quirk of the released Rasa code, which meant to leave alone what has no gradient.
     """
 
     def __init__(self, only_where_positive: bool = False) -> None:
-        self._only_where_positive = only_where_positive
+        self.only_where_positive = only_where_positive
         self._squares: list[Tensor] = []
 
-    def weight(self, weight: Tensor) -> Tensor:
-        """The weight to compute with, counted."""
-        used, squares = penalise(weight, self._only_where_positive)
+    def add(self, squares: Tensor) -> None:
+        """Count a sum of squares."""
         self._squares.append(squares)
+
+    def weight(self, weight: Tensor) -> Tensor:
+        """Count ``weight``. The result has to be used in its place."""
+        if not self.only_where_positive:
+            self.add(weight.square().sum())
+            return weight
+        used, squares = _PenaliseWherePositive.apply(weight)
+        self.add(squares)
         return used
 
     def call(self, module: nn.Module, *arguments: Any, name: str = "weight") -> Tensor:
-        """``module(*arguments)``, its weight ``name`` (a dotted path) counted."""
+        """``module(*arguments)``, with its weight ``name`` (a dotted path) counted."""
         owner, _, attribute = name.rpartition(".")
-        used = self.weight(getattr(module.get_submodule(owner), attribute))
-        if isinstance(module, SparseProjection):
-            output: Tensor = module(*arguments, weight=used)
-        elif self._only_where_positive:
-            output = functional_call(module, {name: used}, arguments)
-        else:
-            # A small weight's two gradients may as well be added by autograd: putting the other tensor in its place
-            # costs more than it saves.
-            output = module(*arguments)
+        weight = getattr(module.get_submodule(owner), attribute)
+        used = self.weight(weight)
+        output: Tensor = module(*arguments) if used is weight else functional_call(module, {name: used}, arguments)
         return output
 
     def sum(self) -> Tensor:
         """Σ w² over all counted weights (scalar)."""
         return torch.stack(self._squares).sum()
+
+
+def call(penalty: Penalty | None, module: nn.Module, *arguments: Any, name: str = "weight") -> Tensor:
+    """:meth:`Penalty.call`, or ``module(*arguments)`` if there is no penalty."""
+    if penalty is not None:
+        return penalty.call(module, *arguments, name=name)
+    output: Tensor = module(*arguments)
+    return output

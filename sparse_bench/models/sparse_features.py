@@ -10,28 +10,34 @@ from torch.nn import functional as F
 
 from sparse_bench.batch import SparseRows
 from sparse_bench.models.dropout import check_rate, keep_mask
+from sparse_bench.models.regularization import Penalty, add_penalty_
 
 
 class _SparseTimesDense(torch.autograd.Function):
-    """Y = X W for a sparse X [rows, features] and a dense W [features, size].
+    """Y = X W for a sparse X [rows, features] and a dense W [features, size], and Σ W² if it is wanted.
 
     The gradient Xᵀ dY is computed like the product itself, as a sum of rows of dY for each feature, after the stored
-    values have been sorted by feature. Compared with the gradient of ``embedding_bag`` this takes half the time on a
-    CPU, and its sums are in a fixed order on every device.
+    values have been sorted by feature. On a CPU this takes about half as long as the gradient of ``embedding_bag``,
+    and its sums are in a fixed order on every device. The penalty's gradient is added to it in place: for a weight of
+    which a batch touches few rows, another tensor of its size is what costs most.
     """
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, indices: Tensor, offsets: Tensor, values: Tensor) -> Tensor:
-        ctx.save_for_backward(indices, offsets, values)
-        ctx.features = weight.shape[0]
-        return F.embedding_bag(indices, weight, offsets, mode="sum", per_sample_weights=values)
+    def forward(
+        ctx: Any, weight: Tensor, indices: Tensor, offsets: Tensor, values: Tensor, penalty: Penalty | None
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(weight, indices, offsets, values)
+        ctx.only_where_positive = penalty and penalty.only_where_positive
+        flat = weight.reshape(-1)
+        squares = weight.new_zeros(()) if penalty is None else torch.dot(flat, flat)
+        return F.embedding_bag(indices, weight, offsets, mode="sum", per_sample_weights=values), squares
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        indices, offsets, values = ctx.saved_tensors
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        weight, indices, offsets, values = ctx.saved_tensors
         stored = indices.shape[0]
         order = torch.argsort(indices, stable=True)
-        counts = indices.new_zeros(ctx.features).index_add_(0, indices, torch.ones_like(indices))
+        counts = indices.new_zeros(weight.shape[0]).index_add_(0, indices, torch.ones_like(indices))
         lengths = torch.diff(offsets, append=offsets.new_full((1,), stored))
         rows = torch.repeat_interleave(lengths, output_size=stored)
         gradient = F.embedding_bag(
@@ -41,7 +47,9 @@ class _SparseTimesDense(torch.autograd.Function):
             mode="sum",
             per_sample_weights=values.index_select(0, order),
         )
-        return gradient, None, None, None
+        if ctx.only_where_positive is not None:
+            add_penalty_(gradient, weight, gradients[1], ctx.only_where_positive)
+        return gradient, None, None, None, None
 
 
 class SparseProjection(nn.Module):
@@ -67,13 +75,16 @@ class SparseProjection(nn.Module):
         self.bias = nn.Parameter(torch.zeros(size))
         nn.init.xavier_uniform_(self.weight)
 
-    def forward(self, rows: SparseRows, weight: Tensor | None = None) -> Tensor:
-        """Dense vectors [rows, size]. ``weight`` stands in for the layer's own one, as autograd is to see it."""
+    def forward(self, rows: SparseRows, penalty: Penalty | None = None) -> Tensor:
+        """Dense vectors [rows, size]; ``penalty`` counts the weight."""
         values = rows.values
         if self.training and self.dropout > 0:
             values = values * keep_mask(values.shape, self.dropout, values.device)
-        weight = self.weight if weight is None else weight
-        return _SparseTimesDense.apply(weight, rows.indices, rows.offsets, values) + self.bias
+        product, squares = _SparseTimesDense.apply(self.weight, rows.indices, rows.offsets, values, penalty)
+        if penalty is not None:
+            penalty.add(squares)
+        dense: Tensor = product + self.bias
+        return dense
 
     def extra_repr(self) -> str:
         """Sizes and dropout."""

@@ -1,6 +1,7 @@
 """Command line: ``python -m sparse_bench.report OUT [--runs DIR ...] [--experiment NAME] [--metric M ...]``."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,8 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         type=Path,
         nargs="+",
         metavar="DIR",
-        default=[Path("runs")],
-        help="folders to search for runs, at any depth (default: runs)",
+        default=[Path(os.environ.get("SPARSE_BENCH_RUNS", "runs"))],
+        help="folders to search for runs, at any depth (default: $SPARSE_BENCH_RUNS, else runs)",
     )
     parser.add_argument("--experiment", metavar="NAME", help="only this experiment, or all below it (rasa: rasa/…)")
     parser.add_argument(

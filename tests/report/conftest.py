@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure as Canvas
 
+from sparse_bench.report import style
 from sparse_bench.report.build import Report, build
 from sparse_bench.report.load import Results, load
 from tests.report.runs import write_one_width, write_run, write_sweep
@@ -46,3 +48,18 @@ def report(results: Results, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     """A built report of the sweep: its folder and what was written."""
     out = tmp_path_factory.mktemp("report")
     return out, build(results, out, ["test/intent_f1"], "Intents & densities")
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Canvas]:
+    """Canvases that figures draw on, wide and compact; laying out and writing files, which takes time, is left out."""
+    canvases: list[Canvas] = []
+
+    def keep(canvas: Canvas) -> str:
+        canvases.append(canvas)
+        return "<svg/>"
+
+    monkeypatch.setattr(style, "_fix_layout", lambda canvas: None)
+    monkeypatch.setattr(style, "_svg", keep)
+    monkeypatch.setattr(style, "_png", lambda canvas: b"")
+    return canvases

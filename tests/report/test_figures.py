@@ -7,25 +7,11 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure as Canvas
 
-from sparse_bench.report import figures, style
+from sparse_bench.report import figures
 from sparse_bench.report.arms import studies_of
 from sparse_bench.report.figures import density_figure, line_styles
 from sparse_bench.report.load import NoResultsError, Results, load
 from tests.report.runs import write_run, write_sweep
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Canvas]:
-    """Canvases that figures draw on, kept for a look; nothing is written to SVG or PNG, which takes time."""
-    canvases: list[Canvas] = []
-
-    def keep(canvas: Canvas) -> str:
-        canvases.append(canvas)
-        return "<svg/>"
-
-    monkeypatch.setattr(style, "_svg", keep)
-    monkeypatch.setattr(style, "_png", lambda canvas: b"")
-    return canvases
 
 
 def test_one_curve_a_density_on_a_logarithmic_axis(results: Results, drawn: list[Canvas]) -> None:

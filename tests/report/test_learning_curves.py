@@ -7,24 +7,10 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure as Canvas
 
-from sparse_bench.report import style
 from sparse_bench.report.arms import Study, studies_of
 from sparse_bench.report.learning_curves import Histories, followed_metrics, learning_curves
 from sparse_bench.report.load import load, read_history
 from tests.report.runs import write_run
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Canvas]:
-    canvases: list[Canvas] = []
-
-    def keep(canvas: Canvas) -> str:
-        canvases.append(canvas)
-        return "<svg/>"
-
-    monkeypatch.setattr(style, "_svg", keep)
-    monkeypatch.setattr(style, "_png", lambda canvas: b"")
-    return canvases
 
 
 def study_of(root: Path) -> tuple[Study, Histories]:
