@@ -31,8 +31,8 @@ from sparse_bench.models.rasa_transformer import EncoderLayer, sinusoids
 from sparse_bench.models.similarity import draw_negatives
 from sparse_bench.models.sparse_features import SparseProjection
 
-#: Prefixes of the names of operations, by what they compute. The first group that fits counts; what fits none is 'other'
-#: (element-wise arithmetic above all, that of dropout and of the looped Adam included).
+#: Prefixes of the names of operations, by what they compute. The first group that fits counts; what fits none is
+#: 'other' (element-wise arithmetic above all, that of dropout and of the looped Adam included).
 GROUPS = {
     "matrix products": ("aten::addmm", "aten::mm"),
     "attention products": ("aten::bmm", "aten::baddbmm"),

@@ -51,14 +51,14 @@ class DialogueTurn:
     """The state before one prediction.
 
     Attributes:
-        previous_action: the latest action; None at the very beginning.
+        previous_action: the latest action.
         intent: of the latest message, if that is what happened last, i.e. after :data:`LISTEN`; else None.
         entities: entity types in that message, sorted, each once.
         slots: featurised slots that are set, sorted.
         loop: the active loop, if any.
     """
 
-    previous_action: str | None = None
+    previous_action: str
     intent: str | None = None
     entities: tuple[str, ...] = ()
     slots: tuple[str, ...] = ()
@@ -73,15 +73,18 @@ class Story:
     events: tuple[Event, ...]
 
     def predictions(self, featurized_slots: frozenset[str]) -> Iterator[tuple[DialogueTurn, str]]:
-        """Every state in which the assistant acts, and the action it takes, waiting included.
+        """Every state in which the assistant acts, and the action that it takes, waiting included.
 
-        What a policy with a history of k predicts the n-th action from is the states n − k + 1 to n.
+        A policy with a history of k predicts the n-th action from the states n − k + 1 to n. The wait before the
+        first message is no prediction: there is nothing yet to predict it from.
 
         Raises:
             DataError: the story does not begin with a message of the user.
         """
+        if not self.events or not isinstance(self.events[0], UserMessage):
+            raise DataError(f"Story '{self.name}' does not begin with a message of the user.")
         slots: set[str] = set()
-        previous: str | None = None
+        previous = LISTEN
         message: UserMessage | None = None
         loop: str | None = None
 
@@ -93,19 +96,16 @@ class Story:
         for event in self.events:
             match event:
                 case UserMessage():
-                    yield state(), LISTEN
+                    if previous != LISTEN:
+                        yield state(), LISTEN
                     previous, message = LISTEN, event
                 case Action(name):
-                    if previous is None:
-                        raise DataError(f"Story '{self.name}' begins with {event}, not with a message of the user.")
                     yield state(), name
                     previous, message = name, None
                 case SlotSet(name, value) if name in featurized_slots:
                     slots = slots | {name} if value is not None else slots - {name}
                 case LoopChange(name):
                     loop = name
-                case _:
-                    continue
         # After its last action the assistant waits for the user again.
         yield state(), LISTEN
 

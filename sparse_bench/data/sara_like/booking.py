@@ -1,0 +1,277 @@
+"""Generated booking dialogues with sub-dialogues, in the style of the simulated corpus of the TED paper.
+
+An assistant books trains and concerts. It asks for one field after the other; the user may answer, chat, correct an
+earlier answer, or ask what a question means, and the assistant then has to come back to its question, which by now is
+several turns away. Explanations, corrections and the search differ between trains and concerts, so the assistant must
+also remember what is being booked.
+
+The rules read the states of the conversation and nothing else. A story is kept only if they come to the same actions
+from the latest :data:`HISTORY` states as from all of them: a policy with that history can be perfect, one that sees
+less cannot.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cache
+from random import Random
+
+from sparse_bench.data.dialogues import (
+    LISTEN,
+    Action,
+    DialogueCorpus,
+    DialogueTurn,
+    Event,
+    SlotSet,
+    Story,
+    UserMessage,
+)
+from sparse_bench.data.sara_like.grammar import pick
+from sparse_bench.streams import Streams
+
+#: States from which every action follows.
+HISTORY = 10
+#: What is booked → its fields, in the order in which the assistant asks.
+FIELDS = {
+    "train": ("departure", "return", "price", "place", "people"),
+    "concert": ("genre", "price", "place", "people"),
+}
+#: The fields that belong to one of them only.
+OWN = {"train": {"departure", "return"}, "concert": {"genre"}}
+VALUES = {
+    "departure": ("tomorrow", "friday", "june 3rd", "next week", "04.07."),
+    "return": ("sunday", "in ten days", "june 9th", "the day after", "11.07."),
+    "genre": ("jazz", "opera", "folk", "punk"),
+    "price": ("cheap", "mid-range", "first class"),
+    "place": ("oslo", "lisbon", "leipzig", "toronto"),
+    "people": ("1", "2", "4", "6"),
+}
+INTENTS = (
+    "request_train",
+    "request_concert",
+    "inform",
+    "explain",
+    "correct",
+    "chitchat",
+    "did_that_work",
+    "affirm",
+)
+ACTIONS = (
+    LISTEN,
+    "utter_ask_details",
+    *(f"utter_ask_{field}" for field in VALUES),
+    "utter_chitchat",
+    "utter_filled_slots",
+    "utter_happy",
+    *(f"utter_{kind}_{field}_{item}" for item in FIELDS for kind in ("explain", "correct") for field in FIELDS[item]),
+    *(f"{kind}_{item}" for item in FIELDS for kind in ("action_search", "utter_suggest", "utter_worked", "utter_more_info")),
+)
+#: What the user does instead of answering, and how often. (Going on chatting is likelier than beginning to.)
+DIGRESSIONS = {"chitchat": 0.28, "explain": 0.14, "correct": 0.14, "did_that_work": 0.08}
+CHATS_ON = 0.55
+#: Most turns of the user.
+LONGEST = 24
+
+
+def reply(states: Sequence[DialogueTurn]) -> str | None:
+    """The assistant's next action after these states, oldest first; None where they do not tell.
+
+    Where the whole conversation is given, they always tell.
+    """
+    now = states[-1]
+    item = _item(states)
+    question = _open_question(states)
+    if now.intent is None:
+        return _own_next(now.previous_action, item, question)
+    match now.intent:
+        case "chitchat":
+            return "utter_chitchat"
+        case "request_train" | "request_concert":
+            return "utter_ask_details"
+        case "inform":
+            return _after(item, now.entities)
+        case "affirm" if len(states) > 1 and states[-2].previous_action != "utter_chitchat":
+            return "utter_happy"
+        case "affirm":
+            return _again(item, question)
+        case "explain":
+            return None if item is None or question is None else f"utter_explain_{question}_{item}"
+        case "correct":
+            return None if item is None else f"utter_correct_{now.entities[0]}_{item}"
+        case "did_that_work" if item is not None and question is not None:
+            return f"utter_worked_{item}" if question == "suggestion" else f"utter_more_info_{item}"
+    return None
+
+
+def _own_next(previous: str, item: str | None, question: str | None) -> str | None:
+    """What follows an action of the assistant without the user having said anything."""
+    if previous == "utter_filled_slots":
+        return None if item is None else f"action_search_{item}"
+    if previous.startswith("action_search_"):
+        return f"utter_suggest_{item}"
+    if previous.startswith("utter_correct_") and question == "suggestion":
+        return f"action_search_{item}"
+    if previous.startswith(("utter_explain_", "utter_correct_", "utter_worked_", "utter_more_info_")):
+        return _again(item, question)
+    return LISTEN
+
+
+def _item(states: Sequence[DialogueTurn]) -> str | None:
+    """What is being booked: from a name that only one of the two can have brought about."""
+    return next((item for state in reversed(states) if (item := _told(state)) is not None), None)
+
+
+@cache
+def _told(state: DialogueTurn) -> str | None:
+    """What this one state tells about what is being booked."""
+    asked = state.previous_action.removeprefix("utter_ask_")
+    for item, own in OWN.items():
+        named = state.intent == f"request_{item}" or state.previous_action.endswith(f"_{item}") or item in state.slots
+        if named or asked in own or not own.isdisjoint(state.entities):
+            return item
+    return None
+
+
+def _open_question(states: Sequence[DialogueTurn]) -> str | None:
+    """The field that the assistant last asked for, ``details``, or ``suggestion`` once it has proposed something."""
+    for state in reversed(states):
+        if state.slots:
+            return "suggestion"
+        if state.previous_action.startswith("utter_ask_"):
+            return state.previous_action.removeprefix("utter_ask_")
+    return None
+
+
+def _again(item: str | None, question: str | None) -> str | None:
+    """Coming back to what was open."""
+    if question is None or (question == "suggestion" and item is None):
+        return None
+    return f"utter_suggest_{item}" if question == "suggestion" else f"utter_ask_{question}"
+
+
+def _after(item: str | None, answered: Sequence[str]) -> str | None:
+    """The next question, or that all fields are filled: fields are asked for in order."""
+    nexts = set()
+    for order in FIELDS.values() if item is None else [FIELDS[item]]:
+        last = max(order.index(field) for field in answered)
+        nexts.add("utter_filled_slots" if last + 1 == len(order) else f"utter_ask_{order[last + 1]}")
+    return nexts.pop() if len(nexts) == 1 else None
+
+
+class _Conversation:
+    """One simulated user talking to the assistant's rules."""
+
+    def __init__(self, random: Random, name: str) -> None:
+        self._random = random
+        self.name = name
+        self.events: list[Event] = []
+        self.item = tuple(FIELDS)[pick(random, len(FIELDS))]
+        self._known: list[str] = []
+
+    def story(self) -> Story:
+        """Talk until the user is happy with a suggestion."""
+        self._user(f"request_{self.item}")
+        for _ in range(LONGEST):
+            if self._last_action() == "utter_happy":
+                break
+            self._turn()
+        return Story(self.name, tuple(self.events))
+
+    def _turn(self) -> None:
+        chatting = self._last_action() == "utter_chitchat"
+        question = _open_question(self._states()) or ""
+        point = self._random.random()
+        if chatting and point < CHATS_ON:
+            return self._user("chitchat")
+        if chatting and self._random.random() < 0.6:
+            return self._user("affirm")
+        for intent, share in DIGRESSIONS.items():
+            point -= share
+            if point < 0 and self._possible(intent, question):
+                corrected = (self._known[pick(self._random, len(self._known))],) if intent == "correct" else ()
+                return self._user(intent, corrected)
+        if question == "suggestion":
+            # A suggestion that is no longer the latest thing said must be brought back before it can be accepted.
+            return self._user("affirm")
+        answered = self._answer(question)
+        self._known += answered
+        return self._user("inform", answered)
+
+    def _possible(self, intent: str, question: str) -> bool:
+        if intent == "correct":
+            return bool(self._known)
+        if intent == "explain":
+            return question not in ("details", "suggestion")
+        return question != "details" or intent == "chitchat"
+
+    def _answer(self, question: str) -> tuple[str, ...]:
+        """The field asked for, at the beginning the first or the first two."""
+        if question != "details":
+            return (question,)
+        return FIELDS[self.item][: 1 + pick(self._random, 2)]
+
+    def _user(self, intent: str, fields: Sequence[str] = ()) -> None:
+        """A message, and everything that the assistant does until it waits again."""
+        values = tuple((field, VALUES[field][pick(self._random, len(VALUES[field]))]) for field in fields)
+        self.events.append(UserMessage(intent, values))
+        self.events += [SlotSet(field, value) for field, value in values]
+        action = reply(self._states())
+        while action is not None and action != LISTEN:
+            self.events.append(Action(action))
+            if action.startswith("action_search_"):
+                self.events.append(SlotSet(self.item, self.item))
+            action = reply(self._states())
+
+    def _states(self) -> list[DialogueTurn]:
+        return [state for state, _ in Story(self.name, tuple(self.events)).predictions(frozenset(FIELDS))]
+
+    def _last_action(self) -> str:
+        return next(event.name for event in reversed(self.events) if isinstance(event, Action))
+
+
+def _decided(story: Story) -> bool:
+    """Whether every action follows from the latest :data:`HISTORY` states, and the story has come to its end."""
+    pairs = list(story.predictions(frozenset(FIELDS)))
+    states = [state for state, _ in pairs]
+    return Action("utter_happy") == story.events[-1] and all(
+        reply(states[max(0, end - HISTORY) : end]) == action for end, (_, action) in enumerate(pairs, start=1)
+    )
+
+
+def dialogues(seed: int = 0, stories: int = 150, test_stories: int = 30) -> DialogueCorpus:
+    """Booking dialogues whose every action can be told from the ten latest states, but not from the five latest.
+
+    Args:
+        seed: of the generator.
+        stories: number of stories for training.
+        test_stories: number of held-out stories.
+
+    Returns:
+        the corpus; ``checksums["dialogues"]`` is the SHA-256 of its stories. The same arguments give the same
+        stories on every machine and in every Python version.
+    """
+
+    def part(name: str, count: int) -> tuple[Story, ...]:
+        random = Random(Streams(seed).derive("data", "dialogues", name))
+        kept: list[Story] = []
+        while len(kept) < count:
+            story = _Conversation(random, f"{name} {len(kept) + 1}").story()
+            if _decided(story):
+                kept.append(story)
+        return tuple(kept)
+
+    train, test = part("train", stories), part("test", test_stories)
+    digest = hashlib.sha256()
+    for story in (*train, *test):
+        events = [[type(event).__name__, asdict(event)] for event in story.events]
+        digest.update(json.dumps([story.name, events]).encode() + b"\n")
+    return DialogueCorpus(
+        stories=train,
+        test_stories=test,
+        intents=INTENTS,
+        entities=tuple(VALUES),
+        actions=ACTIONS,
+        featurized_slots=frozenset(FIELDS),
+        checksums={"dialogues": digest.hexdigest()},
+    )

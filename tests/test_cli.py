@@ -1,0 +1,126 @@
+"""The command line, as a user meets it: from any directory, in processes of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+#: A run of seconds that needs no corpus: the toy model in place of the shipped one.
+TOY = [
+    "model._target_=tests.toy.ToyModel",
+    "~model.transformer_size",
+    "~model.layers",
+    "~model.heads",
+    "dataset._target_=tests.toy.ToyTask",
+    *(f"~dataset.{key}" for key in ("corpus", "test_fraction", "split_seed", "batch_size", "batch_epochs", "balanced")),
+    "trainer.epochs=3",
+    "sparsity=random",
+    "logger=none",
+]
+
+
+def start(*arguments: str, cwd: Path) -> "subprocess.Popen[str]":
+    environment = {key: value for key, value in os.environ.items() if key != "SPARSE_BENCH_RUNS"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "sparse_bench", *arguments],
+        cwd=cwd,
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def sparse_bench(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
+    process = start(*arguments, cwd=cwd)
+    out, err = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
+def metrics(folder: Path) -> dict[str, bytes]:
+    return {path.parent.name: path.read_bytes() for path in folder.glob("runs/ad_hoc/*/metrics.jsonl")}
+
+
+def test_a_sweep_goes_on_past_a_bad_job_and_exits_with_1(tmp_path: Path) -> None:
+    done = sparse_bench(*TOY, "sparsity.density=0.5,1.5,0.25", "-m", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "sparsity.density must be between 0 and 1, not 1.5" in done.stderr
+    assert "2 ended well, 1 did not" in done.stdout + done.stderr
+    assert len(list(tmp_path.glob("runs/ad_hoc/*/result.json"))) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"runs"}
+
+
+def test_one_process_a_core_gives_the_same_bytes(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder, launcher in ((one, "basic"), (other, "joblib")):
+        folder.mkdir()
+        done = sparse_bench(*TOY, "seed=0,1", "threads=1", f"hydra/launcher={launcher}", "-m", cwd=folder)
+        assert done.returncode == 0, done.stderr
+    assert metrics(one) == metrics(other)
+    threads = {json.loads(path.read_text())["machine"]["threads"] for path in other.rglob("result.json")}
+    assert threads == {1}
+
+
+def test_two_sweeps_over_one_folder_share_the_work(tmp_path: Path) -> None:
+    first = start(*TOY, "seed=0,1,2", "-m", cwd=tmp_path)
+    second = start(*TOY, "seed=2,1,0", "-m", cwd=tmp_path)
+    errors = [process.communicate(timeout=300)[1] for process in (first, second)]
+    assert first.returncode == second.returncode == 0, errors
+    assert len(metrics(tmp_path)) == 3
+    again = sparse_bench(*TOY, "seed=0,1,2", "-m", cwd=tmp_path)
+    assert again.stderr.count("already finished, skipped") == 3
+
+
+def test_a_killed_sweep_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
+    settings = [*TOY, "seed=0,1", "trainer.epochs=40", "trainer.checkpoint_seconds=0", "threads=1", "-m"]
+    undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
+    undisturbed.mkdir()
+    disturbed.mkdir()
+    assert sparse_bench(*settings, cwd=undisturbed).returncode == 0
+    process = start(*settings, cwd=disturbed)
+    deadline = time.monotonic() + 120
+    while not list(disturbed.glob("runs/ad_hoc/*/checkpoint.pt")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert list(disturbed.glob("runs/ad_hoc/*/checkpoint.pt"))
+    assert len(list(disturbed.glob("runs/ad_hoc/*/result.json"))) < 2
+    assert sparse_bench(*settings, cwd=disturbed).returncode == 0
+    assert metrics(disturbed) == metrics(undisturbed)
+    for path in undisturbed.rglob("result.json"):
+        twin = disturbed / path.relative_to(undisturbed)
+        assert json.loads(twin.read_text())["metrics"] == json.loads(path.read_text())["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sparsity=rand"], "random_connected"),
+        (["sparsity.layers=[atention]"], "Did you mean 'attention'?"),
+        (["trainer.epochs=many"], "trainer.epochs"),
+        (["model.transformer_sizes=8"], "transformer_sizes"),
+        (["device=tpu"], "Use auto, cpu, cuda"),
+    ],
+)
+def test_mistakes_are_named_without_a_traceback(arguments: list[str], message: str, tmp_path: Path) -> None:
+    done = sparse_bench(*arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert message in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_config_and_completion(tmp_path: Path) -> None:
+    config = sparse_bench("experiment=rasa/diet", "--cfg", "job", cwd=tmp_path)
+    assert config.returncode == 0
+    assert "transformer_size: 256" in config.stdout
+    assert "density: 0.2" in config.stdout
+    assert sparse_bench("--info", "defaults-tree", cwd=tmp_path).returncode == 0
+    completion = sparse_bench("-sc", "install=bash", cwd=tmp_path)
+    assert "hydra_bash_completion" in completion.stdout
