@@ -4,13 +4,17 @@ The plain version is what one would write first: everything padded, torch's own 
 logsumexp CRF left to autograd, an embedding for every sampled negative, Adam in a loop. Both work on the same weights
 and give the same losses (the tests compare them); their steps alternate in one process.
 
-    python scripts/profile_diet.py --threads 1 2 --markdown results/performance/diet_step.md
+    OMP_WAIT_POLICY=passive python scripts/profile_diet.py --threads 1 2 --markdown results/performance/diet_step.md
+
+(Passive waiting matters where other programs use the cores: threads that spin at barriers then wait for each other
+several times as long.)
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -299,17 +303,19 @@ class Case:
 
 def report(cases: list[Case], steps: int) -> str:
     """The tables as Markdown."""
+    load = os.getloadavg()[1]
     host = machine(torch.device("cpu"))
     lines = [
         "# One training step of DIET, before and after",
         "",
-        "Made by `python scripts/profile_diet.py --threads 1 2 --markdown results/performance/diet_step.md`.",
+        "Made by `OMP_WAIT_POLICY=passive python scripts/profile_diet.py --threads 1 2 --markdown FILE`.",
         "*Before* is the plain version of the step in that script, *after* is the model in the package with fused",
         "Adam; their losses are the same. Synthetic batches of Sara's shape (160 messages, 4.9 tokens on average,",
         f"23,926 features in two projections); medians of {steps} steps that alternate between the two in one process.",
         "Processor time counts all threads; it is the steadier of the two on a machine that others use.",
         "",
-        f"{host['processor']}, {host['cores']} cores; torch {versions()['torch']}.",
+        f"{host['processor']}, {host['cores']} cores, with {load:.1f} programs running on them on average; the ratios",
+        f"count, the milliseconds would be less on a quiet machine. torch {versions()['torch']}.",
         "",
         "| threads | U | before / after | before / after (processor) | before, ms | after, ms | (processor) |",
         "|--:|--:|--:|--:|--:|--:|--:|",

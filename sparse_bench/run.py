@@ -58,6 +58,7 @@ def run(config: DictConfig) -> Result | None:
     Raises:
         ConfigError: the configuration cannot be run; nothing has been done.
     """
+    environment.tune_process()
     check(config)
     identifier = run_id(config)
     folder = RunFolder(Path(config.output) / config.experiment_name / identifier)

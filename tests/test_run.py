@@ -8,7 +8,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from sparse_bench.config import run_id
+from sparse_bench.config import choices, run_id
 from sparse_bench.errors import ConfigError
 from sparse_bench.record import RunFolder
 from sparse_bench.run import run
@@ -42,6 +42,17 @@ def test_result_holds_counts_metrics_and_provenance(toy_config: Make) -> None:
     written = json.loads(folder_of(config).result_path.read_text())
     assert written["metrics"] == result.metrics
     assert written["seconds"].keys() == {"train", "evaluate", "total"}
+
+
+@pytest.mark.parametrize("execution", ["csr", "kernel"])
+def test_true_sparse_execution_counts_and_measures_the_same(toy_config: Make, execution: str) -> None:
+    masked, sparse = run(toy_config()), run(toy_config(sparsity__execution=execution))
+    assert masked is not None
+    assert sparse is not None
+    assert sparse.id != masked.id
+    assert sparse.counts == masked.counts
+    assert sparse.macs_per_example == masked.macs_per_example
+    assert sparse.metrics["test/cross_entropy"] == pytest.approx(masked.metrics["test/cross_entropy"], rel=1e-4)
 
 
 def test_a_finished_run_is_not_run_again(toy_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,10 +95,13 @@ def test_a_run_that_another_process_holds_is_left_alone(toy_config: Make) -> Non
     assert not folder_of(config).result_path.exists()
 
 
-@pytest.mark.parametrize("scheme", ["dense", "random", "random_connected", "small_dense"])
+@pytest.mark.parametrize(
+    ("scheme", "execution"),
+    [*((scheme, "masked") for scheme in choices("sparsity")), ("random", "csr"), ("random", "kernel")],
+)
 @pytest.mark.parametrize("stop_at", [1, 7, 12, 17])
 def test_an_interrupted_run_ends_like_an_undisturbed_one(
-    toy_config: Make, monkeypatch: pytest.MonkeyPatch, scheme: str, stop_at: int, tmp_path: Path
+    toy_config: Make, monkeypatch: pytest.MonkeyPatch, scheme: str, execution: str, stop_at: int, tmp_path: Path
 ) -> None:
     """Killed after optimizer step ``stop_at``: weights, masks, optimizer, random state and metrics, bit for bit."""
     name = "".join(part.title() for part in scheme.split("_"))
@@ -95,6 +109,7 @@ def test_an_interrupted_run_ends_like_an_undisturbed_one(
         "sparsity__label": scheme,
         "sparsity___target_": f"sparse_bench.sparsity.schemes.{scheme}.{name}",
         "sparsity__density": 1.0 if scheme == "dense" else 0.4,
+        "sparsity__execution": execution,
         "trainer__checkpoint_seconds": 0.0,
         "trainer__keep": "checkpoint",
         "trainer__accumulate": 1,

@@ -65,6 +65,44 @@ class DialogueTurn:
     loop: str | None = None
 
 
+class StateTracker:
+    """The state of a conversation, event by event.
+
+    Args:
+        featurized_slots: slots that are part of the state.
+    """
+
+    def __init__(self, featurized_slots: frozenset[str]) -> None:
+        self._featurized = featurized_slots
+        self._slots: frozenset[str] = frozenset()
+        self._previous = LISTEN
+        self._message: UserMessage | None = None
+        self._loop: str | None = None
+
+    def state(self) -> DialogueTurn:
+        """The state after all events so far."""
+        message = self._message
+        return DialogueTurn(
+            previous_action=self._previous,
+            intent=message.intent if message else None,
+            entities=tuple(sorted({kind for kind, _ in message.entities})) if message else (),
+            slots=tuple(sorted(self._slots)),
+            loop=self._loop,
+        )
+
+    def update(self, event: Event) -> None:
+        """Take in the next event. A message implies that the assistant has listened."""
+        match event:
+            case UserMessage():
+                self._previous, self._message = LISTEN, event
+            case Action(name):
+                self._previous, self._message = name, None
+            case SlotSet(name, value) if name in self._featurized:
+                self._slots = self._slots | {name} if value is not None else self._slots - {name}
+            case LoopChange(name):
+                self._loop = name
+
+
 @dataclass(frozen=True)
 class Story:
     """One conversation, from the user's first message to the assistant's last action."""
@@ -83,31 +121,15 @@ class Story:
         """
         if not self.events or not isinstance(self.events[0], UserMessage):
             raise DataError(f"Story '{self.name}' does not begin with a message of the user.")
-        slots: set[str] = set()
-        previous = LISTEN
-        message: UserMessage | None = None
-        loop: str | None = None
-
-        def state() -> DialogueTurn:
-            entities = {kind for kind, _ in message.entities} if message else set()
-            intent = message.intent if message else None
-            return DialogueTurn(previous, intent, tuple(sorted(entities)), tuple(sorted(slots)), loop)
-
-        for event in self.events:
-            match event:
-                case UserMessage():
-                    if previous != LISTEN:
-                        yield state(), LISTEN
-                    previous, message = LISTEN, event
-                case Action(name):
-                    yield state(), name
-                    previous, message = name, None
-                case SlotSet(name, value) if name in featurized_slots:
-                    slots = slots | {name} if value is not None else slots - {name}
-                case LoopChange(name):
-                    loop = name
+        tracker = StateTracker(featurized_slots)
+        for number, event in enumerate(self.events):
+            if isinstance(event, Action):
+                yield tracker.state(), event.name
+            elif isinstance(event, UserMessage) and number > 0:
+                yield tracker.state(), LISTEN
+            tracker.update(event)
         # After its last action the assistant waits for the user again.
-        yield state(), LISTEN
+        yield tracker.state(), LISTEN
 
 
 @dataclass(frozen=True)

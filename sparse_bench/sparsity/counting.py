@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from sparse_bench.sparsity.linear import SparseLinear
 from sparse_bench.sparsity.scheme import Scheme, layer_groups
 
 
@@ -102,10 +103,20 @@ def multiply_accumulates(
     hooks = [
         weight.owner.register_forward_hook(saver(weight.size - weight.active)) for weight in scheme.weights.values()
     ]
+    # The counter knows dense products alone, so layers with a product of their own compute as masked ones meanwhile.
+    executions = {
+        weight.owner: weight.owner.execution
+        for weight in scheme.weights.values()
+        if isinstance(weight.owner, SparseLinear)
+    }
     try:
+        for layer in executions:
+            layer.execution = "masked"
         with FlopCounterMode(display=False) as counter:
             forward()
     finally:
+        for layer, execution in executions.items():
+            layer.execution = execution
         for hook in hooks:
             hook.remove()
     dense = counter.get_total_flops() / 2

@@ -12,9 +12,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sparse_bench.errors import ConfigError, unknown_choice
+from sparse_bench.sparsity.linear import SparseLinear
 
 MASK_SUFFIX = "_mask"
-EXECUTIONS = ("auto", "masked")
+#: ``auto`` and ``masked`` multiply full matrices with zeros in them; ``csr`` (torch's sparse products) and ``kernel``
+#: (the project's own, on the CPU) hold and multiply only the weights that exist.
+EXECUTIONS = ("auto", "masked", "csr", "kernel")
 #: Optimizers whose step of one entry depends on the gradients of others.
 _MIXING = tuple(getattr(torch.optim, name) for name in ("LBFGS", "Muon") if hasattr(torch.optim, name))
 
@@ -119,15 +122,74 @@ class MaskedWeight(SparseWeight):
         self.active = int(mask.sum())
 
 
+class CompressedWeight(SparseWeight):
+    """True sparse execution: the owning :class:`SparseLinear` holds the existing weights alone."""
+
+    def __init__(self, name: str, owner: SparseLinear) -> None:
+        structure = owner.structure
+        super().__init__(name, owner, structure.out_features * structure.in_features, structure.entries)
+        self._layer = owner
+
+    @property
+    def mask(self) -> Tensor:
+        return self._layer.structure.mask()
+
+    def dense(self) -> Tensor:
+        return self._layer.structure.scatter(self._layer.weight.detach())
+
+    def after_backward(self) -> None:
+        """The gradient is that of the existing weights alone."""
+
+    def after_step(self, optimizer: Optimizer) -> None:
+        """There are no other entries."""
+
+    @torch.no_grad()
+    def rewire(self, mask: Tensor, values: Tensor, optimizer: Optimizer | None) -> None:
+        parameter, structure = self._layer.weight, self._layer.structure
+        state = optimizer.state.get(parameter, {}) if optimizer is not None else {}
+        moments = {
+            key: structure.scatter(moment)
+            for key, moment in state.items()
+            if isinstance(moment, Tensor) and moment.shape == parameter.shape
+        }
+        structure.rewire(mask)
+        # A new parameter, since autograd remembers the size of an old one; it takes the old one's place everywhere.
+        renewed = self._layer.weight = nn.Parameter(structure.gather(values))
+        self.active = structure.entries
+        if optimizer is None:
+            return
+        for key, moment in moments.items():
+            state[key] = structure.gather(moment)
+        if parameter in optimizer.state:
+            optimizer.state[renewed] = optimizer.state.pop(parameter)
+        for group in optimizer.param_groups:
+            group["params"] = [renewed if entry is parameter else entry for entry in group["params"]]
+
+
 def sparsify(model: nn.Module, name: str, mask: Tensor, execution: str) -> SparseWeight:
     """Give the weight matrix ``name`` of ``model`` the topology ``mask``.
 
+    Under ``csr`` and ``kernel`` the owning linear layer is replaced by a :class:`SparseLinear` of the same name, whose
+    parameter keeps its name too.
+
     Raises:
-        ConfigError: ``execution`` is not one of :data:`EXECUTIONS`, or the weight already has a topology.
+        ConfigError: ``execution`` is not one of :data:`EXECUTIONS`, is not possible for this weight, or the weight
+            already has a topology.
     """
     if execution not in EXECUTIONS:
         raise ConfigError(unknown_choice("execution", execution, EXECUTIONS))
-    owner = model.get_submodule(name.rpartition(".")[0])
-    if name.rpartition(".")[2] + MASK_SUFFIX in dict(owner.named_buffers(recurse=False)):
+    module, _, attribute = name.rpartition(".")
+    owner = model.get_submodule(module)
+    if isinstance(owner, SparseLinear) or hasattr(owner, attribute + MASK_SUFFIX):
         raise ConfigError(f"The weight '{name}' already has a topology; only one scheme can own it.")
-    return MaskedWeight(name, owner, mask)
+    if execution in ("auto", "masked"):
+        return MaskedWeight(name, owner, mask)
+    if type(owner) is not nn.Linear or not module:
+        raise ConfigError(
+            f"execution={execution} computes linear layers, and '{name}' belongs to a {type(owner).__name__}. "
+            "Use execution=masked for it, or select other layers."
+        )
+    replacement = SparseLinear(owner, mask, execution)
+    parent, _, child = module.rpartition(".")
+    setattr(model.get_submodule(parent), child, replacement)
+    return CompressedWeight(name, replacement)

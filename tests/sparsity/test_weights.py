@@ -8,7 +8,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from sparse_bench.errors import ConfigError
-from sparse_bench.sparsity.weights import MaskedWeight, sparsify
+from sparse_bench.sparsity.linear import SparseLinear
+from sparse_bench.sparsity.weights import CompressedWeight, MaskedWeight, sparsify
 
 #: Every optimizer of torch that works on plain gradients of a matrix, so that a new one is tested when torch adds it.
 OPTIMIZERS = [
@@ -95,8 +96,70 @@ def test_a_mask_of_the_wrong_kind_is_refused() -> None:
 def test_one_owner_per_weight_and_known_executions() -> None:
     model = nn.Sequential(nn.Linear(3, 2))
     mask = torch.ones(2, 3, dtype=torch.bool)
-    with pytest.raises(ConfigError, match="auto, masked"):
+    with pytest.raises(ConfigError, match="auto, csr, kernel, masked"):
         sparsify(model, "0.weight", mask, "magic")
     sparsify(model, "0.weight", mask, "masked")
     with pytest.raises(ConfigError, match="already has a topology"):
         sparsify(model, "0.weight", mask, "masked")
+
+
+def trained(execution: str, steps: int = 30) -> tuple[nn.Sequential, list[float]]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+    weights = [
+        sparsify(model, name, torch.rand(shape, generator=torch.Generator().manual_seed(1)) < 0.4, execution)
+        for name, shape in (("0.weight", (8, 6)), ("2.weight", (3, 8)))
+    ]
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+    draw = torch.Generator().manual_seed(2)
+    losses = []
+    for step in range(steps):
+        x = torch.randn(7, 6, generator=draw)
+        loss = (model(x) - x[:, :3].sin()).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        for weight in weights:
+            weight.after_backward()
+        optimizer.step()
+        if step == steps // 2:
+            for weight in weights:
+                new = torch.rand(weight.mask.shape, generator=draw) < 0.4
+                weight.rewire(new, weight.dense(), optimizer)
+        losses.append(loss.item())
+    return model, losses
+
+
+@pytest.mark.parametrize("execution", ["csr", "kernel"])
+def test_true_sparse_training_equals_masked_training_also_across_a_rewiring(execution: str) -> None:
+    masked_model, masked = trained("masked")
+    model, losses = trained(execution)
+    assert losses == pytest.approx(masked, rel=1e-4)
+    first, last = model[0], model[2]
+    assert isinstance(first, SparseLinear)
+    assert isinstance(last, SparseLinear)
+    assert first.weight.dim() == 1
+    assert torch.equal(first.structure.mask(), masked_model[0].weight_mask)
+    full = first.structure.scatter(first.weight.detach())
+    torch.testing.assert_close(full, masked_model[0].weight.detach(), rtol=1e-4, atol=1e-6)
+
+
+def test_a_rewired_layer_loads_another_number_of_weights() -> None:
+    model = nn.Sequential(nn.Linear(6, 4))
+    other = nn.Sequential(nn.Linear(6, 4))
+    weight = sparsify(model, "0.weight", torch.ones(4, 6, dtype=torch.bool), "csr")
+    sparsify(other, "0.weight", torch.rand(4, 6) < 0.5, "csr")
+    weight.rewire(torch.eye(4, 6, dtype=torch.bool), weight.dense(), None)
+    assert weight.active == 4
+    other.load_state_dict(model.state_dict())
+    x = torch.randn(2, 6)
+    assert torch.equal(other(x), model(x))
+
+
+def test_only_linear_layers_have_true_sparse_products() -> None:
+    model = nn.ModuleDict({"embedding": nn.Embedding(5, 3)})
+    with pytest.raises(ConfigError, match="belongs to a Embedding"):
+        sparsify(model, "embedding.weight", torch.ones(5, 3, dtype=torch.bool), "csr")
+    linear = nn.Sequential(nn.Linear(3, 2))
+    assert isinstance(sparsify(linear, "0.weight", torch.ones(2, 3, dtype=torch.bool), "csr"), CompressedWeight)
+    with pytest.raises(ConfigError, match="already has a topology"):
+        sparsify(linear, "0.weight", torch.ones(2, 3, dtype=torch.bool), "csr")

@@ -24,6 +24,7 @@ from sparse_bench.data.dialogues import (
     DialogueTurn,
     Event,
     SlotSet,
+    StateTracker,
     Story,
     UserMessage,
 )
@@ -65,11 +66,17 @@ ACTIONS = (
     "utter_filled_slots",
     "utter_happy",
     *(f"utter_{kind}_{field}_{item}" for item in FIELDS for kind in ("explain", "correct") for field in FIELDS[item]),
-    *(f"{kind}_{item}" for item in FIELDS for kind in ("action_search", "utter_suggest", "utter_worked", "utter_more_info")),
+    *(
+        f"{kind}_{item}"
+        for item in FIELDS
+        for kind in ("action_search", "utter_suggest", "utter_worked", "utter_more_info")
+    ),
 )
-#: What the user does instead of answering, and how often. (Going on chatting is likelier than beginning to.)
+#: What the user does instead of answering, and how often.
 DIGRESSIONS = {"chitchat": 0.28, "explain": 0.14, "correct": 0.14, "did_that_work": 0.08}
+#: After a chat: how often the user goes on chatting, and how often, if not, asks to be brought back to the question.
 CHATS_ON = 0.55
+BACK = 0.6
 #: Most turns of the user.
 LONGEST = 24
 
@@ -168,35 +175,36 @@ class _Conversation:
         self.events: list[Event] = []
         self.item = tuple(FIELDS)[pick(random, len(FIELDS))]
         self._known: list[str] = []
+        self._tracker = StateTracker(frozenset(FIELDS))
+        self._states: list[DialogueTurn] = []
 
     def story(self) -> Story:
-        """Talk until the user is happy with a suggestion."""
-        self._user(f"request_{self.item}")
+        """Talk until the user is happy with a suggestion, or for :data:`LONGEST` turns."""
+        self._user(f"request_{self.item}", ())
         for _ in range(LONGEST):
-            if self._last_action() == "utter_happy":
+            if self._states[-1].previous_action == "utter_happy":
                 break
-            self._turn()
+            self._user(*self._wish())
         return Story(self.name, tuple(self.events))
 
-    def _turn(self) -> None:
-        chatting = self._last_action() == "utter_chitchat"
-        question = _open_question(self._states()) or ""
+    def _wish(self) -> tuple[str, tuple[str, ...]]:
+        """What the user says next: the intent, and the fields that are given a value."""
+        chatting = self._states[-1].previous_action == "utter_chitchat"
+        question = _open_question(self._states) or ""
         point = self._random.random()
         if chatting and point < CHATS_ON:
-            return self._user("chitchat")
-        if chatting and self._random.random() < 0.6:
-            return self._user("affirm")
+            return "chitchat", ()
+        if chatting and self._random.random() < BACK:
+            return "affirm", ()
         for intent, share in DIGRESSIONS.items():
             point -= share
             if point < 0 and self._possible(intent, question):
-                corrected = (self._known[pick(self._random, len(self._known))],) if intent == "correct" else ()
-                return self._user(intent, corrected)
+                return intent, (self._known[pick(self._random, len(self._known))],) if intent == "correct" else ()
         if question == "suggestion":
-            # A suggestion that is no longer the latest thing said must be brought back before it can be accepted.
-            return self._user("affirm")
+            return "affirm", ()
         answered = self._answer(question)
         self._known += answered
-        return self._user("inform", answered)
+        return "inform", answered
 
     def _possible(self, intent: str, question: str) -> bool:
         if intent == "correct":
@@ -211,23 +219,22 @@ class _Conversation:
             return (question,)
         return FIELDS[self.item][: 1 + pick(self._random, 2)]
 
-    def _user(self, intent: str, fields: Sequence[str] = ()) -> None:
+    def _user(self, intent: str, fields: tuple[str, ...]) -> None:
         """A message, and everything that the assistant does until it waits again."""
         values = tuple((field, VALUES[field][pick(self._random, len(VALUES[field]))]) for field in fields)
-        self.events.append(UserMessage(intent, values))
-        self.events += [SlotSet(field, value) for field, value in values]
-        action = reply(self._states())
+        self._happened(UserMessage(intent, values), *(SlotSet(field, value) for field, value in values))
+        action = reply(self._states)
         while action is not None and action != LISTEN:
-            self.events.append(Action(action))
-            if action.startswith("action_search_"):
-                self.events.append(SlotSet(self.item, self.item))
-            action = reply(self._states())
+            found = [SlotSet(self.item, self.item)] if action.startswith("action_search_") else []
+            self._happened(Action(action), *found)
+            action = reply(self._states)
 
-    def _states(self) -> list[DialogueTurn]:
-        return [state for state, _ in Story(self.name, tuple(self.events)).predictions(frozenset(FIELDS))]
-
-    def _last_action(self) -> str:
-        return next(event.name for event in reversed(self.events) if isinstance(event, Action))
+    def _happened(self, *events: Event) -> None:
+        """Events up to the assistant's next prediction."""
+        for event in events:
+            self.events.append(event)
+            self._tracker.update(event)
+        self._states.append(self._tracker.state())
 
 
 def _decided(story: Story) -> bool:

@@ -12,7 +12,8 @@ from sparse_bench.data.sara_like.grammar import Segment, pick
 
 #: First words of a question, also behind an opening.
 QUESTION = re.compile(
-    r"(?:.*, )?(what|how|why|where|when|which|who|whom|whats|wat|can|could|do|does|did|is|are|am|will|would|should|may|any)\b",
+    r"(?:.*, )?(what|whats|wat|how|why|where|when|which|who|whom|any"
+    r"|can|could|do|does|did|is|are|am|will|would|should|may)\b",
     re.IGNORECASE,
 )
 #: Letters that lie beside each other on a keyboard, in rows.

@@ -1,0 +1,112 @@
+"""Compiles the C++ kernel when it is first needed and keeps the library in the user's cache directory.
+
+The library has a plain C interface and knows nothing of torch: it compiles in seconds instead of minutes, needs no
+headers of Python or torch, and stays valid when either is upgraded. Its name is a hash of all that it depends on:
+the sources, the compiler, the flags and the processor (a home directory may be shared by unlike machines).
+"""
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from itertools import product
+from pathlib import Path
+
+_SOURCES = Path(__file__).parent / "native"
+_FLAGS = ("-std=gnu++17", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC")
+#: Tried in this order; the first combination that compiles is used.
+_TARGETS = (("-march=native",), ("-mcpu=native",), ())
+_THREADS = (("-fopenmp",), ())
+
+_log = logging.getLogger(__name__)
+
+
+class BuildError(Exception):
+    """The kernel cannot be compiled here; the message says why."""
+
+
+def cache_directory() -> Path:
+    """Where the project keeps what it can make again: ``$XDG_CACHE_HOME/sparse_bench`` or ``~/.cache/sparse_bench``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sparse_bench"
+
+
+def processor() -> str:
+    """What identifies the processor's model and instruction set."""
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        return f"{platform.machine()} {platform.processor()}"
+    wanted = ("model name", "flags", "features", "cpu part")
+    lines = info.read_text(errors="replace").split("\n\n", 1)[0].splitlines()
+    return "\n".join(line for line in lines if line.lower().startswith(wanted)) or platform.machine()
+
+
+def source_hash() -> str:
+    """Hash of the kernel's sources."""
+    digest = hashlib.sha256()
+    for path in sorted(_SOURCES.iterdir()):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def compiler() -> str:
+    """Path of the C++ compiler: ``$CXX``, or the first of the usual names.
+
+    Raises:
+        BuildError: There is none.
+    """
+    names = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
+    for name in names:
+        if found := shutil.which(name):
+            return found
+    raise BuildError(f"no C++ compiler found (looked for {', '.join(names)})")
+
+
+@cache
+def load_library() -> ctypes.CDLL:
+    """The compiled kernel.
+
+    Raises:
+        BuildError: It cannot be compiled or loaded.
+    """
+    path = _compiled()
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise BuildError(f"the compiled kernel {path} cannot be loaded: {error}") from error
+
+
+def _compiled() -> Path:
+    cxx = compiler()
+    version = subprocess.run([cxx, "--version"], capture_output=True, text=True, check=False).stdout
+    key = "\0".join([source_hash(), cxx, version, *_FLAGS, platform.platform(), processor()])
+    folder = cache_directory() / "kernels" / hashlib.sha256(key.encode()).hexdigest()[:16]
+    library = folder / "sparse_linear.so"
+    if library.exists():
+        return library
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            built = Path(scratch) / library.name
+            _compile(cxx, built)
+            # Moving is atomic: of two processes that compile at once, both find a whole library.
+            built.replace(library)
+    except OSError as error:
+        raise BuildError(f"the kernel cannot be written to {folder}: {error}") from error
+    return library
+
+
+def _compile(cxx: str, target: Path) -> None:
+    first_error = ""
+    for tuned, threads in product(_TARGETS, _THREADS):
+        command = [cxx, *_FLAGS, *tuned, *threads, str(_SOURCES / "sparse_linear.cpp"), "-o", str(target)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            _log.info("compiled the sparse kernel: %s", " ".join(command))
+            return
+        first_error = first_error or done.stderr.strip() or f"exit status {done.returncode}"
+    raise BuildError(f"{cxx} cannot compile the kernel: {first_error[-2000:]}")

@@ -1,0 +1,307 @@
+// Products of token-major activations with a sparse weight matrix W [rows, columns], for training on a CPU.
+//
+//   forward   y[t, r]  = sum_c W[r, c] x[t, c] + b[r]
+//   backward  gx[t, c] = sum_r W[r, c] gy[t, r],   gw[r, c] = sum_t gy[t, r] x[t, c]   (stored entries only)
+//
+// The tokens are cut into tiles of a few vectors. A tile is packed feature-major, [features, tile], into scratch that
+// stays in the second-level cache, so that each stored entry of W acts on whole vectors of tokens: the irregular
+// pattern costs one address for each row of vectors and no gather. (A feature-major copy of the whole batch would
+// have a power-of-two stride and fall into few cache sets; the scratch of one tile has none of that.) The backward
+// pass walks through W once by columns: one load of a row of gy feeds both the input's gradient and the dot product
+// that is the value's gradient.
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <type_traits>
+
+#include "layout.h"
+#include "packing.h"
+#include "simd.h"
+
+namespace {
+
+// ---- the two products on one panel of one tile -----------------------------------------------------------------
+
+// out[row, tile] = bias + sum over the row's entries of value * x[column, tile], for `count` rows of one panel.
+template <int N, class S>
+KERNEL void row_products(const S* x, int64_t blocks, const int32_t* start, int count, const int32_t* column,
+                         const S* value, const S* bias, S* out) {
+  constexpr int W = Simd<S>::width, T = N * W;
+  constexpr int U = N >= 8 ? 1 : N >= 4 ? 2 : 8 / N;  // independent sums hide the latency of the multiply-add
+  for (int64_t b = 0; b < blocks; b++)
+    for (int r = 0; r < count; r++, start++) {
+      Vector<S> sum[U][N];
+      for (int i = 0; i < N; i++) sum[0][i] = b ? load(out + r * T + i * W) : broadcast(bias ? bias[r] : S(0));
+      for (int u = 1; u < U; u++)
+        for (int i = 0; i < N; i++) sum[u][i] = Vector<S>{};
+      int64_t k = start[0];
+      const int64_t end = start[1];
+      for (; k + U <= end; k += U)
+        for (int u = 0; u < U; u++) {
+          const S* p = x + int64_t(column[k + u]) * T;
+          const Vector<S> v = broadcast(value[k + u]);
+          for (int i = 0; i < N; i++) sum[u][i] += load(p + i * W) * v;
+        }
+      for (; k < end; k++) {
+        const S* p = x + int64_t(column[k]) * T;
+        const Vector<S> v = broadcast(value[k]);
+        for (int i = 0; i < N; i++) sum[0][i] += load(p + i * W) * v;
+      }
+      for (int u = 1; u < U; u++)
+        for (int i = 0; i < N; i++) sum[0][i] += sum[u][i];
+      for (int i = 0; i < N; i++) store(out + r * T + i * W, sum[0][i]);
+    }
+}
+
+// gx[column, tile] = sum of value * gy[row, tile], and value_grad += dot(gy[row, tile], x[column, tile]) for each
+// entry, for `count` columns of one panel. Segments hold whole groups of entries.
+template <int N, bool Input, class S>
+KERNEL void column_products(const S* gy, const S* x, int64_t blocks, const int32_t* start, int count,
+                            const int32_t* row, const S* value, S* gx, S* value_grad) {
+  constexpr int W = Simd<S>::width, T = N * W;
+  for (int64_t b = 0; b < blocks; b++)
+    for (int c = 0; c < count; c++, start++) {
+      Vector<S> in[N], grad[N];
+      for (int i = 0; i < N; i++) {
+        in[i] = load(x + c * T + i * W);
+        grad[i] = Input && b ? load(gx + c * T + i * W) : Vector<S>{};
+      }
+      const int64_t end = start[1];
+      for (int64_t k = start[0]; k < end; k += kGroup) {
+        Vector<S> dot[kGroup];
+        for (int u = 0; u < kGroup; u++) {
+          const S* p = gy + int64_t(row[k + u]) * T;
+          const Vector<S> v = broadcast(value[k + u]), first = load(p);
+          if constexpr (Input) grad[0] += first * v;
+          dot[u] = first * in[0];
+          for (int i = 1; i < N; i++) {
+            const Vector<S> g = load(p + i * W);
+            if constexpr (Input) grad[i] += g * v;
+            dot[u] += g * in[i];
+          }
+        }
+        add_lane_sums(dot, value_grad + k);
+      }
+      if constexpr (Input)
+        for (int i = 0; i < N; i++) store(gx + c * T + i * W, grad[i]);
+    }
+}
+
+// ---- memory ----------------------------------------------------------------------------------------------------
+
+// Memory that grows as needed and is kept between calls: its pages stay mapped and its lines in the cache.
+class Scratch {
+ public:
+  void* get(std::size_t bytes) {
+    if (bytes > size_) {
+      const std::size_t rounded = (bytes + 4095) / 4096 * 4096;
+      memory_.reset(std::aligned_alloc(4096, rounded));
+      if (!memory_) throw std::bad_alloc();
+      size_ = rounded;
+    }
+    return memory_.get();
+  }
+
+ private:
+  struct Free {
+    void operator()(void* p) const { std::free(p); }
+  };
+  std::unique_ptr<void, Free> memory_;
+  std::size_t size_ = 0;
+};
+
+thread_local Scratch tile_scratch;  // what one thread packs
+thread_local Scratch call_scratch;  // what the threads of one call share, owned by the calling thread
+
+// ---- dividing the work -----------------------------------------------------------------------------------------
+
+// A range cut into one contiguous part a thread. The cut depends on nothing but the sizes and the number of threads,
+// so equal calls add the same numbers in the same order.
+struct Split {
+  int64_t size, parts, step;
+  int threads;
+
+  Split(int64_t size_, int64_t unit, bool worthwhile, int threads_) : size(size_), threads(threads_) {
+    const int64_t units = (size + unit - 1) / unit;
+    const int64_t wanted = worthwhile ? std::max<int64_t>(1, std::min<int64_t>(threads, units)) : 1;
+    step = std::max<int64_t>(1, (units + wanted - 1) / wanted) * unit;
+    parts = (size + step - 1) / step;
+  }
+
+  // Calls body(part, begin, end) for each part, each on a thread of its own.
+  template <class Body>
+  void run(const Body& body) const {
+    if (parts <= 1) {
+      if (parts == 1) body(int64_t(0), int64_t(0), size);
+      return;
+    }
+    // The team always has all threads: a runtime that shrinks its pool would pay for growing it again.
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (int64_t part = 0; part < parts; part++) body(part, part * step, std::min(size, (part + 1) * step));
+  }
+};
+
+constexpr int64_t kWorthThreads = 1 << 17;  // multiply-adds; below it, waking threads costs more than they save
+constexpr int64_t kWorthThreadsToCopy = 1 << 15;
+
+// Calls body(vectors as a constant, first token, valid tokens) over [begin, end): tiles of the given number of
+// vectors, then the narrowest tile that holds the rest.
+template <class S, int Most, class Body>
+void for_tiles(int64_t begin, int64_t end, int vectors, const Body& body) {
+  constexpr int W = Simd<S>::width;
+  while (begin < end) {
+    const int64_t left = end - begin;
+    int n = vectors;
+    while (n > 1 && left <= n / 2 * W) n /= 2;
+    const int valid = static_cast<int>(std::min<int64_t>(left, n * W));
+    if constexpr (Most >= 8)
+      if (n == 8) body(std::integral_constant<int, 8>{}, begin, valid);
+    if (n == 4) body(std::integral_constant<int, 4>{}, begin, valid);
+    if (n == 2) body(std::integral_constant<int, 2>{}, begin, valid);
+    if (n == 1) body(std::integral_constant<int, 1>{}, begin, valid);
+    begin += valid;
+  }
+}
+
+// ---- the two passes --------------------------------------------------------------------------------------------
+
+template <class S>
+void arrange(const Layout& layout, const S* values, S* arranged, int threads) {
+  const int64_t count = static_cast<int64_t>(layout.origin.size());
+  Split(count, 1, count >= kWorthThreadsToCopy, threads).run([&](int64_t, int64_t begin, int64_t end) {
+    for (int64_t k = begin; k < end; k++) arranged[k] = layout.origin[k] < 0 ? S(0) : values[layout.origin[k]];
+  });
+}
+
+template <class S>
+void forward(const Plan& w, int64_t tokens, const S* values, const S* bias, const S* x, int64_t x_stride, S* y,
+             int threads) {
+  constexpr int W = Simd<S>::width;
+  const Layout& layout = w.by_row;
+  if (!w.in_order) {
+    S* arranged = static_cast<S*>(call_scratch.get(sizeof(S) * layout.origin.size()));
+    arrange(layout, values, arranged, threads);
+    values = arranged;
+  }
+  const bool worthwhile = tokens * (w.entries + w.rows + w.columns) >= kWorthThreads;
+  Split(tokens, W, worthwhile, threads).run([&](int64_t, int64_t begin, int64_t end) {
+    const int64_t widest = std::max(w.rows, w.columns), tile = layout.vectors * W;
+    S* packed = static_cast<S*>(tile_scratch.get(sizeof(S) * (w.columns * tile + kPanel * tile + widest)));
+    S* panel = packed + w.columns * tile;
+    S* beyond = panel + kPanel * tile;
+    for_tiles<S, 8>(begin, end, layout.vectors, [&](auto n, int64_t token, int valid) {
+      constexpr int N = decltype(n)::value, T = N * W;
+      if (valid < T) std::fill_n(beyond, w.columns, S(0));
+      const Rows<const S*> in(x + token * x_stride, x_stride, valid, T, beyond);
+      const Rows<S*> out(y + token * w.rows, w.rows, valid, T, beyond);
+      pack<N, false, S>(in, 0, w.columns, packed, nullptr);
+      for (int64_t r = 0; r < w.rows; r += kPanel) {
+        const int count = static_cast<int>(std::min<int64_t>(kPanel, w.rows - r));
+        row_products<N, S>(packed, layout.blocks, layout.start.data() + r * layout.blocks, count, layout.index.data(),
+                           values, bias ? bias + r : nullptr, panel);
+        unpack<N, S>(panel, r, count, out);
+      }
+    });
+  });
+}
+
+template <bool Input, class S>
+void backward(const Plan& w, int64_t tokens, const S* values, const S* gy, int64_t gy_stride, const S* x,
+              int64_t x_stride, S* gx, S* gv, S* gb, int threads) {
+  constexpr int W = Simd<S>::width;
+  const Layout& layout = w.by_column;
+  const int64_t padded = static_cast<int64_t>(layout.origin.size());
+  const bool worthwhile = tokens * (2 * w.entries + w.rows + w.columns) >= kWorthThreads;
+  const Split split(tokens, W, worthwhile, threads);
+  // Each part sums on its own; the sums are added in order afterwards, whichever thread was faster.
+  S* arranged = static_cast<S*>(call_scratch.get(sizeof(S) * (padded + split.parts * (padded + w.rows))));
+  S* value_sums = arranged + padded;
+  S* bias_sums = value_sums + split.parts * padded;
+  arrange(layout, values, arranged, threads);
+
+  split.run([&](int64_t part, int64_t begin, int64_t end) {
+    const int64_t widest = std::max(w.rows, w.columns), tile = layout.vectors * W;
+    S* packed = static_cast<S*>(tile_scratch.get(sizeof(S) * (w.rows * tile + 2 * kPanel * tile + 2 * widest)));
+    S* x_panel = packed + w.rows * tile;
+    S* gx_panel = x_panel + kPanel * tile;
+    S* zeros = gx_panel + kPanel * tile;
+    S* dump = zeros + widest;
+    S* value_sum = value_sums + part * padded;
+    S* bias_sum = bias_sums + part * w.rows;
+    std::fill_n(value_sum, padded, S(0));
+    std::fill_n(bias_sum, w.rows, S(0));
+    std::fill_n(zeros, widest, S(0));
+    for_tiles<S, 4>(begin, end, layout.vectors, [&](auto n, int64_t token, int valid) {
+      constexpr int N = decltype(n)::value, T = N * W;
+      const Rows<const S*> out(gy + token * gy_stride, gy_stride, valid, T, zeros);
+      const Rows<const S*> in(x + token * x_stride, x_stride, valid, T, zeros);
+      const Rows<S*> in_grad(Input ? gx + token * w.columns : dump, w.columns, Input ? valid : 0, T, dump);
+      pack<N, true, S>(out, 0, w.rows, packed, bias_sum);
+      for (int64_t c = 0; c < w.columns; c += kPanel) {
+        const int count = static_cast<int>(std::min<int64_t>(kPanel, w.columns - c));
+        pack<N, false, S>(in, c, count, x_panel, nullptr);
+        column_products<N, Input, S>(packed, x_panel, layout.blocks, layout.start.data() + c * layout.blocks, count,
+                                     layout.index.data(), arranged, gx_panel, value_sum);
+        if constexpr (Input) unpack<N, S>(gx_panel, c, count, in_grad);
+      }
+    });
+  });
+
+  Split(padded, 1, padded >= kWorthThreadsToCopy, threads).run([&](int64_t, int64_t begin, int64_t end) {
+    for (int64_t k = begin; k < end; k++) {
+      if (layout.origin[k] < 0) continue;
+      S total = 0;
+      for (int64_t part = 0; part < split.parts; part++) total += value_sums[part * padded + k];
+      gv[layout.origin[k]] = total;
+    }
+  });
+  for (int64_t r = 0; r < w.rows; r++) {
+    S total = 0;
+    for (int64_t part = 0; part < split.parts; part++) total += bias_sums[part * w.rows + r];
+    gb[r] = total;
+  }
+}
+
+}  // namespace
+
+// ---- what Python calls -----------------------------------------------------------------------------------------
+// Matrices are token-major with unit stride along features; strides are those of token rows, in elements. Results are
+// contiguous. `gx` may be null where the input needs no gradient.
+
+extern "C" {
+
+int vector_bytes() { return VECTOR_BYTES; }
+
+int has_threads() {
+#ifdef _OPENMP
+  return 1;
+#else
+  return 0;
+#endif
+}
+
+void* plan_new(int64_t rows, int64_t columns, int64_t entries, const int32_t* row_start, const int32_t* column) {
+  return new Plan(rows, columns, entries, row_start, column);
+}
+
+void plan_free(void* plan) { delete static_cast<Plan*>(plan); }
+
+#define EXPORT(S, NAME)                                                                                               \
+  void forward_##NAME(const void* plan, int64_t tokens, const S* values, const S* bias, const S* x, int64_t x_stride, \
+                      S* y, int threads) {                                                                            \
+    forward<S>(*static_cast<const Plan*>(plan), tokens, values, bias, x, x_stride, y, threads);                       \
+  }                                                                                                                   \
+  void backward_##NAME(const void* plan, int64_t tokens, const S* values, const S* gy, int64_t gy_stride, const S* x, \
+                       int64_t x_stride, S* gx, S* gv, S* gb, int threads) {                                          \
+    const Plan& w = *static_cast<const Plan*>(plan);                                                                  \
+    if (gx) backward<true, S>(w, tokens, values, gy, gy_stride, x, x_stride, gx, gv, gb, threads);                    \
+    else backward<false, S>(w, tokens, values, gy, gy_stride, x, x_stride, gx, gv, gb, threads);                      \
+  }
+
+EXPORT(float, f32)
+EXPORT(double, f64)
+
+}  // extern "C"
