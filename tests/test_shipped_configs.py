@@ -36,11 +36,12 @@ def with_embedded_data(overrides: list[str], config: DictConfig) -> list[str]:
     return [*overrides, *EMBEDDED[target_of(OmegaConf.to_container(config.dataset), "dataset").name]]
 
 
-def jobs(sweep: str, compose_config: Compose) -> list[list[str]]:
-    """The overrides of every job of a sweep file, as Hydra's own sweeper expands them."""
+def jobs(sweep: str) -> list[list[str]]:
+    """The overrides of every job of a sweep file's first seed, as Hydra's own sweeper expands them."""
     node = OmegaConf.load(CONF / "sweep" / f"{sweep}.yaml")
     assert isinstance(node, DictConfig)
-    parameters = [f"{key}={value}" for key, value in node.hydra.sweeper.params.items()]
+    axes = {**node.hydra.sweeper.params, "seed": str(node.hydra.sweeper.params.seed).split(",")[0]}
+    parameters = [f"{key}={value}" for key, value in axes.items()]
     batches = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(parameters), None)
     return [[f"sweep={sweep}", *job] for job in batches[0]]
 
@@ -130,8 +131,8 @@ def test_experiments(experiment: str, compose_config: Compose, tmp_path: Path) -
 
 @pytest.mark.parametrize("sweep", choices("sweep"))
 def test_sweeps(sweep: str, compose_config: Compose, tmp_path: Path) -> None:
-    """Every job composes and can be run; the first one is, for two steps."""
-    expanded = jobs(sweep, compose_config)
+    """Every arm composes and can be run; the first one is, for two steps."""
+    expanded = jobs(sweep)
     assert len({tuple(job) for job in expanded}) == len(expanded) > 1
     for job in expanded:
         check(compose_config(*job))
@@ -146,7 +147,11 @@ def test_sweeps(sweep: str, compose_config: Compose, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dataset", choices("dataset"))
 def test_datasets_with_every_fitting_model(
-    dataset: str, compose_config: Compose, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    dataset: str,
+    compose_config: Compose,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if not dataset.endswith("_like"):
         monkeypatch.setenv("SPARSE_BENCH_MIRROR", str(request.getfixturevalue("shared_data")))
