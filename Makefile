@@ -42,25 +42,32 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev]'
 	@touch $@
 
-quickstart: $(STAMP) ## a first small sweep with its figures
-	@echo "Training DIET at a few densities on a small corpus that the project makes itself: minutes on two cores."
-	$(BIN)/python -m sparse_bench sweep=rasa/quickstart output=$(RUNS)
-	$(BIN)/python -m sparse_bench.report $(RUNS)/report/quickstart --runs $(RUNS) --experiment rasa/quickstart
+quickstart: $(STAMP) ## a first small sweep with its figures (minutes, no download)
+	@echo "Training DIET at three densities on a corpus that the project makes itself: 16 runs, some minutes on two cores."
+	@$(BIN)/python -m sparse_bench sweep=rasa/quickstart output=$(RUNS) logger=none
+	@$(BIN)/python -m sparse_bench.report $(RUNS)/report/quickstart --runs $(RUNS) --experiment rasa/quickstart
+	@echo
+	@cat $(RUNS)/report/quickstart/summary.md
+	@echo
+	@echo "Page with figures: $(abspath $(RUNS)/report/quickstart/index.html)"
+	@echo "Next: make rasa-small (reduced scale), or one run of your own:"
+	@echo "  $(BIN)/python -m sparse_bench experiment=rasa/diet dataset=sara_like sparsity.density=0.1"
 
-rasa-small: $(STAMP) ## the DIET experiments with fewer densities, seeds and epochs
-	@echo "Training DIET, sparse and small dense, with few densities and seeds: about an hour on two cores."
-	$(BIN)/python -m sparse_bench sweep=rasa/small output=$(RUNS)
-	@$(MAKE) --no-print-directory results
+rasa-small: $(STAMP) ## the DIET figures at reduced scale (about an hour, no download)
+	@echo "Training DIET on the generated corpus: 33 runs, about an hour on two cores. It can be stopped at any time."
+	@$(BIN)/python -m sparse_bench sweep=rasa/diet_small output=$(RUNS) logger=none
+	@$(BIN)/python -m sparse_bench.report $(RUNS)/report/diet_small --runs $(RUNS) --experiment rasa/diet_small
 
-rasa: $(STAMP) ## the DIET experiments as published: every density, every seed
-	@echo "Training DIET, sparse and small dense, at every density with every seed: hours to days."
+rasa: $(STAMP) ## the DIET figures as published: every density, width and seed (downloads Sara; a day)
+	@echo "Training DIET on Sara: 90 runs of 200 epochs, about a day on two cores."
 	@echo "It can be stopped at any time; the same command goes on where it was."
-	$(BIN)/python -m sparse_bench sweep=rasa/diet_density output=$(RUNS)
+	@$(BIN)/python -m sparse_bench.data download sara
+	@$(BIN)/python -m sparse_bench sweep=rasa/diet_density output=$(RUNS) logger=none
 	@$(MAKE) --no-print-directory results
 
-results: $(STAMP) ## tables, figures and a page from the runs that are on disk
+results: $(STAMP) ## tables, figures and pages in results/ from the runs that are on disk
 	@echo "Collecting the finished runs below $(RUNS) into $(RESULTS)/rasa: seconds. Nothing is trained."
-	$(BIN)/python -m sparse_bench.report $(RESULTS)/rasa --runs $(RUNS) --experiment rasa
+	@$(BIN)/python -m sparse_bench.report $(RESULTS)/rasa --runs $(RUNS) --experiment rasa/diet
 
 test: $(STAMP) ## all tests
 	@echo "Running the tests: a few minutes on two cores."

@@ -91,17 +91,17 @@ def multiply_accumulates(
     """
     saved = 0
 
-    def saver(missing: int) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
-        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    def saver(missing: int) -> Callable[[nn.Module, tuple[Tensor], Any], None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor], output: Any) -> None:
             nonlocal saved
-            rows = inputs[0]
-            assert isinstance(rows, Tensor)
-            saved += rows.numel() // rows.shape[-1] * missing
+            saved += inputs[0].numel() // inputs[0].shape[-1] * missing
 
         return hook
 
     hooks = [
-        weight.owner.register_forward_hook(saver(weight.size - weight.active)) for weight in scheme.weights.values()
+        weight.owner.register_forward_hook(saver(weight.size - weight.active))
+        for weight in scheme.weights.values()
+        if isinstance(weight.owner, nn.Linear | SparseLinear)  # look-ups are no products, so there is none to save
     ]
     # The counter knows dense products alone, so layers with a product of their own compute as masked ones meanwhile.
     executions = {
