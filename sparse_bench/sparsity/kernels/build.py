@@ -18,7 +18,8 @@ from itertools import product
 from pathlib import Path
 
 _SOURCES = Path(__file__).parent / "native"
-_FLAGS = ("-std=gnu++17", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC")
+#: The vector code is written out; what a compiler makes of the remaining loops (gathers) is slower than plain loops.
+_FLAGS = ("-std=gnu++17", "-O3", "-fno-tree-vectorize", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC")
 #: Tried in this order; the first combination that compiles is used.
 _TARGETS = (("-march=native",), ("-mcpu=native",), ())
 _THREADS = (("-fopenmp",), ())
@@ -83,7 +84,7 @@ def load_library() -> ctypes.CDLL:
 def _compiled() -> Path:
     cxx = compiler()
     version = subprocess.run([cxx, "--version"], capture_output=True, text=True, check=False).stdout
-    key = "\0".join([source_hash(), cxx, version, *_FLAGS, platform.platform(), processor()])
+    key = "\0".join([source_hash(), cxx, version, *_FLAGS, platform.system(), processor()])
     folder = cache_directory() / "kernels" / hashlib.sha256(key.encode()).hexdigest()[:16]
     library = folder / "sparse_linear.so"
     if library.exists():

@@ -55,7 +55,7 @@ def sparse_linear(
 
 
 def _candidates(x: Tensor) -> tuple[str, ...]:
-    return ("kernel", "csr", "masked") if x.is_cpu and kernel_available() else ("csr", "masked")
+    return ("kernel", "csr", "masked") if x.is_cpu and _kernel_or_csr() == "kernel" else ("csr", "masked")
 
 
 @cache

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from sparse_bench.errors import CheckpointError
 
-#: Indices are 32-bit: half the memory traffic of the products, and no layer has 2³¹ weights.
+#: Indices are 32-bit: half the memory traffic of the products. Places count padding too, hence the margin.
 _INDEX = torch.int32
-_MOST_ENTRIES = 2**31 - 1
+_MOST_ENTRIES = 2**30
 
 
 class SparseStructure(nn.Module):
@@ -37,9 +37,9 @@ class SparseStructure(nn.Module):
         super().__init__()
         self._derived: dict[str, Any] = {}
         self.out_features, self.in_features = _checked(mask).shape
-        row_start, column = _compress(mask)
-        self.register_buffer("row_start", row_start)
-        self.register_buffer("column", column)
+        self.register_buffer("row_start", None)
+        self.register_buffer("column", None)
+        self._set(*_compress(mask))
 
     @classmethod
     def from_csr(cls, row_start: Tensor, column: Tensor, in_features: int) -> "SparseStructure":
@@ -49,7 +49,8 @@ class SparseStructure(nn.Module):
             ValueError: The indices are no CSR matrix with ``in_features`` columns.
         """
         _validate(row_start, column, in_features)
-        structure = cls(torch.zeros(row_start.numel() - 1, in_features, dtype=torch.bool, device=column.device))
+        structure = cls(torch.empty(row_start.numel() - 1, 0, dtype=torch.bool, device=column.device))
+        structure.in_features = in_features
         structure._set(row_start.to(_INDEX).contiguous(), column.to(_INDEX).contiguous())
         return structure
 
@@ -78,6 +79,8 @@ class SparseStructure(nn.Module):
         self._set(*_compress(mask.to(self.column.device)))
 
     def _set(self, row_start: Tensor, column: Tensor) -> None:
+        if column.numel() > _MOST_ENTRIES:
+            raise ValueError(f"a structure holds at most {_MOST_ENTRIES} entries, not {column.numel()}")
         self.row_start, self.column = row_start, column
         self._derived.clear()
 
@@ -162,8 +165,6 @@ def _checked(mask: Tensor) -> Tensor:
 def _compress(mask: Tensor) -> tuple[Tensor, Tensor]:
     """CSR indices of a mask."""
     position = mask.reshape(-1).nonzero().squeeze(1)
-    if position.numel() > _MOST_ENTRIES:
-        raise ValueError(f"a structure holds at most {_MOST_ENTRIES} entries, the mask has {position.numel()}")
     row_start = torch.zeros(mask.shape[0] + 1, dtype=_INDEX, device=mask.device)
     torch.cumsum(mask.sum(1, dtype=_INDEX), 0, dtype=_INDEX, out=row_start[1:])
     column = position.remainder_(max(1, mask.shape[1])).to(_INDEX)

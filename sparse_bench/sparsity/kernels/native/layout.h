@@ -41,20 +41,21 @@ struct Layout {
 
   // outer and inner: the two coordinates of each entry in the order of the values. Segments are padded to multiples
   // of `group` with copies of their last index, so that padding touches no number that the result does not depend on
-  // anyway (zero times infinity is not zero).
+  // anyway (zero times infinity is not zero). Blocks are made where segments hold `least_entries` on average; the
+  // two passes' numbers for it are measured.
   void build(int64_t outer_size, int64_t inner_size, int64_t entries, const int32_t* outer, const int32_t* inner,
              int group, int blocked_vectors, int least_entries) {
     const int64_t vector_bytes = VECTOR_BYTES;
-    const auto widest = [&](int n) {  // tile that leaves half of the second-level cache to everything else
-      while (n > 1 && inner_size * n * vector_bytes > second_level_cache() / 2) n /= 2;
+    const auto widest = [&](int n, int64_t room) {  // tile whose packed inner features fit
+      while (n > 1 && inner_size * n * vector_bytes > room) n /= 2;
       return n;
     };
-    vectors = widest(blocked_vectors);
+    vectors = widest(blocked_vectors, second_level_cache() / 2);
     const int64_t block_room = std::max<int64_t>(1, first_level_cache() * 3 / 4 / (vectors * vector_bytes));
     blocks = std::max<int64_t>(1, (inner_size + block_room - 1) / block_room);
     if (entries < least_entries * outer_size * blocks) {
       blocks = 1;
-      vectors = widest(std::min(blocked_vectors, 4));
+      vectors = widest(std::min(blocked_vectors, 4), second_level_cache());
     }
     const int64_t block = (inner_size + blocks - 1) / std::max<int64_t>(1, blocks);
 
@@ -91,9 +92,10 @@ struct Plan {
       : rows(rows_), columns(columns_), entries(entries_) {
     std::vector<int32_t> row(entries);
     for (int64_t r = 0; r < rows; r++) std::fill(row.begin() + row_start[r], row.begin() + row_start[r + 1], r);
-    by_row.build(rows, columns, entries, row.data(), column, 1, VECTOR_BYTES < 64 ? 8 : 4, 12);
+    by_row.build(rows, columns, entries, row.data(), column, 1, VECTOR_BYTES < 64 ? 8 : 4, 16);
     by_column.build(columns, rows, entries, column, row.data(), kGroup, 4, 28);
     in_order = by_row.blocks == 1;
+    if (in_order) by_row.origin = {};
   }
 };
 
