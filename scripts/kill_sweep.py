@@ -50,13 +50,17 @@ def results(folder: Path) -> dict[str, tuple[bytes, str]]:
 
 
 def killed_at_random(folder: Path, kills: int, shortest: float, longest: float, draw: random.Random) -> list[float]:
-    """Start the sweep again and again, killing it; then let it end. Returns the seconds that each start lived."""
-    lives = []
+    """Start the sweep again and again, killing it; then let it end. Returns the seconds that each start lived.
+
+    Stops with an error if the sweep ends before it has been killed that often.
+    """
+    lives: list[float] = []
     for number in range(kills):
         started = time.monotonic()
         process = subprocess.Popen(command(folder), start_new_session=True, stderr=subprocess.DEVNULL)
         try:
             process.wait(timeout=draw.uniform(shortest, longest))
+            sys.exit(f"The sweep ended after {number} kills; give it more epochs, or kill it sooner.")
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()

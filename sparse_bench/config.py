@@ -46,6 +46,7 @@ class TrainerConfig:
     evaluate_every: int = 1
     select: str = "last"
     monitor: str | None = None
+    monitor_mode: str | None = None
     early_stopping: int | None = None
     checkpoint_seconds: float = 60.0
     keep: str = "weights"
@@ -129,8 +130,11 @@ def check(config: DictConfig) -> None:
     _check_trainer(plain["trainer"])
     _check_combination(plain)
     # Schemes and schedules check their own settings when they are made, which takes no time.
-    build(plain["sparsity"])
-    build(plain["trainer"]["schedule"])
+    for path, node in (("sparsity", plain["sparsity"]), ("trainer.schedule", plain["trainer"]["schedule"])):
+        try:
+            build(node)
+        except InstantiationException as error:
+            raise ConfigError(f"'{path}' cannot be made: {error.__cause__ or error}") from error
 
 
 def _targets(node: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -159,11 +163,19 @@ def _check_arguments(target: Any, node: Mapping[str, Any], path: str) -> None:
             raise ConfigError(f"In '{path}': {unknown_choice('setting', key, parameters)}")
         if key in hints and not (isinstance(value, Mapping) and "_target_" in value):
             _check_type(hints[key], value, f"{path}.{key}")
+    missing = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty and name not in node
+    ]
+    if missing:
+        raise ConfigError(f"'{path}' lacks the settings {', '.join(missing)}.")
 
 
 def _check_type(hint: Any, value: Any, path: str) -> None:
     try:
-        TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
+        adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+        adapter.validate_json(json.dumps(value), strict=True)  # as JSON: a list fits a tuple, '16' is no number
     except ValidationError as error:
         reasons = "; ".join(sorted({problem["msg"] for problem in error.errors()}))
         raise ConfigError(f"'{path}' = {value!r} does not fit: {reasons}.") from error
@@ -187,9 +199,12 @@ def _check_trainer(trainer: Mapping[str, Any]) -> None:
         "precision": PRECISIONS,
         "select": ("last", "best"),
         "keep": ("nothing", "weights", "checkpoint"),
+        "monitor_mode": (None, "min", "max"),
     }.items():
         if trainer[key] not in valid:
-            raise ConfigError(unknown_choice(f"trainer.{key}", trainer[key], valid))
+            raise ConfigError(unknown_choice(f"trainer.{key}", trainer[key], map(str, valid)))
+    if (trainer["monitor"] is None) != (trainer["monitor_mode"] is None):
+        raise ConfigError("trainer.monitor and trainer.monitor_mode (min or max) go together; give both or neither.")
     if trainer["evaluate_every"] == 0 and (trainer["select"] == "best" or trainer["early_stopping"]):
         raise ConfigError("trainer.select=best and trainer.early_stopping need trainer.evaluate_every of at least 1.")
 
@@ -205,6 +220,14 @@ def _check_combination(plain: Mapping[str, Any]) -> None:
             f"Models for this dataset: {', '.join(fitting) or '(none)'}. "
             f"Datasets for this model: {', '.join(corpora) or '(none)'}."
         )
+    watched, trainer = task.splits[0], plain["trainer"]
+    if (trainer["select"] == "best" or trainer["early_stopping"]) and len(task.splits) == 1:
+        raise ConfigError(
+            f"trainer.select=best and trainer.early_stopping would choose by '{watched}', the only split of this "
+            "dataset, whose metrics are the result. Use trainer.select=last and trainer.early_stopping=null."
+        )
+    if trainer["monitor"] and not trainer["monitor"].startswith(f"{watched}/"):
+        raise ConfigError(f"trainer.monitor is a metric of the watched split, '{watched}/…', not {trainer['monitor']}.")
     for selector in plain["sparsity"].get("layers") or ():
         if not any(character in selector for character in "*?[.") and selector not in model.groups:
             raise ConfigError(f"In 'sparsity.layers': {unknown_choice('layer group', selector, model.groups)}")
@@ -238,11 +261,20 @@ def _reduced(node: Any) -> Any:
     if not isinstance(node, dict):
         return node
     parameters = _parameters(get_object(node["_target_"])) if "_target_" in node else {}
+    normal = {key: _as_annotated(parameters.get(key), value) for key, value in node.items()}
     return {
         key: _reduced(value)
-        for key, value in node.items()
+        for key, value in normal.items()
         if key not in (LABEL, "_partial_") and not _is_default(parameters.get(key), value)
     }
+
+
+def _as_annotated(parameter: inspect.Parameter | None, value: Any) -> Any:
+    """1 where a float is wanted is 1.0: the same run, so the same name."""
+    wants_float = parameter is not None and (
+        parameter.annotation in (float, "float") or isinstance(parameter.default, float)
+    )
+    return float(value) if wants_float and type(value) is int else value
 
 
 def _is_default(parameter: inspect.Parameter | None, value: Any) -> bool:

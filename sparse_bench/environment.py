@@ -1,6 +1,7 @@
 """What a run depends on besides its configuration: the process's settings, versions, commit, machine, memory."""
 
 import ctypes
+import gc
 import os
 import platform
 import re
@@ -87,6 +88,9 @@ def reset_peak_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
+    gc.collect()
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)  # what an earlier run left is not this one's
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

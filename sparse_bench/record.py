@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from sparse_bench.errors import CheckpointError
+
 SCHEMA = 1
 FINISHED: Literal["finished"] = "finished"
 FAILED: Literal["failed"] = "failed"
@@ -70,13 +72,24 @@ class JsonLines:
         """Add one line."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry, allow_nan=True) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     def size(self) -> int:
         """Bytes written so far."""
         return self.path.stat().st_size if self.path.exists() else 0
 
     def truncate(self, size: int) -> None:
-        """Forget everything after the first ``size`` bytes."""
+        """Forget everything after the first ``size`` bytes.
+
+        Raises:
+            CheckpointError: fewer are there, so what was measured before the checkpoint is lost.
+        """
+        if self.size() < size:
+            raise CheckpointError(
+                f"{self.path} holds {self.size()} bytes, and the checkpoint beside it was taken at {size}. "
+                "Delete the run's folder to train it from the start."
+            )
         if self.path.exists():
             os.truncate(self.path, size)
 
@@ -101,7 +114,12 @@ class RunFolder:
         """The result of the run, if it has ended."""
         if not self.result_path.exists():
             return None
-        return Result(**json.loads(self.result_path.read_text(encoding="utf-8")))
+        try:
+            return Result(**json.loads(self.result_path.read_text(encoding="utf-8")))
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{self.result_path} is no result that this version can read ({error}). Delete it to repeat the run."
+            ) from error
 
     def write_config(self, yaml: str) -> None:
         """Write ``config.yaml``."""

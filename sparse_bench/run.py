@@ -60,6 +60,9 @@ def run(config: DictConfig) -> Result | None:
     """
     environment.tune_process()
     check(config)
+    device = _device(config.device)
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    trackers = Trackers.from_config(plain["logger"] or {})
     identifier = run_id(config)
     folder = RunFolder(Path(config.output) / config.experiment_name / identifier)
     with folder.lock() as held:
@@ -69,23 +72,27 @@ def run(config: DictConfig) -> Result | None:
         result = folder.result()
         if result is not None and result.status == FINISHED:
             logger.info("%s: already finished, skipped", folder.path)
+            _clean_up(config.trainer.keep, folder)
             return result
         for leftover in folder.path.glob("*.tmp"):
             leftover.unlink()
         folder.result_path.unlink(missing_ok=True)
         folder.write_config(OmegaConf.to_yaml(config, resolve=True))
-        result = _carry_out(config, identifier, folder)
-        folder.write_result(result)
+        result = _carry_out(plain, identifier, folder, device, trackers)
+        if result.status == FINISHED:
+            _clean_up(config.trainer.keep, folder)
         return result
 
 
-def _carry_out(config: DictConfig, identifier: str, folder: RunFolder) -> Result:
-    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+def _carry_out(
+    plain: dict[str, Any], identifier: str, folder: RunFolder, device: torch.device, trackers: Trackers
+) -> Result:
+    """Train, measure and write the result, whatever happens on the way."""
     result = Result(
         id=identifier,
         status=FAILED,
-        experiment=config.experiment_name,
-        seed=config.seed,
+        experiment=plain["experiment_name"],
+        seed=plain["seed"],
         labels={
             "model": plain["model"].get(LABEL),
             "dataset": plain["dataset"].get(LABEL),
@@ -97,27 +104,26 @@ def _carry_out(config: DictConfig, identifier: str, folder: RunFolder) -> Result
         git=environment.git(),
     )
     started = time.perf_counter()
-    trackers = Trackers.from_config(plain["logger"] or {})
     try:
         trackers.start(
             RunInfo(
                 id=identifier,
-                experiment=config.experiment_name,
+                experiment=plain["experiment_name"],
                 labels=result.labels,
-                seed=config.seed,
+                seed=plain["seed"],
                 config=plain,
                 folder=folder.path,
             )
         )
-        _train_and_measure(plain, folder, result, trackers.log)
+        _train_and_measure(plain, folder, result, device, trackers.log)
         result.status = FINISHED
     except Exception as error:
         result.error = {"type": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
         logger.error("%s failed: %s: %s", folder.path, type(error).__name__, error)
-    finally:
-        result.seconds["total"] = result.seconds.get("earlier", 0.0) + time.perf_counter() - started
-        result.seconds.pop("earlier", None)
-        trackers.finish(result.status, _summary(result))
+    # The result comes before everything that may still be interrupted.
+    result.seconds["total"] = result.seconds.pop("earlier", 0.0) + time.perf_counter() - started
+    folder.write_result(result)
+    trackers.finish(result.status, _summary(result))
     return result
 
 
@@ -133,10 +139,10 @@ def _train_and_measure(
     plain: dict[str, Any],
     folder: RunFolder,
     result: Result,
+    device: torch.device,
     log: Callable[[dict[str, float], int, int], None],
 ) -> None:
     """The run itself; fills in ``result`` as it goes, so that a failure keeps what was measured before it."""
-    device = _device(plain["device"])
     torch.set_num_threads(plain["threads"] or _cores())
     result.machine = environment.machine(device)
     environment.reset_peak_memory(device)
@@ -173,11 +179,16 @@ def _train_and_measure(
     )
     try:
         trainer.fit()
+        result.counts = count(model, scheme).as_dict()  # again: training may have changed them
         for split in task.splits:
             result.metrics |= trainer.evaluate(split)
     finally:
         _record_progress(result, trainer.progress, device)
-    _keep(plain["trainer"]["keep"], folder, model)
+        result.seconds["earlier"] = trainer.earlier_seconds
+        if trainer.resumed_from:
+            result.machine["resumed_from"] = trainer.resumed_from
+    if plain["trainer"]["keep"] == "weights":
+        checkpoint.save(folder.weights, {"model": model.state_dict()})
 
 
 def _record_progress(result: Result, progress: Progress, device: torch.device) -> None:
@@ -202,12 +213,10 @@ def _macs(
     return asdict(counted)
 
 
-def _keep(what: str, folder: RunFolder, model: torch.nn.Module) -> None:
-    """Keep what the user asked for of a finished run's weights."""
-    if what == "weights":
-        checkpoint.save(folder.weights, {"model": model.state_dict()})
+def _clean_up(keep: str, folder: RunFolder) -> None:
+    """Remove what a finished run no longer needs and the user did not ask for."""
     folder.best.unlink(missing_ok=True)
-    if what != "checkpoint":
+    if keep != "checkpoint":
         folder.checkpoint.unlink(missing_ok=True)
 
 
@@ -231,6 +240,8 @@ def _deterministic(wanted: bool) -> None:
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
     torch.use_deterministic_algorithms(wanted, warn_only=True)
+    # Every buffer of ours is written before it is read. (mypy does not see the attribute.)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def _seed_globals(seed: int) -> None:

@@ -59,9 +59,9 @@ def test_a_sweep_goes_on_past_a_bad_job_and_exits_with_1(tmp_path: Path) -> None
 
 def test_one_process_a_core_gives_the_same_bytes(tmp_path: Path) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
-    for folder, launcher in ((one, "basic"), (other, "joblib")):
+    for folder, arguments in ((one, ["threads=1"]), (other, ["hydra/launcher=joblib"])):
         folder.mkdir()
-        done = sparse_bench(*TOY, "seed=0,1", "threads=1", f"hydra/launcher={launcher}", "-m", cwd=folder)
+        done = sparse_bench(*TOY, "seed=0,1", *arguments, "-m", cwd=folder)
         assert done.returncode == 0, done.stderr
     assert metrics(one) == metrics(other)
     threads = {json.loads(path.read_text())["machine"]["threads"] for path in other.rglob("result.json")}

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -112,14 +113,16 @@ def test_an_interrupted_run_ends_like_an_undisturbed_one(
         "sparsity__execution": execution,
         "trainer__checkpoint_seconds": 0.0,
         "trainer__keep": "checkpoint",
-        "trainer__accumulate": 1,
+        "trainer__accumulate": 2 if stop_at == 7 else 1,
+        "dataset__batch_size": 8 if stop_at == 7 else 16,
     }
-    final_states = []
+    final_states: list[dict[str, Any]] = []
     saved = Trainer._save
 
     def spy(self: Trainer) -> None:
-        saved(self)
-        final_states.append(torch.load(self.folder.checkpoint, weights_only=False))
+        if self.progress.step % 5 == 0 or self._done():  # not always, so that a resumed run has something to forget
+            saved(self)
+            final_states.append(torch.load(self.folder.checkpoint, weights_only=False))
 
     monkeypatch.setattr(Trainer, "_save", spy)
     undisturbed = toy_config(**settings, output=str(tmp_path / "undisturbed"))
@@ -148,7 +151,7 @@ def test_an_interrupted_run_ends_like_an_undisturbed_one(
     assert resumed.metrics == expected.metrics
     assert folder_of(disturbed).metrics.path.read_bytes() == folder_of(undisturbed).metrics.path.read_bytes()
     state = final_states[-1]
-    for key in ("model", "optimizer", "scheme", "random"):
+    for key in ("model", "optimizer", "scheme", "random", "sums"):
         assert_same(state[key], expected_state[key])
     assert state["progress"]["step"] == expected_state["progress"]["step"] == 18
 
@@ -198,6 +201,39 @@ def test_best_weights_are_evaluated_at_the_end(toy_config: Make, monkeypatch: py
     assert result.metrics["valid/weight"] == logged[1]["valid/weight"]
 
 
+def test_a_run_killed_before_its_result_was_written_still_evaluates_the_best_weights(
+    toy_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killed(self: RunFolder, result: object) -> None:
+        raise Killed
+
+    config = toy_config(trainer__select="best", trainer__keep="checkpoint", trainer__epochs=6, optimizer__lr=0.3)
+    expected = run(toy_config(trainer__select="best", trainer__epochs=6, optimizer__lr=0.3))
+    folder_of(config).result_path.unlink()
+    folder_of(config).checkpoint.unlink(missing_ok=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "write_result", killed)
+        with pytest.raises(Killed):
+            run(config)
+    resumed = run(config)
+    assert expected is not None
+    assert resumed is not None
+    assert resumed.metrics == expected.metrics
+    assert folder_of(config).checkpoint.exists()
+    assert not folder_of(config).best.exists()
+    assert resumed.seconds["total"] >= resumed.seconds["train"]
+
+
+def test_the_watched_metric_may_be_one_that_falls(toy_config: Make) -> None:
+    settings = {"trainer__monitor": "valid/cross_entropy", "trainer__monitor_mode": "min", "trainer__epochs": 8}
+    best = run(toy_config(trainer__select="best", **settings))
+    assert best is not None
+    assert best.metrics["valid/cross_entropy"] < 0.6
+
+
 def test_early_stopping_counts_evaluations_without_improvement(
     toy_config: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,6 +276,12 @@ def test_bad_settings_are_refused_before_any_work(toy_config: Make) -> None:
         ({"sparsity__density": "abc"}, "sparsity.density"),
         ({"sparsity__layers": ["frist"]}, "Did you mean 'first'"),
         ({"sparsity__dens": 0.5}, "Unknown setting 'dens'"),
+        ({"sparsity__execution": "masekd"}, "Did you mean 'masked'"),
+        ({"model__width": "16"}, "model.width"),
+        ({"device": "tpu"}, "Use auto, cpu, cuda"),
+        ({"trainer__monitor": "valid/accuracy"}, "go together"),
+        ({"trainer__monitor": "accuracy", "trainer__monitor_mode": "max"}, "watched split, 'valid/"),
+        ({"trainer__monitor_mode": "up", "trainer__monitor": "valid/accuracy"}, "max, min"),
         ({"trainer__precision": "half"}, "bf16, fp16, fp32"),
         ({"trainer__accumulate": 0}, "at least 1"),
         ({"model__width": "wide"}, "model.width"),
@@ -257,4 +299,7 @@ def test_identity_ignores_defaults_and_where_a_run_happens(toy_config: Make) -> 
     assert run_id(toy_config(output="elsewhere", threads=2, trainer__checkpoint_seconds=1.0)) == base
     assert run_id(toy_config(model__width=17)) != base
     assert run_id(toy_config(seed=1)) != base
+    assert run_id(toy_config(sparsity__density=1)) == run_id(toy_config(sparsity__density=1.0))
+    assert run_id(toy_config(sparsity__layers=["default"])) == base
+    assert run_id(toy_config(sparsity__layers=["first"])) != base
     assert run_id(toy_config(sparsity__density=0.25)) != base

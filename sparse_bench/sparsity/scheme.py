@@ -14,10 +14,10 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from sparse_bench.errors import ConfigError
+from sparse_bench.errors import ConfigError, unknown_choice
 from sparse_bench.sparsity.selection import select
 from sparse_bench.sparsity.topology import Shape
-from sparse_bench.sparsity.weights import SparseWeight, sparsify
+from sparse_bench.sparsity.weights import EXECUTIONS, SparseWeight, sparsify
 from sparse_bench.streams import Streams
 
 
@@ -45,11 +45,13 @@ class Scheme(ABC):
 
     density: float = 1.0
     layers: Sequence[str] = ("default",)
-    execution: str = "auto"
+    execution: str = "masked"
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.density <= 1.0:
             raise ConfigError(f"sparsity.density must be between 0 and 1, not {self.density}.")
+        if self.execution not in EXECUTIONS:
+            raise ConfigError(unknown_choice("sparsity.execution", self.execution, EXECUTIONS))
         if not self.layers:
             raise ConfigError("sparsity.layers must name at least one layer group or pattern.")
         #: Names of the selected weight matrices, once attached.
@@ -68,6 +70,8 @@ class Scheme(ABC):
             ConfigError: a selected layer does not exist or cannot be sparse.
         """
         self.selected = select(model, layer_groups(model), self.layers)
+        if not self.selected:
+            raise ConfigError(f"The layers {', '.join(self.layers)} hold no weight matrix in this model.")
         shapes = {name: tuple(model.get_parameter(name).shape) for name in self.selected}
         masks = self.first_topology(shapes, streams)
         self.weights = {name: sparsify(model, name, mask, self.execution) for name, mask in masks.items()}

@@ -15,9 +15,9 @@ from sparse_bench.errors import ConfigError, unknown_choice
 from sparse_bench.sparsity.linear import SparseLinear
 
 MASK_SUFFIX = "_mask"
-#: ``auto`` and ``masked`` multiply full matrices with zeros in them; ``csr`` (torch's sparse products) and ``kernel``
-#: (the project's own, on the CPU) hold and multiply only the weights that exist.
-EXECUTIONS = ("auto", "masked", "csr", "kernel")
+#: ``masked`` multiplies full matrices with zeros in them; ``csr`` (torch's sparse products) and ``kernel`` (the
+#: project's own, on the CPU) hold and multiply only the weights that exist.
+EXECUTIONS = ("masked", "csr", "kernel")
 #: Optimizers whose step of one entry depends on the gradients of others.
 _MIXING = tuple(getattr(torch.optim, name) for name in ("LBFGS", "Muon") if hasattr(torch.optim, name))
 
@@ -182,7 +182,7 @@ def sparsify(model: nn.Module, name: str, mask: Tensor, execution: str) -> Spars
     owner = model.get_submodule(module)
     if isinstance(owner, SparseLinear) or hasattr(owner, attribute + MASK_SUFFIX):
         raise ConfigError(f"The weight '{name}' already has a topology; only one scheme can own it.")
-    if execution in ("auto", "masked"):
+    if execution == "masked":
         return MaskedWeight(name, owner, mask)
     if type(owner) is not nn.Linear or not module:
         raise ConfigError(

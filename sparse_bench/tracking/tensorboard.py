@@ -40,7 +40,7 @@ class TensorBoardTracker(Tracker):
         self.subfolder = subfolder
         self._info: RunInfo | None = None
         self._writer: SummaryWriter | None = None
-        self._step = 0
+        self._step: int | None = None
 
     def start(self, info: RunInfo) -> None:
         """Remember the run; its file is opened with the first metrics, when the first step is known."""
@@ -67,7 +67,7 @@ class TensorBoardTracker(Tracker):
         writer.close()
         self._info = self._writer = None
 
-    def _open(self, step: int) -> "SummaryWriter":
+    def _open(self, step: int | None) -> "SummaryWriter":
         """The writer. ``purge_step`` hides what an interrupted run had written after the checkpoint it resumes from."""
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter

@@ -117,7 +117,7 @@ class WandbTracker(Tracker):
         return wandb.init(
             project=self.project,
             entity=self.entity,
-            id=info.id,
+            id=f"{info.experiment.replace('/', '-')}-{info.id}",  # one experiment's run is not another's
             # Offline there is nothing to resume: a record is appended to its run when it is uploaded.
             resume="allow" if mode == "online" else None,
             group=info.group,

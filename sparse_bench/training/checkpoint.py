@@ -14,21 +14,21 @@ from sparse_bench.record import write_atomically
 VERSION = 1
 
 
-def random_state() -> dict[str, Any]:
-    """State of every global random generator (the noise stream)."""
+def random_state(device: torch.device) -> dict[str, Any]:
+    """State of every global random generator (the noise stream) that a run on ``device`` draws from."""
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         "numpy": np.random.get_state(),  # noqa: NPY002 - libraries draw from it, so it is part of the state
         "python": random.getstate(),
     }
 
 
-def restore_random_state(state: dict[str, Any]) -> None:
+def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
     """Inverse of :func:`random_state`."""
     torch.set_rng_state(state["torch"])
-    if torch.cuda.is_available() and state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if device.type == "cuda" and state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"], device)
     np.random.set_state(state["numpy"])  # noqa: NPY002
     random.setstate(state["python"])
 

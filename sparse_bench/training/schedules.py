@@ -7,6 +7,14 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+from sparse_bench.errors import ConfigError
+
+
+def _at_least_one(**settings: int) -> None:
+    for name, value in settings.items():
+        if value < 1:
+            raise ConfigError(f"trainer.schedule.{name} must be at least 1, not {value}.")
+
 
 @dataclass(frozen=True)
 class Schedule(ABC):
@@ -31,6 +39,9 @@ class LinearWarmup(Schedule):
 
     steps: int = 1000
 
+    def __post_init__(self) -> None:
+        _at_least_one(steps=self.steps)
+
     def factor(self, step: int, epoch: int) -> float:
         return min(1.0, step / self.steps)
 
@@ -41,6 +52,9 @@ class InverseSquareRoot(Schedule):
 
     warmup: int = 4000
     dimension: int = 512
+
+    def __post_init__(self) -> None:
+        _at_least_one(warmup=self.warmup, dimension=self.dimension)
 
     def factor(self, step: int, epoch: int) -> float:
         return float(self.dimension**-0.5 * min(step**-0.5, step * self.warmup**-1.5))
@@ -63,6 +77,9 @@ class Cosine(Schedule):
 
     steps: int = 10000
     floor: float = 0.0
+
+    def __post_init__(self) -> None:
+        _at_least_one(steps=self.steps)
 
     def factor(self, step: int, epoch: int) -> float:
         progress = min(1.0, (step - 1) / self.steps)

@@ -1,5 +1,6 @@
 """The one training loop. It knows a task, a model and a scheme by their interfaces, and nothing of what is learned."""
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ from sparse_bench.training import checkpoint
 from sparse_bench.training.precision import Precision
 from sparse_bench.training.schedules import Constant, Schedule
 
+logger = logging.getLogger(__name__)
+
 #: Optimizer steps between two looks at whether the loss is still finite (each look waits for the device).
 FINITE_CHECK_STEPS = 50
 
@@ -37,6 +40,7 @@ class Settings:
     evaluate_every: int = 1
     select: str = "last"
     monitor: str | None = None
+    monitor_mode: str | None = None
     early_stopping: int | None = None
     checkpoint_seconds: float = 60.0
     progress: bool = True
@@ -58,6 +62,8 @@ class Progress:
     stopped: bool = False
     train_seconds: float = 0.0
     evaluate_seconds: float = 0.0
+    #: Of all sessions up to the checkpoint, everything included.
+    elapsed_seconds: float = 0.0
 
 
 class Trainer:
@@ -89,7 +95,11 @@ class Trainer:
         self._log = log or (lambda metrics, step, epoch: None)
         self._base_rates = [float(group["lr"]) for group in optimizer.param_groups]
         self._sums: dict[str, Tensor] = {}
-        self._last_checkpoint = time.monotonic()
+        self._started = self._last_checkpoint = time.monotonic()
+        #: Seconds that interrupted sessions of this run took before this one.
+        self.earlier_seconds = 0.0
+        #: Circumstances of those sessions, where they differ from this one's: then the bits may differ too.
+        self.resumed_from: dict[str, Any] = {}
 
     def fit(self) -> Progress:
         """Train until the configured end.
@@ -103,8 +113,10 @@ class Trainer:
                 self._train_epoch()
                 self._end_epoch()
                 bar.update()
-        if self.settings.select == "best" and self.folder.best.exists():
+        self._save()
+        if self.settings.select == "best":
             self.model.load_state_dict(checkpoint.load(self.folder.best)["model"])
+            self.scheme.load_state_dict(self.scheme.state_dict())
         return self.progress
 
     def evaluate(self, split: str) -> dict[str, float]:
@@ -203,7 +215,8 @@ class Trainer:
         entry["learning_rate"] = float(self.optimizer.param_groups[0]["lr"])
         entry |= self.scheme.at_epoch_end(progress.epoch, last, self.optimizer, self.streams)
         progress.epoch += 1
-        if settings.evaluate_every and progress.epoch % settings.evaluate_every == 0:
+        due = settings.evaluate_every and progress.epoch % settings.evaluate_every == 0
+        if due or (last and self._watches):
             evaluated = self.evaluate(self.task.splits[0])
             entry |= evaluated
             self._watch(evaluated)
@@ -221,16 +234,23 @@ class Trainer:
         if time.monotonic() - self._last_checkpoint > settings.checkpoint_seconds:
             self._save()
 
+    @property
+    def _watches(self) -> bool:
+        """Whether evaluations during training decide anything."""
+        return self.settings.select == "best" or self.settings.early_stopping is not None
+
     def _watch(self, evaluated: dict[str, float]) -> None:
         """Keep the best weights, and stop when the watched metric no longer improves."""
-        if self.settings.select != "best" and self.settings.early_stopping is None:
+        if not self._watches:
             return
-        default, direction = self.task.monitor
+        default, mode = self.task.monitor
+        more_is_better = (self.settings.monitor_mode or mode) == "max"
         name = self.settings.monitor or f"{self.task.splits[0]}/{default}"
         if name not in evaluated:
             raise ConfigError(unknown_choice("trainer.monitor", name, evaluated))
         value, progress = evaluated[name], self.progress
-        better = progress.best is None or (value > progress.best if direction == "max" else value < progress.best)
+        best = progress.best
+        better = math.isfinite(value) and (best is None or (value > best if more_is_better else value < best))
         if better:
             progress.best, progress.stale_evaluations = value, 0
             if self.settings.select == "best":
@@ -240,7 +260,11 @@ class Trainer:
             if self.settings.early_stopping and progress.stale_evaluations >= self.settings.early_stopping:
                 progress.stopped = True
 
+    def _circumstances(self) -> dict[str, Any]:
+        return {"device": str(self.device), "threads": torch.get_num_threads(), "torch": torch.__version__}
+
     def _save(self) -> None:
+        self.progress.elapsed_seconds = self.earlier_seconds + time.monotonic() - self._started
         checkpoint.save(
             self.folder.checkpoint,
             {
@@ -251,7 +275,8 @@ class Trainer:
                 "task": self.task.state_dict(),
                 "progress": asdict(self.progress),
                 "sums": self._sums,
-                "random": checkpoint.random_state(),
+                "random": checkpoint.random_state(self.device),
+                "circumstances": self._circumstances(),
                 "metrics_size": self.folder.metrics.size(),
                 "timing_size": self.folder.timing.size(),
             },
@@ -270,6 +295,16 @@ class Trainer:
             self.task.load_state_dict(state["task"])
             self.progress = Progress(**state["progress"])
             self._sums = {name: value.to(self.device) for name, value in state["sums"].items()}
-            checkpoint.restore_random_state(state["random"])
+            checkpoint.restore_random_state(state["random"], self.device)
+            self.earlier_seconds = self.progress.elapsed_seconds
+            if state["circumstances"] != self._circumstances():
+                self.resumed_from = state["circumstances"]
+                logger.warning(
+                    "%s was begun under %s and goes on under %s: its numbers will not be those of an undisturbed run "
+                    "to the last bit",
+                    self.folder.path,
+                    state["circumstances"],
+                    self._circumstances(),
+                )
         self.folder.metrics.truncate(state.get("metrics_size", 0))
         self.folder.timing.truncate(state.get("timing_size", 0))

@@ -66,7 +66,7 @@ def records_of(info):
 
     wandb.teardown()  # finish() returns while W&B's service may still be writing; this waits until it has ended
     (path,) = info.folder.glob("wandb/offline-run-*/run-*.wandb")
-    assert path.name == f"run-{info.id}.wandb"
+    assert path.name == f"run-rasa-diet-{info.id}.wandb"
     return read_records(path)
 
 
@@ -84,7 +84,7 @@ def test_offline_record_reads_back(info):
     records = records_of(info)
 
     (run,) = of_kind(records, "run")
-    assert (run.run_id, run.project, run.entity) == (info.id, "sparse_bench", "team")
+    assert (run.run_id, run.project, run.entity) == (f"rasa-diet-{info.id}", "sparse_bench", "team")
     assert (run.run_group, run.job_type, run.display_name) == ("rasa/diet", "random_connected", "diet/0.2/3")
     assert set(run.tags) == {"diet", "sara", "random_connected", "night"}
     config = items(run.config.update)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from sparse_bench.errors import ConfigError
 from sparse_bench.training.schedules import Constant, Cosine, ExponentialPerEpoch, InverseSquareRoot, LinearWarmup
 
 
@@ -15,6 +16,12 @@ def test_tables() -> None:
         0.125,
     ]
     assert [Cosine(steps=4, floor=0.0).factor(step, 0) for step in (1, 3, 5, 9)] == pytest.approx([1.0, 0.5, 0.0, 0.0])
+
+
+def test_settings_that_make_no_sense_are_refused() -> None:
+    for make in (lambda: LinearWarmup(steps=0), lambda: InverseSquareRoot(warmup=0), lambda: Cosine(steps=0)):
+        with pytest.raises(ConfigError, match="at least 1"):
+            make()
 
 
 def test_inverse_square_root_peaks_at_the_end_of_its_warmup() -> None:

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <numeric>
 #include <vector>
 
 #include "simd.h"
@@ -29,15 +30,17 @@ inline int64_t second_level_cache() { return 512 << 10; }
 #endif
 
 // Entries in segments: all entries of one outer feature within one block of inner features. Segments are ordered by
-// (panel of outer features, block, outer feature), so that one block of the packed tile is used by a whole panel
-// while it lies in the first-level cache. With few entries a segment, the cost of starting one exceeds what the
-// nearer cache saves: then there is a single block.
+// panel of outer features and block, so that one block of the packed tile is used by a whole panel while it lies in
+// the first-level cache; among the segments of a panel and block, short ones come first, so that the processor
+// guesses right when one ends. With few entries a segment, the cost of starting one exceeds what the nearer cache
+// saves: then there is a single block, and the segments of a panel are in the order of the values.
 struct Layout {
-  int vectors = 1;             // of tokens in a full tile
+  int vectors = 1;              // of tokens in a full tile
   int64_t blocks = 1;
-  std::vector<int32_t> start;  // [outer * blocks + 1]
-  std::vector<int32_t> index;  // inner feature of each entry
-  std::vector<int32_t> origin; // its place in the order of the values; -1 for padding, which counts as zero
+  std::vector<int32_t> start;   // [segments + 1], segments = outer * blocks
+  std::vector<int32_t> feature; // outer feature of each segment, counted from the first of its panel
+  std::vector<int32_t> index;   // inner feature of each entry
+  std::vector<int32_t> origin;  // its place in the order of the values; -1 for padding, which counts as zero
 
   // outer and inner: the two coordinates of each entry in the order of the values. Segments are padded to multiples
   // of `group` with copies of their last index, so that padding touches no number that the result does not depend on
@@ -45,39 +48,60 @@ struct Layout {
   // two passes' numbers for it are measured.
   void build(int64_t outer_size, int64_t inner_size, int64_t entries, const int32_t* outer, const int32_t* inner,
              int group, int blocked_vectors, int least_entries) {
-    const int64_t vector_bytes = VECTOR_BYTES;
+    const int64_t block = choose_blocks(outer_size, inner_size, entries, blocked_vectors, least_entries);
+    std::vector<int32_t> block_of(inner_size);
+    for (int64_t i = 0; i < inner_size; i++) block_of[i] = static_cast<int32_t>(i / block);
+    // Before sorting, a segment is known by its place in (panel, block, outer feature).
+    const auto unsorted = [&](int64_t k) {
+      const int64_t first = outer[k] / kPanel * kPanel;
+      return first * blocks + block_of[inner[k]] * std::min<int64_t>(kPanel, outer_size - first) + outer[k] % kPanel;
+    };
+    const int64_t segments = outer_size * blocks;
+    std::vector<int32_t> length(segments, 0), next(segments);
+    for (int64_t k = 0; k < entries; k++) length[unsorted(k)]++;
+    for (int32_t& n : length) n = (n + group - 1) / group * group;
+
+    start.assign(segments + 1, 0);
+    feature.resize(segments);
+    for (int64_t first = 0, s = 0; first < outer_size; first += kPanel) {
+      const int64_t count = std::min<int64_t>(kPanel, outer_size - first);
+      for (int64_t b = 0; b < blocks; b++, s += count) {
+        std::iota(&feature[s], &feature[s] + count, 0);
+        if (blocks > 1)
+          std::stable_sort(&feature[s], &feature[s] + count, [&](int i, int j) { return length[s + i] < length[s + j]; });
+        for (int64_t i = 0; i < count; i++) {
+          next[s + feature[s + i]] = start[s + i];
+          start[s + i + 1] = start[s + i] + length[s + feature[s + i]];
+        }
+      }
+    }
+    index.resize(start.back());
+    origin.assign(start.back(), -1);
+    for (int64_t k = 0; k < entries; k++) {
+      const int32_t place = next[unsorted(k)]++;
+      index[place] = inner[k];
+      origin[place] = static_cast<int32_t>(k);
+    }
+    for (std::size_t k = 1; k < index.size(); k++)
+      if (origin[k] < 0) index[k] = index[k - 1];
+  }
+
+ private:
+  // Sets the tile's width and the number of blocks; returns the inner features of a block.
+  int64_t choose_blocks(int64_t outer_size, int64_t inner_size, int64_t entries, int blocked_vectors,
+                        int least_entries) {
     const auto widest = [&](int n, int64_t room) {  // tile whose packed inner features fit
-      while (n > 1 && inner_size * n * vector_bytes > room) n /= 2;
+      while (n > 1 && inner_size * n * VECTOR_BYTES > room) n /= 2;
       return n;
     };
     vectors = widest(blocked_vectors, second_level_cache() / 2);
-    const int64_t block_room = std::max<int64_t>(1, first_level_cache() * 3 / 4 / (vectors * vector_bytes));
-    blocks = std::max<int64_t>(1, (inner_size + block_room - 1) / block_room);
+    const int64_t room = std::max<int64_t>(1, first_level_cache() * 3 / 4 / (vectors * VECTOR_BYTES));
+    blocks = std::max<int64_t>(1, (inner_size + room - 1) / room);
     if (entries < least_entries * outer_size * blocks) {
       blocks = 1;
       vectors = widest(std::min(blocked_vectors, 4), second_level_cache());
     }
-    const int64_t block = (inner_size + blocks - 1) / std::max<int64_t>(1, blocks);
-
-    const auto segment = [&](int32_t o, int64_t b) {
-      const int64_t first = o / kPanel * kPanel;
-      return first * blocks + b * std::min<int64_t>(kPanel, outer_size - first) + o % kPanel;
-    };
-    std::vector<int32_t> block_of(inner_size);
-    for (int64_t i = 0; i < inner_size; i++) block_of[i] = static_cast<int32_t>(i / block);
-    start.assign(outer_size * blocks + 1, 0);
-    for (int64_t k = 0; k < entries; k++) start[segment(outer[k], block_of[inner[k]]) + 1]++;
-    for (int64_t s = 0; s < outer_size * blocks; s++) start[s + 1] = start[s] + (start[s + 1] + group - 1) / group * group;
-    std::vector<int32_t> next(start.begin(), start.end() - 1);
-    index.resize(start.back());
-    origin.assign(start.back(), -1);
-    for (int64_t k = 0; k < entries; k++) {
-      const int32_t place = next[segment(outer[k], block_of[inner[k]])]++;
-      index[place] = inner[k];
-      origin[place] = static_cast<int32_t>(k);
-    }
-    for (int64_t s = 0; s < outer_size * blocks; s++)
-      for (int32_t k = next[s]; k < start[s + 1]; k++) index[k] = index[k - 1];
+    return std::max<int64_t>(1, (inner_size + blocks - 1) / blocks);
   }
 };
 

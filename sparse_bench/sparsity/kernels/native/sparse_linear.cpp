@@ -27,12 +27,13 @@ namespace {
 
 // out[row, tile] = bias + sum over the row's entries of value * x[column, tile], for `count` rows of one panel.
 template <int N, class S>
-KERNEL void row_products(const S* x, int64_t blocks, const int32_t* start, int count, const int32_t* column,
-                         const S* value, const S* bias, S* out) {
+KERNEL void row_products(const S* x, int64_t blocks, const int32_t* start, const int32_t* feature, int count,
+                         const int32_t* column, const S* value, const S* bias, S* out) {
   constexpr int W = Simd<S>::width, T = N * W;
   constexpr int U = N >= 8 ? 1 : N >= 4 ? 2 : 8 / N;  // independent sums hide the latency of the multiply-add
   for (int64_t b = 0; b < blocks; b++)
-    for (int r = 0; r < count; r++, start++) {
+    for (int s = 0; s < count; s++, start++) {
+      const int r = *feature++;
       Vector<S> sum[U][N];
       for (int i = 0; i < N; i++) sum[0][i] = b ? load(out + r * T + i * W) : broadcast(bias ? bias[r] : S(0));
       for (int u = 1; u < U; u++)
@@ -59,11 +60,12 @@ KERNEL void row_products(const S* x, int64_t blocks, const int32_t* start, int c
 // gx[column, tile] = sum of value * gy[row, tile], and value_grad += dot(gy[row, tile], x[column, tile]) for each
 // entry, for `count` columns of one panel. Segments hold whole groups of entries.
 template <int N, bool Input, class S>
-KERNEL void column_products(const S* gy, const S* x, int64_t blocks, const int32_t* start, int count,
-                            const int32_t* row, const S* value, S* gx, S* value_grad) {
+KERNEL void column_products(const S* gy, const S* x, int64_t blocks, const int32_t* start, const int32_t* feature,
+                            int count, const int32_t* row, const S* value, S* gx, S* value_grad) {
   constexpr int W = Simd<S>::width, T = N * W;
   for (int64_t b = 0; b < blocks; b++)
-    for (int c = 0; c < count; c++, start++) {
+    for (int s = 0; s < count; s++, start++) {
+      const int c = *feature++;
       Vector<S> in[N], grad[N];
       for (int i = 0; i < N; i++) {
         in[i] = load(x + c * T + i * W);
@@ -200,8 +202,9 @@ void forward(const Plan& w, int64_t tokens, const S* values, const S* bias, cons
       pack<N, false, S>(in, 0, w.columns, packed, nullptr);
       for (int64_t r = 0; r < w.rows; r += kPanel) {
         const int count = static_cast<int>(std::min<int64_t>(kPanel, w.rows - r));
-        row_products<N, S>(packed, layout.blocks, layout.start.data() + r * layout.blocks, count, layout.index.data(),
-                           values, bias ? bias + r : nullptr, panel);
+        const int64_t segment = r * layout.blocks;
+        row_products<N, S>(packed, layout.blocks, &layout.start[segment], &layout.feature[segment], count,
+                           layout.index.data(), values, bias ? bias + r : nullptr, panel);
         unpack<N, S>(panel, r, count, out);
       }
     });
@@ -243,8 +246,9 @@ void backward(const Plan& w, int64_t tokens, const S* values, const S* gy, int64
       for (int64_t c = 0; c < w.columns; c += kPanel) {
         const int count = static_cast<int>(std::min<int64_t>(kPanel, w.columns - c));
         pack<N, false, S>(in, c, count, x_panel, nullptr);
-        column_products<N, Input, S>(packed, x_panel, layout.blocks, layout.start.data() + c * layout.blocks, count,
-                                     layout.index.data(), arranged, gx_panel, value_sum);
+        const int64_t segment = c * layout.blocks;
+        column_products<N, Input, S>(packed, x_panel, layout.blocks, &layout.start[segment], &layout.feature[segment],
+                                     count, layout.index.data(), arranged, gx_panel, value_sum);
         if constexpr (Input) unpack<N, S>(gx_panel, c, count, in_grad);
       }
     });
