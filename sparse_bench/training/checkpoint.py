@@ -11,7 +11,7 @@ import torch
 from sparse_bench.errors import CheckpointError
 from sparse_bench.record import write_atomically
 
-VERSION = 1
+VERSION = 2
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
