@@ -15,6 +15,7 @@ namespace {
 
 constexpr int kPanel = 32;  // outer features whose accumulators stay in the first-level cache
 constexpr int kGroup = 4;   // entries whose dot products are summed together
+constexpr int kAhead = 64;  // entries between asking for a value's cache line and using it
 
 inline int64_t cache_bytes(int name, int64_t fallback) {
   const int64_t reported = sysconf(name);
@@ -40,11 +41,12 @@ struct Layout {
   std::vector<int32_t> start;   // [segments + 1], segments = outer * blocks
   std::vector<int32_t> feature; // outer feature of each segment, counted from the first of its panel
   std::vector<int32_t> index;   // inner feature of each entry
-  std::vector<int32_t> origin;  // its place in the order of the values; -1 for padding, which counts as zero
+  std::vector<int32_t> origin;  // its place in the order of the values; kAhead more follow, for prefetching
+  std::vector<int32_t> padding; // entries that repeat the one before them and whose value counts as zero
 
   // outer and inner: the two coordinates of each entry in the order of the values. Segments are padded to multiples
-  // of `group` with copies of their last index, so that padding touches no number that the result does not depend on
-  // anyway (zero times infinity is not zero). Blocks are made where segments hold `least_entries` on average; the
+  // of `group` with copies of their last entry, so that padding touches no number that the result does not depend on
+  // anyway (zero times infinity is not zero) and its own dot product is that entry's once more. Blocks are made where segments hold `least_entries` on average; the
   // two passes' numbers for it are measured.
   void build(int64_t outer_size, int64_t inner_size, int64_t entries, const int32_t* outer, const int32_t* inner,
              int group, int blocked_vectors, int least_entries) {
@@ -77,13 +79,19 @@ struct Layout {
     }
     index.resize(start.back());
     origin.assign(start.back(), -1);
+    padding.clear();
     for (int64_t k = 0; k < entries; k++) {
       const int32_t place = next[unsorted(k)]++;
       index[place] = inner[k];
       origin[place] = static_cast<int32_t>(k);
     }
     for (std::size_t k = 1; k < index.size(); k++)
-      if (origin[k] < 0) index[k] = index[k - 1];
+      if (origin[k] < 0) {
+        index[k] = index[k - 1];
+        origin[k] = origin[k - 1];
+        padding.push_back(static_cast<int32_t>(k));
+      }
+    origin.resize(origin.size() + kAhead, 0);
   }
 
  private:

@@ -11,6 +11,8 @@ namespace {
 
 constexpr int kLine = 16;       // features moved at a time: one cache line of floats for each token
 constexpr int kMaxVectors = 8;  // vectors of tokens in the widest tile
+constexpr int kFarRead = 128;   // features between asking for a token's cache line and using it: the rows of a tile
+constexpr int kFarWrite = 64;   // are more streams than processors follow by themselves
 
 // Addresses of the token rows of a tile. Rows beyond the last token read zeros or write to a dump, so that no inner
 // loop knows about incomplete tiles.
@@ -32,6 +34,7 @@ inline void pack_squares(const Rows<const float*>& rows, int64_t f, float* dst, 
     Floats v[H][W];
     for (int i = 0; i < W; i++)
       for (int h = 0; h < H; h++) v[h][i] = load(rows.row[t + i] + f + h * W);
+    for (int i = 0; i < W; i++) __builtin_prefetch(rows.row[t + i] + f + kFarRead, 0, 2);
     for (int h = 0; h < H; h++) {
       if constexpr (Sum) {
         Floats total = load(sum + f + h * W);
@@ -55,6 +58,7 @@ inline void unpack_squares(const float* src, int64_t f, const Rows<float*>& rows
     }
     for (int i = 0; i < W; i++)
       for (int h = 0; h < H; h++) store(rows.row[t + i] + f + h * W, v[h][i]);
+    for (int i = 0; i < W; i++) __builtin_prefetch(rows.row[t + i] + f + kFarWrite, 1, 2);
   }
 }
 

@@ -170,11 +170,30 @@ void for_tiles(int64_t begin, int64_t end, int vectors, const Body& body) {
 
 // ---- the two passes --------------------------------------------------------------------------------------------
 
+// The values in the layout's order.
 template <class S>
 void arrange(const Layout& layout, const S* values, S* arranged, int threads) {
-  const int64_t count = static_cast<int64_t>(layout.origin.size());
-  Split(count, 1, count >= kWorthThreadsToCopy, threads).run([&](int64_t, int64_t begin, int64_t end) {
-    for (int64_t k = begin; k < end; k++) arranged[k] = layout.origin[k] < 0 ? S(0) : values[layout.origin[k]];
+  const int64_t count = static_cast<int64_t>(layout.index.size());
+  Split(count, kGroup, count >= kWorthThreadsToCopy, threads).run([&](int64_t, int64_t begin, int64_t end) {
+    for (int64_t k = begin; k < end; k++) {
+      __builtin_prefetch(values + layout.origin[k + kAhead]);
+      arranged[k] = values[layout.origin[k]];
+    }
+  });
+  for (const int32_t k : layout.padding) arranged[k] = S(0);
+}
+
+// The inverse for sums that `parts` threads have collected apart: sum[origin[k]] = sum of parts[.][k].
+template <class S>
+void collect(const Layout& layout, const S* sums, int64_t parts, S* sum, int threads) {
+  const int64_t count = static_cast<int64_t>(layout.index.size());
+  Split(count, kGroup, count >= kWorthThreadsToCopy, threads).run([&](int64_t, int64_t begin, int64_t end) {
+    for (int64_t k = begin; k < end; k++) {
+      __builtin_prefetch(sum + layout.origin[k + kAhead], 1);
+      S total = sums[k];
+      for (int64_t part = 1; part < parts; part++) total += sums[part * count + k];
+      sum[layout.origin[k]] = total;  // padding writes what its original has written
+    }
   });
 }
 
@@ -184,7 +203,7 @@ void forward(const Plan& w, int64_t tokens, const S* values, const S* bias, cons
   constexpr int W = Simd<S>::width;
   const Layout& layout = w.by_row;
   if (!w.in_order) {
-    S* arranged = static_cast<S*>(call_scratch.get(sizeof(S) * layout.origin.size()));
+    S* arranged = static_cast<S*>(call_scratch.get(sizeof(S) * layout.index.size()));
     arrange(layout, values, arranged, threads);
     values = arranged;
   }
@@ -216,7 +235,7 @@ void backward(const Plan& w, int64_t tokens, const S* values, const S* gy, int64
               int64_t x_stride, S* gx, S* gv, S* gb, int threads) {
   constexpr int W = Simd<S>::width;
   const Layout& layout = w.by_column;
-  const int64_t padded = static_cast<int64_t>(layout.origin.size());
+  const int64_t padded = static_cast<int64_t>(layout.index.size());
   const bool worthwhile = tokens * (2 * w.entries + w.rows + w.columns) >= kWorthThreads;
   const Split split(tokens, W, worthwhile, threads);
   // Each part sums on its own; the sums are added in order afterwards, whichever thread was faster.
@@ -254,14 +273,8 @@ void backward(const Plan& w, int64_t tokens, const S* values, const S* gy, int64
     });
   });
 
-  Split(padded, 1, padded >= kWorthThreadsToCopy, threads).run([&](int64_t, int64_t begin, int64_t end) {
-    for (int64_t k = begin; k < end; k++) {
-      if (layout.origin[k] < 0) continue;
-      S total = 0;
-      for (int64_t part = 0; part < split.parts; part++) total += value_sums[part * padded + k];
-      gv[layout.origin[k]] = total;
-    }
-  });
+  if (split.parts == 0) std::fill_n(gv, w.entries, S(0));
+  else collect(layout, value_sums, split.parts, gv, threads);
   for (int64_t r = 0; r < w.rows; r++) {
     S total = 0;
     for (int64_t part = 0; part < split.parts; part++) total += bias_sums[part * w.rows + r];

@@ -1,0 +1,59 @@
+"""Compiling the kernel, for other vector widths too, and what happens where that is not possible."""
+
+import ctypes
+import subprocess
+import warnings
+from pathlib import Path
+
+import pytest
+
+from sparse_bench.sparsity.kernels import build, cpu, linear
+from tests.sparsity.kernels.problems import assert_close, expected, problem, results
+
+
+@pytest.mark.parametrize("width", [16, 64])
+def test_other_vector_widths(width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = tmp_path / "kernel.so"
+    source = str(build._SOURCES / "sparse_linear.cpp")
+    flags = ["-std=gnu++17", "-O0", "-w", "-shared", "-fPIC", f"-DVECTOR_BYTES={width}", source, "-o", str(library)]
+    subprocess.run([build.compiler(), *flags], check=True)
+    monkeypatch.setattr(cpu, "load_library", lambda: ctypes.CDLL(str(library)))
+    cpu._library.cache_clear()
+    try:
+        assert cpu._library().vector_bytes() == width
+        for size in [(70, 90, 77, 0.3), (33, 17, 5, 0.5), (300, 200, 100, 0.4)]:
+            structure, x, values, bias, grad = problem(*size)
+            actual = results(structure, x, values, bias, grad, "kernel")
+            assert_close(actual, expected(structure, x, values, bias, grad))
+    finally:
+        cpu._library.cache_clear()
+
+
+def test_missing_compiler_is_explained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(build.BuildError, match="no-such-compiler"):
+        build._compiled()
+    broken = tmp_path / "broken"
+    broken.write_text("#!/bin/sh\necho cannot find your headers >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("CXX", str(broken))
+    with pytest.raises(build.BuildError, match="cannot find your headers"):
+        build._compiled()
+    assert not list(tmp_path.glob("**/*.so"))
+
+
+def test_fallback_warns_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "kernel_available", lambda: cpu.Availability(False, "no compiler at all"))
+    linear._kernel_or_csr.cache_clear()
+    structure, x, values, bias, grad = problem(6, 5, 4, 0.5)
+    try:
+        with pytest.warns(RuntimeWarning, match="no compiler at all"):
+            first = results(structure, x, values, bias, grad, "kernel")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            second = results(structure, x, values, bias, grad, "kernel")
+        for actual in (first, second):
+            assert_close(actual, expected(structure, x, values, bias, grad))
+    finally:
+        linear._kernel_or_csr.cache_clear()
