@@ -15,6 +15,7 @@ namespace {
 
 constexpr int kPanel = 32;  // outer features whose accumulators stay in the first-level cache
 constexpr int kGroup = 4;   // entries whose dot products are summed together
+constexpr int kMostIndices = 1 << 16;  // that 16 bits can tell apart
 constexpr int kAhead = 64;  // entries between asking for a value's cache line and using it
 
 inline int64_t cache_bytes(int name, int64_t fallback) {
@@ -38,19 +39,20 @@ inline int64_t second_level_cache() { return 512 << 10; }
 struct Layout {
   int vectors = 1;              // of tokens in a full tile
   int64_t blocks = 1;
+  int64_t block = 1;            // inner features of a block; the last may have fewer
   std::vector<int32_t> start;   // [segments + 1], segments = outer * blocks
   std::vector<int32_t> feature; // outer feature of each segment, counted from the first of its panel
-  std::vector<int32_t> index;   // inner feature of each entry
+  std::vector<uint16_t> index;  // inner feature of each entry, counted from the first of its block
   std::vector<int32_t> origin;  // its place in the order of the values; kAhead more follow, for prefetching
   std::vector<int32_t> padding; // entries that repeat the one before them and whose value counts as zero
 
   // outer and inner: the two coordinates of each entry in the order of the values. Segments are padded to multiples
   // of `group` with copies of their last entry, so that padding touches no number that the result does not depend on
-  // anyway (zero times infinity is not zero) and its own dot product is that entry's once more. Blocks are made where segments hold `least_entries` on average; the
-  // two passes' numbers for it are measured.
+  // anyway (zero times infinity is not zero) and its own dot product is that entry's once more. Blocks are made where
+  // segments hold `least_entries` on average; the two passes' numbers for it are measured.
   void build(int64_t outer_size, int64_t inner_size, int64_t entries, const int32_t* outer, const int32_t* inner,
              int group, int blocked_vectors, int least_entries) {
-    const int64_t block = choose_blocks(outer_size, inner_size, entries, blocked_vectors, least_entries);
+    choose_blocks(outer_size, inner_size, entries, blocked_vectors, least_entries);
     std::vector<int32_t> block_of(inner_size);
     for (int64_t i = 0; i < inner_size; i++) block_of[i] = static_cast<int32_t>(i / block);
     // Before sorting, a segment is known by its place in (panel, block, outer feature).
@@ -70,7 +72,8 @@ struct Layout {
       for (int64_t b = 0; b < blocks; b++, s += count) {
         std::iota(&feature[s], &feature[s] + count, 0);
         if (blocks > 1)
-          std::stable_sort(&feature[s], &feature[s] + count, [&](int i, int j) { return length[s + i] < length[s + j]; });
+          std::stable_sort(&feature[s], &feature[s] + count,
+                           [&](int i, int j) { return length[s + i] < length[s + j]; });
         for (int64_t i = 0; i < count; i++) {
           next[s + feature[s + i]] = start[s + i];
           start[s + i + 1] = start[s + i] + length[s + feature[s + i]];
@@ -82,7 +85,7 @@ struct Layout {
     padding.clear();
     for (int64_t k = 0; k < entries; k++) {
       const int32_t place = next[unsorted(k)]++;
-      index[place] = inner[k];
+      index[place] = static_cast<uint16_t>(inner[k] - block_of[inner[k]] * block);
       origin[place] = static_cast<int32_t>(k);
     }
     for (std::size_t k = 1; k < index.size(); k++)
@@ -95,9 +98,9 @@ struct Layout {
   }
 
  private:
-  // Sets the tile's width and the number of blocks; returns the inner features of a block.
-  int64_t choose_blocks(int64_t outer_size, int64_t inner_size, int64_t entries, int blocked_vectors,
-                        int least_entries) {
+  // Sets the tile's width and the blocks.
+  void choose_blocks(int64_t outer_size, int64_t inner_size, int64_t entries, int blocked_vectors,
+                     int least_entries) {
     const auto widest = [&](int n, int64_t room) {  // tile whose packed inner features fit
       while (n > 1 && inner_size * n * VECTOR_BYTES > room) n /= 2;
       return n;
@@ -106,10 +109,10 @@ struct Layout {
     const int64_t room = std::max<int64_t>(1, first_level_cache() * 3 / 4 / (vectors * VECTOR_BYTES));
     blocks = std::max<int64_t>(1, (inner_size + room - 1) / room);
     if (entries < least_entries * outer_size * blocks) {
-      blocks = 1;
+      blocks = inner_size / (kMostIndices + 1) + 1;
       vectors = widest(std::min(blocked_vectors, 4), second_level_cache());
     }
-    return std::max<int64_t>(1, (inner_size + blocks - 1) / blocks);
+    block = std::max<int64_t>(1, (inner_size + blocks - 1) / blocks);
   }
 };
 
@@ -124,8 +127,8 @@ struct Plan {
       : rows(rows_), columns(columns_), entries(entries_) {
     std::vector<int32_t> row(entries);
     for (int64_t r = 0; r < rows; r++) std::fill(row.begin() + row_start[r], row.begin() + row_start[r + 1], r);
-    by_row.build(rows, columns, entries, row.data(), column, 1, VECTOR_BYTES < 64 ? 8 : 4, 16);
-    by_column.build(columns, rows, entries, column, row.data(), kGroup, 4, 28);
+    by_row.build(rows, columns, entries, row.data(), column, 1, VECTOR_BYTES < 64 ? 8 : 4, 11);
+    by_column.build(columns, rows, entries, column, row.data(), kGroup, 4, 22);
     in_order = by_row.blocks == 1;
     if (in_order) by_row.origin = {};
   }

@@ -11,8 +11,9 @@ namespace {
 
 constexpr int kLine = 16;       // features moved at a time: one cache line of floats for each token
 constexpr int kMaxVectors = 8;  // vectors of tokens in the widest tile
-constexpr int kFarRead = 128;   // features between asking for a token's cache line and using it: the rows of a tile
-constexpr int kFarWrite = 64;   // are more streams than processors follow by themselves
+// Features between asking for a token's cache line and using it: the rows of a tile are more streams than processors
+// follow by themselves.
+constexpr int kFarRead = 128, kFarWrite = 64;
 
 // Addresses of the token rows of a tile. Rows beyond the last token read zeros or write to a dump, so that no inner
 // loop knows about incomplete tiles.

@@ -27,11 +27,13 @@ namespace {
 
 // out[row, tile] = bias + sum over the row's entries of value * x[column, tile], for `count` rows of one panel.
 template <int N, class S>
-KERNEL void row_products(const S* x, int64_t blocks, const int32_t* start, const int32_t* feature, int count,
-                         const int32_t* column, const S* value, const S* bias, S* out) {
+KERNEL void row_products(const S* x, const Layout& layout, int64_t segment, int count, const S* value, const S* bias,
+                         S* out) {
   constexpr int W = Simd<S>::width, T = N * W;
   constexpr int U = N >= 8 ? 1 : N >= 4 ? 2 : 8 / N;  // independent sums hide the latency of the multiply-add
-  for (int64_t b = 0; b < blocks; b++)
+  const int32_t *start = layout.start.data() + segment, *feature = layout.feature.data() + segment;
+  const uint16_t* column = layout.index.data();
+  for (int64_t b = 0; b < layout.blocks; b++, x += layout.block * T)
     for (int s = 0; s < count; s++, start++) {
       const int r = *feature++;
       Vector<S> sum[U][N];
@@ -60,10 +62,12 @@ KERNEL void row_products(const S* x, int64_t blocks, const int32_t* start, const
 // gx[column, tile] = sum of value * gy[row, tile], and value_grad += dot(gy[row, tile], x[column, tile]) for each
 // entry, for `count` columns of one panel. Segments hold whole groups of entries.
 template <int N, bool Input, class S>
-KERNEL void column_products(const S* gy, const S* x, int64_t blocks, const int32_t* start, const int32_t* feature,
-                            int count, const int32_t* row, const S* value, S* gx, S* value_grad) {
+KERNEL void column_products(const S* gy, const S* x, const Layout& layout, int64_t segment, int count, const S* value,
+                            S* gx, S* value_grad) {
   constexpr int W = Simd<S>::width, T = N * W;
-  for (int64_t b = 0; b < blocks; b++)
+  const int32_t *start = layout.start.data() + segment, *feature = layout.feature.data() + segment;
+  const uint16_t* row = layout.index.data();
+  for (int64_t b = 0; b < layout.blocks; b++, gy += layout.block * T)
     for (int s = 0; s < count; s++, start++) {
       const int c = *feature++;
       Vector<S> in[N], grad[N];
@@ -222,8 +226,7 @@ void forward(const Plan& w, int64_t tokens, const S* values, const S* bias, cons
       for (int64_t r = 0; r < w.rows; r += kPanel) {
         const int count = static_cast<int>(std::min<int64_t>(kPanel, w.rows - r));
         const int64_t segment = r * layout.blocks;
-        row_products<N, S>(packed, layout.blocks, &layout.start[segment], &layout.feature[segment], count,
-                           layout.index.data(), values, bias ? bias + r : nullptr, panel);
+        row_products<N, S>(packed, layout, segment, count, values, bias ? bias + r : nullptr, panel);
         unpack<N, S>(panel, r, count, out);
       }
     });
@@ -266,8 +269,7 @@ void backward(const Plan& w, int64_t tokens, const S* values, const S* gy, int64
         const int count = static_cast<int>(std::min<int64_t>(kPanel, w.columns - c));
         pack<N, false, S>(in, c, count, x_panel, nullptr);
         const int64_t segment = c * layout.blocks;
-        column_products<N, Input, S>(packed, x_panel, layout.blocks, &layout.start[segment], &layout.feature[segment],
-                                     count, layout.index.data(), arranged, gx_panel, value_sum);
+        column_products<N, Input, S>(packed, x_panel, layout, segment, count, arranged, gx_panel, value_sum);
         if constexpr (Input) unpack<N, S>(gx_panel, c, count, in_grad);
       }
     });
