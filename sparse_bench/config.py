@@ -48,6 +48,7 @@ class TrainerConfig:
     monitor: str | None = None
     monitor_mode: str | None = None
     early_stopping: int | None = None
+    reset_optimizer: bool = False
     checkpoint_seconds: float = 60.0
     keep: str = "weights"
     deterministic: bool = True

@@ -43,6 +43,7 @@ class Settings:
     monitor_mode: str | None = None
     early_stopping: int | None = None
     checkpoint_seconds: float = 60.0
+    reset_optimizer: bool = False
     progress: bool = True
 
 
@@ -95,6 +96,8 @@ class Trainer:
         self._log = log or (lambda metrics, step, epoch: None)
         self._base_rates = [float(group["lr"]) for group in optimizer.param_groups]
         self._sums: dict[str, Tensor] = {}
+        #: Factor on the learning rate that the batch of the coming step asked for.
+        self._batch_factor = 1.0
         self._started = self._last_checkpoint = time.monotonic()
         #: Seconds that interrupted sessions of this run took before this one.
         self.earlier_seconds = 0.0
@@ -136,6 +139,7 @@ class Trainer:
         self.precision.scaler.scale(loss.total * share).backward()
         for name, value in {"loss": loss.total.detach(), **loss.parts}.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._batch_factor = loss.learning_rate_factor
         self.progress.examples += loss.examples
         self.progress.tokens += loss.tokens
 
@@ -143,7 +147,7 @@ class Trainer:
         """One optimizer step with the gradients gathered so far."""
         scaler, progress = self.precision.scaler, self.progress
         progress.step += 1
-        factor = self.schedule.factor(progress.step, progress.epoch)
+        factor = self.schedule.factor(progress.step, progress.epoch) * self._batch_factor
         for group, rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = rate * factor
         scaler.unscale_(self.optimizer)
@@ -214,6 +218,8 @@ class Trainer:
         entry: dict[str, float] = {f"train/{key}": (total / progress.batch).item() for key, total in self._sums.items()}
         entry["learning_rate"] = float(self.optimizer.param_groups[0]["lr"])
         entry |= self.scheme.at_epoch_end(progress.epoch, last, self.optimizer, self.streams)
+        if settings.reset_optimizer:
+            self.optimizer.state.clear()
         progress.epoch += 1
         due = settings.evaluate_every and progress.epoch % settings.evaluate_every == 0
         if due or (last and self._watches):

@@ -1,0 +1,39 @@
+"""What a tagger is built from and trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from sparse_bench.batch.base import Batch, Layout
+
+
+@dataclass
+class TaggingBatch(Batch):
+    """B sentences with N tokens in all, packed.
+
+    Attributes:
+        words: word numbers, sentence after sentence [N], int64.
+        layout: of the sentences (N positions). Sentences stand longest first.
+        tags: tag of each token [N], int64.
+    """
+
+    words: Tensor
+    layout: Layout
+    tags: Tensor
+
+
+@dataclass(frozen=True)
+class TaggingSizes:
+    """What a tagger must know of its data before it is built.
+
+    Attributes:
+        vocabulary: number of word types, ``<pad>`` and ``<unk>`` included.
+        frequencies: count of every word type in the training data, in the order of their numbers.
+        tags: number of tags.
+    """
+
+    vocabulary: int
+    frequencies: tuple[int, ...]
+    tags: int
