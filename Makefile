@@ -15,16 +15,21 @@ PIP_ARGS ?=
 PYTEST_ARGS ?= -n 2
 
 BIN := $(VENV)/bin
-# The post's two figures.
-DIET_METRICS := --metric test/intent_f1 test/entity_f1
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup quickstart rasa rasa-small results test lint format constraints clean
+PAPERS := rasa brouns demeester sparselang embeddings
+.PHONY: help setup quickstart $(PAPERS) $(PAPERS:=-small) reproduce-small results claims bench test lint format \
+	constraints clean
+
+# $(call train,SWEEP …): the sweeps one after another. Each can be stopped at any time and goes on where it was.
+train = for sweep in $(1); do $(BIN)/python -m sparse_bench sweep=$$sweep output=$(RUNS) logger=none || exit; done
+# What the runs below $(RUNS) have measured goes into the tables of $(RESULTS); rows of earlier runs stay.
+collect = $(BIN)/python -m sparse_bench.report.collect --results $(RESULTS) --runs $(RUNS)
 
 help: ## list these commands
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: $(STAMP) ## make the environment in .venv and install the project (needs Python 3.11 or newer, nothing else)
 	@echo "The environment in $(VENV) is ready."
@@ -47,29 +52,81 @@ $(STAMP): pyproject.toml constraints.txt
 quickstart: $(STAMP) ## a first small sweep with its figures (minutes, no download)
 	@echo "Training DIET at three densities on a corpus that the project makes itself: 24 runs, about four minutes on two cores."
 	@$(BIN)/python -m sparse_bench sweep=rasa/quickstart output=$(RUNS) logger=none
-	@$(BIN)/python -m sparse_bench.report $(RUNS)/report/quickstart --runs $(RUNS) --experiment rasa/quickstart $(DIET_METRICS)
+	@$(BIN)/python -m sparse_bench.report $(RUNS)/report/quickstart --runs $(RUNS) --experiment rasa/quickstart \
+		--metric test/intent_f1 test/entity_f1
 	@echo
 	@cat $(RUNS)/report/quickstart/summary.md
 	@echo
 	@echo "Page with figures: $(abspath $(RUNS)/report/quickstart/index.html)"
-	@echo "Next: make rasa-small (reduced scale), or one run of your own:"
+	@echo "Next: make rasa-small (a paper at reduced scale), or one run of your own:"
 	@echo "  $(BIN)/python -m sparse_bench experiment=rasa/diet dataset=sara_like sparsity.density=0.1"
 
-rasa-small: $(STAMP) ## the DIET figures at reduced scale (about an hour, no download)
-	@echo "Training DIET on the generated corpus: 33 runs, about an hour on two cores. It can be stopped at any time."
-	@$(BIN)/python -m sparse_bench sweep=rasa/diet_small output=$(RUNS) logger=none
-	@$(BIN)/python -m sparse_bench.report $(RUNS)/report/diet_small --runs $(RUNS) --experiment rasa/diet_small $(DIET_METRICS)
+# ---- the papers: at their own scale, and at one that two cores can do ----
 
-rasa: $(STAMP) ## the DIET figures as published: every density, width and seed (downloads Sara; a day)
-	@echo "Training DIET on Sara: 90 runs of 200 epochs, about a day on two cores."
-	@echo "It can be stopped at any time; the same command goes on where it was."
-	@$(BIN)/python -m sparse_bench.data download sara
-	@$(BIN)/python -m sparse_bench sweep=rasa/diet_density output=$(RUNS) logger=none
-	@$(MAKE) --no-print-directory results
+rasa: $(STAMP) ## Rasa's sparse layers: DIET on Sara and TED, every density, width and seed (174 runs)
+	@$(BIN)/python -m sparse_bench.data download sara ted
+	@$(call train,rasa/diet_density rasa/ted_density)
+	@$(collect)
 
-results: $(STAMP) ## tables, figures and pages in results/ from the runs that are on disk
-	@echo "Collecting the finished runs below $(RUNS) into $(RESULTS)/rasa: seconds. Nothing is trained."
-	@$(BIN)/python -m sparse_bench.report $(RESULTS)/rasa --runs $(RUNS) --experiment rasa/diet $(DIET_METRICS)
+rasa-small: $(STAMP) ## the same on generated corpora, fewer widths (no download)
+	@$(call train,rasa/diet_small rasa/ted_small)
+	@$(collect)
+
+brouns: $(STAMP) ## SET in the Transformer on Multi30k: eight arms, three seeds (24 runs)
+	@$(BIN)/python -m sparse_bench.data download brouns multi30k
+	@$(call train,brouns/arms)
+	@$(collect)
+
+brouns-small: $(STAMP) ## the report's three arms and a static one with a narrower model
+	@$(BIN)/python -m sparse_bench.data download brouns multi30k
+	@$(call train,brouns/small)
+	@$(collect)
+
+demeester: $(STAMP) ## predefined sparseness: AWD-LSTM (needs a GPU), recitation, part-of-speech tagging on Brown
+	@$(BIN)/python -m sparse_bench.data download ptb brown
+	@$(call train,demeester/pos_density demeester/awd demeester/awd_finetune demeester/recite)
+	@$(collect)
+
+demeester-small: $(STAMP) ## the same with a quarter of the treebank and narrower models
+	@$(BIN)/python -m sparse_bench.data download ptb brown
+	@$(call train,demeester/pos_small demeester/lm_small demeester/lm_small_finetune demeester/recite_small)
+	@$(collect)
+
+sparselang: $(STAMP) ## SparseLang: both experiments, depths, and controls for the report's caveats (paper scale, on a CPU)
+	@$(BIN)/python -m sparse_bench.data download ptb brown
+	@$(call train,sparselang/fixed_size sparselang/depth sparselang/fixed_weights sparselang/controls)
+	@$(collect)
+
+sparselang-small: $(STAMP) ## Experiment 1, with its dense baseline, and the controls, with 256 units
+	@$(BIN)/python -m sparse_bench.data download ptb
+	@$(call train,sparselang/small sparselang/controls_small)
+	@$(collect)
+
+embeddings: $(STAMP) ## sparse gradients of embeddings: typing texts of the Brown corpus, dense and sparse
+	@$(BIN)/python -m sparse_bench.data download brown
+	@$(call train,embeddings/brown embeddings/optimizers)
+	@$(collect)
+
+embeddings-small: $(STAMP) ## the same on a generated corpus (no download)
+	@$(call train,embeddings/small)
+	@$(collect)
+
+reproduce-small: $(PAPERS:=-small) results ## every paper at reduced scale, then tables, claims and pages
+
+results: $(STAMP) ## tables, claims and pages from results/; pages go to results/site
+	@echo "Making pages from the tables in $(RESULTS): seconds. Nothing is trained."
+	@$(BIN)/python -m sparse_bench.report.site $(RESULTS)/site --results $(RESULTS)
+
+claims: $(STAMP) ## what of the papers' claims reproduces, from the tables in results/
+	@$(BIN)/python -m sparse_bench.report.claims --results $(RESULTS)
+
+bench: $(STAMP) ## the performance tables in results/performance (an hour on a quiet machine)
+	@echo "Timing, arms interleaved. Leave the machine alone meanwhile."
+	@mkdir -p $(RESULTS)/performance
+	@for script in sparse_linear sparse_lstm transformer block_lstm rewiring embeddings launchers; do \
+		echo "scripts/bench_$$script.py"; \
+		$(BIN)/python scripts/bench_$$script.py --output $(RESULTS)/performance/$$script.md || exit; \
+	done
 
 test: $(STAMP) ## all tests
 	@echo "Running the tests: a few minutes on two cores."

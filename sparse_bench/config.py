@@ -43,7 +43,9 @@ class TrainerConfig:
     gradient_clip: float | None = None
     accumulate: int = 1
     schedule: Any = None
+    stop: Any = None
     evaluate_every: int = 1
+    evaluate_first: bool = False
     select: str = "last"
     monitor: str | None = None
     monitor_mode: str | None = None
@@ -64,6 +66,7 @@ class Config:
     dataset: Any = None
     sparsity: Any = None
     optimizer: Any = None
+    start_from: str | None = None
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: Any = None
     point: Any = None
@@ -74,7 +77,7 @@ class Config:
 
 
 #: Settings that say how and where a run is carried out, not what it measures.
-_NOT_IDENTITY = ("experiment_name", "logger", "point", "device", "threads", "output", "progress")
+_NOT_IDENTITY = ("experiment_name", "logger", "point", "device", "threads", "output", "progress", "start_from")
 _NOT_IDENTITY_TRAINER = ("checkpoint_seconds", "keep")
 
 
@@ -109,11 +112,17 @@ def build(node: Any, **overrides: Any) -> Any:
     if node is None:
         return None
     try:
-        return instantiate({key: value for key, value in node.items() if key != LABEL} | overrides)
+        return instantiate(_unlabelled(node) | overrides)
     except InstantiationException as error:
         if isinstance(error.__cause__, SparseBenchError):
             raise error.__cause__ from None
         raise
+
+
+def _unlabelled(node: Any) -> Any:
+    if not isinstance(node, Mapping):
+        return node
+    return {key: _unlabelled(value) for key, value in node.items() if key != LABEL}
 
 
 def check(config: DictConfig) -> None:
@@ -131,7 +140,9 @@ def check(config: DictConfig) -> None:
     _check_trainer(plain["trainer"])
     _check_combination(plain)
     # Schemes and schedules check their own settings when they are made, which takes no time.
-    for path, node in (("sparsity", plain["sparsity"]), ("trainer.schedule", plain["trainer"]["schedule"])):
+    trainer = plain["trainer"]
+    made = {"sparsity": plain["sparsity"], **{f"trainer.{key}": trainer[key] for key in ("schedule", "stop")}}
+    for path, node in made.items():
         try:
             build(node)
         except InstantiationException as error:
@@ -194,6 +205,9 @@ def _check_trainer(trainer: Mapping[str, Any]) -> None:
     for key, least in {"epochs": 1, "steps": 1, "accumulate": 1, "evaluate_every": 0, "early_stopping": 1}.items():
         at_least(key, least)
     at_least("checkpoint_seconds", 0.0)
+    for key in ("schedule", "stop"):
+        if trainer[key] is not None and not (isinstance(trainer[key], Mapping) and "_target_" in trainer[key]):
+            raise ConfigError(f"trainer.{key} must be null or have a _target_, not be {trainer[key]!r}.")
     if trainer["gradient_clip"] is not None and trainer["gradient_clip"] <= 0:
         raise ConfigError(f"trainer.gradient_clip must be positive or null, not {trainer['gradient_clip']}.")
     for key, valid in {
@@ -227,19 +241,46 @@ def _check_combination(plain: Mapping[str, Any]) -> None:
             f"trainer.select=best and trainer.early_stopping would choose by '{watched}', the only split of this "
             "dataset, whose metrics are the result. Use trainer.select=last and trainer.early_stopping=null."
         )
+    looks = {
+        f"optimizer={plain['optimizer'].get(LABEL)}": getattr(
+            target_of(plain["optimizer"], "optimizer"), "observes", False
+        ),
+        "trainer.stop": trainer["stop"] and not (trainer["stop"].get("metric") or "").startswith("train/"),
+    }
+    for setting, does in looks.items():
+        if does and (len(task.splits) == 1 or trainer["evaluate_every"] == 0):
+            raise ConfigError(
+                f"{setting} looks at evaluations during training: it needs trainer.evaluate_every of at least 1 and a "
+                "dataset with a validation split."
+            )
     if trainer["monitor"] and not trainer["monitor"].startswith(f"{watched}/"):
         raise ConfigError(f"trainer.monitor is a metric of the watched split, '{watched}/…', not {trainer['monitor']}.")
-    for selector in plain["sparsity"].get("layers") or ():
+    for path, scheme in _targets(plain["sparsity"], "sparsity"):
+        _check_layers(model, plain["model"].get(LABEL), target_of(scheme, path), scheme, path)
+
+
+def _check_layers(model: Any, label: str | None, target: Any, scheme: Mapping[str, Any], path: str) -> None:
+    """A scheme on a model: the layers that it needs, and those that it is told to work on."""
+    needs = getattr(target, "needs", ())
+    if lacking := [group for group in needs if group not in model.groups]:
+        fitting = [name for name in choices("model") if set(needs) <= set(_shipped_target("model", name).groups)]
+        raise ConfigError(
+            f"'{path}' ({target.__name__}) works on {' and '.join(lacking)} layers, and the model '{label}' declares "
+            f"none: its groups are {', '.join(model.groups)}. Models for it: {', '.join(fitting) or '(none)'}."
+        )
+    for selector in scheme.get("layers") or ():
         if not any(character in selector for character in "*?[.") and selector not in model.groups:
-            raise ConfigError(f"In 'sparsity.layers': {unknown_choice('layer group', selector, model.groups)}")
+            raise ConfigError(f"In '{path}.layers': {unknown_choice('layer group', selector, model.groups)}")
 
 
 def _shipped_target(group: str, name: str) -> Any:
     return target_of(OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml")), group)
 
 
-def identity(config: DictConfig) -> dict[str, Any]:
+def identity(config: DictConfig, source: str | None = None) -> dict[str, Any]:
     """What defines a run: the resolved settings that differ from the defaults in the code.
+
+    ``source`` is the run whose weights it starts from, if any: that run itself, not the experiment that is asked for.
 
     Defaults are those of the targets' signatures and of :class:`TrainerConfig`, so a new setting whose default keeps
     the old behaviour renames no old run. By the same token a default in the code never changes its meaning; a changed
@@ -247,6 +288,8 @@ def identity(config: DictConfig) -> dict[str, Any]:
     """
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     kept = {key: value for key, value in plain.items() if key not in _NOT_IDENTITY}
+    if source is not None:
+        kept["start_from"] = source
     defaults = {f.name: f.default for f in fields(TrainerConfig) if f.default is not MISSING}
     kept["trainer"] = {
         key: _reduced(value)
@@ -285,7 +328,7 @@ def _is_default(parameter: inspect.Parameter | None, value: Any) -> bool:
     return bool(type(default) is type(value) and default == value)
 
 
-def run_id(config: DictConfig) -> str:
+def run_id(config: DictConfig, source: str | None = None) -> str:
     """Twelve hexadecimal digits: a hash of :func:`identity`."""
-    canonical = json.dumps(identity(config), sort_keys=True, separators=(",", ":"))
+    canonical = json.dumps(identity(config, source), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]

@@ -3,6 +3,7 @@
 <output>/<experiment>/<run id>/
     config.yaml      the resolved configuration
     metrics.jsonl    one JSON object a line; a function of the configuration alone, so no times in it
+    topology.jsonl   degrees of every sparse layer at first and whenever the topology has changed; as reproducible
     timing.jsonl     seconds and throughput of the same epochs
     checkpoint.pt    where an interrupted run goes on
     weights.pt       the final weights (``trainer.keep``)
@@ -36,6 +37,8 @@ class Result:
     labels: dict[str, Any]
     config: dict[str, Any]
     metrics: dict[str, float] = field(default_factory=dict)
+    #: What metrics depend on and no number says: signatures of scores, for example.
+    notes: dict[str, str] = field(default_factory=dict)
     counts: dict[str, Any] = field(default_factory=dict)
     macs_per_example: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -100,10 +103,12 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.metrics = JsonLines(path / "metrics.jsonl")
+        self.topology = JsonLines(path / "topology.jsonl")
         self.timing = JsonLines(path / "timing.jsonl")
         self.checkpoint = path / "checkpoint.pt"
         self.best = path / "best.pt"
         self.weights = path / "weights.pt"
+        self.weight_summary = path / "weights.json"
 
     @property
     def result_path(self) -> Path:

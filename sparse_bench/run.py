@@ -1,5 +1,6 @@
 """One run: a configuration in, a folder with one result out. A sweep is many of them."""
 
+import json
 import logging
 import os
 import random
@@ -18,15 +19,18 @@ from omegaconf import DictConfig, OmegaConf
 from sparse_bench import environment
 from sparse_bench.config import LABEL, build, check, run_id
 from sparse_bench.errors import ConfigError
-from sparse_bench.record import FAILED, FINISHED, Result, RunFolder
+from sparse_bench.record import FAILED, FINISHED, Result, RunFolder, write_atomically
+from sparse_bench.source import Source, find_source
 from sparse_bench.sparsity.counting import count, multiply_accumulates
 from sparse_bench.sparsity.scheme import Scheme
+from sparse_bench.sparsity.weight_summary import SMALL, existing_weights, share_below, summarise
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.base import Task
 from sparse_bench.tracking.base import RunInfo, Trackers
 from sparse_bench.training import checkpoint
 from sparse_bench.training.precision import Precision
-from sparse_bench.training.trainer import Progress, Settings, Trainer
+from sparse_bench.training.settings import Progress, Settings
+from sparse_bench.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +67,8 @@ def run(config: DictConfig) -> Result | None:
     device = _device(config.device)
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     trackers = Trackers.from_config(plain["logger"] or {})
-    identifier = run_id(config)
+    source = find_source(config)
+    identifier = run_id(config, source.name if source else None)
     folder = RunFolder(Path(config.output) / config.experiment_name / identifier)
     with folder.lock() as held:
         if not held:
@@ -78,14 +83,19 @@ def run(config: DictConfig) -> Result | None:
             leftover.unlink()
         folder.result_path.unlink(missing_ok=True)
         folder.write_config(OmegaConf.to_yaml(config, resolve=True))
-        result = _carry_out(plain, identifier, folder, device, trackers)
+        result = _carry_out(plain, identifier, folder, device, trackers, source)
         if result.status == FINISHED:
             _clean_up(config.trainer.keep, folder)
         return result
 
 
 def _carry_out(
-    plain: dict[str, Any], identifier: str, folder: RunFolder, device: torch.device, trackers: Trackers
+    plain: dict[str, Any],
+    identifier: str,
+    folder: RunFolder,
+    device: torch.device,
+    trackers: Trackers,
+    source: Source | None,
 ) -> Result:
     """Train, measure and write the result, whatever happens on the way."""
     result = Result(
@@ -115,7 +125,7 @@ def _carry_out(
                 folder=folder.path,
             )
         )
-        _train_and_measure(plain, folder, result, device, trackers.log)
+        _train_and_measure(plain, folder, result, device, trackers.log, source)
         result.status = FINISHED
     except Exception as error:
         result.error = {"type": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
@@ -141,6 +151,7 @@ def _train_and_measure(
     result: Result,
     device: torch.device,
     log: Callable[[dict[str, float], int, int], None],
+    source: Source | None,
 ) -> None:
     """The run itself; fills in ``result`` as it goes, so that a failure keeps what was measured before it."""
     torch.set_num_threads(plain["threads"] or _cores())
@@ -156,6 +167,10 @@ def _train_and_measure(
     model = scheme.build(ModelFactory(plain["model"], task.sizes))
     scheme.attach(model, streams)
     model.to(device)
+    if source is not None:
+        model.load_state_dict(checkpoint.load(source.weights)["model"])
+        scheme.load_state_dict(scheme.state_dict())
+        result.notes["start_from"] = source.name
     result.counts = count(model, scheme).as_dict()
 
     optimizer = build(plain["optimizer"], _partial_=True)(model.parameters())
@@ -175,6 +190,7 @@ def _train_and_measure(
         device=device,
         folder=folder,
         schedule=build(plain["trainer"]["schedule"]),
+        stop=build(plain["trainer"]["stop"]),
         log=log,
     )
     try:
@@ -182,6 +198,8 @@ def _train_and_measure(
         result.counts = count(model, scheme).as_dict()  # again: training may have changed them
         for split in task.splits:
             result.metrics |= trainer.evaluate(split)
+        result.metrics |= trainer.report() | _look_at_weights(model, scheme, folder)
+        result.notes |= task.notes()
     finally:
         _record_progress(result, trainer.progress, device)
         result.seconds["earlier"] = trainer.earlier_seconds
@@ -189,6 +207,13 @@ def _train_and_measure(
             result.machine["resumed_from"] = trainer.resumed_from
     if plain["trainer"]["keep"] == "weights":
         checkpoint.save(folder.weights, {"model": model.state_dict()})
+
+
+def _look_at_weights(model: torch.nn.Module, scheme: Scheme, folder: RunFolder) -> dict[str, float]:
+    """Write what the weights look like, and give the one number of it that goes into the result."""
+    summary = summarise(model, scheme)
+    write_atomically(folder.weight_summary, json.dumps(summary).encode())
+    return {f"weights/share_below_{SMALL}": share_below(existing_weights(model, scheme))}
 
 
 def _record_progress(result: Result, progress: Progress, device: torch.device) -> None:

@@ -18,10 +18,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": set(),
     "record": set(),
     "environment": set(),
+    "source": {"config", "record"},
     "tasks": {"data"},
     "training": {"tasks", "sparsity", "record"},
     "report": {"record"},
-    "run": {"config", "record", "environment", "tasks", "training", "sparsity", "tracking"},
+    "run": {"config", "record", "source", "environment", "tasks", "training", "sparsity", "tracking"},
     "__main__": {"config", "run"},
     "__init__": set(),
 }

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import DictConfig
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
 
-from sparse_bench.config import choices, run_id
+from sparse_bench.config import CONF, choices, run_id
 from sparse_bench.errors import ConfigError
 from sparse_bench.record import RunFolder
 from sparse_bench.run import run
+from sparse_bench.sparsity.schemes.dynamic import Dynamic
 from sparse_bench.training.trainer import Trainer
 
 Make = Callable[..., DictConfig]
@@ -96,21 +98,39 @@ def test_a_run_that_another_process_holds_is_left_alone(toy_config: Make) -> Non
     assert not folder_of(config).result_path.exists()
 
 
+def shipped_scheme(name: str) -> dict[str, Any]:
+    """A shipped scheme's settings, made to change something within the few steps of a toy run."""
+    node = OmegaConf.to_container(OmegaConf.load(CONF / "sparsity" / f"{name}.yaml"))
+    assert isinstance(node, dict)
+    changed = {"density": 1.0 if name == "dense" else 0.4, "interval": 2}
+    return {str(key): changed.get(str(key), value) for key, value in node.items()}
+
+
+#: Those that work on a model of linear layers.
+SCHEMES = [name for name in choices("sparsity") if shipped_scheme(name).get("layers") == ["default"]]
+
+
 @pytest.mark.parametrize(
     ("scheme", "execution"),
-    [*((scheme, "masked") for scheme in choices("sparsity")), ("random", "csr"), ("random", "kernel")],
+    [
+        *((scheme, "masked") for scheme in SCHEMES),
+        *(
+            ("random", "csr"),
+            ("random", "kernel"),
+            ("set", "csr"),
+            ("set", "kernel"),
+            ("rigl", "kernel"),
+            ("gmp", "csr"),
+        ),
+    ],
 )
 @pytest.mark.parametrize("stop_at", [1, 7, 12, 17])
 def test_an_interrupted_run_ends_like_an_undisturbed_one(
     toy_config: Make, monkeypatch: pytest.MonkeyPatch, scheme: str, execution: str, stop_at: int, tmp_path: Path
 ) -> None:
     """Killed after optimizer step ``stop_at``: weights, masks, optimizer, random state and metrics, bit for bit."""
-    name = "".join(part.title() for part in scheme.split("_"))
     settings = {
-        "sparsity__label": scheme,
-        "sparsity___target_": f"sparse_bench.sparsity.schemes.{scheme}.{name}",
-        "sparsity__density": 1.0 if scheme == "dense" else 0.4,
-        "sparsity__execution": execution,
+        "sparsity": shipped_scheme(scheme) | {"execution": execution},
         "trainer__checkpoint_seconds": 0.0,
         "trainer__keep": "checkpoint",
         "trainer__accumulate": 2 if stop_at == 7 else 1,
@@ -150,6 +170,9 @@ def test_an_interrupted_run_ends_like_an_undisturbed_one(
     assert expected is not None
     assert resumed.metrics == expected.metrics
     assert folder_of(disturbed).metrics.path.read_bytes() == folder_of(undisturbed).metrics.path.read_bytes()
+    topologies = [folder_of(config).topology.path for config in (disturbed, undisturbed)]
+    assert len({path.read_bytes() if path.exists() else None for path in topologies}) == 1
+    assert topologies[0].exists() == issubclass(get_object(settings["sparsity"]["_target_"]), Dynamic)
     state = final_states[-1]
     for key in ("model", "optimizer", "scheme", "random", "sums"):
         assert_same(state[key], expected_state[key])
@@ -172,6 +195,38 @@ def assert_same(left: object, right: object) -> None:
             assert_same(a, b)
     else:
         assert (left == right) if not hasattr(left, "shape") else bool((left == right).all())
+
+
+def test_the_topology_is_recorded_at_first_and_at_every_change(toy_config: Make) -> None:
+    config = toy_config(sparsity=shipped_scheme("set"), trainer__epochs=4)
+    result = run(config)
+    assert result is not None
+    folder = folder_of(config)
+    lines = [json.loads(line) for line in folder.topology.path.read_text().splitlines()]
+    assert [(line["epoch"], line["step"]) for line in lines] == [(0, 0), (1, 6), (2, 12), (3, 18), (4, 24)]
+    numbers = [sum(layer["active"] for layer in line["layers"].values()) for line in lines]
+    assert len(set(numbers[:4])) == 1
+    assert result.counts["sparse_layers"] == numbers[4] < numbers[3]  # after the last epoch nothing grows
+    entries = [json.loads(line) for line in folder.metrics.path.read_text().splitlines()]
+    assert [entry["topology/rewirings"] for entry in entries] == [1.0] * 4
+    assert all(0.1 < entry["topology/turnover"] < 0.45 for entry in entries)
+    explored = [entry["topology/exploration"] for entry in entries]
+    assert explored == sorted(explored)
+    assert explored[0] < explored[2]
+
+
+def test_growth_ends_with_early_stopping_too(toy_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The epoch after which training stops is the last one, though more were planned."""
+    values = iter([0.5, 0.6, 0.6, 0.55, 0.9, 0.9])
+    monkeypatch.setattr("tests.toy.ToyTask.evaluate", lambda self, model, split: {"accuracy": next(values)})
+    config = toy_config(sparsity=shipped_scheme("set"), trainer__epochs=10, trainer__early_stopping=2)
+    result = run(config)
+    assert result is not None
+    assert result.epochs == 4
+    lines = [json.loads(line) for line in folder_of(config).topology.path.read_text().splitlines()]
+    numbers = [sum(layer["active"] for layer in line["layers"].values()) for line in lines]
+    assert len(set(numbers[:-1])) == 1
+    assert result.counts["sparse_layers"] == numbers[-1] < numbers[-2]
 
 
 def test_a_damaged_checkpoint_is_named(toy_config: Make) -> None:

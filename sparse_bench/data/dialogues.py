@@ -105,7 +105,7 @@ class StateTracker:
 
 @dataclass(frozen=True)
 class Story:
-    """One conversation, from the user's first message to the assistant's last action."""
+    """One conversation, from its first message or action to the assistant's last action."""
 
     name: str
     events: tuple[Event, ...]
@@ -113,21 +113,23 @@ class Story:
     def predictions(self, featurized_slots: frozenset[str]) -> Iterator[tuple[DialogueTurn, str]]:
         """Every state in which the assistant acts, and the action that it takes, waiting included.
 
-        A policy with a history of k predicts the n-th action from the states n − k + 1 to n. The wait before the
-        first message is no prediction: there is nothing yet to predict it from.
+        A policy with a history of k predicts the n-th action from the states n − k + 1 to n. What a story begins with
+        (the wait before the first message, or an action of the assistant) is no prediction: there is nothing yet to
+        predict it from.
 
         Raises:
-            DataError: the story does not begin with a message of the user.
+            DataError: nothing is said or done in the story.
         """
-        if not self.events or not isinstance(self.events[0], UserMessage):
-            raise DataError(f"Story '{self.name}' does not begin with a message of the user.")
         tracker = StateTracker(featurized_slots)
-        for number, event in enumerate(self.events):
-            if isinstance(event, Action):
-                yield tracker.state(), event.name
-            elif isinstance(event, UserMessage) and number > 0:
-                yield tracker.state(), LISTEN
+        begun = False
+        for event in self.events:
+            if isinstance(event, Action | UserMessage):
+                if begun:
+                    yield tracker.state(), event.name if isinstance(event, Action) else LISTEN
+                begun = True
             tracker.update(event)
+        if not begun:
+            raise DataError(f"Story '{self.name}' has neither a message nor an action.")
         # After its last action the assistant waits for the user again.
         yield tracker.state(), LISTEN
 

@@ -83,21 +83,24 @@ class Attention(nn.Module):
         self.value = dense(size, size, bias=False)
         self.output = dense(size, size)
 
-    def forward(self, x: Tensor, grid: HeadGrid) -> Tensor:
-        """[M, U] → [M, U]."""
-        rows, size = x.shape
+    def forward(self, x: Tensor, grid: HeadGrid, wanted: Tensor | None = None) -> Tensor:
+        """[M, U] → [M, U]; [B, U] for the one row of each sequence that is ``wanted`` [B]."""
+        size = x.shape[1]
         depth = size // self.heads
-        query, key, value = (
-            spread(project(x).view(-1, depth), grid.source, grid.target).view(-1, grid.length, depth)
-            for project in (self.query, self.key, self.value)
-        )
+
+        def on_grid(rows: Tensor) -> Tensor:
+            return spread(rows.view(-1, depth), grid.source, grid.target).view(-1, grid.length, depth)
+
+        query = on_grid(self.query(x)) if wanted is None else self.query(take(x, wanted)).view(-1, 1, depth)
+        key, value = on_grid(self.key(x)), on_grid(self.value(x))
         bias = grid.bias
         if self.training and self.dropout > 0:
-            logits = torch.Size((bias.shape[0], grid.length, grid.length))
+            logits = torch.Size((bias.shape[0], query.shape[1], grid.length))
             bias = bias + torch.where(keep_mask(logits, self.dropout, x.device) == 0, _NEVER, 0.0)
         weights = torch.baddbmm(bias.to(query.dtype), query, key.transpose(1, 2), alpha=1 / math.sqrt(depth)).softmax(2)
-        attended = torch.bmm(weights, value)
-        return self.output(take(attended.view(-1, depth), grid.target).view(rows, size))
+        attended = torch.bmm(weights, value).view(-1, depth)
+        packed = attended if wanted is not None else take(attended, grid.target)
+        return self.output(packed.view(-1, size))
 
 
 class FeedForward(nn.Module):
@@ -125,9 +128,10 @@ class EncoderLayer(nn.Module):
         self.feed_forward = FeedForward(size, dropout)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor, grid: HeadGrid) -> Tensor:
-        """[M, U] → [M, U]."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), grid))
+    def forward(self, x: Tensor, grid: HeadGrid, wanted: Tensor | None = None) -> Tensor:
+        """[M, U] → [M, U]; [B, U] for the one row of each sequence that is ``wanted`` [B]."""
+        attended = self.dropout(self.attention(self.attention_norm(x), grid, wanted))
+        x = (x if wanted is None else take(x, wanted)) + attended
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 
 
@@ -166,13 +170,21 @@ class TransformerEncoder(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(size, heads, dropout, attention_dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(size, eps=1e-6)
 
-    def forward(self, x: Tensor, layout: Layout) -> Tensor:
-        """Encode packed input vectors [M, F] → [M, U]."""
+    def forward(self, x: Tensor, layout: Layout, wanted: Tensor | None = None) -> Tensor:
+        """Encode packed input vectors [M, F] → [M, U].
+
+        Args:
+            x: the input vectors.
+            layout: of the sequences.
+            wanted: one packed row of each sequence, in their order [B]; then only these are encoded → [B, U]. The
+                result is the same as picking them from the whole: the last layer leaves out what nothing depends on.
+        """
         grid = HeadGrid.of(layout, self.heads)
         position = sinusoids(grid.length, self.size, x.device).index_select(0, layout.position)
         x = self.dropout(torch.add(position, self.input(x), alpha=math.sqrt(self.size)))
-        for layer in self.layers:
-            x = layer(x, grid)
+        last = len(self.layers) - 1
+        for number, layer in enumerate(self.layers):
+            x = layer(x, grid, wanted if number == last else None)
         return self.norm(x)
 
     def layer_groups(self, prefix: str) -> dict[str, list[str]]:

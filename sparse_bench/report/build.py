@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparse_bench.record import FINISHED
-from sparse_bench.report import metric_names, tables
+from sparse_bench.report import metric_names, tables, tidy, weights
 from sparse_bench.report.arms import Study, studies_of
+from sparse_bench.report.densities import density_table
 from sparse_bench.report.figures import study_figure
-from sparse_bench.report.learning_curves import Histories, followed_metrics, learning_curves
-from sparse_bench.report.load import Problem, Results, read_history
+from sparse_bench.report.learning_curves import Histories, followed_metrics, learning_curves, read_histories
+from sparse_bench.report.load import Problem, Results
 from sparse_bench.report.page import Section, render_page
+from sparse_bench.report.topology import KINDS, Changes, read_topologies, topology_figures
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Report:
 
 
 def build(results: Results, out: Path, metrics: Sequence[str] = (), title: str | None = None) -> Report:
-    """Write ``runs.csv``, ``summary.csv``, ``summary.md``, ``figures/`` and ``index.html`` into ``out``.
+    """Write the tidy tables, ``summary.csv``, ``summary.md``, ``figures/`` and ``index.html`` into ``out``.
 
     Args:
         results: what :func:`sparse_bench.report.load.load` found.
@@ -43,25 +44,29 @@ def build(results: Results, out: Path, metrics: Sequence[str] = (), title: str |
         UnknownMetricError: no run has measured one of ``metrics``.
     """
     chosen = metric_names.choose(results.metrics, metrics)
-    histories, unreadable = _histories(results)
-    results = Results(results.runs, results.records, (*results.problems, *unreadable))
-    sections = [_section(study, results, histories, chosen) for study in studies_of(results.runs)]
+    histories, unreadable = read_histories(results)
+    changes, unreadable_too = read_topologies(results)
+    summaries, unreadable_as_well = weights.read_summaries(results)
+    problems = (*results.problems, *unreadable, *unreadable_too, *unreadable_as_well)
+    results = Results(results.runs, results.records, problems)
+    sections = [_section(study, results, histories, changes, summaries, chosen) for study in studies_of(results.runs)]
     names = list(dict.fromkeys(section.heading for section in sections))
     title = title or (names[0] if len(names) == 1 else f"Results of {len(names)} experiments")
 
+    followed = {name for section in sections for name in followed_metrics(section.study, histories, chosen)}
+    out.mkdir(parents=True, exist_ok=True)
+    paths = tidy.write(tidy.tables_of(results, histories, sorted(followed)), out)
     texts = {
-        "runs.csv": tables.runs_csv(results.runs),
         "summary.csv": tables.summary_csv(results.runs, chosen),
         "summary.md": _summary_markdown(title, sections),
     }
-    texts["index.html"] = render_page(title, results, sections, list(texts))
-    out.mkdir(parents=True, exist_ok=True)
-    paths = []
+    names_written = [path.name for path in paths] + list(texts)
+    texts["index.html"] = render_page(title, results, sections, names_written)
     for name, text in texts.items():
         (out / name).write_text(text, encoding="utf-8")
         paths.append(out / name)
     for section in sections:
-        for figure in (*section.figures, *section.curves):
+        for figure in (*section.figures, *section.curves, *section.topology):
             paths += figure.save(out / "figures")
     _remove_stale(out / "figures", paths)
     return Report(paths, chosen, [section.study for section in sections], results.problems)
@@ -69,25 +74,20 @@ def build(results: Results, out: Path, metrics: Sequence[str] = (), title: str |
 
 def _remove_stale(folder: Path, written: Sequence[Path]) -> None:
     """Figures of an earlier report that this one no longer has would pass for its own."""
-    for kind in ("weights", "density", "curves"):
+    for kind in ("weights", "density", "curves", *KINDS, weights.KIND):
         for path in sorted(folder.glob(f"{kind}--*")):
             if path not in written and path.suffix in (".svg", ".png"):
                 path.unlink()
 
 
-def _histories(results: Results) -> tuple[Histories, list[Problem]]:
-    histories, problems = {}, []
-    finished = results.runs[results.runs["status"] == FINISHED]
-    for experiment, run, folder in zip(finished["experiment"], finished["id"], finished["folder"], strict=True):
-        try:
-            histories[experiment, run] = read_history(folder)
-        except ValueError as error:
-            reason = f"Its learning curve cannot be read: {str(error).removeprefix(str(folder)).lstrip('/')}"
-            problems.append(Problem(f"{experiment}/{run}", reason))
-    return histories, problems
-
-
-def _section(study: Study, results: Results, histories: Histories, metrics: Sequence[str]) -> Section:
+def _section(
+    study: Study,
+    results: Results,
+    histories: Histories,
+    changes: Changes,
+    summaries: weights.Summaries,
+    metrics: Sequence[str],
+) -> Section:
     measured = [metric for metric in metrics if any(arm.values(f"metric:{metric}") for arm in study.arms)]
     figures = [study_figure(study, metric) for metric in measured]
     curves = [
@@ -102,6 +102,8 @@ def _section(study: Study, results: Results, histories: Histories, metrics: Sequ
         curves=[figure for figure in curves if figure is not None],
         table=tables.study_table(study, measured),
         comparison=tables.comparison_table(study, measured),
+        densities=density_table(study, measured),
+        topology=[*topology_figures(study, histories, changes), *weights.weight_figures(study, summaries)],
     )
 
 
@@ -110,5 +112,5 @@ def _summary_markdown(title: str, sections: Sequence[Section]) -> str:
     for section in sections:
         names = ", ".join(str(value) for value in section.study.labels.values())
         parts.append(f"## {section.heading}" + (f" ({names})" if names else "") + "\n")
-        parts += [tables.markdown(table) for table in (section.table, section.comparison) if table is not None]
+        parts += [tables.markdown(table) for table in section.tables]
     return "\n".join(parts)

@@ -112,7 +112,7 @@ def study_figure(study: Study, metric: str) -> Figure | None:
         else:
             for curve, points in curves.items():
                 _draw_line(axes, points, styles[curve], curve.label)
-            _weights_axis(axes, xs)
+            logarithmic_axis(axes, xs)
             axes.set_xlabel(f"{'' if compact else 'trainable '}weights in the sparse layers (log scale)")
         _vertical_axis(axes, list(curves.values()), metric)
         legend(canvas, axes, compact)
@@ -135,7 +135,9 @@ def legend(canvas: Canvas, axes: Axes, compact: bool) -> None:
 
 
 def direction(metric: str) -> str:
-    """A metric's title with the direction in which it gets better."""
+    """A metric's title with the direction in which it gets better; a topology is neither good nor bad."""
+    if metric.startswith("topology/"):
+        return metric_names.title(metric)
     return f"{metric_names.title(metric)}, {'lower' if metric_names.lower_is_better(metric) else 'higher'} is better"
 
 
@@ -206,7 +208,8 @@ def _is_logarithmic(low: float, high: float) -> bool:
     return high / low >= 4
 
 
-def _weights_axis(axes: Axes, xs: Sequence[float]) -> None:
+def logarithmic_axis(axes: Axes, xs: Sequence[float]) -> None:
+    """A horizontal axis of powers of ten, with short numbers and room at both ends."""
     axes.set_xscale("log")
     low, high = min(xs), max(xs)
     axes.set_xlim(low / 1.25, high * 1.25)

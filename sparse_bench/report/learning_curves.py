@@ -10,9 +10,11 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
+from sparse_bench.record import FINISHED
 from sparse_bench.report import metric_names
 from sparse_bench.report.arms import SPARSE_WEIGHTS, Arm, Study
 from sparse_bench.report.figures import LineStyle, direction, legend, line_styles
+from sparse_bench.report.load import Problem, Results, read_history
 from sparse_bench.report.statistics import CONFIDENCE
 from sparse_bench.report.style import Figure, file_stem, render
 from sparse_bench.report.tables import decimal, whole
@@ -26,7 +28,7 @@ _LOG_FROM = 20.0
 
 
 @dataclass(frozen=True)
-class _Line:
+class Line:
     """The mean over an arm's seeds at each epoch that all of them reached, and half the width of its t-interval."""
 
     epochs: np.ndarray
@@ -38,7 +40,20 @@ class _Line:
 @dataclass(frozen=True)
 class _Panel:
     title: str
-    lines: Sequence[tuple[_Line, LineStyle, float, str]]
+    lines: Sequence[tuple[Line, LineStyle, float, str]]
+
+
+def read_histories(results: Results) -> tuple[Histories, list[Problem]]:
+    """The learning curves of all finished runs, and those that cannot be read."""
+    histories, problems = {}, []
+    finished = results.runs[results.runs["status"] == FINISHED]
+    for experiment, run, folder in zip(finished["experiment"], finished["id"], finished["folder"], strict=True):
+        try:
+            histories[experiment, run] = read_history(folder)
+        except ValueError as error:
+            reason = f"Its learning curve cannot be read: {str(error).removeprefix(str(folder)).lstrip('/')}"
+            problems.append(Problem(f"{experiment}/{run}", reason))
+    return histories, problems
 
 
 def followed_metrics(study: Study, histories: Histories, metrics: Sequence[str]) -> list[str]:
@@ -92,8 +107,9 @@ def _frames(arm: Arm, histories: Histories) -> list[pd.DataFrame]:
     return [histories[key] for key in keys if key in histories]
 
 
-def _line(arm: Arm, histories: Histories, metric: str) -> _Line | None:
-    series = [frame[metric].dropna() for frame in _frames(arm, histories) if metric in frame.columns]
+def mean_line(frames: Sequence[pd.DataFrame], metric: str) -> Line | None:
+    """A metric's mean over runs by epoch; None if fewer than two epochs of it are known to all of them."""
+    series = [frame[metric].dropna() for frame in frames if metric in frame.columns]
     joined = pd.concat(series, axis=1, join="inner") if series else pd.DataFrame()
     values = joined.to_numpy(dtype=np.float64)
     finite = np.isfinite(values).all(axis=1)
@@ -103,14 +119,14 @@ def _line(arm: Arm, histories: Histories, metric: str) -> _Line | None:
     half_width = None
     if n > 1:
         half_width = stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1) * values.std(axis=1, ddof=1) / np.sqrt(n)
-    return _Line(joined.index.to_numpy()[finite], values.mean(axis=1), half_width, n)
+    return Line(joined.index.to_numpy()[finite], values.mean(axis=1), half_width, n)
 
 
 def _panels(study: Study, histories: Histories, metric: str) -> list[_Panel]:
     styles = line_styles(study)
     panels: list[_Panel] = []
     for curve in study.curves:
-        drawn = [(arm, _line(arm, histories, metric)) for arm in curve.arms]
+        drawn = [(arm, mean_line(_frames(arm, histories), metric)) for arm in curve.arms]
         known = [(arm, line) for arm, line in drawn if line is not None]
         strengths = np.linspace(0.3, 1.0, len(known)) if len(known) > 1 else [1.0] * len(known)
         lines = []

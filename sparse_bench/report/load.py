@@ -3,6 +3,7 @@
 A folder that cannot be read, or a run that never ended, is reported and left out; it never stops a report.
 """
 
+import hashlib
 import json
 import math
 import numbers
@@ -23,7 +24,7 @@ _RUN_FILES = ("result.json", "metrics.jsonl", ".lock")
 
 #: Settings that do not define an arm: the seed, how and where a run was carried out, and names that labels repeat.
 NOT_DEFINING = re.compile(
-    r"(seed|experiment_name|logger|point|device|threads|output|progress)(\..*)?"
+    r"(seed|experiment_name|start_from|logger|point|device|threads|output|progress)(\..*)?"
     r"|trainer\.(checkpoint_seconds|keep)|(.*\.)?(label|_partial_)"
 )
 _RESULT = TypeAdapter(Result)
@@ -54,7 +55,8 @@ class Results:
         runs: one row a run, stably sorted. Columns: ``experiment``, ``id``, ``status``, ``seed``, ``label:*``,
             ``setting:*`` (configuration values that differ between runs), ``count:*``, ``metric:*``, ``macs:*``,
             ``seconds:*``, ``peak_memory_bytes``, ``tokens_per_second``, ``examples_per_second``, ``epochs``,
-            ``steps``, ``error``; ``folder`` (a path) is for reading a run's history and goes into no table.
+            ``steps``, ``made:*`` (code, machine, data), ``error``; ``folder`` (a path) is for reading a run's history
+            and goes into no table.
         records: the result of each row, in the same order.
         problems: folders left out, and warnings.
     """
@@ -183,24 +185,10 @@ def _run_folders(roots: Iterable[Path]) -> list[tuple[Path, str]]:
 
 
 def _tabulate(found: list[tuple[Path, Result]], problems: list[Problem]) -> Results:
-    configs = [flatten(record.config) for _, record in found]
-    paths = sorted({path for config in configs for path in config})
-    varying = [
-        path
-        for path in paths
-        if not NOT_DEFINING.fullmatch(path) and len({_canonical(config.get(path)) for config in configs}) > 1
-    ]
-    rows = []
-    for (folder, record), config in zip(found, configs, strict=True):
-        settings = {f"setting:{path}": config.get(path) for path in varying}
-        rows.append({**_row(record, settings), "folder": folder})
-    columns = _ordered_columns(rows)
-    keys = [c for c in columns if c == "experiment" or c.startswith(("label:", "setting:"))] + ["seed", "id"]
-    order = sorted(range(len(rows)), key=lambda i: [sort_key(rows[i].get(column)) for column in keys])
-    table = pd.DataFrame({column: _column([rows[i].get(column) for i in order]) for column in columns})
-
+    rows = [{**row_of(record), "folder": folder} for folder, record in found]
+    table, order = tabulate(rows, [flatten(record.config) for _, record in found])
     for i in order:
-        record, folder = found[i][1], found[i][0]
+        record = found[i][1]
         broken = [name for name, value in record.metrics.items() if not _is_finite(value)]
         if broken and record.status == FINISHED:
             name = f"{record.experiment}/{record.id}"
@@ -208,7 +196,40 @@ def _tabulate(found: list[tuple[Path, Result]], problems: list[Problem]) -> Resu
     return Results(table, [found[i][1] for i in order], tuple(problems))
 
 
-def _row(record: Result, settings: Mapping[str, Any]) -> dict[str, Any]:
+def tabulate(rows: Sequence[Mapping[str, Any]], configs: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, list[int]]:
+    """One table from the cells of runs and their flat configurations, stably sorted.
+
+    Args:
+        rows: cells by column name, as :func:`row_of` gives them.
+        configs: settings by dotted path; those that define a run and differ between runs become columns.
+
+    Returns:
+        The table, and for each of its rows the place of the run in ``rows``.
+    """
+    varying = [path for path, values in defining_settings(configs).items() if len(values) > 1]
+    complete = [
+        {**row, **{f"setting:{path}": config.get(path) for path in varying}}
+        for row, config in zip(rows, configs, strict=True)
+    ]
+    columns = _ordered_columns(complete)
+    keys = [c for c in columns if c == "experiment" or c.startswith(("label:", "setting:"))] + ["seed", "id"]
+    order = sorted(range(len(complete)), key=lambda i: [sort_key(complete[i].get(column)) for column in keys])
+    return pd.DataFrame({column: _column([complete[i].get(column) for i in order]) for column in columns}), order
+
+
+def defining_settings(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """The different values of each setting that defines a run, by dotted path; None where a run lacks it."""
+    found = {}
+    for path in sorted({path for config in configs for path in config}):
+        if not NOT_DEFINING.fullmatch(path):
+            values = {sort_key(config.get(path)): config.get(path) for config in configs}
+            found[path] = list(values.values())
+    return found
+
+
+def row_of(record: Result) -> dict[str, Any]:
+    """The cells of one run, without its settings."""
+
     def part(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
         return {f"{prefix}:{key}": value for key, value in flatten(values).items()}
 
@@ -218,18 +239,33 @@ def _row(record: Result, settings: Mapping[str, Any]) -> dict[str, Any]:
         "status": record.status,
         "seed": record.seed,
         **part("label", record.labels),
-        **settings,
         **part("count", record.counts),
         **{key: value if _is_finite(value) else None for key, value in part("metric", record.metrics).items()},
         **part("macs", record.macs_per_example),
         **part("seconds", record.seconds),
         **{key: getattr(record, key) for key in _PLAIN},
+        **_made(record),
         "error": f"{record.error['type']}: {record.error['message']}" if record.error else None,
     }
 
 
+def _made(record: Result) -> dict[str, Any]:
+    """What a number has to be traced back with: the code, the machine, the data (a digest of all its checksums)."""
+    data = hashlib.sha256(_canonical(record.data).encode()).hexdigest()[:12] if record.data else None
+    known = {
+        **{key: record.git.get(key) for key in ("commit", "dirty")},
+        **{key: record.versions.get(key) for key in ("python", "torch")},
+        **{key: record.machine.get(key) for key in ("processor", "cores", "threads", "device")},
+        "data": data,
+    }
+    return {f"made:{key}": value for key, value in known.items()}
+
+
 _PLAIN = ("tokens_per_second", "examples_per_second", "peak_memory_bytes", "epochs", "steps")
-_COLUMN_ORDER = ("experiment", "id", "status", "label:", "seed", "setting:", "count:", "metric:", "macs:", "seconds:")
+_COLUMN_ORDER = (
+    *("experiment", "id", "status", "label:", "seed", "setting:", "count:", "metric:", "macs:", "seconds:"),
+    *(*_PLAIN, "made:"),
+)
 
 
 def _ordered_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:

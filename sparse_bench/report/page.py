@@ -17,6 +17,7 @@ from sparse_bench.report.style import Figure, theme_css
 from sparse_bench.report.tables import DisplayTable, whole
 
 TEMPLATE = "page.html.j2"
+STYLE = "page.css"
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Section:
         curves: learning curves.
         table: the arms.
         comparison: how they compare, if they can be compared.
+        densities: how far the density can go down, if dense arms say what it is compared with.
+        topology: what rewiring did to the topology, where there are dynamic arms.
     """
 
     study: Study
@@ -38,6 +41,13 @@ class Section:
     curves: Sequence[Figure]
     table: DisplayTable
     comparison: DisplayTable | None
+    densities: DisplayTable | None = None
+    topology: Sequence[Figure] = ()
+
+    @property
+    def tables(self) -> list[DisplayTable]:
+        """All tables that there are."""
+        return [table for table in (self.table, self.comparison, self.densities) if table is not None]
 
     @property
     def heading(self) -> str:
@@ -85,11 +95,11 @@ def render_page(title: str, results: Results, sections: Sequence[Section], files
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    source = files("sparse_bench.report").joinpath(TEMPLATE).read_text(encoding="utf-8")
     status = results.runs["status"]
-    return environment.from_string(source).render(
+    return environment.from_string(resource(TEMPLATE)).render(
         title=title,
         theme=Markup(theme_css()),
+        css=Markup(resource(STYLE)),
         finished=int((status == FINISHED).sum()),
         arms=sum(len(section.study.arms) for section in sections),
         experiments=int(results.runs["experiment"].nunique()),
@@ -99,13 +109,10 @@ def render_page(title: str, results: Results, sections: Sequence[Section], files
                 "heading": section.heading if len(sections) > 1 or section.heading != title else "What was run",
                 "labels": ", ".join(str(value) for value in section.study.labels.values()),
                 "facts": section.facts,
-                "figures": [_figure(figure) for figure in section.figures],
-                "curves": [_figure(figure) for figure in section.curves],
-                "tables": [
-                    {"table": table, "caption": _unbroken(table.caption)}
-                    for table in (section.table, section.comparison)
-                    if table is not None
-                ],
+                "figures": [figure_parts(figure) for figure in section.figures],
+                "curves": [figure_parts(figure) for figure in section.curves],
+                "topology": [figure_parts(figure) for figure in section.topology],
+                "tables": [{"table": table, "caption": unbroken(table.caption)} for table in section.tables],
                 "settings": shared_settings(section.records),
             }
             for number, section in enumerate(sections, start=1)
@@ -116,6 +123,11 @@ def render_page(title: str, results: Results, sections: Sequence[Section], files
         duration=duration,
         files=files_written,
     )
+
+
+def resource(name: str) -> str:
+    """A text file of this package."""
+    return files("sparse_bench.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def repeated_seeds(sections: Sequence[Section]) -> list[Problem]:
@@ -131,11 +143,12 @@ def repeated_seeds(sections: Sequence[Section]) -> list[Problem]:
     return problems
 
 
-def _figure(figure: Figure) -> dict[str, Any]:
+def figure_parts(figure: Figure) -> dict[str, Any]:
+    """What a template needs of a figure."""
     return {
         "name": figure.name,
         "title": figure.title,
-        "caption": _unbroken(figure.caption),
+        "caption": unbroken(figure.caption),
         "wide": Markup(figure.inline(compact=False)),
         "compact": Markup(figure.inline(compact=True)),
     }
@@ -158,7 +171,7 @@ def _failed(runs: pd.DataFrame) -> list[dict[str, str]]:
     return failed
 
 
-def _unbroken(text: str) -> str:
+def unbroken(text: str) -> str:
     """Keeps a percent sign on the line of its number."""
     return text.replace(" %", "\N{NO-BREAK SPACE}%")
 

@@ -6,8 +6,10 @@ page each becomes a CSS variable, so that figures follow the page's light or dar
 
 import io
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +93,7 @@ class Figure:
         alt: what a reader sees, in words.
         svg: the wide drawing, a complete SVG document.
         compact_svg: the compact drawing.
-        png: the wide drawing as pixels.
+        png: draws the wide form as pixels; it takes as long as all the rest, so it is done when asked for.
     """
 
     name: str
@@ -100,14 +102,14 @@ class Figure:
     alt: str
     svg: str
     compact_svg: str
-    png: bytes
+    png: Callable[[], bytes] = field(compare=False)
 
     def save(self, folder: Path) -> list[Path]:
         """Write ``NAME.svg`` and ``NAME.png``."""
         folder.mkdir(parents=True, exist_ok=True)
         svg, png = folder / f"{self.name}.svg", folder / f"{self.name}.png"
         svg.write_text(self.svg, encoding="utf-8")
-        png.write_bytes(self.png)
+        png.write_bytes(self.png())
         return [svg, png]
 
     def inline(self, *, compact: bool) -> str:
@@ -129,16 +131,22 @@ def render(
         draw: puts everything on an empty canvas; the second argument is true for the compact form.
         height: of the wide form in inches; the compact form is a fifth higher.
     """
-    with mpl.rc_context():
-        mpl.rcdefaults()  # a reader's own matplotlibrc must not change a figure
-        mpl.rcParams.update(_RC)
+    with _styled():
         wide = Canvas(figsize=(7.4, height), layout="constrained")
         draw(wide, False)
         _fix_layout(wide)
         compact = Canvas(figsize=(3.9, 1.2 * height), layout="constrained")
         draw(compact, True)
         _fix_layout(compact)
-        return Figure(name, title, caption, alt, _svg(wide), _svg(compact), _png(wide))
+        return Figure(name, title, caption, alt, _svg(wide), _svg(compact), partial(_png, wide))
+
+
+@contextmanager
+def _styled() -> Iterator[None]:
+    with mpl.rc_context():
+        mpl.rcdefaults()  # a reader's own matplotlibrc must not change a figure
+        mpl.rcParams.update(_RC)
+        yield
 
 
 def file_stem(*parts: str) -> str:
@@ -169,7 +177,8 @@ def _svg(canvas: Canvas) -> str:
 
 def _png(canvas: Canvas) -> bytes:
     buffer = io.BytesIO()
-    canvas.savefig(buffer, format="png", dpi=PNG_DPI, metadata={"Software": None})
+    with _styled():
+        canvas.savefig(buffer, format="png", dpi=PNG_DPI, metadata={"Software": None})
     return buffer.getvalue()
 
 

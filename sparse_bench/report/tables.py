@@ -19,7 +19,7 @@ from sparse_bench.report.arms import (
     arms_of,
     percent,
 )
-from sparse_bench.report.statistics import Interval, StatisticsError, log_average, paired_difference
+from sparse_bench.report.statistics import CONFIDENCE, Interval, holm, log_average, mean_interval, p_different
 
 #: Fixed number of significant digits, so that a table made again differs only where results differ.
 FLOAT_FORMAT = "%.10g"
@@ -45,7 +45,7 @@ class DisplayTable:
 
 def runs_csv(runs: pd.DataFrame) -> str:
     """The tidy table of runs: one row a run, failed ones included."""
-    return _csv(runs.drop(columns=["folder"], errors="ignore"))
+    return csv_text(runs.drop(columns=["folder"], errors="ignore"))
 
 
 def summary_frame(runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
@@ -77,7 +77,7 @@ def summary_frame(runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
 
 def summary_csv(runs: pd.DataFrame, metrics: Sequence[str]) -> str:
     """:func:`summary_frame` as text."""
-    return _csv(summary_frame(runs, metrics))
+    return csv_text(summary_frame(runs, metrics))
 
 
 def study_table(study: Study, metrics: Sequence[str]) -> DisplayTable:
@@ -129,21 +129,34 @@ def _against_dense(study: Study, metrics: Sequence[str]) -> DisplayTable | None:
     if len(dense) != 1 or not others:
         return None
     reference = dense[0].arms[0]
-    rows = []
-    for curve, arm in others:
-        cells = []
-        for column in (f"metric:{metric}" for metric in metrics):
-            try:
-                cells.append(interval(paired_difference(arm.values(column), reference.values(column)), signed=True))
-            except StatisticsError:
-                cells.append(MISSING)
-        rows.append([curve.label, whole(arm.mean(SPARSE_WEIGHTS)), *cells])
+    cells = {metric: _differences([arm for _, arm in others], reference, metric) for metric in metrics}
+    rows = [
+        [curve.label, whole(arm.mean(SPARSE_WEIGHTS)), *(cells[metric][place] for metric in metrics)]
+        for place, (curve, arm) in enumerate(others)
+    ]
     caption = (
         "Difference to the dense arm, paired over the seeds that both have: mean ± half-width of the 95 % t-interval "
-        "of the differences."
+        "of the differences. A star marks those that differ at the 5 % level after Holm's correction over the column."
     )
     columns = ["arm", "weights in sparse layers", *(metric_names.title(metric) for metric in metrics)]
     return DisplayTable(caption, columns, rows, [False] + [True] * (len(columns) - 1))
+
+
+def _differences(arms: Sequence[Arm], reference: Arm, metric: str) -> list[str]:
+    """Each arm's difference to the reference as text, with a star where it stands the correction."""
+    column = f"metric:{metric}"
+    second = reference.values(column)
+    texts, p_values = [], []
+    for arm in arms:
+        first = arm.values(column)
+        shared = sorted(first.keys() & second.keys())
+        differences = [first[seed] - second[seed] for seed in shared]
+        texts.append(interval(mean_interval(differences), signed=True) if shared else MISSING)
+        p_values.append(p_different(differences) if shared else None)
+    compared = [place for place, p in enumerate(p_values) if p is not None]
+    for place, p in zip(compared, holm([p for p in p_values if p is not None]), strict=True):
+        texts[place] += " *" if p <= 1.0 - CONFIDENCE else ""
+    return texts
 
 
 def _over_common_range(study: Study, metrics: Sequence[str]) -> DisplayTable | None:
@@ -242,7 +255,8 @@ def _short_names(paths: Sequence[str]) -> dict[str, str]:
     }
 
 
-def _csv(frame: pd.DataFrame) -> str:
+def csv_text(frame: pd.DataFrame) -> str:
+    """A table as CSV: no index, ten significant digits, newlines of Unix."""
     text: str = frame.to_csv(index=False, float_format=FLOAT_FORMAT, lineterminator="\n")
     return text
 

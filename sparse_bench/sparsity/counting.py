@@ -1,7 +1,8 @@
 """How many weights exist and how many multiply-accumulates an example costs, dense and sparse."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sparse_bench.sparsity.linear import SparseLinear
+from sparse_bench.sparsity.lstm import SparseLSTM
+from sparse_bench.sparsity.recurrent import BlockDiagonalLayer
 from sparse_bench.sparsity.scheme import Scheme, layer_groups
 
 
@@ -89,35 +92,56 @@ def multiply_accumulates(
     Dense products are counted by torch's own flop counter (matrix products and attention; look-ups and element-wise
     operations are not products); a sparse layer saves its missing entries once for each row that it multiplies.
     """
-    saved = 0
+    saved = unseen = 0
 
-    def saver(missing: int) -> Callable[[nn.Module, tuple[Tensor], Any], None]:
+    def saver(missing: int, in_parts: bool) -> Callable[[nn.Module, tuple[Tensor], Any], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor], output: Any) -> None:
-            nonlocal saved
-            saved += inputs[0].numel() // inputs[0].shape[-1] * missing
+            nonlocal saved, unseen
+            rows = inputs[0].data  # of a packed sequence too
+            entries = rows.numel() // rows.shape[-1] * missing
+            saved += entries
+            unseen += entries if in_parts else 0
 
         return hook
 
+    # Look-ups are no products, so there is none to save. The parts of a layer in parts are all that the counter sees.
     hooks = [
-        weight.owner.register_forward_hook(saver(weight.size - weight.active))
+        weight.owner.register_forward_hook(
+            saver(weight.size - weight.active, in_parts=isinstance(weight.owner, BlockDiagonalLayer))
+        )
         for weight in scheme.weights.values()
-        if isinstance(weight.owner, nn.Linear | SparseLinear)  # look-ups are no products, so there is none to save
+        if isinstance(weight.owner, nn.Linear | SparseLinear | nn.RNNBase | SparseLSTM | BlockDiagonalLayer)
     ]
     # The counter knows dense products alone, so layers with a product of their own compute as masked ones meanwhile.
     executions = {
         weight.owner: weight.owner.execution
         for weight in scheme.weights.values()
-        if isinstance(weight.owner, SparseLinear)
+        if isinstance(weight.owner, SparseLinear | SparseLSTM)
     }
     try:
         for layer in executions:
             layer.execution = "masked"
-        with FlopCounterMode(display=False) as counter:
+        # Recurrent layers of oneDNN and cuDNN are a single operation to the counter; without them they are products.
+        with (
+            _without_onednn(),
+            torch.backends.cudnn.flags(enabled=False),
+            FlopCounterMode(display=False) as counter,
+        ):
             forward()
     finally:
         for layer, execution in executions.items():
             layer.execution = execution
         for hook in hooks:
             hook.remove()
-    dense = counter.get_total_flops() / 2
+    dense = counter.get_total_flops() / 2 + unseen
     return MultiplyAccumulates(dense=dense / examples, sparse=(dense - saved) / examples)
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    """(``torch.backends.mkldnn.flags`` sets more than is asked for, and warns about it.)"""
+    before = torch.backends.mkldnn.set_flags(False, None, None, None)[0]
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.set_flags(before, None, None, None)

@@ -1,9 +1,11 @@
 """A linear layer that holds and multiplies only the weights that exist."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sparse_bench.sparsity.kernels.linear import sparse_linear
 from sparse_bench.sparsity.kernels.structure import SparseStructure
@@ -28,6 +30,8 @@ class SparseLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] → [..., out]."""
+        if self.structure.dense_gradient is not None and torch.is_grad_enabled():
+            return F.linear(x, self.structure.full(self.weight), self.bias)
         return sparse_linear(x, self.structure, self.weight, self.bias, self.execution)
 
     def extra_repr(self) -> str:
@@ -35,8 +39,16 @@ class SparseLinear(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, execution={self.execution}"
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        # A rewired layer may have been saved with another number of weights; the optimizer keeps its parameter.
-        saved = state_dict.get(prefix + "weight")
-        if isinstance(saved, Tensor) and saved.dim() == 1 and saved.shape != self.weight.shape:
-            self.weight.data = torch.empty_like(saved, device=self.weight.device)
+        resize_to_saved(self, ("weight",), state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def resize_to_saved(module: nn.Module, names: Iterable[str], state_dict: Mapping[str, Any], prefix: str) -> None:
+    """Make room for saved values: a rewired layer may have another number of weights than it was built with.
+
+    The parameters stay the same objects, since an optimizer holds them.
+    """
+    for name in names:
+        parameter, saved = getattr(module, name), state_dict.get(prefix + name)
+        if isinstance(saved, Tensor) and saved.dim() == 1 and saved.shape != parameter.shape:
+            parameter.data = torch.empty_like(saved, device=parameter.device)

@@ -1,15 +1,15 @@
 """The interface of a sparsity scheme, and the base of those whose topology never changes.
 
 A scheme is a file in ``schemes/`` and a YAML in ``conf/sparsity/``; adding one touches nothing else. The trainer calls
-it at four moments: when it is attached to a model, after a backward pass (the gradients are complete and dense),
-after an optimizer step, and at the end of an epoch.
+it at six moments: when it is attached to a model, before training, before a backward pass, after a step's last backward
+pass (the gradients are complete and dense), after an optimizer step, and at the end of an epoch.
 """
 
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -33,6 +33,14 @@ class ModelFactory(Protocol):
         ...
 
 
+@dataclasses.dataclass(frozen=True)
+class Length:
+    """How long a run trains unless it stops early, in epochs begun and in optimizer steps."""
+
+    epochs: int
+    steps: int
+
+
 @dataclasses.dataclass
 class Scheme(ABC):
     """Base of every scheme.
@@ -43,12 +51,15 @@ class Scheme(ABC):
         execution: how products with sparse weights are computed.
     """
 
+    #: Groups of layers that a model must declare; the configuration is refused where it does not.
+    needs: ClassVar[tuple[str, ...]] = ()
+
     density: float = 1.0
     layers: Sequence[str] = ("default",)
     execution: str = "masked"
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.density <= 1.0:
+        if self.density is not None and not 0.0 <= self.density <= 1.0:  # a scheme may say it in another way
             raise ConfigError(f"sparsity.density must be between 0 and 1, not {self.density}.")
         if self.execution not in EXECUTIONS:
             raise ConfigError(unknown_choice("sparsity.execution", self.execution, EXECUTIONS))
@@ -72,13 +83,22 @@ class Scheme(ABC):
         self.selected = select(model, layer_groups(model), self.layers)
         if not self.selected:
             raise ConfigError(f"The layers {', '.join(self.layers)} hold no weight matrix in this model.")
+        self.weights = self.install(model, streams)
+
+    def install(self, model: nn.Module, streams: Streams) -> dict[str, SparseWeight]:
+        """Give the selected matrices their first topology; those that are left out stay dense."""
         shapes = {name: tuple(model.get_parameter(name).shape) for name in self.selected}
-        masks = self.first_topology(shapes, streams)
-        self.weights = {name: sparsify(model, name, mask, self.execution) for name, mask in masks.items()}
+        return sparsify(model, self.first_topology(shapes, streams), self.execution)
 
     @abstractmethod
     def first_topology(self, shapes: Mapping[str, Shape], streams: Streams) -> dict[str, Tensor]:
         """A mask for every layer that becomes sparse; layers that are left out stay dense."""
+
+    def before_training(self, length: Callable[[], Length]) -> None:
+        """A trainer has taken over; ``length()`` says how long training is, which may take a moment to find out."""
+
+    def before_backward(self, step: int) -> None:
+        """A batch of optimizer step ``step`` (from 1, over the whole run) is about to be seen; there may be several."""
 
     def after_backward(self) -> None:
         """The gradients of a step are complete: take what lies outside the topology out of them."""
@@ -92,6 +112,11 @@ class Scheme(ABC):
 
     def at_epoch_end(self, epoch: int, last: bool, optimizer: Optimizer, streams: Streams) -> dict[str, float]:
         """Epoch ``epoch`` (from 0) is done; returns diagnostics to log. ``last`` says that training ends here."""
+        return {}
+
+    def topology(self) -> dict[str, Any]:
+        """What the topology looks like, layer by layer, for the run's ``topology.jsonl``; asked for before the first
+        epoch and after each. Empty if there is nothing new to say."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:

@@ -6,13 +6,17 @@ a mask, and reads and changes it through :class:`SparseWeight`.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sparse_bench.errors import ConfigError, unknown_choice
+from sparse_bench.sparsity.kernels.structure import SparseStructure
 from sparse_bench.sparsity.linear import SparseLinear
+from sparse_bench.sparsity.lstm import STRUCTURES, SparseLSTM
 
 MASK_SUFFIX = "_mask"
 #: ``masked`` multiplies full matrices with zeros in them; ``csr`` (torch's sparse products) and ``kernel`` (the
@@ -45,6 +49,22 @@ class SparseWeight(ABC):
         """The full matrix [out, in], detached, zeros outside the topology."""
 
     @abstractmethod
+    def entries(self) -> tuple[Tensor, Tensor]:
+        """Places in the flattened matrix, int64 and ascending, and values of the existing weights: both [entries]."""
+
+    @abstractmethod
+    def keep_dense_gradient(self, wanted: bool) -> None:
+        """Say whether the backward passes to come shall leave :meth:`dense_gradient`."""
+
+    @abstractmethod
+    def dense_gradient(self) -> Tensor | None:
+        """Gradient [out, in] of the full matrix, entries outside the topology included.
+
+        There to be read after a step's backward passes and before :meth:`after_backward`, if it was asked for ahead of
+        them. None if the weight took no part in the loss.
+        """
+
+    @abstractmethod
     def after_backward(self) -> None:
         """Take the entries outside the topology out of the gradient that has just been computed."""
 
@@ -53,10 +73,17 @@ class SparseWeight(ABC):
         """Keep the entries outside the topology at zero where ``optimizer`` would not."""
 
     @abstractmethod
-    def rewire(self, mask: Tensor, values: Tensor, optimizer: Optimizer | None) -> None:
-        """Change the topology to ``mask`` and the weights to ``values`` (full matrix; entries outside are dropped).
+    def rewire(self, removed: Tensor, grown: Tensor, values: Tensor, optimizer: Optimizer | None) -> None:
+        """Take the weights at the places ``removed`` out of the topology, then put new ones at the places ``grown``.
 
-        Optimizer moments survive where an entry was present before and after, and are zero everywhere else.
+        A place may be in both: its weight is a new one. Optimizer moments of removed and of new weights are zero,
+        those of all others survive.
+
+        Args:
+            removed: Places in the flattened matrix where weights exist, int64, each once.
+            grown: Places where none exists, or none any longer, int64, each once.
+            values: The new weights, one for each place in ``grown``.
+            optimizer: That of the weight's parameter, if it has one.
         """
 
 
@@ -78,7 +105,8 @@ class MaskedWeight(SparseWeight):
                 f"not {mask.dtype} of shape {tuple(mask.shape)}"
             )
         super().__init__(name, owner, size=mask.numel(), active=int(mask.sum()))
-        owner.register_buffer(self._attribute + MASK_SUFFIX, mask.to(parameter.device))
+        own = mask.to(parameter.device, copy=True, memory_format=torch.contiguous_format)
+        owner.register_buffer(self._attribute + MASK_SUFFIX, own)
         with torch.no_grad():
             parameter.mul_(self.mask)
 
@@ -101,9 +129,24 @@ class MaskedWeight(SparseWeight):
     def dense(self) -> Tensor:
         return self.parameter.detach()
 
+    def entries(self) -> tuple[Tensor, Tensor]:
+        exists = self.mask.view(-1)
+        # NumPy is faster at this than torch.
+        places = torch.from_numpy(np.flatnonzero(exists.numpy())) if exists.is_cpu else exists.nonzero().squeeze(1)
+        return places, self.parameter.detach().view(-1).index_select(0, places)
+
+    def keep_dense_gradient(self, wanted: bool) -> None:
+        """The gradient is dense until it is masked."""
+
+    def dense_gradient(self) -> Tensor | None:
+        return self.parameter.grad
+
     def after_backward(self) -> None:
-        if self.parameter.grad is not None:
-            self.parameter.grad.mul_(self.mask)
+        gradient = self.parameter.grad
+        if gradient is not None and gradient.is_sparse:  # in rows
+            gradient._values().mul_(self.mask.index_select(0, gradient._indices()[0]))
+        elif gradient is not None:
+            gradient.mul_(self.mask)
 
     @torch.no_grad()
     def after_step(self, optimizer: Optimizer) -> None:
@@ -111,31 +154,48 @@ class MaskedWeight(SparseWeight):
             self.parameter.mul_(self.mask)
 
     @torch.no_grad()
-    def rewire(self, mask: Tensor, values: Tensor, optimizer: Optimizer | None) -> None:
-        kept = self.mask & mask
-        if optimizer is not None:
-            for moment in optimizer.state.get(self.parameter, {}).values():
-                if isinstance(moment, Tensor) and moment.shape == self.parameter.shape:
-                    moment.mul_(kept)
-        self.mask.copy_(mask)
-        self.parameter.copy_(values * mask)
-        self.active = int(mask.sum())
+    def rewire(self, removed: Tensor, grown: Tensor, values: Tensor, optimizer: Optimizer | None) -> None:
+        parameter = self.parameter
+        state = optimizer.state.get(parameter, {}) if optimizer is not None else {}
+        changed = torch.cat([removed, grown])
+        for moment in state.values():
+            if isinstance(moment, Tensor) and moment.shape == parameter.shape:
+                moment.view(-1).index_fill_(0, changed, 0)
+        self.mask.view(-1).index_fill_(0, removed, False).index_fill_(0, grown, True)
+        parameter.view(-1).index_fill_(0, removed, 0).index_copy_(0, grown, values)
+        self.active += grown.numel() - removed.numel()
 
 
 class CompressedWeight(SparseWeight):
-    """True sparse execution: the owning :class:`SparseLinear` holds the existing weights alone."""
+    """True sparse execution: the owning sparse layer holds the existing weights alone."""
 
-    def __init__(self, name: str, owner: SparseLinear) -> None:
-        structure = owner.structure
+    def __init__(self, name: str, owner: nn.Module, structure: SparseStructure) -> None:
         super().__init__(name, owner, structure.out_features * structure.in_features, structure.entries)
-        self._layer = owner
+        self._attribute = name.rpartition(".")[2]
+        self.structure = structure
+
+    @property
+    def values(self) -> nn.Parameter:
+        """The weights that exist [entries]."""
+        values = getattr(self.owner, self._attribute)
+        assert isinstance(values, nn.Parameter)
+        return values
 
     @property
     def mask(self) -> Tensor:
-        return self._layer.structure.mask()
+        return self.structure.mask()
 
     def dense(self) -> Tensor:
-        return self._layer.structure.scatter(self._layer.weight.detach())
+        return self.structure.scatter(self.values.detach())
+
+    def entries(self) -> tuple[Tensor, Tensor]:
+        return self.structure.positions(), self.values.detach()
+
+    def keep_dense_gradient(self, wanted: bool) -> None:
+        self.structure.keep_dense_gradient(wanted)
+
+    def dense_gradient(self) -> Tensor | None:
+        return self.structure.dense_gradient
 
     def after_backward(self) -> None:
         """The gradient is that of the existing weights alone."""
@@ -144,52 +204,85 @@ class CompressedWeight(SparseWeight):
         """There are no other entries."""
 
     @torch.no_grad()
-    def rewire(self, mask: Tensor, values: Tensor, optimizer: Optimizer | None) -> None:
-        parameter, structure = self._layer.weight, self._layer.structure
-        state = optimizer.state.get(parameter, {}) if optimizer is not None else {}
-        moments = {
-            key: structure.scatter(moment)
-            for key, moment in state.items()
-            if isinstance(moment, Tensor) and moment.shape == parameter.shape
-        }
+    def rewire(self, removed: Tensor, grown: Tensor, values: Tensor, optimizer: Optimizer | None) -> None:
+        parameter, structure = self.values, self.structure
+        before, mask = structure.positions(), structure.mask()
+        mask.view(-1).index_fill_(0, removed, False).index_fill_(0, grown, True)
         structure.rewire(mask)
-        # A new parameter, since autograd remembers the size of an old one; it takes the old one's place everywhere.
-        renewed = self._layer.weight = nn.Parameter(structure.gather(values))
+        after = structure.positions()
         self.active = structure.entries
+
+        def moved(old: Tensor, new: Tensor) -> Tensor:
+            full = old.new_zeros(self.size).index_copy_(0, before, old)
+            return full.index_fill_(0, removed, 0).index_copy_(0, grown, new.to(old.dtype)).index_select(0, after)
+
+        state = optimizer.state.get(parameter, {}) if optimizer is not None else {}
+        for key, moment in state.items():
+            if isinstance(moment, Tensor) and moment.shape == parameter.shape:
+                state[key] = moved(moment, torch.zeros_like(values))
+        weights = moved(parameter, values)
+        if weights.shape == parameter.shape:
+            parameter.copy_(weights)
+        else:
+            self._replace(parameter, nn.Parameter(weights), optimizer)
+
+    def _replace(self, parameter: nn.Parameter, renewed: nn.Parameter, optimizer: Optimizer | None) -> None:
+        """Autograd remembers the size of a parameter, so another number of weights takes another parameter."""
+        setattr(self.owner, self._attribute, renewed)
         if optimizer is None:
             return
-        for key, moment in moments.items():
-            state[key] = structure.gather(moment)
         if parameter in optimizer.state:
             optimizer.state[renewed] = optimizer.state.pop(parameter)
         for group in optimizer.param_groups:
             group["params"] = [renewed if entry is parameter else entry for entry in group["params"]]
 
 
-def sparsify(model: nn.Module, name: str, mask: Tensor, execution: str) -> SparseWeight:
-    """Give the weight matrix ``name`` of ``model`` the topology ``mask``.
+def sparsify(model: nn.Module, masks: Mapping[str, Tensor], execution: str) -> dict[str, SparseWeight]:
+    """Give each weight matrix of ``model`` that ``masks`` names its topology.
 
-    Under ``csr`` and ``kernel`` the owning linear layer is replaced by a :class:`SparseLinear` of the same name, whose
-    parameter keeps its name too.
+    Under ``csr`` and ``kernel`` the owning layer is replaced by a :class:`SparseLinear` or :class:`SparseLSTM` of the
+    same name, whose parameters keep their names too.
 
     Raises:
-        ConfigError: ``execution`` is not one of :data:`EXECUTIONS`, is not possible for this weight, or the weight
+        ConfigError: ``execution`` is not one of :data:`EXECUTIONS`, is not possible for a weight, or a weight
             already has a topology.
     """
     if execution not in EXECUTIONS:
         raise ConfigError(unknown_choice("execution", execution, EXECUTIONS))
-    module, _, attribute = name.rpartition(".")
-    owner = model.get_submodule(module)
-    if isinstance(owner, SparseLinear) or hasattr(owner, attribute + MASK_SUFFIX):
-        raise ConfigError(f"The weight '{name}' already has a topology; only one scheme can own it.")
-    if execution == "masked":
-        return MaskedWeight(name, owner, mask)
-    if type(owner) is not nn.Linear or not module:
+    owners: dict[str, list[str]] = {}
+    for name in masks:
+        owners.setdefault(name.rpartition(".")[0], []).append(name)
+    weights: dict[str, SparseWeight] = {}
+    for module, names in owners.items():
+        owner = model.get_submodule(module)
+        for name in names:
+            if isinstance(owner, SparseLinear | SparseLSTM) or hasattr(owner, name.rpartition(".")[2] + MASK_SUFFIX):
+                raise ConfigError(f"The weight '{name}' already has a topology; only one scheme can own it.")
+        if execution == "masked":
+            weights |= {name: MaskedWeight(name, owner, masks[name]) for name in names}
+        else:
+            weights |= _compress(model, module, owner, {name: masks[name] for name in names}, execution)
+    return {name: weights[name] for name in masks}
+
+
+def _compress(
+    model: nn.Module, module: str, owner: nn.Module, masks: Mapping[str, Tensor], execution: str
+) -> dict[str, SparseWeight]:
+    """Replace the layer ``module`` by one that computes with the existing weights alone."""
+    by_attribute = {name.rpartition(".")[2]: mask for name, mask in masks.items()}
+    replacement: nn.Module
+    if type(owner) is nn.Linear and module:
+        replacement = SparseLinear(owner, by_attribute["weight"], execution)
+        structures = {"weight": replacement.structure}
+    elif type(owner) is nn.LSTM and module and by_attribute.keys() == STRUCTURES.keys():
+        replacement = SparseLSTM(owner, by_attribute, execution)
+        structures = {name: getattr(replacement, structure) for name, structure in STRUCTURES.items()}
+    else:
         raise ConfigError(
-            f"execution={execution} computes linear layers, and '{name}' belongs to a {type(owner).__name__}. "
-            "Use execution=masked for it, or select other layers."
+            f"execution={execution} computes linear layers, and LSTM layers whose two weight matrices are both "
+            f"selected. {' and '.join(masks)} of a {type(owner).__name__} cannot be computed so: use "
+            "execution=masked, or select other layers."
         )
-    replacement = SparseLinear(owner, mask, execution)
     parent, _, child = module.rpartition(".")
     setattr(model.get_submodule(parent), child, replacement)
-    return CompressedWeight(name, replacement)
+    return {name: CompressedWeight(name, replacement, structures[name.rpartition(".")[2]]) for name in masks}

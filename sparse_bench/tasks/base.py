@@ -44,6 +44,10 @@ class Task(ABC):
     def checksums(self) -> dict[str, str]:
         """SHA-256 of everything that the task's data was made from, by name."""
 
+    def notes(self) -> dict[str, str]:
+        """What the metrics of a finished run depend on and no number says (signatures of scores, versions), by name."""
+        return {}
+
     def state_dict(self) -> dict[str, Any]:
         """State that outlives a step (a carried hidden state), for checkpoints."""
         return {}

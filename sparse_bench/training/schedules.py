@@ -48,15 +48,27 @@ class LinearWarmup(Schedule):
 
 @dataclass(frozen=True)
 class InverseSquareRoot(Schedule):
-    """d^-0.5 · min(step^-0.5, step · warmup^-1.5) (Vaswani et al. 2017, equation 3); use it with a base rate of 1."""
+    """d^-0.5 · min(step^-0.5, step · warmup^-1.5) (Vaswani et al. 2017, equation 3); use it with a base rate of 1.
+
+    Attributes:
+        warmup: steps over which the rate rises.
+        dimension: d, the width of the model.
+        epoch_steps: if given, the rate of a whole epoch is that of step 1 + ``epoch_steps`` · (epoch + 1), as set by a
+            callback once an epoch; the number of steps in an epoch, which need not be whole.
+    """
 
     warmup: int = 4000
     dimension: int = 512
+    epoch_steps: float | None = None
 
     def __post_init__(self) -> None:
         _at_least_one(warmup=self.warmup, dimension=self.dimension)
+        if self.epoch_steps is not None and self.epoch_steps <= 0:
+            raise ConfigError(f"trainer.schedule.epoch_steps must be positive or null, not {self.epoch_steps}.")
 
-    def factor(self, step: int, epoch: int) -> float:
+    def factor(self, step: float, epoch: int) -> float:
+        if self.epoch_steps is not None:
+            step = 1 + self.epoch_steps * (epoch + 1)
         return float(self.dimension**-0.5 * min(step**-0.5, step * self.warmup**-1.5))
 
 

@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
@@ -16,55 +16,22 @@ from tqdm import tqdm
 from sparse_bench.batch import Batch
 from sparse_bench.errors import ConfigError, NonFiniteLossError, unknown_choice
 from sparse_bench.record import RunFolder
-from sparse_bench.sparsity.scheme import Scheme
+from sparse_bench.sparsity.scheme import Length, Scheme
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.base import Task
 from sparse_bench.training import checkpoint
+from sparse_bench.training.averaging import AveragingOptimizer, averaged_weights
+from sparse_bench.training.clipping import clip_gradient_norm
 from sparse_bench.training.precision import Precision
+from sparse_bench.training.row_sparse import RowUpdates
 from sparse_bench.training.schedules import Constant, Schedule
+from sparse_bench.training.settings import Progress, Settings
+from sparse_bench.training.stopping import StoppingRule
 
 logger = logging.getLogger(__name__)
 
 #: Optimizer steps between two looks at whether the loss is still finite (each look waits for the device).
 FINITE_CHECK_STEPS = 50
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How long and how to train; the fields of :class:`sparse_bench.config.TrainerConfig` that the loop needs."""
-
-    epochs: int
-    steps: int | None = None
-    gradient_clip: float | None = None
-    accumulate: int = 1
-    evaluate_every: int = 1
-    select: str = "last"
-    monitor: str | None = None
-    monitor_mode: str | None = None
-    early_stopping: int | None = None
-    checkpoint_seconds: float = 60.0
-    reset_optimizer: bool = False
-    progress: bool = True
-
-
-@dataclass
-class Progress:
-    """How far training has come. Part of every checkpoint."""
-
-    epoch: int = 0
-    #: Batches of the current epoch that are done.
-    batch: int = 0
-    #: Optimizer steps of the whole run that are done.
-    step: int = 0
-    examples: int = 0
-    tokens: int = 0
-    best: float | None = None
-    stale_evaluations: int = 0
-    stopped: bool = False
-    train_seconds: float = 0.0
-    evaluate_seconds: float = 0.0
-    #: Of all sessions up to the checkpoint, everything included.
-    elapsed_seconds: float = 0.0
 
 
 class Trainer:
@@ -86,14 +53,16 @@ class Trainer:
         device: torch.device,
         folder: RunFolder,
         schedule: Schedule | None = None,
+        stop: StoppingRule | None = None,
         log: Callable[[dict[str, float], int, int], None] | None = None,
     ) -> None:
         self.task, self.model, self.scheme, self.optimizer = task, model, scheme, optimizer
         self.settings, self.streams, self.precision, self.device = settings, streams, precision, device
         self.folder = folder
-        self.schedule = schedule or Constant()
+        self.schedule, self.stop = schedule or Constant(), stop
         self.progress = Progress()
         self._log = log or (lambda metrics, step, epoch: None)
+        self._row_updates = RowUpdates(optimizer, model)
         self._base_rates = [float(group["lr"]) for group in optimizer.param_groups]
         self._sums: dict[str, Tensor] = {}
         #: Factor on the learning rate that the batch of the coming step asked for.
@@ -103,6 +72,7 @@ class Trainer:
         self.earlier_seconds = 0.0
         #: Circumstances of those sessions, where they differ from this one's: then the bits may differ too.
         self.resumed_from: dict[str, Any] = {}
+        scheme.before_training(self._length)
 
     def fit(self) -> Progress:
         """Train until the configured end.
@@ -111,6 +81,13 @@ class Trainer:
             NonFiniteLossError: the loss is no longer a finite number.
         """
         self._resume()
+        if self.progress.step == 0:
+            self._record_topology()
+            if self.settings.evaluate_first:
+                evaluated = self.evaluate(self.task.splits[0])
+                self._watch(evaluated)
+                self.folder.metrics.append({"epoch": 0, "step": 0, **evaluated})
+                self._log(evaluated, 0, 0)
         with tqdm(total=self.settings.epochs, initial=self.progress.epoch, unit="epoch", disable=self._quiet()) as bar:
             while not self._done():
                 self._train_epoch()
@@ -120,11 +97,14 @@ class Trainer:
         if self.settings.select == "best":
             self.model.load_state_dict(checkpoint.load(self.folder.best)["model"])
             self.scheme.load_state_dict(self.scheme.state_dict())
+        elif isinstance(self.optimizer, AveragingOptimizer):
+            self.optimizer.adopt()
         return self.progress
 
     def evaluate(self, split: str) -> dict[str, float]:
         """Metrics of the model as it stands on ``split``, with the split's name as prefix."""
         started = time.perf_counter()
+        self._row_updates.flush()
         self.model.eval()
         with torch.no_grad(), self.precision.autocast():
             metrics = self.task.evaluate(self.model, split)
@@ -134,6 +114,7 @@ class Trainer:
 
     def forward_backward(self, batch: Batch, share: float = 1.0) -> None:
         """Add ``share`` times the gradient of one batch's loss to the gradients."""
+        self.scheme.before_backward(self.progress.step + 1)
         with self.precision.autocast():
             loss = self.task.loss(self.model, batch)
         self.precision.scaler.scale(loss.total * share).backward()
@@ -153,7 +134,7 @@ class Trainer:
         scaler.unscale_(self.optimizer)
         self.scheme.after_backward()
         if self.settings.gradient_clip is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip)
+            clip_gradient_norm(self.model.parameters(), self.settings.gradient_clip)
         scaler.step(self.optimizer)
         scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -164,6 +145,14 @@ class Trainer:
 
     def _steps_left(self) -> bool:
         return self.settings.steps is None or self.progress.step < self.settings.steps
+
+    def _length(self) -> Length:
+        steps, settings = 0, self.settings
+        for epoch in range(settings.epochs):
+            steps += -(-self.task.epoch_steps(epoch, self.streams) // settings.accumulate)
+            if settings.steps is not None and steps >= settings.steps:
+                return Length(epoch + 1, settings.steps)
+        return Length(settings.epochs, steps)
 
     def _done(self) -> bool:
         return self.progress.stopped or self.progress.epoch >= self.settings.epochs or not self._steps_left()
@@ -214,18 +203,28 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         progress, settings = self.progress, self.settings
+        self._row_updates.flush()  # from here on the weights are looked at and kept
         last = progress.epoch + 1 >= settings.epochs or not self._steps_left()
         entry: dict[str, float] = {f"train/{key}": (total / progress.batch).item() for key, total in self._sums.items()}
         entry["learning_rate"] = float(self.optimizer.param_groups[0]["lr"])
-        entry |= self.scheme.at_epoch_end(progress.epoch, last, self.optimizer, self.streams)
-        if settings.reset_optimizer:
-            self.optimizer.state.clear()
         progress.epoch += 1
         due = settings.evaluate_every and progress.epoch % settings.evaluate_every == 0
+        watched: float | None = None
         if due or (last and self._watches):
-            evaluated = self.evaluate(self.task.splits[0])
+            with averaged_weights(self.optimizer):
+                evaluated = self.evaluate(self.task.splits[0])
+                watched = self._watch(evaluated)
             entry |= evaluated
-            self._watch(evaluated)
+        if watched is not None and isinstance(self.optimizer, AveragingOptimizer):
+            self.optimizer.observe(watched)
+        entry |= self.report()
+        self._apply_stop(entry, watched)
+        # After the evaluation: what was trained is what is measured, and whether training stops here is known.
+        entry |= self.scheme.at_epoch_end(progress.epoch - 1, last or progress.stopped, self.optimizer, self.streams)
+        if settings.reset_optimizer:
+            self._row_updates.reset()
+            self.optimizer.state.clear()
+        self._record_topology()
         self.folder.metrics.append({"epoch": progress.epoch, "step": progress.step, **entry})
         self.folder.timing.append(
             {
@@ -240,15 +239,31 @@ class Trainer:
         if time.monotonic() - self._last_checkpoint > settings.checkpoint_seconds:
             self._save()
 
+    def _record_topology(self) -> None:
+        topology = self.scheme.topology()
+        if topology:
+            entry = {"epoch": self.progress.epoch, "step": self.progress.step, "layers": topology}
+            self.folder.topology.append(entry)
+
+    def report(self) -> dict[str, float]:
+        """What the optimizer did besides its steps."""
+        said = self.optimizer.report() if isinstance(self.optimizer, AveragingOptimizer) else {}
+        return {f"optimizer/{name}": value for name, value in said.items()}
+
     @property
     def _watches(self) -> bool:
         """Whether evaluations during training decide anything."""
-        return self.settings.select == "best" or self.settings.early_stopping is not None
+        chooses = self.settings.select == "best" or self.settings.early_stopping is not None
+        return chooses or self.stop is not None or isinstance(self.optimizer, AveragingOptimizer)
 
-    def _watch(self, evaluated: dict[str, float]) -> None:
-        """Keep the best weights, and stop when the watched metric no longer improves."""
+    def _watch(self, evaluated: dict[str, float]) -> float | None:
+        """Keep the best weights, and stop when the watched metric no longer improves.
+
+        Returns:
+            The metric if it decides anything, with its sign changed where more is better: less is better always.
+        """
         if not self._watches:
-            return
+            return None
         default, mode = self.task.monitor
         more_is_better = (self.settings.monitor_mode or mode) == "max"
         name = self.settings.monitor or f"{self.task.splits[0]}/{default}"
@@ -265,6 +280,20 @@ class Trainer:
             progress.stale_evaluations += 1
             if self.settings.early_stopping and progress.stale_evaluations >= self.settings.early_stopping:
                 progress.stopped = True
+        return -value if more_is_better else value
+
+    def _apply_stop(self, entry: dict[str, float], watched: float | None) -> None:
+        """Stop when the stopping rule says so; ``watched`` is None where nothing was evaluated."""
+        if self.stop is None:
+            return
+        name = self.stop.metric
+        value = watched if name is None else entry.get(name)
+        if value is None:
+            if name is not None and (watched is not None or name.startswith("train/")):
+                raise ConfigError(unknown_choice("trainer.stop.metric", name, entry))
+            return
+        self.progress.history.append(value)
+        self.progress.stopped = self.progress.stopped or self.stop.stops(self.progress.history)
 
     def _circumstances(self) -> dict[str, Any]:
         return {"device": str(self.device), "threads": torch.get_num_threads(), "torch": torch.__version__}
@@ -284,6 +313,7 @@ class Trainer:
                 "random": checkpoint.random_state(self.device),
                 "circumstances": self._circumstances(),
                 "metrics_size": self.folder.metrics.size(),
+                "topology_size": self.folder.topology.size(),
                 "timing_size": self.folder.timing.size(),
             },
         )
@@ -313,4 +343,5 @@ class Trainer:
                     self._circumstances(),
                 )
         self.folder.metrics.truncate(state.get("metrics_size", 0))
+        self.folder.topology.truncate(state.get("topology_size", 0))
         self.folder.timing.truncate(state.get("timing_size", 0))

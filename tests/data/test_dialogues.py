@@ -39,7 +39,23 @@ def test_slots_that_are_not_featurised_are_not_seen() -> None:
     assert [state.slots for state, _ in STORY.predictions(frozenset({"people"}))] == [("people",)] * 6
 
 
-@pytest.mark.parametrize("events", [(), (Action("utter_greet"), UserMessage("greet"))])
-def test_a_story_begins_with_the_user(events: tuple[UserMessage | Action, ...]) -> None:
-    with pytest.raises(DataError, match="'odd' does not begin with a message"):
+def test_what_a_story_begins_with_is_not_predicted() -> None:
+    story = Story(
+        "closing", (SlotSet("restaurant", "x"), Action("utter_more"), UserMessage("deny"), Action("utter_bye"))
+    )
+    assert list(story.predictions(frozenset({"restaurant"}))) == [
+        (DialogueTurn("utter_more", slots=("restaurant",)), LISTEN),
+        (DialogueTurn(LISTEN, "deny", slots=("restaurant",)), "utter_bye"),
+        (DialogueTurn("utter_bye", slots=("restaurant",)), LISTEN),
+    ]
+
+
+def test_two_messages_in_a_row_are_waited_for() -> None:
+    story = Story("impatient", (UserMessage("greet"), UserMessage("deny"), Action("utter_bye")))
+    assert [action for _, action in story.predictions(frozenset())] == [LISTEN, "utter_bye", LISTEN]
+
+
+@pytest.mark.parametrize("events", [(), (SlotSet("people", "2"),)])
+def test_in_a_story_something_is_said_or_done(events: tuple[SlotSet, ...]) -> None:
+    with pytest.raises(DataError, match="'odd' has neither a message nor an action"):
         list(Story("odd", events).predictions(frozenset()))

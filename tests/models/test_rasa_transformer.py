@@ -53,6 +53,14 @@ def test_sinusoids_by_hand():
     assert table[0].tolist() == [0, 1, 0, 1, 0]
 
 
+@pytest.mark.parametrize("layers", [1, 2])
+def test_wanted_rows_alone_are_those_of_the_whole(layers: int):
+    module = encoder(layers=layers).eval()
+    x, layout = torch.randn(9, 6, dtype=torch.float64), Layout.of([3, 1, 5])
+    wanted = torch.tensor([2, 3, 5])
+    torch.testing.assert_close(module(x, layout, wanted), module(x, layout)[wanted])
+
+
 @pytest.mark.parametrize("lengths", [[4], [1], [3, 1, 5], [2, 2]])
 def test_it_is_the_written_out_encoder_for_each_sequence_alone(lengths: list[int]):
     module = encoder().eval()

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure as Canvas
 from sparse_bench.report import style
 from sparse_bench.report.build import Report, build
 from sparse_bench.report.load import Results, load
+from tests.report.example_site import Site, make_site
 from tests.report.runs import write_one_width, write_run, write_sweep
 
 
@@ -63,3 +64,9 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Canvas]:
     monkeypatch.setattr(style, "_svg", keep)
     monkeypatch.setattr(style, "_png", lambda canvas: b"")
     return canvases
+
+
+@pytest.fixture(scope="session")
+def example_site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """A built site over two invented papers."""
+    return make_site(tmp_path_factory.mktemp("example"))

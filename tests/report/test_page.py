@@ -59,7 +59,7 @@ def test_every_file_is_written(report: Built) -> None:
         "curves--rasa-diet--diet--sara--train-loss",
     ]
     figures = {f"figures/{stem}.{kind}" for stem in stems for kind in ("svg", "png")}
-    assert names == {"runs.csv", "summary.csv", "summary.md", "index.html"} | figures
+    assert names == {"runs.csv", "settings.csv", "curves.csv", "summary.csv", "summary.md", "index.html"} | figures
     assert all(path.stat().st_size > 0 for path in built.paths)
 
 
@@ -130,7 +130,7 @@ def test_the_summary_is_markdown(report: Built) -> None:
         "# Intents & densities\n\n## rasa/diet (diet, sara)\n\nMean over seeds ± half-width of the 95 %"
     )
     rows = [line for line in text.splitlines() if re.match(r"\| (dense|random connected|small dense) \|", line)]
-    assert len(rows) == 19 + 2  # arms, and two of the five curves that are compared
+    assert len(rows) == 19 + 2 + 3  # arms, two of the five curves that are compared, three widths that a dense arm has
 
 
 def test_regenerated_files_are_the_same_bytes(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_regenerated_files_are_the_same_bytes(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     written = build(load([tmp_path / "runs"]), first, ["test/intent_f1"]).paths
     build(load([tmp_path / "runs"]), second, ["test/intent_f1"])
-    assert len(written) == 10
+    assert len(written) == 12
     for path in written:
         assert path.read_bytes() == (second / path.relative_to(first)).read_bytes(), path.name
 
@@ -160,7 +160,8 @@ def test_names_and_errors_are_escaped(tmp_path: Path) -> None:
 def test_only_failed_runs_still_make_a_page(tmp_path: Path) -> None:
     write_run(tmp_path / "runs", status="failed", counts={}, seconds={}, history=False)
     built = build(load([tmp_path / "runs"]), tmp_path / "out")
-    assert [path.name for path in built.paths] == ["runs.csv", "summary.csv", "summary.md", "index.html"]
+    names = ["runs.csv", "settings.csv", "curves.csv", "summary.csv", "summary.md", "index.html"]
+    assert [path.name for path in built.paths] == names
     page = (tmp_path / "out/index.html").read_text()
     assert "0 finished runs and 1 failed" in page
     Elements(page)

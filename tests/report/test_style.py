@@ -86,5 +86,7 @@ def test_a_reader_s_own_settings_do_not_change_a_figure(monkeypatch: pytest.Monk
     monkeypatch.setitem(mpl.rcParams, "axes.linewidth", 5.0)
     monkeypatch.setitem(mpl.rcParams, "axes.unicode_minus", False)
     monkeypatch.setitem(mpl.rcParams, "axes.facecolor", "red")
-    assert style.render("name", "", "", "", draw) == first
+    again = style.render("name", "", "", "", draw)
+    assert again == first
+    assert again.png() == first.png()
     assert mpl.rcParams["axes.linewidth"] == 5.0

@@ -59,6 +59,19 @@ def test_difference_to_dense_is_paired(tmp_path: Path) -> None:
     assert "paired over the seeds" in table.caption
 
 
+def test_differences_that_stand_holm_s_correction_have_a_star(tmp_path: Path) -> None:
+    # Against dense (1, 2, 3): −1.00, −1.01, −0.99 (t = −173, p = .00003), −1, −1.2, −1.4 (t = −10.4, p = .009), and
+    # −1, −2, −3 (t = −3.5, p = .074). Times three and two, the first two stay below .05.
+    for seed, values in enumerate(((1.0, 0.0, 0.0, 0.0), (2.0, 0.99, 0.8, 0.0), (3.0, 2.01, 1.6, 0.0))):
+        for density, value in zip((1.0, 0.3, 0.2, 0.1), values, strict=True):
+            scheme = "dense" if density == 1.0 else "set"
+            write_run(tmp_path, scheme=scheme, density=density, seed=seed, metrics={"test/score": value}, history=False)
+    table = tables.comparison_table(study_of(load([tmp_path])), ["test/score"])
+    assert table is not None
+    assert [row[2] for row in table.rows] == ["−1.000 ± 0.025 *", "−1.200 ± 0.497 *", "−2.000 ± 2.484"]
+    assert "Holm" in table.caption
+
+
 def test_curves_are_compared_over_their_common_range(tmp_path: Path) -> None:
     # Dense: 0 at 10², 1 at 10⁴. Sparse: 1 at 10³, 1 at 10⁵. Common: 10³ to 10⁴, where dense climbs from ½ to 1.
     for scheme, density, points in (

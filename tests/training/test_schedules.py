@@ -31,3 +31,11 @@ def test_inverse_square_root_peaks_at_the_end_of_its_warmup() -> None:
     assert schedule.factor(4000, 0) == pytest.approx(512**-0.5 * 4000**-0.5)
     assert schedule.factor(16000, 0) == pytest.approx(512**-0.5 / 126.49110640673517)
     assert max(range(1, 9000), key=lambda step: schedule.factor(step, 0)) == 4000
+
+
+def test_inverse_square_root_held_for_an_epoch() -> None:
+    schedule = InverseSquareRoot(warmup=4000, dimension=512, epoch_steps=453.125)
+    assert schedule.factor(1, 0) == schedule.factor(453, 0) == pytest.approx(512**-0.5 * 454.125 * 4000**-1.5)
+    assert schedule.factor(1, 29) == pytest.approx(512**-0.5 * (1 + 30 * 453.125) ** -0.5)
+    with pytest.raises(ConfigError, match="epoch_steps"):
+        InverseSquareRoot(epoch_steps=0)

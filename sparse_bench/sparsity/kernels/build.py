@@ -86,7 +86,7 @@ def _compiled() -> Path:
     version = subprocess.run([cxx, "--version"], capture_output=True, text=True, check=False).stdout
     key = "\0".join([source_hash(), cxx, version, *_FLAGS, platform.system(), processor()])
     folder = cache_directory() / "kernels" / hashlib.sha256(key.encode()).hexdigest()[:16]
-    library = folder / "sparse_linear.so"
+    library = folder / "sparse_kernels.so"
     if library.exists():
         return library
     try:
@@ -104,7 +104,7 @@ def _compiled() -> Path:
 def _compile(cxx: str, target: Path) -> None:
     first_error = ""
     for tuned, threads in product(_TARGETS, _THREADS):
-        command = [cxx, *_FLAGS, *tuned, *threads, str(_SOURCES / "sparse_linear.cpp"), "-o", str(target)]
+        command = [cxx, *_FLAGS, *tuned, *threads, *map(str, sorted(_SOURCES.glob("*.cpp"))), "-o", str(target)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode == 0:
             _log.info("compiled the sparse kernel: %s", " ".join(command))

@@ -97,6 +97,17 @@ def kernel_linear(x: Tensor, structure: SparseStructure, values: Tensor, bias: T
     return y.view(*x.shape[:-1], plan.out_features)
 
 
+def kernel_values_gradient(grad: Tensor, x: Tensor, structure: SparseStructure, values: Tensor) -> Tensor:
+    """Gradient [entries] of the values of y = x Wᵀ, given that of y: ``grad`` [tokens, out], ``x`` [tokens, in].
+
+    For products whose other gradients are computed elsewhere. All in the dtype of ``values``, which the kernel reads
+    and does not use.
+    """
+    plan: _Plan = structure.derived("kernel", lambda: _Plan(structure))
+    _check(x, plan, values, None)
+    return _gradients(plan, grad, x, values, None)[0]
+
+
 def _check(x: Tensor, plan: _Plan, values: Tensor, bias: Tensor | None) -> None:
     """The compiled code trusts its caller: everything that it reads is checked here."""
     if x.dtype not in _SUFFIX or values.dtype != x.dtype or (bias is not None and bias.dtype != x.dtype):
@@ -146,20 +157,28 @@ class _KernelLinear(torch.autograd.Function):
         plan: _Plan = ctx.plan
         x, values = ctx.saved_tensors
         need_input, need_values, need_bias = ctx.needs_input_grad[:3]
-        grad = _unit_stride(grad)
         grad_input = x.new_empty(x.shape) if need_input else None
-        grad_values, grad_bias = values.new_empty(values.shape), values.new_empty(plan.out_features)
-        plan.functions[x.dtype][1](
-            plan.handle,
-            x.shape[0],
-            values.data_ptr(),
-            grad.data_ptr(),
-            grad.stride(0),
-            x.data_ptr(),
-            x.stride(0),
-            None if grad_input is None else grad_input.data_ptr(),
-            grad_values.data_ptr(),
-            grad_bias.data_ptr(),
-            torch.get_num_threads(),
-        )
+        grad_values, grad_bias = _gradients(plan, grad, x, values, grad_input)
         return grad_input, grad_values if need_values else None, grad_bias if need_bias else None, None
+
+
+def _gradients(
+    plan: _Plan, grad: Tensor, x: Tensor, values: Tensor, grad_input: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Gradients of values and bias; that of the input is written into ``grad_input`` where it is wanted."""
+    grad, x = _unit_stride(grad), _unit_stride(x)
+    grad_values, grad_bias = values.new_empty(values.shape), values.new_empty(plan.out_features)
+    plan.functions[x.dtype][1](
+        plan.handle,
+        x.shape[0],
+        values.data_ptr(),
+        grad.data_ptr(),
+        grad.stride(0),
+        x.data_ptr(),
+        x.stride(0),
+        None if grad_input is None else grad_input.data_ptr(),
+        grad_values.data_ptr(),
+        grad_bias.data_ptr(),
+        torch.get_num_threads(),
+    )
+    return grad_values, grad_bias

@@ -9,15 +9,24 @@ from torch import Tensor
 
 from sparse_bench.errors import ConfigError, unknown_choice
 from sparse_bench.sparsity.kernels import auto
+from sparse_bench.sparsity.kernels.block import block_linear, tile_side
 from sparse_bench.sparsity.kernels.cpu import kernel_available, kernel_linear
 from sparse_bench.sparsity.kernels.csr import csr_linear
 from sparse_bench.sparsity.kernels.masked import masked_linear
 from sparse_bench.sparsity.kernels.structure import SparseStructure
 
 _Linear = Callable[[Tensor, SparseStructure, Tensor, Tensor | None], Tensor]
-_WAYS: dict[str, _Linear] = {"kernel": kernel_linear, "csr": csr_linear, "masked": masked_linear}
+_WAYS: dict[str, _Linear] = {
+    "kernel": kernel_linear,
+    "csr": csr_linear,
+    "block": block_linear,
+    "masked": masked_linear,
+}
 #: How a sparse product can be computed; every way gives the same numbers to rounding.
 EXECUTIONS = ("auto", *_WAYS)
+
+#: Side of the smallest tiles whose dense products can be faster than single weights.
+_WORTHWHILE_TILE = 8
 
 
 def sparse_linear(
@@ -30,11 +39,12 @@ def sparse_linear(
         structure: Which entries of W exist.
         values: Their values [entries], in the structure's order.
         bias: [out] or None.
-        execution: ``kernel`` (the project's own, on the CPU), ``csr`` (torch's sparse products), ``masked`` (a full
-            matrix with zeros) or ``auto`` (times them once for this shape, device and number of threads).
+        execution: ``kernel`` (the project's own, on the CPU), ``csr`` (torch's sparse products), ``block`` (dense
+            products of the tiles that the structure is made of), ``masked`` (a full matrix with zeros) or ``auto``
+            (times them once for this shape, device and number of threads).
 
     Returns:
-        [..., out]. Under autocast in the autocast dtype; ``kernel`` and ``csr`` compute in float32 all the same.
+        [..., out]. Under autocast in the autocast dtype; all but ``masked`` compute in float32 all the same.
 
     Raises:
         ConfigError: ``execution`` is unknown, or ``kernel`` on another device than the CPU.
@@ -42,7 +52,7 @@ def sparse_linear(
     if x.is_meta:  # no numbers, so no way of computing them: only shapes
         return masked_linear(x, structure, values, bias)
     if execution == "auto":
-        execution = auto.choose(x, structure, values, bias, _candidates(x), sparse_linear)
+        execution = auto.choose(x, structure, values, bias, _candidates(x, structure), sparse_linear)
     elif execution not in _WAYS:
         raise ConfigError(unknown_choice("execution", execution, EXECUTIONS))
     if execution == "masked":
@@ -54,8 +64,11 @@ def sparse_linear(
     return _in_single_precision(_WAYS[execution], x, structure, values, bias)
 
 
-def _candidates(x: Tensor) -> tuple[str, ...]:
-    return ("kernel", "csr", "masked") if x.is_cpu and _kernel_or_csr() == "kernel" else ("csr", "masked")
+def _candidates(x: Tensor, structure: SparseStructure) -> tuple[str, ...]:
+    """The ways that are worth timing, on this device."""
+    kernel = ("kernel",) if x.is_cpu and _kernel_or_csr() == "kernel" else ()
+    block = ("block",) if tile_side(structure) >= _WORTHWHILE_TILE else ()
+    return (*kernel, "csr", *block, "masked")
 
 
 @cache

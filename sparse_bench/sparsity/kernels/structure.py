@@ -27,6 +27,8 @@ class SparseStructure(nn.Module):
 
     row_start: Tensor
     column: Tensor
+    #: Gradient of the full matrix [out, in], summed over the backward passes since it was asked for; else None.
+    dense_gradient: Tensor | None
 
     def __init__(self, mask: Tensor) -> None:
         """Build from a boolean mask [out, in].
@@ -36,6 +38,7 @@ class SparseStructure(nn.Module):
         """
         super().__init__()
         self._derived: dict[str, Any] = {}
+        self.dense_gradient = None
         self.out_features, self.in_features = _checked(mask).shape
         self.register_buffer("row_start", None)
         self.register_buffer("column", None)
@@ -131,6 +134,23 @@ class SparseStructure(nn.Module):
         """The full matrix [out, in] of ``values`` [entries], zero elsewhere. Differentiable."""
         flat = values.new_zeros(self.out_features * self.in_features)
         return flat.scatter(0, self.positions(), values).view(self.out_features, self.in_features)
+
+    def keep_dense_gradient(self, wanted: bool) -> None:
+        """Gather :attr:`dense_gradient` from now on, or forget it. Meanwhile layers multiply with :meth:`full`."""
+        if not wanted:
+            self.dense_gradient = None
+        elif self.dense_gradient is None:
+            self.dense_gradient = torch.zeros(self.out_features, self.in_features, device=self.column.device)
+
+    def full(self, values: Tensor) -> Tensor:
+        """:meth:`scatter`, and the gradient that reaches the full matrix is added to :attr:`dense_gradient`."""
+        matrix = self.scatter(values)
+        matrix.register_hook(self._add_dense_gradient)
+        return matrix
+
+    def _add_dense_gradient(self, gradient: Tensor) -> None:
+        if self.dense_gradient is not None:
+            self.dense_gradient += gradient
 
     def extra_repr(self) -> str:
         """Sizes for ``repr``."""

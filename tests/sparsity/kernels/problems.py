@@ -1,9 +1,12 @@
 """Random sparse layers and what a dense computation makes of them."""
 
+import copy
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparse_bench.sparsity.kernels import EXECUTIONS, SparseStructure, sparse_linear
+from sparse_bench.sparsity.lstm import STRUCTURES, SparseLSTM
 
 EXPLICIT = tuple(execution for execution in EXECUTIONS if execution != "auto")
 
@@ -45,3 +48,42 @@ def assert_close(actual: list[Tensor], wanted: list[Tensor], tolerance: float = 
         assert a.shape == w.shape
         scale = 1 + (w.abs().max().item() if w.numel() else 0)
         torch.testing.assert_close(a.double(), w, rtol=0, atol=tolerance * scale)
+
+
+def lstm_problem(
+    *, steps: int, batch: int, inputs: int, hidden: int, density: float, dtype: torch.dtype = torch.float32
+) -> tuple[nn.LSTM, SparseLSTM, list[Tensor]]:
+    """A torch LSTM with zeros in it, a sparse one that must equal it, and input, first states and their gradients."""
+    torch.manual_seed(0)
+    dense = nn.LSTM(inputs, hidden).to(dtype)
+    masks = {name: torch.rand_like(getattr(dense, name)) < density for name in STRUCTURES}
+    with torch.no_grad():
+        for name, mask in masks.items():
+            getattr(dense, name).mul_(mask)
+    sparse = SparseLSTM(copy.deepcopy(dense), masks, "csr")
+    shapes = [(steps, batch, inputs), *[(1, batch, hidden)] * 2, (steps, batch, hidden), *[(1, batch, hidden)] * 2]
+    return dense, sparse, [torch.randn(shape, dtype=dtype) for shape in shapes]
+
+
+def assert_same_lstm(
+    problem: tuple[nn.LSTM, SparseLSTM, list[Tensor]], execution: str, tolerance: float = 2e-5
+) -> None:
+    """Outputs, states and every gradient are those of torch's LSTM."""
+    dense, sparse, (x, h, c, *grads) = problem
+    sparse.execution = execution
+
+    def everything(layer: nn.Module) -> list[Tensor]:
+        leaves = [tensor.clone().requires_grad_() for tensor in (x, h, c)]
+        y, states = layer(leaves[0], (leaves[1], leaves[2]))
+        outputs = [y, *states]
+        return outputs + list(torch.autograd.grad(outputs, [*leaves, *layer.parameters()], grads))
+
+    names = [name for name, _ in dense.named_parameters()]
+    assert sorted(names) == sorted(name for name, _ in sparse.named_parameters())
+    wanted, actual = everything(dense), everything(sparse)
+    by_name = dict(zip((name for name, _ in sparse.named_parameters()), actual[6:], strict=True))
+    for name, full in zip(names, wanted[6:], strict=True):
+        structure = getattr(sparse, STRUCTURES[name]) if name in STRUCTURES else None
+        wanted_part = structure.gather(full) if structure is not None else full
+        assert_close([by_name[name]], [wanted_part.double()], tolerance)
+    assert_close(actual[:6], [tensor.double() for tensor in wanted[:6]], tolerance)

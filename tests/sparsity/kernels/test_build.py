@@ -7,26 +7,38 @@ from pathlib import Path
 
 import pytest
 
-from sparse_bench.sparsity.kernels import build, cpu, linear
-from tests.sparsity.kernels.problems import assert_close, expected, problem, results
+from sparse_bench.sparsity.kernels import build, cpu, linear, lstm
+from tests.sparsity.kernels.problems import (
+    assert_close,
+    assert_same_lstm,
+    expected,
+    lstm_problem,
+    problem,
+    results,
+)
 
 
 @pytest.mark.parametrize("width", [16, 64])
 def test_other_vector_widths(width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library = tmp_path / "kernel.so"
-    source = str(build._SOURCES / "sparse_linear.cpp")
-    flags = ["-std=gnu++17", "-O0", "-w", "-shared", "-fPIC", f"-DVECTOR_BYTES={width}", source, "-o", str(library)]
+    sources = map(str, sorted(build._SOURCES.glob("*.cpp")))
+    flags = ["-std=gnu++17", "-O0", "-w", "-shared", "-fPIC", f"-DVECTOR_BYTES={width}", *sources, "-o", str(library)]
     subprocess.run([build.compiler(), *flags], check=True)
     monkeypatch.setattr(cpu, "load_library", lambda: ctypes.CDLL(str(library)))
+    monkeypatch.setattr(lstm, "load_library", lambda: ctypes.CDLL(str(library)))
     cpu._library.cache_clear()
+    lstm._library.cache_clear()
     try:
         assert cpu._library().vector_bytes() == width
         for size in [(70, 90, 77, 0.3), (33, 17, 5, 0.5), (300, 200, 100, 0.4)]:
             structure, x, values, bias, grad = problem(*size)
             actual = results(structure, x, values, bias, grad, "kernel")
             assert_close(actual, expected(structure, x, values, bias, grad))
+        layer = lstm_problem(steps=3, batch=21, inputs=7, hidden=37, density=0.2)
+        assert_same_lstm(layer, "kernel")
     finally:
         cpu._library.cache_clear()
+        lstm._library.cache_clear()
 
 
 def test_missing_compiler_is_explained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,0 +1,102 @@
+"""Multi30k (Elliott et al. 2016): captions of photographs in English, translated into German.
+
+29,000 pairs to train on, 1,014 to validate, and three test sets. Two readings: the raw sentences as published today,
+and the tokenised files that the report on SET in the Transformer (Brouns 2018) trained on. Their training sentences
+are the same; of their validation sentences 61 German ones differ, which were revised after the report.
+"""
+
+import gzip
+from pathlib import Path
+
+from sparse_bench.data.download import checksums, corpus_files
+from sparse_bench.data.moses import words_of
+from sparse_bench.data.parallel import ParallelCorpus, ParallelText
+from sparse_bench.errors import ConfigError, DataError, unknown_choice
+
+LANGUAGES = ("en", "de")
+#: Published test sets: 1,000, 1,000 and 461 pairs.
+TESTS = ("2016_flickr", "2017_flickr", "2017_mscoco")
+
+
+def multi30k(test: str = "2016_flickr") -> ParallelCorpus:
+    """The raw sentences, English to German, fetched first where they are absent.
+
+    Args:
+        test: which test set; one of :data:`TESTS`.
+
+    Raises:
+        ConfigError: there is no such test set.
+        DataError: the corpus cannot be had.
+    """
+    _check_test(test)
+    files = corpus_files("multi30k")
+    held_out = _raw(files, f"test_{test}")
+    return ParallelCorpus(
+        languages=LANGUAGES,
+        train=_raw(files, "train"),
+        valid=_raw(files, "val"),
+        test=held_out,
+        references=held_out.target,
+        checksums=_checksums("multi30k", "train.", "val.", f"test_{test}."),
+    )
+
+
+def multi30k_brouns(test: str = "2016_flickr") -> ParallelCorpus:
+    """The report's own training and validation files, tokenised, and a test set of Multi30k tokenised to match.
+
+    The report names no test file and gives no test figure. The test sentences are raw, and are tokenised here as its
+    files were: :class:`sparse_bench.data.moses.MosesWords` turns the raw training sentences into its training file
+    without one difference. So every line is words between single spaces, case kept. References stay raw.
+
+    Args:
+        test: which test set; one of :data:`TESTS`.
+
+    Raises:
+        ConfigError: there is no such test set.
+        DataError: a corpus cannot be had, or a line is no pair.
+    """
+    _check_test(test)
+    files = corpus_files("brouns")
+    held_out = _raw(corpus_files("multi30k"), f"test_{test}")
+    english, german = (words_of("moses", language) for language in LANGUAGES)
+    return ParallelCorpus(
+        languages=LANGUAGES,
+        train=_tab_separated(files["en2de.s2s.txt"]),
+        valid=_tab_separated(files["en2de.s2s.valid.txt"]),
+        test=ParallelText(
+            source=tuple(" ".join(english.split(line)) for line in held_out.source),
+            target=tuple(" ".join(german.split(line)) for line in held_out.target),
+        ),
+        references=held_out.target,
+        checksums=_checksums("brouns", "") | _checksums("multi30k", f"test_{test}."),
+    )
+
+
+def _check_test(test: str) -> None:
+    if test not in TESTS:
+        raise ConfigError(unknown_choice("test set of Multi30k", test, TESTS))
+
+
+def _raw(files: dict[str, Path], stem: str) -> ParallelText:
+    source, target = (_lines(files[f"{stem}.{language}.gz"]) for language in LANGUAGES)
+    # Many sentences end in a space; a line in itself is the sentence.
+    return ParallelText(tuple(line.strip() for line in source), tuple(line.strip() for line in target))
+
+
+def _tab_separated(path: Path) -> ParallelText:
+    pairs = [line.split("\t") for line in _lines(path)]
+    wrong = next((number for number, pair in enumerate(pairs, 1) if len(pair) != 2), None)
+    if wrong is not None:
+        raise DataError(f"{path.name}, line {wrong}: {len(pairs[wrong - 1])} columns instead of 2.")
+    return ParallelText(tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs))
+
+
+def _lines(path: Path) -> list[str]:
+    """Lines of a text file, packed or not. Only line feeds end a line: Unicode knows other ends, inside sentences."""
+    content = path.read_bytes()
+    text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8")
+    return text.removesuffix("\n").split("\n")
+
+
+def _checksums(corpus: str, *prefixes: str) -> dict[str, str]:
+    return {f"{corpus}/{name}": sha256 for name, sha256 in checksums(corpus).items() if name.startswith(prefixes)}

@@ -1,0 +1,133 @@
+"""Multi30k-like: the embedded parallel corpus, generated from a small English-German grammar.
+
+It stands in for Multi30k, which may not be shipped, in tests and quick sweeps: captions of people, what they do and
+where. What there is to learn is what makes German hard: gender and case of articles and adjectives, weak nouns, dative
+plurals, contracted prepositions (``im``, ``am``), the verb in second place of a main clause and in last place of a
+subordinate one, prefixes that part from their verb. It is far easier than the real corpus: its vocabulary is small,
+and a source sentence has one right translation.
+"""
+
+import hashlib
+from functools import cache
+from random import Random
+from typing import TypeVar
+
+from sparse_bench.data.multi30k_like import grammar, lexicon
+from sparse_bench.data.multi30k_like.grammar import Pair, Subject
+from sparse_bench.data.parallel import ParallelCorpus, ParallelText
+from sparse_bench.errors import ConfigError
+from sparse_bench.streams import Streams
+
+#: Draws of an already known sentence, per sentence wanted, after which there cannot be enough different ones.
+_PATIENCE = 50
+
+Choice = TypeVar("Choice")
+
+
+def multi30k_like(train: int = 5000, valid: int = 250, test: int = 250, seed: int = 0) -> ParallelCorpus:
+    """Generated captions, all of them different, English to German.
+
+    Args:
+        train, valid, test: number of pairs of each split.
+        seed: of the generator. The sentences of a seed are the same on every machine.
+
+    Raises:
+        ConfigError: a split without sentences, or more than the grammar has different ones in reach.
+    """
+    sizes = {"train": train, "valid": valid, "test": test}
+    if min(sizes.values()) < 1:
+        raise ConfigError(f"Every split needs at least one pair of sentences: {sizes}.")
+    return _corpus(train, valid, test, seed)
+
+
+@cache
+def _corpus(train: int, valid: int, test: int, seed: int) -> ParallelCorpus:
+    wanted = train + valid + test
+    random = Random(Streams(seed).derive("multi30k_like"))
+    found: dict[str, str] = {}
+    for _ in range(wanted * _PATIENCE):
+        pair = caption(random)
+        found.setdefault(pair.english, pair.german)
+        if len(found) == wanted:
+            break
+    else:
+        raise ConfigError(f"The grammar gives {len(found)} different captions in reach; {wanted} were asked for.")
+    source, target = tuple(found), tuple(found.values())
+    cuts = {"train": (0, train), "valid": (train, train + valid), "test": (train + valid, wanted)}
+    splits = {name: ParallelText(source[start:end], target[start:end]) for name, (start, end) in cuts.items()}
+    text = "\n".join(f"{english}\t{german}" for english, german in found.items())
+    return ParallelCorpus(
+        languages=("en", "de"),
+        references=splits["test"].target,
+        checksums={"multi30k_like": hashlib.sha256(text.encode()).hexdigest()},
+        **splits,
+    )
+
+
+def caption(random: Random) -> Pair:
+    """One caption, with a capital at its start and a full stop. Calls ``random.random()`` alone."""
+    doer, counts = _described(random), random.random()
+    if counts < 0.12:
+        doer = grammar.both(doer, _people(random))
+    verb, middle = _action(random)
+    place = None if verb.objects and random.random() < 0.5 else _place(random)
+    if place is not None and random.random() < 0.2:
+        pair = grammar.main_clause(doer, verb, middle, first=place)
+    else:
+        pair = grammar.main_clause(doer, verb, middle + place if place else middle)
+    if random.random() < 0.15:
+        other, (second, rest) = _people(random), _action(random)
+        clause = grammar.while_clause(other, second, rest)
+        pair = Pair(f"{pair.english} {clause.english}", f"{pair.german}, {clause.german}")
+    return Pair(_sentence(pair.english), _sentence(pair.german))
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _pick(random: Random, items: tuple[Choice, ...]) -> Choice:
+    """One item, the earlier ones more often: the rarest words of a caption corpus are rare."""
+    return items[int(random.random() ** 2 * len(items))]
+
+
+def _count(random: Random) -> int:
+    return 1 if random.random() < 0.75 else _pick(random, tuple(grammar.NUMBERS))
+
+
+def _people(random: Random) -> Subject:
+    adjective = _pick(random, lexicon.OF_PEOPLE) if random.random() < 0.35 else None
+    return grammar.subject(_pick(random, lexicon.PEOPLE), _count(random), adjective)
+
+
+def _described(random: Random) -> Subject:
+    """People, often with what they wear or have."""
+    doer, kind = _people(random), random.random()
+    if kind < 0.15:
+        return grammar.relative_clause(doer, lexicon.WEARING, _object(random, "clothes"))
+    if kind < 0.35:
+        clothes = _pick(random, lexicon.OBJECTS["clothes"])
+        worn = grammar.noun_phrase(clothes, "dative", adjective=_pick(random, lexicon.OF_CLOTHES))
+        return Subject(doer.phrase + Pair("in", "in") + worn, doer.plural, doer.pronoun)
+    if kind < 0.45:
+        feature = grammar.noun_phrase(_pick(random, lexicon.FEATURES), "dative")
+        return Subject(doer.phrase + Pair("with", "mit") + feature, doer.plural, doer.pronoun)
+    return doer
+
+
+def _object(random: Random, kind: str) -> Pair:
+    adjectives = lexicon.ADJECTIVES.get(kind, lexicon.OF_THINGS)
+    adjective = _pick(random, adjectives) if random.random() < 0.5 else None
+    count = 1 if random.random() < 0.85 else _pick(random, tuple(grammar.NUMBERS))
+    return grammar.noun_phrase(_pick(random, lexicon.OBJECTS[kind]), "accusative", count, adjective)
+
+
+def _action(random: Random) -> tuple[lexicon.Verb, Pair]:
+    """A verb and its object, if it takes one."""
+    verb = _pick(random, lexicon.TRANSITIVE if random.random() < 0.55 else lexicon.INTRANSITIVE)
+    return verb, _object(random, verb.objects) if verb.objects else Pair("", "")
+
+
+def _place(random: Random) -> Pair:
+    place = _pick(random, lexicon.PLACES)
+    return grammar.place_phrase(place, definite=random.random() < 0.6)

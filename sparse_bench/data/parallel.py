@@ -1,0 +1,51 @@
+"""A parallel corpus as a translation task takes it: lines of text in two languages, split for good."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sparse_bench.errors import DataError
+
+
+@dataclass(frozen=True)
+class ParallelText:
+    """Sentence pairs of one split: line i of ``source`` means line i of ``target``.
+
+    Raises:
+        DataError: there is no pair, the sides differ in length, or a line is empty.
+    """
+
+    source: tuple[str, ...]
+    target: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.source or len(self.source) != len(self.target):
+            raise DataError(f"No parallel text: {len(self.source)} source lines, {len(self.target)} target lines.")
+        for number, pair in enumerate(zip(self.source, self.target, strict=True), 1):
+            if not all(line.strip() for line in pair):
+                raise DataError(f"Parallel text with an empty line, number {number}: {pair!r}.")
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+
+@dataclass(frozen=True)
+class ParallelCorpus:
+    """Sentence pairs to train on, to watch while training, and to test on.
+
+    Attributes:
+        languages: codes of the source and of the target language (``en``, ``de``).
+        train, valid, test: the pairs, as text that is tokenised already or has still to be (the reader says which).
+        references: the target side of ``test`` as people write it, which translations are compared with.
+        checksums: SHA-256 of everything that the corpus was made from, by name.
+    """
+
+    languages: tuple[str, str]
+    train: ParallelText
+    valid: ParallelText
+    test: ParallelText
+    references: tuple[str, ...]
+    checksums: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.references) != len(self.test):
+            raise DataError(f"{len(self.references)} references for {len(self.test)} test sentences.")

@@ -1,0 +1,129 @@
+"""A generated tagging corpus: a small grammar over a Zipfian vocabulary. No download.
+
+It has what makes tagging a task: rare words, words that are a noun here and a verb there, tags that depend on the words
+before and after, null elements, and words that only the test has.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparse_bench.data.tagged import Sentence, TaggedCorpus, sentence
+from sparse_bench.errors import ConfigError
+
+NULL_TAG = "-NONE-"
+#: Few and frequent words.
+_CLOSED = {
+    "DT": ("the", "a", "this", "every", "no"),
+    "IN": ("of", "in", "on", "with", "from", "that"),
+    "CC": ("and", "or", "but"),
+    "PRP": ("it", "they", "she", "we"),
+    "TO": ("to",),
+    ".": (".", "?"),
+    ",": (",",),
+    NULL_TAG: ("*",),
+}
+#: Share of the vocabulary of each open class.
+_OPEN = {"NN": 0.35, "NNS": 0.2, "JJ": 0.2, "VB": 0.1, "VBD": 0.1, "RB": 0.05}
+#: Classes whose words also belong to another: a share of its places is filled with the other's words.
+_AMBIGUOUS = {"VB": "NN", "VBD": "JJ", "RB": "JJ"}
+_AMBIGUOUS_SHARE = 0.5
+_ONSETS, _VOWELS = "bdfgklmnprstvz", "aeiou"
+
+
+@dataclass(frozen=True)
+class _Lexicon:
+    """Words of each tag and the probability of each, most frequent first."""
+
+    words: dict[str, tuple[str, ...]]
+    probabilities: dict[str, np.ndarray]
+
+    def draw(self, tag: str, random: np.random.Generator) -> tuple[str, str]:
+        words = self.words[tag]
+        return words[random.choice(len(words), p=self.probabilities[tag])], tag
+
+
+def pos_like(sentences: int = 5000, vocabulary: int = 5000, seed: int = 0) -> TaggedCorpus:
+    """``sentences`` sentences, of which a tenth each is for validation and for the test.
+
+    Args:
+        sentences: at least 10.
+        vocabulary: word types of the open classes, at least 100; not all of them occur.
+        seed: of the generator.
+
+    Raises:
+        ConfigError: too few sentences or words.
+    """
+    if sentences < 10 or vocabulary < 100:
+        raise ConfigError(f"sentences ({sentences}) must be at least 10 and vocabulary ({vocabulary}) at least 100.")
+    random = np.random.default_rng(seed)
+    lexicon = _lexicon(vocabulary, random)
+    made = tuple(_sentence(lexicon, random) for _ in range(sentences))
+    tenth = sentences // 10
+    text = "\n".join(" ".join(f"{word}/{tag}" for word, tag in zip(*one, strict=True)) for one in made)
+    return TaggedCorpus(
+        train=made[2 * tenth :],
+        valid=made[:tenth],
+        test=made[tenth : 2 * tenth],
+        tags=tuple(sorted((*_CLOSED, *_OPEN))),
+        null_tag=NULL_TAG,
+        checksums={"pos_like": hashlib.sha256(text.encode()).hexdigest()},
+    )
+
+
+def _word(number: int) -> str:
+    """A pronounceable word, another one for every number."""
+    syllables = []
+    number += len(_ONSETS) * len(_VOWELS)  # at least two syllables
+    while number:
+        number, syllable = divmod(number, len(_ONSETS) * len(_VOWELS))
+        syllables.append(_ONSETS[syllable // len(_VOWELS)] + _VOWELS[syllable % len(_VOWELS)])
+    return "".join(reversed(syllables))
+
+
+def _lexicon(vocabulary: int, random: np.random.Generator) -> _Lexicon:
+    names = [_word(number) for number in random.permutation(vocabulary)]
+    words, begin = dict(_CLOSED), 0
+    for tag, share in _OPEN.items():
+        end = begin + round(share * vocabulary)
+        words[tag] = tuple(names[begin:end])
+        begin = end
+    for tag, other in _AMBIGUOUS.items():
+        own, foreign = words[tag], words[other]
+        shared = random.random(len(own)) < _AMBIGUOUS_SHARE
+        # Of like frequency: the same word is common, or rare, in both of its classes.
+        words[tag] = tuple(
+            foreign[place * len(foreign) // len(own)] if borrowed else word
+            for place, (word, borrowed) in enumerate(zip(own, shared, strict=True))
+        )
+    zipf = {tag: 1 / (np.arange(len(found)) + 2.7) for tag, found in words.items()}
+    return _Lexicon(words, {tag: weights / weights.sum() for tag, weights in zipf.items()})
+
+
+def _sentence(lexicon: _Lexicon, random: np.random.Generator) -> Sentence:
+    tags = [*_noun_phrase(random), *_verb_phrase(random)]
+    if random.random() < 0.25:
+        tags += [",", "CC", *_noun_phrase(random), *_verb_phrase(random)]
+    return sentence(lexicon.draw(tag, random) for tag in [*tags, "."])
+
+
+def _noun_phrase(random: np.random.Generator, depth: int = 0) -> list[str]:
+    if random.random() < 0.15:
+        return ["PRP"]
+    tags = ["DT"] if random.random() < 0.7 else []
+    while random.random() < 0.35:
+        tags.append("JJ")
+    tags.append("NN" if tags[:1] == ["DT"] or random.random() < 0.3 else "NNS")
+    if depth < 2 and random.random() < 0.3:
+        tags += ["IN", *_noun_phrase(random, depth + 1)]
+    return tags
+
+
+def _verb_phrase(random: np.random.Generator) -> list[str]:
+    tags = ["VBD"]
+    if random.random() < 0.3:  # "wanted * to see": the null element is the subject of "see"
+        tags += [NULL_TAG, "TO", "VB"]
+    if random.random() < 0.3:
+        tags.append("RB")
+    return tags + (_noun_phrase(random) if random.random() < 0.8 else [])

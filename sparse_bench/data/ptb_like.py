@@ -1,0 +1,82 @@
+"""PTB-like: generated running text for language models, which needs no download.
+
+A Markov chain over word classes, each class with words of its own. What a class is followed by is far from uniform, so
+the next word can be predicted better from the words before it than from word frequencies alone; within its class a
+word's probability falls with its rank as Zipf's law says, so there are a few frequent and many rare words.
+"""
+
+import numpy as np
+
+from sparse_bench.data.text import TextCorpus, first_lines, numbered_corpus, text_checksum
+from sparse_bench.errors import ConfigError
+from sparse_bench.streams import Streams
+
+#: Mean words of a line of the Penn Treebank.
+_MEAN_LENGTH = 21
+_SHORTEST, _LONGEST = 3, 80
+#: Concentration of what follows a class: the smaller, the fewer classes are likely to follow it.
+_CONCENTRATION = 0.1
+#: Validation and test lines for every training line.
+_HELD_OUT = 0.1
+
+
+def ptb_like(
+    sentences: int = 4000,
+    types: int = 1500,
+    classes: int = 24,
+    seed: int = 0,
+    fraction: float = 1.0,
+    vocabulary: int | None = None,
+    eos: bool = True,
+) -> TextCorpus:
+    """A generated corpus with validation and test lines of a tenth of the training lines each (at least one).
+
+    Args:
+        sentences: training lines before ``fraction`` is taken.
+        types: words that the generator knows; each class has as many, give or take one.
+        classes: word classes.
+        seed: of the generator.
+        fraction: share of the training lines, from the first.
+        vocabulary: number of word types kept, ``<unk>`` and ``<eos>`` included; None: all that occur in training.
+        eos: end every line with ``<eos>``.
+
+    Raises:
+        ConfigError: a setting outside its range.
+    """
+    if sentences < 1 or not 1 <= classes <= types:
+        raise ConfigError(
+            f"sentences = {sentences}, types = {types}, classes = {classes}: at least one sentence, one class, and as "
+            "many types as classes are needed."
+        )
+    held_out = max(1, round(sentences * _HELD_OUT))
+    lines = _generate(sentences + 2 * held_out, types, classes, Streams(seed).numpy("ptb_like"))
+    train, valid, test = lines[:sentences], lines[sentences : sentences + held_out], lines[sentences + held_out :]
+    return numbered_corpus(
+        first_lines(train, fraction),
+        valid,
+        test,
+        vocabulary=vocabulary,
+        eos=eos,
+        checksums={"ptb_like": text_checksum(lines)},
+    )
+
+
+def _generate(sentences: int, types: int, classes: int, draw: np.random.Generator) -> list[list[str]]:
+    """All sentences side by side, one word of each at a time."""
+    following = draw.dirichlet(np.full(classes, _CONCENTRATION), size=classes)
+    # Every class can follow every other, if rarely: otherwise a class could be unreachable.
+    bounds = np.cumsum(0.95 * following + 0.05 / classes, axis=1)
+    # Classes share the words like cards: class c has the words c, c + classes, c + 2·classes, …
+    ranks = [np.arange(1, len(range(c, types, classes)) + 1) for c in range(classes)]
+    within = [np.cumsum(1.0 / rank) / np.sum(1.0 / rank) for rank in ranks]
+
+    lengths = np.clip(draw.poisson(draw.gamma(4.0, _MEAN_LENGTH / 4.0, size=sentences)), _SHORTEST, _LONGEST)
+    state = draw.integers(classes, size=sentences)
+    words = np.zeros((sentences, int(lengths.max())), dtype=np.int64)
+    for position in range(words.shape[1]):
+        which = draw.random(sentences)
+        for number, bound in enumerate(within):
+            mine = state == number
+            words[mine, position] = number + classes * np.searchsorted(bound[:-1], which[mine], side="right")
+        state = (draw.random(sentences)[:, None] > bounds[state, :-1]).sum(axis=1)
+    return [[f"w{word}" for word in row[:length]] for row, length in zip(words.tolist(), lengths.tolist(), strict=True)]

@@ -1,0 +1,67 @@
+"""The Wall Street Journal part of the Penn Treebank, tagged with parts of speech; null elements are ordinary tokens.
+
+Sections 0-18 are for training, 19-21 for validation, 22-24 for the test (Collins 2002). The training sections are sold
+by the LDC. Where they are not given, NLTK's free sample stands in for them: sections 0 and 1.
+"""
+
+import hashlib
+import re
+import zipfile
+from pathlib import Path
+
+from sparse_bench.data.download import checksums, corpus_files
+from sparse_bench.data.tagged import Sentence, TaggedCorpus, read_columns, sentence
+from sparse_bench.errors import DataError
+
+NULL_TAG = "-NONE-"
+#: Names the training data of a run in its result.
+STAND_IN = "treebank.zip (NLTK's sample, sections 0-1, in place of sections 0-18)"
+
+_TREES = re.compile(r"treebank/combined/wsj_\d+\.mrg")
+_LEAF = re.compile(r"\(([^\s()]+)\s+([^\s()]+)\)")
+_TREE_START = re.compile(r"^(?=\()", re.MULTILINE)
+
+
+def ptb_pos(train: str | None = None) -> TaggedCorpus:
+    """WSJ sections with 48 tags (``<start>`` and ``<end>`` never occur).
+
+    Args:
+        train: path of the training sections, lines ``word TAB tag`` with an empty line after each sentence (sections
+            0-18: 912 thousand tokens); None: NLTK's sample of 3,914 sentences, 100,676 tokens.
+
+    Raises:
+        DataError: the corpus cannot be had, ``train`` is no such file, or it holds tags that the corpus does not have.
+    """
+    files, sums = corpus_files("ptb_pos"), checksums("ptb_pos")
+    text = {name: files[name].read_text(encoding="utf-8") for name in ("wsj_valid.conll", "wsj_test.conll", "tags.txt")}
+    used = {name: sums[name] for name in text}
+    if train is None:
+        used[STAND_IN] = sums["treebank.zip"]
+        sentences = read_treebank(files["treebank.zip"])
+    else:
+        path = Path(train).expanduser()
+        if not path.is_file():
+            raise DataError(f"There are no training sections at '{path}'. Without `train`, NLTK's sample is used.")
+        content = path.read_bytes()
+        used[f"{path.name} (given training sections)"] = hashlib.sha256(content).hexdigest()
+        sentences = read_columns(content.decode(), path.name)
+    tags = tuple(text["tags.txt"].split())
+    if unknown := sorted({tag for _, found in sentences for tag in found}.difference(tags)):
+        raise DataError(f"The training sentences have tags that the treebank does not have: {', '.join(unknown)}.")
+    return TaggedCorpus(
+        train=sentences,
+        valid=read_columns(text["wsj_valid.conll"], "wsj_valid.conll"),
+        test=read_columns(text["wsj_test.conll"], "wsj_test.conll"),
+        tags=tags,
+        null_tag=NULL_TAG,
+        checksums=used,
+    )
+
+
+def read_treebank(archive: Path) -> tuple[Sentence, ...]:
+    """The leaves of NLTK's sample of parsed sentences. (Its tagged files lack the null elements.)"""
+    with zipfile.ZipFile(archive) as opened:
+        names = sorted(name for name in opened.namelist() if _TREES.fullmatch(name))
+        trees = [tree for name in names for tree in _TREE_START.split(opened.read(name).decode("ascii"))]
+    leaves = [[(word, tag) for tag, word in _LEAF.findall(tree)] for tree in trees]
+    return tuple(sentence(tokens) for tokens in leaves if tokens)

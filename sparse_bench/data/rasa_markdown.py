@@ -1,0 +1,114 @@
+"""Reads stories in Rasa's Markdown format (version 1; see Rasa 2.6, which still reads it).
+
+    ## name of the story
+    * intent{"entity": "value"} OR other_intent
+        - action
+        - slot{"name": "value"}
+        - active_loop{"name": "form"}
+
+Lines that a form has written (``* form: …``, ``- form: …``) are left out, as Rasa leaves them out; so are comments
+``<!-- … -->``. Rules (``>>``) and checkpoints (``>``) are refused.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sparse_bench.data.dialogues import Event, LoopChange
+from sparse_bench.data.rasa_domain import Domain
+from sparse_bench.data.rasa_stories import CHECKPOINT, Step, StoryFiles, WrittenStory, contents
+from sparse_bench.errors import DataError
+
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+_CALL = re.compile(r"(?P<name>[^{]+)(?P<arguments>\{.*\})?")
+_FROM_FORM = re.compile(r"[*-]\s+form: ")
+_LOOPS = ("active_loop", "form")
+
+
+def read_markdown_stories(files: Mapping[str, Path], domain: Domain) -> StoryFiles:
+    """Reads story files, in the order of ``files``.
+
+    Args:
+        files: name (for errors and checksums) → file.
+        domain: what the stories may speak of.
+
+    Raises:
+        DataError: a file cannot be read, or a line is not understood; names the file and the line.
+    """
+    found = StoryFiles()
+    for name, text, checksum in contents(files):
+        found.checksums[name] = checksum
+        found.stories += [story.paths() for story in _read(name, text, domain)]
+    return found
+
+
+def _read(file: str, text: str, domain: Domain) -> list[WrittenStory]:
+    stories: list[tuple[str, list[Step]]] = []
+    # Line numbers have to stay what they are in the file.
+    text = _COMMENT.sub(lambda comment: "\n" * comment[0].count("\n"), text)
+    for number, line in enumerate(map(str.strip, text.splitlines()), start=1):
+        try:
+            if line.startswith("#"):
+                stories.append((line.strip("# "), []))
+            elif line and not _FROM_FORM.match(line):
+                step = _step(line, domain)
+                if not stories:
+                    raise DataError("it stands before the first story ('## name')")
+                stories[-1][1].append(step)
+        except DataError as error:
+            raise DataError(f"{file}, line {number} ({line!r}): {error}.") from error
+    return [WrittenStory(name, tuple(steps)) for name, steps in stories]
+
+
+def _step(line: str, domain: Domain) -> Step:
+    sign, rest = line[0], line[1:].strip()
+    if line.startswith(">>"):
+        raise DataError("rules are not what a learned policy is trained on")
+    if sign == ">":
+        raise DataError(CHECKPOINT)
+    if sign == "*" and rest:
+        return tuple(_message(way.strip(), domain) for way in rest.split(" OR "))
+    if sign == "-" and rest:
+        return (_done(rest, domain),)
+    raise DataError("a line begins with '##' (story), '*' (message) or '-' (action, slot, loop)")
+
+
+def _message(text: str, domain: Domain) -> tuple[Event, ...]:
+    intent, arguments = _call(text)
+    entities = [
+        (kind, _text(value))
+        for kind, values in arguments.items()
+        for value in (values if isinstance(values, list) else [values])
+    ]
+    return domain.message(intent, [(kind, value or "") for kind, value in entities])
+
+
+def _done(text: str, domain: Domain) -> tuple[Event, ...]:
+    name, arguments = _call(text)
+    if name == "slot":
+        return tuple(event for slot, value in arguments.items() for event in domain.slot(slot, _text(value)))
+    if name in _LOOPS:
+        loop = arguments.get("name")
+        return (LoopChange(None if loop is None else domain.action(str(loop)).name),)
+    if arguments:
+        raise DataError(f"'{name}' takes no arguments; only slot, {' and '.join(_LOOPS)} do")
+    return (domain.action(name),)
+
+
+def _call(text: str) -> tuple[str, dict[str, Any]]:
+    """Name and arguments of ``name{"argument": value}``."""
+    match = _CALL.fullmatch(text)
+    if match is None:
+        raise DataError('expected: name, or name{"argument": "value"}')
+    try:
+        arguments = json.loads(match["arguments"] or "{}")
+    except json.JSONDecodeError as error:
+        raise DataError(f"{match['arguments']} is not JSON: {error}") from error
+    return match["name"].strip(), arguments
+
+
+def _text(value: Any) -> str | None:
+    """A value as text, whatever its type: only whether it is set, and which one it is, matters."""
+    return None if value is None else value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,202 @@
+"""Short fragments of text, each of one of five types: stand-ins for the task of "Efficient Embedding Models".
+
+The post classifies fragments of very few tokens into five types of unlike frequency (a common one has about 31 %, a
+seldom one 2.6 %), with about 30 thousand word types. Its data are not public.
+"""
+
+import random
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sklearn.model_selection import train_test_split
+
+from sparse_bench.data.brown_pos import read_brown
+from sparse_bench.data.download import checksums, corpus_files
+from sparse_bench.data.messages import NluCorpus
+from sparse_bench.data.sara import sara
+from sparse_bench.data.sara_like import sara_like
+from sparse_bench.data.tokenizer import tokenize
+from sparse_bench.errors import ConfigError, DataError
+from sparse_bench.streams import Streams
+
+#: A fragment's tokens, and its type.
+TypedText = tuple[tuple[str, ...], str]
+
+
+@dataclass(frozen=True)
+class TextTypeCorpus:
+    """A corpus for text typing.
+
+    Attributes:
+        train: what is learned.
+        valid: what choices are made by.
+        test: what is reported.
+        types: every type, in the order of their numbers.
+        checksums: file (or generator) name → SHA-256 of what the corpus was made from.
+    """
+
+    train: tuple[TypedText, ...]
+    valid: tuple[TypedText, ...]
+    test: tuple[TypedText, ...]
+    types: tuple[str, ...]
+    checksums: dict[str, str] = field(default_factory=dict)
+
+
+#: The 15 categories of the Brown corpus in five groups; of its documents they have 18, 32, 3, 22 and 25 %.
+BROWN_GROUPS = {
+    "press": ("news", "editorial", "reviews"),
+    "general": ("hobbies", "lore", "belles_lettres"),
+    "religion": ("religion",),
+    "informative": ("government", "learned"),
+    "imaginative": ("fiction", "mystery", "science_fiction", "adventure", "romance", "humor"),
+}
+
+_SMALL_TALK = ("chitchat", "greet", "affirm", "deny")
+_QUESTIONS = ("faq", "technical_question", "source_code", "next_step", "explain")
+#: Families of Sara's intents; of the different messages they have 27, 37, 15, 12 and 9 %.
+SARA_GROUPS = {
+    "small_talk": (*_SMALL_TALK, "bye", "thank", "react_positive", "react_negative"),
+    "question": (
+        *_QUESTIONS,
+        "how_to_get_started",
+        "install_rasa",
+        "nlu_info",
+        "switch",
+        "ask_how_contribute",
+        "why_rasa",
+        "ask_question_in_forum",
+        "ask_why_contribute",
+        "pipeline_recommendation",
+        "nlu_generation_tool_recommendation",
+    ),
+    "data": ("enter_data",),
+    "request": (
+        "contact_sales",
+        "signup_newsletter",
+        "ask_which_events",
+        "human_handoff",
+        "need_help_broad",
+        "canthelp",
+        "restart",
+    ),
+    "out_of_scope": ("out_of_scope",),
+}
+#: The same families of the generated corpus, whose intents have other names.
+SARA_LIKE_GROUPS = {
+    "small_talk": (*_SMALL_TALK, "goodbye", "thanks", "praise", "complain"),
+    "question": (
+        *_QUESTIONS,
+        "get_started",
+        "install_help",
+        "extraction_info",
+        "migrate",
+        "how_to_contribute",
+        "why_foliary",
+        "where_to_ask",
+        "why_contribute",
+        "model_recommendation",
+        "annotation_tool",
+    ),
+    "data": ("enter_data",),
+    "request": (
+        "book_sales_call",
+        "newsletter",
+        "ask_meetups",
+        "talk_to_human",
+        "need_help",
+        "give_up",
+        "restart",
+    ),
+    "out_of_scope": ("out_of_scope",),
+}
+
+
+def brown_types(shortest: int = 3, longest: int = 8, seed: int = 0) -> TextTypeCorpus:
+    """Fragments of the Brown corpus: every sentence is cut into pieces of random length; its genre is their type.
+
+    Documents are split, so that no two splits hold pieces of one: of every ten, in the order of their names, eight are
+    for training, the ninth for validation, the tenth for the test. Case is kept.
+
+    Args:
+        shortest: fewest tokens of a fragment; what is left of a sentence is dropped if it is shorter.
+        longest: most tokens.
+        seed: of the lengths.
+
+    Raises:
+        ConfigError: lengths that are no range.
+        DataError: the corpus cannot be had.
+    """
+    if not 1 <= shortest <= longest:
+        raise ConfigError(f"shortest = {shortest} and longest = {longest} are no range of lengths from 1 up.")
+    archive = corpus_files("brown")["brown.zip"]
+    documents = read_brown(archive)
+    with zipfile.ZipFile(archive) as opened:
+        pairs = sorted(line.split() for line in opened.read("brown/cats.txt").decode("ascii").splitlines())
+    type_of = group_of(BROWN_GROUPS)
+    splits: tuple[list[TypedText], ...] = ([], [], [])
+    for number, (document, (_, category)) in enumerate(zip(documents, pairs, strict=True)):
+        lengths = random.Random(Streams(seed).derive("data", "fragments", number))
+        split = splits[max(0, number % 10 - 7)]
+        for words, _ in document:
+            start = 0
+            while len(words) - start >= shortest:
+                end = start + lengths.randint(shortest, longest)
+                split.append((words[start:end], type_of[category]))
+                start = end
+    train, valid, test = map(tuple, splits)
+    return TextTypeCorpus(train, valid, test, tuple(BROWN_GROUPS), checksums("brown"))
+
+
+def sara_types(split_seed: int = 0) -> TextTypeCorpus:
+    """Sara's messages, by family of intents.
+
+    Raises:
+        DataError: the corpus cannot be had.
+    """
+    return messages_by_group(sara(), SARA_GROUPS, split_seed)
+
+
+def text_types_like(seed: int = 0, examples: int = 4971, split_seed: int = 0) -> TextTypeCorpus:
+    """The messages of the generated corpus Sara-like, by family of intents. No download.
+
+    Raises:
+        ConfigError: fewer than three examples for each intent.
+    """
+    return messages_by_group(sara_like(seed, examples), SARA_LIKE_GROUPS, split_seed)
+
+
+def messages_by_group(corpus: NluCorpus, groups: Mapping[str, tuple[str, ...]], split_seed: int = 0) -> TextTypeCorpus:
+    """Messages in lower case, each different text once; a tenth of each type for validation and two for the test.
+
+    A text that stands under several intents has the type of the first.
+
+    Raises:
+        DataError: an intent in no group, or too few messages.
+    """
+    type_of = group_of(groups)
+    unknown = sorted({message.intent for message in corpus.messages} - set(type_of))
+    if unknown:
+        raise DataError(f"The intents {', '.join(unknown)} belong to no type of text.")
+    texts: dict[tuple[str, ...], str] = {}
+    for message in corpus.messages:
+        tokens = tuple(token.text.lower() for token in tokenize(message.text).tokens)
+        texts.setdefault(tokens, type_of[message.intent])
+    examples = list(texts.items())
+    try:
+        train, held_out = _split(examples, 0.3, split_seed)
+        valid, test = _split(held_out, 2 / 3, split_seed)
+    except ValueError as error:
+        raise DataError(f"Cannot split {len(examples)} different messages by type: {error}") from error
+    return TextTypeCorpus(tuple(train), tuple(valid), tuple(test), tuple(groups), dict(corpus.checksums))
+
+
+def group_of(groups: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    """Member → its group."""
+    return {member: group for group, members in groups.items() for member in members}
+
+
+def _split(examples: list[TypedText], share: float, seed: int) -> tuple[list[TypedText], list[TypedText]]:
+    types = [kind for _, kind in examples]
+    first, second = train_test_split(range(len(examples)), test_size=share, stratify=types, random_state=seed)
+    return [examples[number] for number in sorted(first)], [examples[number] for number in sorted(second)]

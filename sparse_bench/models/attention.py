@@ -1,0 +1,134 @@
+"""Multi-head attention over padded sequences, and the memory of past keys and values that decoding needs.
+
+There are two ways to the same numbers. ``sdpa`` is :func:`torch.nn.functional.scaled_dot_product_attention`;
+``explicit`` writes the softmax out. ``auto`` takes SDPA, but the explicit way on a CPU in the two cases where SDPA is
+slow there: in half precision (its gradient takes several times as long) and when weights are dropped (it then gives
+up its fused kernel and draws one Bernoulli number per weight).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sparse_bench.errors import ConfigError, unknown_choice
+from sparse_bench.models.dropout import Dropout
+from sparse_bench.models.rasa_transformer import dense
+
+ATTENTION_WAYS = ("auto", "sdpa", "explicit")
+
+#: Added to the logits of keys that must not be attended to: their weights are then exactly 0 in every precision.
+_NEVER = -1e9
+
+
+def padding_bias(mask: Tensor) -> Tensor:
+    """What is added to logits so that padding is not attended to: ``mask`` [B, S], True at real keys → [B, 1, 1, S]."""
+    return torch.where(mask, 0.0, _NEVER)[:, None, None, :]
+
+
+def causal_bias(length: int, device: torch.device) -> Tensor:
+    """What is added to logits so that no later position is attended to [1, 1, length, length]."""
+    return torch.full((length, length), _NEVER, device=device).triu(1)[None, None]
+
+
+class MultiHeadAttention(nn.Module):
+    """Softmax(scale · QKᵀ + bias) V by heads; no bias on queries, keys and values (Vaswani et al. 2017, section 3.2).
+
+    Keys and values are computed apart from the rest (:meth:`keys_values`), because decoding reuses them.
+
+    Args:
+        size: U, width of inputs and outputs; a multiple of ``heads``.
+        heads: H; each of them is U/H wide.
+        scale: factor on the logits.
+        dropout: share of the attention weights dropped.
+        way: how to compute it, one of :data:`ATTENTION_WAYS`.
+
+    Raises:
+        ConfigError: a setting outside its range.
+    """
+
+    def __init__(self, size: int, heads: int, *, scale: float, dropout: float = 0.0, way: str = "auto") -> None:
+        super().__init__()
+        if way not in ATTENTION_WAYS:
+            raise ConfigError(unknown_choice("way to compute attention", way, ATTENTION_WAYS))
+        if size % heads:
+            raise ConfigError(
+                f"A width of {size} cannot be divided among {heads} attention heads. "
+                f"Nearest valid widths: {size // heads * heads or heads}, {(size // heads + 1) * heads}."
+            )
+        self.heads, self.scale, self.way, self.rate = heads, scale, way, dropout
+        self.query = dense(size, size, bias=False)
+        self.key = dense(size, size, bias=False)
+        self.value = dense(size, size, bias=False)
+        self.output = dense(size, size)
+        self.dropout = Dropout(dropout)
+
+    def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of what may be attended to: [B, S, U] → two of [B, H, S, U/H]."""
+        return self._split(self.key(memory)), self._split(self.value(memory))
+
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Attend from ``x`` [B, T, U] to ``keys`` and ``values`` [B, H, S, U/H] → [B, T, U].
+
+        ``bias`` is added to the logits and broadcasts to [B, H, T, S], its first dimension being 1 or B, its second 1.
+        """
+        query = self._split(self.query(x))
+        attended = (self._explicit if self._is_explicit(query) else self._sdpa)(query, keys, values, bias)
+        return self.output(attended.transpose(1, 2).reshape(x.shape))
+
+    def _split(self, x: Tensor) -> Tensor:
+        """[B, T, U] → [B, H, T, U/H]."""
+        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+    def _is_explicit(self, query: Tensor) -> bool:
+        if self.way != "auto":
+            return self.way == "explicit"
+        drops = self.training and self.rate > 0
+        return query.is_cpu and (drops or query.dtype != torch.float32)
+
+    def _sdpa(self, query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+        rate = self.rate if self.training else 0.0
+        if bias is not None:
+            bias = bias.to(query.dtype).expand(-1, -1, query.shape[2], -1)
+        return F.scaled_dot_product_attention(query, keys, values, attn_mask=bias, dropout_p=rate, scale=self.scale)
+
+    def _explicit(self, query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+        batch, heads, length, depth = query.shape
+        query, keys, values = (x.reshape(batch * heads, -1, depth) for x in (query, keys, values))
+        if bias is None:
+            bias = query.new_zeros(())
+        elif bias.shape[0] == 1:
+            bias = bias[0]
+        else:
+            bias = bias.expand(batch, heads, -1, -1).flatten(0, 1)
+        logits = torch.baddbmm(bias.to(query.dtype), query, keys.transpose(1, 2), alpha=self.scale)
+        weights = self.dropout(logits.softmax(2))
+        return torch.bmm(weights, values).view(batch, heads, length, depth)
+
+
+class Past:
+    """Keys and values of the positions that have been decoded, in buffers for ``longest`` positions."""
+
+    def __init__(self, longest: int) -> None:
+        self.longest = longest
+        self.length = 0
+        self._keys: Tensor | None = None
+        self._values: Tensor | None = None
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Add one position's keys and values [R, H, 1, U/H]; gives those of all positions so far [R, H, t, U/H]."""
+        if self._keys is None or self._values is None:
+            rows, heads, _, depth = keys.shape
+            self._keys, self._values = (x.new_zeros(rows, heads, self.longest, depth) for x in (keys, values))
+        self._keys[:, :, self.length] = keys[:, :, 0]
+        self._values[:, :, self.length] = values[:, :, 0]
+        self.length += 1
+        return self._keys[:, :, : self.length], self._values[:, :, : self.length]
+
+    def reorder(self, rows: Tensor) -> None:
+        """Continue with the pasts of these rows [R] in place of the present ones."""
+        for buffer in (self._keys, self._values):
+            if buffer is not None:
+                filled = buffer[:, :, : self.length]
+                filled.copy_(filled.index_select(0, rows))

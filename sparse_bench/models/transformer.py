@@ -1,0 +1,271 @@
+"""The encoder-decoder transformer (Vaswani et al. 2017), as in "Introducing Evolutionary Sparsity in the Transformer".
+
+The defaults are the report's (Brouns 2019): a small transformer made from a Keras implementation, whose ways of
+initialising (Glorot-uniform matrices, zero biases, embeddings uniform in ±0.05), normalising (ε on the standard
+deviation), scaling (by √d_model) and dropping (not on the decoder's embeddings) are kept, each behind a setting.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from sparse_bench.batch.translation import TranslationBatch, TranslationSizes
+from sparse_bench.errors import ConfigError, unknown_choice
+from sparse_bench.models.attention import Past, causal_bias, padding_bias
+from sparse_bench.models.base import Model
+from sparse_bench.models.decoding import beam_search, check_search, greedy
+from sparse_bench.models.dropout import Dropout
+from sparse_bench.models.encoder_decoder import BlockSettings, DecoderLayer, EncoderLayer
+from sparse_bench.models.packing import take
+from sparse_bench.models.rasa_transformer import dense, sinusoids
+
+#: Divisor of the attention logits.
+ATTENTION_SCALES = ("sqrt_model", "sqrt_head")
+#: Which of source embedding, target embedding and vocabulary projection are one matrix.
+TIES = ("none", "target", "all")
+
+_DEFAULT_SIZE = 512
+_DEFAULT_INNER = 512
+_DEFAULT_HEADS = 8
+#: Keras draws embeddings uniformly from ± this.
+_EMBEDDING_RANGE = 0.05
+
+
+class Transformer(Model):
+    """Source tokens → encoder; earlier target tokens and the encoder's output → decoder → the next target token.
+
+    Args:
+        sizes: of the vocabularies.
+        d_model: U, width of the residual stream; a multiple of ``heads``.
+        d_inner: width of the feed-forward blocks' hidden layer.
+        encoder_layers: blocks of self-attention and feed-forward.
+        decoder_layers: blocks of self-attention, attention to the source, and feed-forward.
+        heads: attention heads, each U / ``heads`` wide.
+        norm: ``post``: normalise after each addition; ``pre``: before each block, and once at the end of each stack.
+        norm_eps_on: whether the normalisation's ε = 1e-6 is added to the ``std`` (report) or to the ``variance``.
+        attention_scale: divide attention logits by √U (``sqrt_model``, report) or √(U / heads) (``sqrt_head``).
+        tie: ``none``: three matrices (report); ``target``: the vocabulary projection is the target embedding;
+            ``all``: it is the source embedding too, for a vocabulary that both languages share.
+        scale_embeddings: multiply embeddings by √U before positions are added (Vaswani et al., not the report).
+        dropout: of every block's output before it is added.
+        attention_dropout: share of attention weights dropped.
+        source_dropout: of the sum of source embedding and position.
+        target_dropout: of the sum of target embedding and position.
+        attention: how attention is computed: ``auto``, ``sdpa`` or ``explicit``, see
+            :mod:`sparse_bench.models.attention`.
+
+    Raises:
+        ConfigError: a setting outside its range.
+    """
+
+    tasks: ClassVar[tuple[str, ...]] = ("translation",)
+    groups: ClassVar[tuple[str, ...]] = (
+        "default",
+        "encoder_self_attention_qkv",
+        "encoder_self_attention",
+        "decoder_self_attention",
+        "cross_attention",
+        "attention_qkv",
+        "attention",
+        "feed_forward",
+        "everything",
+        "embeddings",
+        "vocabulary",
+    )
+
+    def __init__(
+        self,
+        sizes: TranslationSizes,
+        *,
+        d_model: int = _DEFAULT_SIZE,
+        d_inner: int = _DEFAULT_INNER,
+        encoder_layers: int = 2,
+        decoder_layers: int = 2,
+        heads: int = _DEFAULT_HEADS,
+        norm: str = "post",
+        norm_eps_on: str = "std",
+        attention_scale: str = "sqrt_model",
+        tie: str = "none",
+        scale_embeddings: bool = False,
+        dropout: float = 0.1,
+        attention_dropout: float = 0.1,
+        source_dropout: float = 0.1,
+        target_dropout: float = 0.0,
+        attention: str = "auto",
+    ) -> None:
+        super().__init__()
+        if min(d_model, d_inner, encoder_layers, decoder_layers, heads) < 1:
+            raise ConfigError(
+                f"d_model ({d_model}), d_inner ({d_inner}), encoder_layers ({encoder_layers}), decoder_layers "
+                f"({decoder_layers}) and heads ({heads}) have to be at least 1."
+            )
+        if attention_scale not in ATTENTION_SCALES:
+            raise ConfigError(unknown_choice("attention_scale", attention_scale, ATTENTION_SCALES))
+        if tie not in TIES:
+            raise ConfigError(unknown_choice("tie", tie, TIES))
+        if tie == "all" and sizes.source_vocabulary != sizes.target_vocabulary:
+            raise ConfigError(
+                f"tie=all needs one vocabulary for both languages, and these have {sizes.source_vocabulary} and "
+                f"{sizes.target_vocabulary} tokens. Valid choices: none, target; or a dataset with a joint vocabulary."
+            )
+        settings = BlockSettings(
+            size=d_model,
+            inner=d_inner,
+            heads=heads,
+            scale=(d_model if attention_scale == "sqrt_model" else d_model / heads) ** -0.5,
+            dropout=dropout,
+            attention_dropout=attention_dropout,
+            norm=norm,
+            norm_eps_on=norm_eps_on,
+            attention=attention,
+        )
+        self.size = d_model
+        self.embedding_scale = math.sqrt(d_model) if scale_embeddings else 1.0
+        self.source_embedding = _embedding(sizes.source_vocabulary, d_model)
+        self.target_embedding = self.source_embedding if tie == "all" else _embedding(sizes.target_vocabulary, d_model)
+        self.source_dropout = Dropout(source_dropout)
+        self.target_dropout = Dropout(target_dropout)
+        self.encoder = nn.ModuleList(EncoderLayer(settings) for _ in range(encoder_layers))
+        self.decoder = nn.ModuleList(DecoderLayer(settings) for _ in range(decoder_layers))
+        self.encoder_norm = settings.new_norm() if norm == "pre" else nn.Identity()
+        self.decoder_norm = settings.new_norm() if norm == "pre" else nn.Identity()
+        self.vocabulary = dense(d_model, sizes.target_vocabulary, bias=False)
+        if tie != "none":
+            self.vocabulary.weight = self.target_embedding.weight
+
+    def forward(self, batch: TranslationBatch) -> Tensor:
+        """Logits of the next token at the N real target positions [N, target vocabulary]."""
+        padding = padding_bias(batch.source_mask)
+        memory = self.encode(batch.source, padding)
+        length = batch.target_input.shape[1]
+        causal = causal_bias(length, memory.device)
+        positions = sinusoids(length, self.size, memory.device)
+        x = self.target_dropout(self._embed(self.target_embedding, batch.target_input, positions))
+        for layer in self.decoder:
+            assert isinstance(layer, DecoderLayer)
+            x = layer(x, layer.cross_attention.keys_values(memory), padding, causal)
+        return self._predict(take(x.flatten(0, 1), batch.target_rows))
+
+    @torch.no_grad()
+    def translate(
+        self, source: Tensor, source_mask: Tensor, beam: int, longest: int, length_penalty: float = 0.6
+    ) -> Tensor:
+        """Translate B sentences, in evaluation mode.
+
+        Args:
+            source: token numbers [B, S], int64.
+            source_mask: True at real source positions [B, S].
+            beam: hypotheses kept for each sentence; 1 is greedy decoding.
+            longest: most tokens of a translation, EOS included.
+            length_penalty: see :func:`beam_search`; without effect on greedy decoding.
+
+        Returns:
+            Tokens of each translation [B, at most ``longest``], int64: without BOS; EOS is the last one unless
+            ``longest`` came before it, and PAD stands behind it.
+
+        Raises:
+            ConfigError: a setting outside its range.
+        """
+        check_search(beam, longest, length_penalty)
+        stepper = _Stepper(self, source, source_mask, longest)
+        if beam == 1:
+            return greedy(stepper, source.shape[0], longest, source.device)
+        return beam_search(stepper, source.shape[0], beam, longest, source.device, length_penalty)
+
+    def encode(self, source: Tensor, padding: Tensor) -> Tensor:
+        """The encoder's output [B, S, U] for token numbers [B, S] and the bias [B, 1, 1, S] that hides padding."""
+        positions = sinusoids(source.shape[1], self.size, source.device)
+        x = self.source_dropout(self._embed(self.source_embedding, source, positions))
+        for layer in self.encoder:
+            x = layer(x, padding)
+        encoded: Tensor = self.encoder_norm(x)
+        return encoded
+
+    def _embed(self, embedding: nn.Embedding, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Embeddings of ``tokens`` [..., T] plus ``positions`` [T, U] → [..., T, U]."""
+        return torch.add(positions, embedding(tokens), alpha=self.embedding_scale)
+
+    def _predict(self, x: Tensor) -> Tensor:
+        """Logits [..., target vocabulary] from the last decoder layer's output [..., U]."""
+        logits: Tensor = self.vocabulary(self.decoder_norm(x))
+        return logits
+
+    def layer_groups(self) -> dict[str, list[str]]:
+        encoder = [f"encoder.{number}." for number in range(len(self.encoder))]
+        decoder = [f"decoder.{number}." for number in range(len(self.decoder))]
+        encoder_self = _attention([f"{layer}self_attention" for layer in encoder])
+        decoder_self = _attention([f"{layer}self_attention" for layer in decoder])
+        cross = _attention([f"{layer}cross_attention" for layer in decoder])
+        attention = encoder_self + decoder_self + cross
+        feed_forward = [f"{x}feed_forward.{name}.weight" for x in encoder + decoder for name in ("hidden", "output")]
+        # A tied matrix has one name, that of its first owner.
+        names = {id(parameter): name for name, parameter in self.named_parameters()}
+        embeddings = [names[id(table.weight)] for table in (self.source_embedding, self.target_embedding)]
+        return {
+            "default": _without_output(encoder_self),
+            "encoder_self_attention_qkv": _without_output(encoder_self),
+            "encoder_self_attention": encoder_self,
+            "decoder_self_attention": decoder_self,
+            "cross_attention": cross,
+            "attention_qkv": _without_output(attention),
+            "attention": attention,
+            "feed_forward": feed_forward,
+            "everything": attention + feed_forward,
+            "embeddings": list(dict.fromkeys(embeddings)),
+            "vocabulary": [names[id(self.vocabulary.weight)]],
+        }
+
+    @classmethod
+    def widths(cls, settings: dict[str, Any]) -> list[dict[str, Any]]:
+        """Every d_model that the heads divide, with d_inner in proportion."""
+        size, inner = settings.get("d_model", _DEFAULT_SIZE), settings.get("d_inner", _DEFAULT_INNER)
+        heads = settings.get("heads", _DEFAULT_HEADS)
+        return [
+            {"d_model": width, "d_inner": max(1, round(inner * width / size))}
+            for width in range(heads, size + 1, heads)
+        ]
+
+
+class _Stepper:
+    """The decoder, one position at a time: keys and values of the source and of earlier positions are kept."""
+
+    def __init__(self, model: Transformer, source: Tensor, source_mask: Tensor, longest: int) -> None:
+        self._model = model
+        self._padding = padding_bias(source_mask)
+        memory = model.encode(source, self._padding)
+        self._layers = [layer for layer in model.decoder if isinstance(layer, DecoderLayer)]
+        self._memories = [layer.cross_attention.keys_values(memory) for layer in self._layers]
+        self._pasts = [Past(longest) for _ in self._layers]
+        self._positions = sinusoids(longest, model.size, source.device)
+        self._read = 0
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        model, position = self._model, self._positions[self._read : self._read + 1]
+        x = model.target_dropout(model._embed(model.target_embedding, tokens[:, None], position))
+        for layer, memory, past in zip(self._layers, self._memories, self._pasts, strict=True):
+            x = layer(x, memory, self._padding, past=past)
+        self._read += 1
+        return model._predict(x[:, 0])
+
+    def reorder(self, rows: Tensor) -> None:
+        for past in self._pasts:
+            past.reorder(rows)
+
+
+def _embedding(vocabulary: int, size: int) -> nn.Embedding:
+    embedding = nn.Embedding(vocabulary, size)
+    nn.init.uniform_(embedding.weight, -_EMBEDDING_RANGE, _EMBEDDING_RANGE)
+    return embedding
+
+
+def _attention(blocks: list[str]) -> list[str]:
+    """Names of the weight matrices of these attention blocks."""
+    return [f"{block}.{name}.weight" for block in blocks for name in ("query", "key", "value", "output")]
+
+
+def _without_output(names: list[str]) -> list[str]:
+    return [name for name in names if not name.endswith(".output.weight")]

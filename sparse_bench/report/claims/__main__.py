@@ -1,0 +1,57 @@
+"""Command line: ``python -m sparse_bench.report.claims [--results DIR] [--runs DIR ...]``."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sparse_bench.errors import SparseBenchError
+from sparse_bench.report.catalog import experiments
+from sparse_bench.report.claims.ledger import ledger_csv, ledger_markdown, summary_table, verdict_text
+from sparse_bench.report.claims.schema import FOLDER, read_documents
+from sparse_bench.report.claims.verdicts import VERDICTS, evaluate
+from sparse_bench.report.collect import collected
+from sparse_bench.report.papers import read_papers
+from sparse_bench.report.selection import Evidence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Evaluate every claim, print the verdicts and write the ledger; 1 if the claims do not fit the results."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sparse_bench.report.claims",
+        description="Which claims of the five documents hold, from committed tables (and from run folders, if named). "
+        "Writes claims.md and claims.csv.",
+    )
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="the committed tables")
+    parser.add_argument(
+        "--runs", type=Path, nargs="+", default=[], metavar="DIR", help="run folders to add to them, without writing"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where the ledger goes (default: the results)")
+    options = parser.parse_args(arguments)
+    try:
+        known = experiments()
+        papers = read_papers(known)
+        documents = read_documents(FOLDER, list(papers), known)
+        evidence = Evidence.committed(options.results, papers)
+        if options.runs:
+            evidence = collected(evidence, list(papers.values()), options.runs).evidence
+        entries = evaluate(documents, evidence)
+    except SparseBenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    titles = {name: paper.short for name, paper in papers.items()}
+    out = options.out or options.results
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "claims.md").write_text(ledger_markdown(entries, titles), encoding="utf-8")
+    (out / "claims.csv").write_text(ledger_csv(entries), encoding="utf-8")
+    width = max(len(entry.claim.id) for entry in entries)
+    for entry in entries:
+        print(f"{entry.claim.id:<{width}}  {verdict_text(entry)}")
+    *_, total = summary_table(entries, titles).rows
+    print("\n" + ", ".join(f"{count} {name}" for name, count in zip(VERDICTS, total[1:], strict=False)))
+    print(f"Written: {out / 'claims.md'}, {out / 'claims.csv'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

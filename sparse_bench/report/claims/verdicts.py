@@ -1,0 +1,151 @@
+"""From what was measured to a verdict.
+
+A test is reproduced if the 95 % interval of every case lies in its region. That all have to agree is itself the
+protection against many comparisons (an intersection-union test), so nothing is corrected. It is contradicted if any
+case lies in the contradicting region after Holm's correction over the cases. Anything else is inconclusive.
+
+A single seed has no interval and decides nothing; counts and benchmarks are single numbers and need none.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sparse_bench.report.claims.schema import Claim, Document, Region, Resolved
+from sparse_bench.report.measure import Sample, Unavailable, measure_sides
+from sparse_bench.report.selection import Evidence, SelectionError
+from sparse_bench.report.statistics import CONFIDENCE, Interval, holm, p_above
+
+Verdict = Literal["reproduced", "contradicted", "inconclusive", "not run", "not testable"]
+VERDICTS: tuple[Verdict, ...] = ("reproduced", "contradicted", "inconclusive", "not run", "not testable")
+#: One-sided level at which "the whole two-sided 95 % interval lies beyond the bound" is decided.
+LEVEL = (1.0 - CONFIDENCE) / 2
+
+
+@dataclass(frozen=True)
+class CaseOutcome:
+    """One case, decided.
+
+    Attributes:
+        label: of the case; empty where there is only one.
+        interval: what was measured; None without runs.
+        p_reproduced: p-value of lying in the reproducing region; None if that cannot be said.
+        p_contradicted: of lying in the contradicting one, after Holm's correction.
+        problem: why there is no measurement, or none that decides.
+    """
+
+    label: str
+    interval: Interval | None
+    p_reproduced: float | None = None
+    p_contradicted: float | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A test at one scale, decided."""
+
+    test: Resolved
+    cases: Sequence[CaseOutcome]
+    verdict: Verdict
+
+    @property
+    def seeds(self) -> tuple[int, int] | None:
+        """Fewest and most seeds of its cases."""
+        counts = [case.interval.n for case in self.cases if case.interval is not None]
+        return (min(counts), max(counts)) if counts else None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the ledger: a claim with all its outcomes."""
+
+    document: str
+    claim: Claim
+    outcomes: Sequence[Outcome]
+
+    @property
+    def decisive(self) -> Outcome | None:
+        """The outcome that the verdict is taken from: the first with runs, the paper's scale before the reduced."""
+        return next((outcome for outcome in self.outcomes if outcome.verdict != "not run"), None)
+
+    @property
+    def shown(self) -> list[Outcome]:
+        """Outcomes worth a line: what was run, and that the paper's scale was not; one line if nothing was."""
+        if self.decisive is None:
+            return list(self.outcomes[:1])
+        return [found for found in self.outcomes if found.verdict != "not run" or found.test.scale == "paper"]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The claim's verdict."""
+        if self.claim.untestable:
+            return "not testable"
+        return self.decisive.verdict if self.decisive else "not run"
+
+
+def evaluate(documents: Sequence[Document], evidence: Evidence) -> list[Entry]:
+    """Decide every claim.
+
+    Raises:
+        SelectionError: results know no such name; the message holds every claim that this happens to.
+    """
+    entries, faults = [], []
+    for document in documents:
+        for claim in document.claims:
+            outcomes = []
+            for test in claim.resolved():
+                try:
+                    outcomes.append(decide(test, evidence))
+                except SelectionError as error:
+                    faults.append(f"claim '{claim.id}': {error}")
+            entries.append(Entry(document.document, claim, outcomes))
+    if faults:
+        raise SelectionError("\n".join(faults))
+    return entries
+
+
+def decide(test: Resolved, evidence: Evidence) -> Outcome:
+    """Decide one test from what was measured."""
+    rule = test.rule
+    measured = [
+        measure_sides(rule.measure, rule.of, case.sides, evidence, epochs=rule.epochs, along=rule.along)
+        for case in test.cases
+    ]
+    p_contradicted: list[float | None] = [_p(sample, rule.contradicted) for sample in measured]
+    # A case without a p-value is a comparison that was made (or will be), so it counts in the correction.
+    corrected = holm([1.0 if p is None else p for p in p_contradicted])
+    cases = []
+    for case, sample, before, after in zip(test.cases, measured, p_contradicted, corrected, strict=True):
+        if isinstance(sample, Unavailable):
+            cases.append(CaseOutcome(case.label, None, problem=sample.reason))
+        else:
+            alone = before is None
+            problem = "a single seed has no interval" if alone else ""
+            p_reproduced = _p(sample, rule.reproduced)
+            cases.append(CaseOutcome(case.label, sample.interval, p_reproduced, None if alone else after, problem))
+    if any(case.p_contradicted is not None and case.p_contradicted <= LEVEL for case in cases):
+        verdict: Verdict = "contradicted"
+    elif all(case.p_reproduced is not None and case.p_reproduced <= LEVEL for case in cases):
+        verdict = "reproduced"
+    elif all(isinstance(sample, Unavailable) and not sample.run for sample in measured):
+        verdict = "not run"
+    else:
+        verdict = "inconclusive"
+    return Outcome(test, cases, verdict)
+
+
+def _p(sample: Sample | Unavailable, where: Region) -> float | None:
+    """One-sided p-value of the mean lying in a region; the larger of two for a region with two borders."""
+    if isinstance(sample, Unavailable):
+        return None
+    if sample.exact:
+        return 0.0 if where.holds(sample.interval.mean) else 1.0
+    beyond_low = 0.0 if where.low == -math.inf else p_above(sample.values, where.low)
+    below_high = 0.0 if where.high == math.inf else p_above([-value for value in sample.values], -where.high)
+    if beyond_low is None or below_high is None:
+        return None
+    if not where.inverted:
+        return max(beyond_low, below_high)
+    return min(1.0 - beyond_low, 1.0 - below_high)

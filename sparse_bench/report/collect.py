@@ -1,0 +1,113 @@
+"""Command line: ``python -m sparse_bench.report.collect [--results DIR] [--runs DIR ...]``.
+
+Takes what run folders hold into the committed tables of each paper. Runs that are in the tables and not in the folders
+stay: a sweep is run over weeks and on several machines, and its folders are not committed.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparse_bench.errors import SparseBenchError
+from sparse_bench.record import FINISHED
+from sparse_bench.report.catalog import experiments
+from sparse_bench.report.learning_curves import read_histories
+from sparse_bench.report.load import Problem, Results, load
+from sparse_bench.report.papers import Paper, read_papers
+from sparse_bench.report.selection import Evidence
+from sparse_bench.report.tidy import Tables, merge, tables_of, write
+
+
+@dataclass(frozen=True)
+class Collected:
+    """Tables after run folders were taken in.
+
+    Attributes:
+        evidence: old and new runs together.
+        new: number of runs read from folders, by paper.
+        problems: folders that could not be read.
+    """
+
+    evidence: Evidence
+    new: dict[str, int]
+    problems: Sequence[Problem]
+
+
+def collected(evidence: Evidence, papers: Sequence[Paper], folders: Sequence[Path]) -> Collected:
+    """Join the runs in ``folders`` to what is committed, in memory.
+
+    Raises:
+        NoResultsError: the folders hold no run at all.
+    """
+    results = load(folders)
+    tables, new = dict(evidence.tables), {}
+    for paper in papers:
+        found = _of(results, paper.experiments)
+        if not len(found.runs):
+            continue
+        histories, _ = read_histories(found)
+        fresh = tables_of(found, histories, paper.curves)
+        tables[paper.name] = merge(tables[paper.name], fresh) if paper.name in tables else fresh
+        new[paper.name] = len(fresh.runs)
+    return Collected(Evidence(evidence.root, tables), new, results.problems)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Update the committed tables and say what they hold; 1 if there is nothing to take in."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sparse_bench.report.collect",
+        description="Take the runs that are on disk into the committed tables of each paper. Nothing is trained.",
+    )
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="the committed tables")
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        nargs="+",
+        metavar="DIR",
+        default=[Path(os.environ.get("SPARSE_BENCH_RUNS", "runs"))],
+        help="folders to search for runs, at any depth (default: $SPARSE_BENCH_RUNS, else runs)",
+    )
+    parser.add_argument(
+        "--fresh",
+        nargs="+",
+        default=[],
+        metavar="EXPERIMENT",
+        help="forget the committed runs of these experiments first (their code has changed, say)",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        papers = read_papers(experiments())
+        evidence = Evidence.committed(options.results, papers)
+        evidence = Evidence(evidence.root, {name: _without(t, options.fresh) for name, t in evidence.tables.items()})
+        found = collected(evidence, list(papers.values()), options.runs)
+    except SparseBenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    for name, count in found.new.items():
+        tables = found.evidence.tables[name]
+        write(tables, options.results / name)
+        finished = int((tables.runs["status"] == FINISHED).sum())
+        print(f"{options.results / name}: {count} runs read, {finished} finished runs in the tables")
+    for problem in found.problems:
+        print(f"warning: {problem.folder}: {problem.reason}")
+    if not found.new:
+        print("No run belongs to an experiment of the papers; the tables are as they were.")
+    return 0
+
+
+def _of(results: Results, names: Sequence[str]) -> Results:
+    keep = results.runs["experiment"].isin(list(names)).to_numpy()
+    records = [record for record, kept in zip(results.records, keep, strict=True) if kept]
+    return Results(results.runs[keep].reset_index(drop=True), records, results.problems)
+
+
+def _without(tables: Tables, names: Sequence[str]) -> Tables:
+    kept = sorted(set(tables.runs["experiment"]) - set(names))
+    return tables.only(kept)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""How far the density can go down: the smallest one within an interval of dense, and the area under a curve."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sparse_bench.report import metric_names
+from sparse_bench.report.arms import DENSITY, SPARSE_SIZE, SPARSE_WEIGHTS, Arm, Study, percent
+from sparse_bench.report.statistics import StatisticsError, log_average, smallest_density_within
+from sparse_bench.report.tables import MISSING, DisplayTable, decimal, whole
+
+
+@dataclass(frozen=True)
+class _Family:
+    """Arms of one scheme and one width of model, by realised density, and the dense arm of that width."""
+
+    name: str
+    size: float
+    dense: Arm
+    arms: Mapping[float, Arm]
+
+
+def density_table(study: Study, metrics: Sequence[str]) -> DisplayTable | None:
+    """For each scheme and width of model that has a dense arm: how each metric depends on the density.
+
+    The smallest density whose mean is within the dense arm's interval, and the area under the curve of means over a
+    logarithmic axis of densities, divided by the width of the range that all schemes of that width reach.
+
+    Returns:
+        None if no sparse arm has a dense one of its width.
+    """
+    families = _families(study)
+    if not families:
+        return None
+    rows = []
+    for family in families:
+        cells = []
+        for metric in metrics:
+            cells += [_smallest(family, metric), _area(family, [f for f in families if f.size == family.size], metric)]
+        rows.append([family.name, whole(family.size), *cells])
+    columns = ["scheme", "weights of the dense layers"]
+    for metric in metrics:
+        columns += [
+            f"{metric_names.title(metric)}: smallest density within dense",
+            f"{metric_names.title(metric)}: area",
+        ]
+    caption = (
+        "Smallest density within dense: the smallest realised density whose mean is no worse than the dense arm's by "
+        "more than half the width of the dense arm's 95 % interval; none where no density is, and a dash where the "
+        "dense arm has a single seed. Area: average height of the metric along a logarithmic axis of densities, over "
+        "the range that all schemes of that width share."
+    )
+    return DisplayTable(caption, columns, rows, [False] + [True] * (len(columns) - 1))
+
+
+def _families(study: Study) -> list[_Family]:
+    dense = {arm.full_size: arm for arm in study.arms if arm.kind == "dense" and arm.full_size and len(arm.runs)}
+    groups: dict[tuple[str, int], dict[float, Arm]] = {}
+    for curve in study.curves:
+        if curve.kind == "dense":
+            continue
+        name = ", ".join(filter(None, (curve.scheme.replace("_", " "), curve.variant)))
+        for arm in curve.arms:
+            width: int | None = arm.full_size
+            density = arm.mean(DENSITY)
+            if curve.kind == "small_dense":  # narrower: it belongs to the one width that it stands beside
+                width = next(iter(dense)) if len(dense) == 1 else None
+                full = dense[width].mean(SPARSE_SIZE) if width is not None else None
+                density = (arm.mean(SPARSE_WEIGHTS) or 0.0) / full if full else None
+            if width is not None and width in dense and density:
+                groups.setdefault((name, width), {})[density] = arm
+    return [
+        _Family(name, dense[width].mean(SPARSE_SIZE) or 0.0, dense[width], arms)
+        for (name, width), arms in groups.items()
+    ]
+
+
+def _smallest(family: _Family, metric: str) -> str:
+    column = f"metric:{metric}"
+    values = {density: list(arm.values(column).values()) for density, arm in family.arms.items()}
+    dense = list(family.dense.values(column).values())
+    measured = {density: found for density, found in values.items() if found}
+    if not measured or not dense:
+        return MISSING
+    try:
+        found = smallest_density_within(measured, dense, lower_is_better=metric_names.lower_is_better(metric))
+    except StatisticsError:
+        return MISSING
+    return "none" if found is None else percent(found, digits=3)
+
+
+def _area(family: _Family, rivals: Sequence[_Family], metric: str) -> str:
+    curves = {rival.name: _means(rival, metric) for rival in rivals}
+    curves = {name: points for name, points in curves.items() if len(points) > 1}
+    if family.name not in curves:
+        return MISSING
+    bounds = max(min(points) for points in curves.values()), min(max(points) for points in curves.values())
+    points = curves[family.name]
+    try:
+        return decimal(log_average(list(points), list(points.values()), bounds))
+    except StatisticsError:
+        return MISSING
+
+
+def _means(family: _Family, metric: str) -> dict[float, float]:
+    found = {density: arm.mean(f"metric:{metric}") for density, arm in family.arms.items()}
+    return {density: mean for density, mean in found.items() if mean is not None}

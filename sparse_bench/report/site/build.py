@@ -1,0 +1,215 @@
+"""From committed tables to a folder of static pages, and to the README beside the tables.
+
+    index.html            overview, and the ledger of claims
+    NAME.html             a paper: its claims, our figures beside the published ones, tables
+    NAME-runs.html        its runs: configuration, numbers, learning curves
+    performance.html      what was measured of speed
+    figures/NAME/*.svg    the figures of the pages
+    data/                 copies of the tables that everything was made from
+
+The pages load nothing from elsewhere and have no scripts. The same tables give the same bytes.
+"""
+
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from sparse_bench.report.claims.ledger import claim_text, measured, rule_text, seeds, verdict_text
+from sparse_bench.report.claims.verdicts import VERDICTS, Entry
+from sparse_bench.report.markup import table_html
+from sparse_bench.report.page import STYLE, figure_parts, resource, unbroken
+from sparse_bench.report.papers import Paper
+from sparse_bench.report.selection import Evidence
+from sparse_bench.report.site.content import PaperContent, paper_content
+from sparse_bench.report.site.performance import FOLDER, Benchmark, benchmarks
+from sparse_bench.report.site.readme import readme
+from sparse_bench.report.site.run_list import run_entries, shared_settings
+from sparse_bench.report.style import theme_css
+from sparse_bench.report.tidy import CURVES, RUNS, SETTINGS
+
+
+def build_site(evidence: Evidence, papers: Mapping[str, Paper], entries: Sequence[Entry], out: Path) -> list[Path]:
+    """Write the pages into ``out``, and ``README.md`` with its figures into the folder of results.
+
+    Args:
+        evidence: the committed tables.
+        papers: descriptions by name.
+        entries: the decided claims.
+        out: a folder; made if it does not exist. Figures of an earlier site are removed.
+
+    Returns:
+        Every file written.
+    """
+    contents = [paper_content(paper, evidence) for paper in papers.values()]
+    measurements = benchmarks(evidence.root / FOLDER)
+    with_runs = [content.paper.name for content in contents if content.tables is not None]
+    environment = _environment()
+    navigation = [("index.html", "Overview"), *((f"{paper.name}.html", paper.short) for paper in papers.values())]
+    navigation.append(("performance.html", "Performance"))
+    texts: dict[str, str] = {}
+
+    def render(name: str, template: str, **values: Any) -> None:
+        texts[name] = environment.get_template(template).render(page=name, navigation=navigation, **values)
+
+    render(
+        "index.html",
+        "index.html.j2",
+        title="What reproduces",
+        papers=[_card(content, entries) for content in contents],
+        claims=[(paper, [_claim(entry) for entry in _of(entries, paper)]) for paper in papers.values()],
+        totals=_totals(entries),
+        runs=sum(len(content.tables.runs) for content in contents if content.tables is not None),
+    )
+    for content in contents:
+        paper = content.paper
+        render(
+            f"{paper.name}.html",
+            "paper.html.j2",
+            title=paper.title,
+            paper=paper,
+            sections=[_section(number, section) for number, section in enumerate(content.sections, start=1)],
+            claims=[_claim(entry) for entry in _of(entries, paper)],
+            totals=_totals(_of(entries, paper)),
+            made=content.made,
+            told=_told(evidence.root / paper.name),
+            files=_table_files(evidence.root / paper.name) if content.tables is not None else [],
+        )
+        if content.tables is not None:
+            render(
+                f"{paper.name}-runs.html",
+                "runs.html.j2",
+                title=f"Runs: {paper.title}",
+                paper=paper,
+                runs=run_entries(paper, content.tables),
+                shared=shared_settings(content.tables),
+            )
+    render("performance.html", "performance.html.j2", title="Performance", benchmarks=measurements)
+
+    paths = _write_texts(out, texts)
+    paths += _write_figures(out / "figures", contents)
+    for name in with_runs:
+        paths += _copy(_table_files(evidence.root / name), out / "data" / name)
+    for paper in papers.values():
+        paths += [
+            path for told in _told(evidence.root / paper.name) for path in _copy(told.files, out / "data" / paper.name)
+        ]
+    for measurement in measurements:
+        paths += _copy(measurement.files, out / "data" / FOLDER)
+    paths += _write_figures(evidence.root, contents, below="figures")
+    (evidence.root / "README.md").write_text(readme(contents, entries, measurements), encoding="utf-8")
+    return [*paths, evidence.root / "README.md"]
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("sparse_bench.report.site"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    styles = [theme_css(), resource(STYLE), resource("site/site.css")]
+    environment.globals["css"] = Markup("\n".join(styles))
+    environment.globals["verdicts"] = VERDICTS
+    return environment
+
+
+def _of(entries: Sequence[Entry], paper: Paper) -> list[Entry]:
+    return [entry for entry in entries if entry.document == paper.name]
+
+
+def _totals(entries: Sequence[Entry]) -> list[tuple[str, int]]:
+    counts = Counter(entry.verdict for entry in entries)
+    return [(verdict, counts[verdict]) for verdict in VERDICTS]
+
+
+def _card(content: PaperContent, entries: Sequence[Entry]) -> dict[str, Any]:
+    return {
+        "paper": content.paper,
+        "totals": _totals(_of(entries, content.paper)),
+        "runs": 0 if content.tables is None else len(content.tables.runs),
+    }
+
+
+def _claim(entry: Entry) -> dict[str, Any]:
+    outcomes = [
+        {
+            "scale": outcome.test.scale,
+            "measured": unbroken(measured(outcome)),
+            "seeds": seeds(outcome),
+        }
+        for outcome in entry.shown
+    ]
+    return {
+        "id": entry.claim.id,
+        "text": unbroken(claim_text(entry)),
+        "where": entry.claim.where,
+        "published": unbroken(entry.claim.published),
+        "note": entry.claim.note,
+        "untestable": entry.claim.untestable,
+        "verdict": entry.verdict,
+        "verdict_text": verdict_text(entry),
+        "outcomes": outcomes,
+        "rules": list(dict.fromkeys(unbroken(rule_text(test)) for test in entry.claim.tests)),
+        "notes": [unbroken(test.note) for test in entry.claim.tests if test.note],
+    }
+
+
+def _section(number: int, content: Any) -> dict[str, Any]:
+    return {
+        "anchor": f"section-{number}",
+        "heading": content.section.heading,
+        "text": content.section.text,
+        "command": content.section.command,
+        "facts": content.facts,
+        "figures": [figure_parts(figure) for figure in content.figures],
+        "tables": [(Markup(table_html(table)), unbroken(table.caption)) for table in content.tables],
+        "lacking": content.lacking,
+    }
+
+
+def _told(folder: Path) -> list[Benchmark]:
+    """What else was found out about a paper, told beside its tables; the summary of a report is no such thing."""
+    return [told for told in benchmarks(folder, (".md",)) if told.name != "summary"]
+
+
+def _table_files(folder: Path) -> list[Path]:
+    return [folder / name for name in (RUNS, SETTINGS, CURVES) if (folder / name).is_file()]
+
+
+def _write_texts(out: Path, texts: Mapping[str, str]) -> list[Path]:
+    out.mkdir(parents=True, exist_ok=True)
+    for old in out.glob("*-runs.html"):
+        if old.name not in texts:
+            old.unlink()
+    for name, text in texts.items():
+        (out / name).write_text(text, encoding="utf-8")
+    return [out / name for name in texts]
+
+
+def _write_figures(root: Path, contents: Sequence[PaperContent], below: str = "") -> list[Path]:
+    """Each paper's figures as SVG; those of an earlier site that are no more are removed."""
+    paths = []
+    for content in contents:
+        folder = root / content.paper.name / below
+        written = [folder / f"{figure.name}.svg" for figure in content.figures]
+        for path in folder.glob("*--*.svg"):
+            if path not in written:
+                path.unlink()
+        if written:
+            folder.mkdir(parents=True, exist_ok=True)
+        for path, figure in zip(written, content.figures, strict=True):
+            path.write_text(figure.svg, encoding="utf-8")
+        paths += written
+    return paths
+
+
+def _copy(files: Sequence[Path], folder: Path) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    return [Path(shutil.copyfile(path, folder / path.name)) for path in files]

@@ -1,0 +1,198 @@
+"""What a paper's page shows: its sections with figures, tables and what has not been run."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from sparse_bench.record import FINISHED
+from sparse_bench.report import metric_names
+from sparse_bench.report.arms import SPARSE_WEIGHTS, TRAINABLE, arms_of, identifying_settings, percent, studies_of
+from sparse_bench.report.beside import Shown, curve_figure, epochs_figure
+from sparse_bench.report.catalog import scale
+from sparse_bench.report.densities import density_table
+from sparse_bench.report.figures import study_figure
+from sparse_bench.report.learning_curves import followed_metrics, learning_curves
+from sparse_bench.report.papers import Along, Epochs, Paper, Section, Studies
+from sparse_bench.report.provenance import duration
+from sparse_bench.report.selection import Evidence
+from sparse_bench.report.style import Figure
+from sparse_bench.report.tables import MISSING, DisplayTable, comparison_table, interval, setting, study_table, whole
+from sparse_bench.report.tidy import Tables
+from sparse_bench.report.topology import evolution_figure
+from sparse_bench.report.values import values_figure
+
+
+@dataclass(frozen=True)
+class SectionContent:
+    """A part of a page.
+
+    Attributes:
+        section: what was asked for.
+        facts: what was run, in short.
+        figures: in the order of the description.
+        tables: arms, comparisons, densities; each with a caption.
+        lacking: what could not be drawn because it has not been run, as sentences.
+    """
+
+    section: Section
+    facts: Sequence[tuple[str, str]]
+    figures: Sequence[Figure] = field(default_factory=list)
+    tables: Sequence[DisplayTable] = field(default_factory=list)
+    lacking: Sequence[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class PaperContent:
+    """A page.
+
+    Attributes:
+        paper: its description.
+        tables: the committed tables; None if nothing has been run.
+        sections: its parts.
+        made: what stands behind the numbers: name → values with their number of runs.
+    """
+
+    paper: Paper
+    tables: Tables | None
+    sections: Sequence[SectionContent]
+    made: Sequence[tuple[str, Sequence[tuple[str, int]]]]
+
+    @property
+    def figures(self) -> list[Figure]:
+        """All figures of the page."""
+        return [figure for section in self.sections for figure in section.figures]
+
+
+def paper_content(paper: Paper, evidence: Evidence) -> PaperContent:
+    """Everything that the page of ``paper`` shows."""
+    tables = evidence.tables.get(paper.name)
+    sections = [_section(section, paper.name, evidence, tables) for section in paper.sections]
+    return PaperContent(paper, tables, sections, _made(tables.runs) if tables is not None else [])
+
+
+def _section(section: Section, paper: str, evidence: Evidence, tables: Tables | None) -> SectionContent:
+    part = tables.only(section.experiments) if tables is not None else None
+    figures: list[Figure] = []
+    shown_tables: list[DisplayTable] = []
+    lacking: list[str] = []
+    has_studies = any(isinstance(spec, Studies) for spec in section.figures)
+    for spec in section.figures:
+        if isinstance(spec, Studies):
+            if part is not None and len(part.runs):
+                drawn, written = _studies(part, section.metrics, curves=spec.curves)
+                figures += drawn
+                shown_tables += written
+            continue
+        shown: Shown
+        if isinstance(spec, Epochs):
+            shown = epochs_figure(spec, evidence, paper)
+        elif isinstance(spec, Along):
+            shown = curve_figure(spec, evidence, paper)
+        else:
+            shown = values_figure(spec, evidence, paper)
+        figures += [shown.figure] if shown.figure is not None else []
+        shown_tables += [shown.table] if shown.table is not None else []
+        if shown.figure is None:
+            lacking.append(f"{shown.title}: not run.")
+    if part is not None and len(part.runs) and not has_studies:
+        shown_tables.append(arms_table(part.runs, section.metrics))
+    known = set(part.runs["experiment"]) if part is not None else set()
+    if missing := [name for name in section.experiments if name not in known]:
+        lacking.append(f"Not run: {', '.join(missing)}.")
+    facts = _facts(part.runs) if part is not None and len(part.runs) else []
+    return SectionContent(section, facts, figures, shown_tables, lacking)
+
+
+def _studies(tables: Tables, metrics: Sequence[str], *, curves: bool) -> tuple[list[Figure], list[DisplayTable]]:
+    """Figures and tables of every experiment of a section, the paper's scale first."""
+    histories = tables.histories()
+    figures: list[Figure] = []
+    written: list[DisplayTable] = []
+    for study in sorted(studies_of(tables.runs), key=lambda study: scale(study.experiment) != "paper"):
+        measured = [metric for metric in metrics if any(arm.values(f"metric:{metric}") for arm in study.arms)]
+        drawn = [study_figure(study, metric) for metric in measured]
+        if curves:
+            names = followed_metrics(study, histories, measured)
+            drawn += [learning_curves(study, histories, name) for name in names]
+        drawn.append(evolution_figure(study, histories))
+        figures += [figure for figure in drawn if figure is not None]
+        found = [study_table(study, measured), comparison_table(study, measured), density_table(study, measured)]
+        written += [_titled(table, study.experiment) for table in found if table is not None]
+    return figures, written
+
+
+def _titled(table: DisplayTable, name: str) -> DisplayTable:
+    return DisplayTable(f"{name}. {table.caption}", table.columns, table.rows, table.numeric)
+
+
+def arms_table(runs: pd.DataFrame, metrics: Sequence[str]) -> DisplayTable:
+    """An arm a row, over several experiments: what tells it apart, its weights, its metrics."""
+    arms = arms_of(runs)
+    measured = [metric for metric in metrics if any(arm.values(f"metric:{metric}") for arm in arms)]
+    settings = [name for name in identifying_settings(arms)[0] if not name.rsplit(".", 1)[-1].startswith("_")]
+    by_experiment: dict[str, set[str]] = {}
+    for arm in arms:
+        by_experiment.setdefault(arm.experiment, set()).add(str([arm.settings[name] for name in settings]))
+    # A setting that differs only between experiments is told by the experiment's name.
+    settings = [
+        name
+        for name in settings
+        if any(
+            len({str(arm.settings[name]) for arm in arms if arm.experiment == experiment}) > 1
+            for experiment in by_experiment
+        )
+    ]
+    rows = []
+    for arm in sorted(arms, key=lambda arm: scale(arm.experiment) != "paper"):
+        density = arm.labels.get("density")
+        rows.append(
+            [
+                arm.experiment,
+                str(arm.labels.get("scheme", MISSING)).replace("_", " "),
+                MISSING if density is None else percent(float(density)),
+                *(setting(arm.settings[name]) for name in settings),
+                whole(arm.mean(SPARSE_WEIGHTS)),
+                whole(arm.mean(TRAINABLE)),
+                *(interval(arm.interval(f"metric:{metric}")) for metric in measured),
+                f"{arm.runs['seed'].nunique()}" + (f" ({arm.failed} failed)" if arm.failed else ""),
+            ]
+        )
+    columns = ["experiment", "scheme", "density", *(name.rsplit(".", 1)[-1].replace("_", " ") for name in settings)]
+    columns += ["weights in sparse layers", "trainable", *(metric_names.title(m) for m in measured), "seeds"]
+    caption = "Mean over seeds ± half-width of the 95 % t-interval; a single seed has none."
+    return DisplayTable(caption, columns, rows, [False, False] + [True] * (len(columns) - 2))
+
+
+def _facts(runs: pd.DataFrame) -> list[tuple[str, str]]:
+    finished = runs[runs["status"] == FINISHED]
+    failed = len(runs) - len(finished)
+    facts = [("runs", f"{len(finished)} finished" + (f", {failed} failed" if failed else ""))]
+    facts.append(("seeds", ", ".join(str(seed) for seed in sorted(set(runs["seed"])))))
+    for name in ("epochs", "steps"):
+        values = sorted({int(value) for value in finished.get(name, pd.Series(dtype="Int64")).dropna()})
+        if values:
+            facts.append((name, f"{values[0]:,}" if len(values) == 1 else f"{values[0]:,} to {values[-1]:,}"))
+    if "seconds:total" in runs.columns:
+        facts.append(("time of all runs", duration(float(runs["seconds:total"].fillna(0.0).sum()))))
+    return facts
+
+
+def _made(runs: pd.DataFrame) -> list[tuple[str, Sequence[tuple[str, int]]]]:
+    names = {
+        "made:commit": "code, at commit", "made:processor": "processor", "made:device": "device",
+        "made:threads": "threads", "made:python": "Python", "made:torch": "torch",
+        "made:data": "data, digest of checksums",
+    }  # fmt: skip
+    found: list[tuple[str, Sequence[tuple[str, int]]]] = []
+    for column, name in names.items():
+        if column in runs.columns:
+            counts = Counter(_plain(value) for value in runs[column])
+            found.append((name, sorted(counts.items(), key=lambda item: (-item[1], item[0]))))
+    return found
+
+
+def _plain(value: Any) -> str:
+    return "unknown" if value is None or pd.isna(value) else str(value)

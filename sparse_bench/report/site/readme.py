@@ -1,0 +1,61 @@
+"""``results/README.md``: the overview for those who read it where the tables are."""
+
+from collections.abc import Sequence
+
+from sparse_bench.report.claims.ledger import LEDGER_CAPTION, ledger_table, summary_table
+from sparse_bench.report.claims.verdicts import Entry
+from sparse_bench.report.site.content import PaperContent
+from sparse_bench.report.site.performance import FOLDER, Benchmark
+from sparse_bench.report.tables import DisplayTable, markdown
+from sparse_bench.report.tidy import CURVES, RUNS, SETTINGS
+
+#: Columns of the ledger that a paper's own part does not repeat.
+_REPEATED = ("document", "where")
+
+
+def readme(contents: Sequence[PaperContent], entries: Sequence[Entry], benchmarks: Sequence[Benchmark]) -> str:
+    """The text: what reproduces, each paper's claims with its first figures, and what else is there."""
+    titles = {content.paper.name: content.paper.short for content in contents}
+    parts = [
+        "# Results",
+        "",
+        "Made by a command from the tables in this folder; not edited by hand. "
+        "[claims.md](claims.md) has every rule, [claims.csv](claims.csv) every comparison.",
+        "",
+        markdown(summary_table(entries, titles)),
+        f"In the tables below: {LEDGER_CAPTION[0].lower()}{LEDGER_CAPTION[1:]}",
+        "",
+    ]
+    for content in contents:
+        parts += _paper(content, [entry for entry in entries if entry.document == content.paper.name], titles)
+    parts += ["## Performance", ""]
+    parts += [f"- [{b.title}]({FOLDER}/{b.files[0].name})" for b in benchmarks] or ["Nothing has been measured."]
+    return "\n".join([*parts, ""])
+
+
+def _paper(content: PaperContent, entries: Sequence[Entry], titles: dict[str, str]) -> list[str]:
+    paper = content.paper
+    parts = [f"## {paper.title}", "", f"{paper.document} {paper.summary}", ""]
+    for section in content.sections:
+        if section.figures:
+            figure = section.figures[0]
+            parts += [f"![{figure.title}]({paper.name}/figures/{figure.name}.svg)", "", figure.caption, ""]
+    if entries:
+        parts.append(markdown(_without(ledger_table(entries, titles), _REPEATED)).lstrip())
+    if content.tables is None:
+        commands = dict.fromkeys(section.command for section in paper.sections)
+        parts += [f"Not run. To run it: {', '.join(f'`{command}`' for command in commands)}.", ""]
+    else:
+        links = ", ".join(f"[{name}]({paper.name}/{name})" for name in (RUNS, SETTINGS, CURVES))
+        parts += [f"{len(content.tables.runs)} runs: {links}.", ""]
+    return parts
+
+
+def _without(table: DisplayTable, dropped: Sequence[str]) -> DisplayTable:
+    kept = [place for place, column in enumerate(table.columns) if column not in dropped]
+    return DisplayTable(
+        "",
+        [table.columns[place] for place in kept],
+        [[row[place] for place in kept] for row in table.rows],
+        [table.numeric[place] for place in kept],
+    )

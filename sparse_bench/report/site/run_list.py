@@ -1,0 +1,123 @@
+"""The runs of a paper, each with what it measured, how it was configured and how it learned."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from sparse_bench.record import FINISHED
+from sparse_bench.report import metric_names
+from sparse_bench.report.arms import percent
+from sparse_bench.report.measure import quantity
+from sparse_bench.report.papers import Paper
+from sparse_bench.report.provenance import duration
+from sparse_bench.report.tables import decimal, setting, whole
+from sparse_bench.report.tidy import Tables
+
+_WIDTH, _HEIGHT = 220.0, 56.0
+
+
+@dataclass(frozen=True)
+class RunEntry:
+    """A run.
+
+    Attributes:
+        anchor: unique in the page.
+        labels: model, dataset, scheme, density.
+        measured: metrics, weights, time.
+        settings: those in which the page's runs differ.
+        curves: a title and a small drawing for each learning curve.
+    """
+
+    anchor: str
+    experiment: str
+    id: str
+    seed: int
+    status: str
+    labels: str
+    headline: str
+    measured: Sequence[tuple[str, str]]
+    settings: Sequence[tuple[str, str]]
+    made: str
+    error: str
+    curves: Sequence[tuple[str, Markup]]
+
+
+def run_entries(paper: Paper, tables: Tables) -> list[RunEntry]:
+    """All runs of the tables, in their order."""
+    histories = tables.histories()
+    main = [metric for section in paper.sections for metric in section.metrics]
+    entries = []
+    for row in tables.rows():
+        key = (str(row["experiment"]), str(row["id"]))
+        entries.append(_entry(row, histories.get(key), main))
+    return entries
+
+
+def shared_settings(tables: Tables) -> list[tuple[str, str]]:
+    """Settings on which all runs agree."""
+    return [(name, setting(value)) for name, value in sorted(tables.settings.items())]
+
+
+def _entry(row: dict[str, Any], history: Any, main: Sequence[str]) -> RunEntry:
+    labels = []
+    for column, value in row.items():
+        if column.startswith("label:") and value is not None:
+            name = column.removeprefix("label:")
+            labels.append(percent(float(value)) if name == "density" else str(value).replace("_", " "))
+    metrics = {c.removeprefix("metric:"): v for c, v in row.items() if c.startswith("metric:") and v is not None}
+    first = next((metric for metric in main if metric in metrics), None)
+    measured = [(metric_names.title(name), decimal(value)) for name, value in metrics.items()]
+    counts = ("count:sparse_layers", "count:trainable")
+    measured += [(quantity(column), whole(row[column])) for column in counts if row.get(column) is not None]
+    if row.get("count:density") is not None:
+        measured.append(("realised density", percent(row["count:density"], digits=3)))
+    if row.get("seconds:total") is not None:
+        measured.append(("time", duration(row["seconds:total"])))
+    settings = [
+        (column.removeprefix("setting:"), setting(value))
+        for column, value in row.items()
+        if column.startswith("setting:") and value is not None
+    ]
+    parts = [row.get(f"made:{name}") for name in ("processor", "device", "torch", "commit")]
+    made = ", ".join(
+        str(part)[:12] if name == "commit" else str(part)
+        for name, part in zip(("processor", "device", "torch", "commit"), parts, strict=True)
+        if part
+    )
+    curves = []
+    if history is not None:
+        for name in history.columns:
+            values = history[name].dropna()
+            if len(values) > 1:
+                curves.append((metric_names.title(name), sparkline(values.index.tolist(), values.tolist(), name)))
+    return RunEntry(
+        anchor=f"{row['experiment']}-{row['id']}".replace("/", "-"),
+        experiment=str(row["experiment"]),
+        id=str(row["id"]),
+        seed=int(row["seed"]),
+        status=str(row["status"]),
+        labels=", ".join(labels),
+        headline=f"{metric_names.title(first)} {decimal(metrics[first])}" if first else "",
+        measured=measured,
+        settings=settings,
+        made=made,
+        error=str(row.get("error") or "") if row["status"] != FINISHED else "",
+        curves=curves,
+    )
+
+
+def sparkline(epochs: Sequence[float], values: Sequence[float], name: str) -> Markup:
+    """A learning curve as a small drawing in the colour of the text."""
+    low, high = min(values), max(values)
+    span = (high - low) or 1.0
+    width = (epochs[-1] - epochs[0]) or 1.0
+    x = [4 + (_WIDTH - 8) * (epoch - epochs[0]) / width for epoch in epochs]
+    y = [_HEIGHT - 6 - (_HEIGHT - 12) * (value - low) / span for value in values]
+    points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
+    words = f"{name}: {decimal(values[0])} at epoch {epochs[0]:.0f}, {decimal(values[-1])} at epoch {epochs[-1]:.0f}"
+    return Markup(
+        '<svg class="spark" role="img" aria-label="{}" viewBox="0 0 {:.0f} {:.0f}">'
+        '<polyline fill="none" stroke="currentColor" stroke-width="1.6" points="{}"/></svg>'
+    ).format(words, _WIDTH, _HEIGHT, points)

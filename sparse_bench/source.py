@@ -1,0 +1,77 @@
+"""Which finished run another one starts from: the second stage of a training in two stages."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from sparse_bench.config import identity
+from sparse_bench.errors import ConfigError, SparseBenchError
+from sparse_bench.record import FINISHED, RunFolder
+
+#: What a run must share with the one that it starts from.
+_SHARED = ("seed", "model", "dataset", "sparsity")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A run to start from.
+
+    Attributes:
+        name: ``experiment/id``.
+        weights: file of its final weights.
+    """
+
+    name: str
+    weights: Path
+
+
+def find_source(config: DictConfig) -> Source | None:
+    """The run that ``config.start_from`` asks for, None if it asks for none.
+
+    ``start_from`` names an experiment, or one run of it as ``experiment/id``. Of its runs below ``config.output`` the
+    one is meant that has finished, has kept its weights (``trainer.keep=weights``) and has the same seed, model,
+    dataset and sparsity.
+
+    Raises:
+        ConfigError: there is no such run, or there are several; names the runs that there are.
+    """
+    wanted = config.start_from
+    if wanted is None:
+        return None
+    output = Path(config.output)
+    named = output / wanted
+    folders = [named] if (named / "result.json").exists() else sorted(p.parent for p in named.glob("*/result.json"))
+    own = _shared(config)
+    unfit = {str(folder.relative_to(output)): _misfit(RunFolder(folder), own) for folder in folders}
+    fit = [name for name, reason in unfit.items() if reason is None]
+    if len(fit) == 1:
+        return Source(fit[0], RunFolder(output / fit[0]).weights)
+    if fit:
+        raise ConfigError(f"start_from='{wanted}' fits several runs. Valid choices: {', '.join(fit)}.")
+    there = "; ".join(f"{name} ({reason})" for name, reason in unfit.items()) or "none"
+    raise ConfigError(
+        f"start_from='{wanted}' needs a finished run of that experiment in {output} with the same seed, model, dataset "
+        f"and sparsity, and its weights (trainer.keep=weights). Runs there: {there}."
+    )
+
+
+def _shared(config: DictConfig) -> dict[str, Any]:
+    found = identity(config)
+    return {key: found[key] for key in _SHARED}
+
+
+def _misfit(folder: RunFolder, own: dict[str, Any]) -> str | None:
+    """Why the run in ``folder`` cannot be started from; None if it can."""
+    try:
+        result = folder.result()
+        if result is None or result.status != FINISHED:
+            return "not finished"
+        theirs = _shared(OmegaConf.create(result.config))
+    except (SparseBenchError, ImportError, KeyError) as error:
+        return f"cannot be read: {error}"
+    other = [key for key in _SHARED if theirs[key] != own[key]]
+    if other:
+        return f"another {' and '.join(other)}"
+    return None if folder.weights.exists() else "without weights"

@@ -1,0 +1,1 @@
+"""What a dynamic scheme is composed of: which connections go, which come, when, and how many."""

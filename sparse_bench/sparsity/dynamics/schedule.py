@@ -1,0 +1,109 @@
+"""When a topology changes, and by how much: frozen dataclasses, functions of step and epoch, so without state."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sparse_bench.errors import ConfigError
+from sparse_bench.sparsity.scheme import Length
+
+
+def _share(name: str, value: float) -> None:
+    if not 0.0 <= value <= 1.0:
+        raise ConfigError(f"sparsity.{name} must be between 0 and 1, not {value}.")
+
+
+def _interval(value: int) -> None:
+    if value < 1:
+        raise ConfigError(f"sparsity.interval must be at least 1 step, not {value}.")
+
+
+class Schedule:
+    """Amounts of change; what an amount means (a fraction to replace, a density to reach) is the scheme's affair."""
+
+    def after_step(self, step: int, length: Callable[[], Length]) -> float | None:
+        """The change after optimizer step ``step`` (from 1); None for none."""
+        return None
+
+    def after_epoch(self, epoch: int, length: Callable[[], Length]) -> float | None:
+        """The change after epoch ``epoch`` (from 0); None for none."""
+        return None
+
+
+@dataclass(frozen=True)
+class EveryEpoch(Schedule):
+    """SET: after every epoch the fraction ``zeta``; annealed along half a cosine to ``final_zeta`` if that is given."""
+
+    zeta: float = 0.3
+    final_zeta: float | None = None
+
+    def __post_init__(self) -> None:
+        _share("zeta", self.zeta)
+        if self.final_zeta is not None:
+            _share("final_zeta", self.final_zeta)
+
+    def after_epoch(self, epoch: int, length: Callable[[], Length]) -> float:
+        if self.final_zeta is None:
+            return self.zeta
+        progress = epoch / max(1, length().epochs - 1)
+        return self.final_zeta + (self.zeta - self.final_zeta) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+@dataclass(frozen=True)
+class CosineSteps(Schedule):
+    """RigL: every ``interval`` steps, until the share ``stop`` of training, f_t = α/2 · (1 + cos(π t / T_end)).
+
+    Source: Evci et al. 2020, "Rigging the lottery", section 3 (2).
+    """
+
+    interval: int = 100
+    fraction: float = 0.3
+    stop: float = 0.75
+
+    def __post_init__(self) -> None:
+        _interval(self.interval)
+        _share("fraction", self.fraction)
+        _share("stop", self.stop)
+
+    def after_step(self, step: int, length: Callable[[], Length]) -> float | None:
+        if step % self.interval:
+            return None
+        end = self.stop * length().steps
+        if step >= end:
+            return None
+        return self.fraction / 2 * (1.0 + math.cos(math.pi * step / end))
+
+
+@dataclass(frozen=True)
+class CubicDensity(Schedule):
+    """Gradual pruning: the sparsity to reach, s_t = s_f · (1 − (1 − (t − t0) / (T − t0))³), every ``interval`` steps.
+
+    The curve begins at step t0 (the share ``begin`` of training), where nothing is to be removed yet; the last change
+    is at T (the share ``end``), where the final sparsity is reached also if T is no multiple of the interval. The
+    amounts are densities, 1 − s_t.
+
+    Source: Zhu & Gupta 2017, "To prune, or not to prune", equation 1, with s_i = 0.
+    """
+
+    density: float
+    interval: int = 100
+    begin: float = 0.1
+    end: float = 0.8
+
+    def __post_init__(self) -> None:
+        _interval(self.interval)
+        _share("begin", self.begin)
+        _share("end", self.end)
+        if self.begin >= self.end:
+            raise ConfigError(f"sparsity.begin ({self.begin}) must be below sparsity.end ({self.end}).")
+
+    def after_step(self, step: int, length: Callable[[], Length]) -> float | None:
+        steps = length().steps
+        first = math.ceil(self.begin * steps)
+        last = max(1, first, math.floor(self.end * steps))
+        if step == last:
+            return self.density
+        if not first < step < last or (step - first) % self.interval:
+            return None
+        progress = (step - first) / (last - first)
+        return 1.0 - (1.0 - self.density) * (1.0 - (1.0 - progress) ** 3)

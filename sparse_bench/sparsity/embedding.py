@@ -1,0 +1,94 @@
+"""An embedding in which some words have shorter vectors than others."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sparse_bench.errors import ConfigError
+from sparse_bench.sparsity.structured import StructuredModule
+from sparse_bench.sparsity.tiers import Tiers
+
+
+class TieredEmbedding(StructuredModule):
+    """Stands in for an :class:`torch.nn.Embedding`: vectors of whole length, whose missing columns are zero.
+
+    Args:
+        embedding: what is replaced; its values are kept where columns exist.
+        tiers: the blocks of columns.
+        place: place of every word in the order that ``tiers`` speaks of [V], int64.
+
+    Attributes:
+        weight: all weights that exist [entries], block after block.
+        place: see above; a buffer.
+
+    Raises:
+        ConfigError: ``embedding`` does more than look vectors up.
+    """
+
+    place: Tensor
+    start: Tensor
+    stride: Tensor
+    offset: Tensor
+
+    def __init__(self, embedding: nn.Embedding, tiers: Tiers, place: Tensor) -> None:
+        super().__init__()
+        if embedding.max_norm is not None or embedding.scale_grad_by_freq or embedding.sparse:
+            raise ConfigError(
+                f"{embedding} cannot be tiered. Valid choices: an embedding without max_norm, scale_grad_by_freq and "
+                "sparse gradients."
+            )
+        self.num_embeddings, self.embedding_dim = embedding.num_embeddings, embedding.embedding_dim
+        self.padding_idx = embedding.padding_idx
+        self.tiers = tiers
+        device = embedding.weight.device
+        self.register_buffer("place", place.to(device))
+        # Column d of the word at place p ≥ start[d] is weight[p · stride[d] + offset[d]].
+        widths = torch.tensor(tiers.widths)
+        start, stride = (torch.tensor(of).repeat_interleave(widths) for of in (tiers.starts, tiers.widths))
+        first = torch.tensor([0, *tiers.sizes[:-1]]).cumsum(0).repeat_interleave(widths)
+        within = torch.cat([torch.arange(width) for width in tiers.widths])
+        for name, value in (("start", start), ("stride", stride), ("offset", first + within - start * stride)):
+            self.register_buffer(name, value.to(device), persistent=False)
+        in_order = torch.empty_like(embedding.weight).index_copy_(0, self.place, embedding.weight.detach())
+        columns = in_order.split(tiers.widths, dim=1)
+        blocks = [block[start:].flatten() for block, start in zip(columns, tiers.starts, strict=True)]
+        self.weight = nn.Parameter(torch.cat(blocks))
+
+    def forward(self, words: Tensor) -> Tensor:
+        """Vectors of ``words`` (numbers, any shape [...]): [..., D]."""
+        place = self.place[words].unsqueeze(-1)
+        exists = place >= self.start
+        # One gather of single weights: as fast as a dense look-up for narrow blocks, which a look-up in each is not.
+        index = torch.where(exists, place * self.stride + self.offset, 0)
+        vectors = self.weight.gather(0, index.flatten()).view(index.shape) * exists
+        if self.padding_idx is None:
+            return vectors
+        return torch.where((words == self.padding_idx).unsqueeze(-1), vectors.detach(), vectors)
+
+    def blocks(self) -> list[Tensor]:
+        """Views of :attr:`weight`, one a block of columns [rows, width]."""
+        # One split, whose gradient is one concatenation; a slice's gradient would be as large as the whole weight.
+        flat = self.weight.split(self.tiers.sizes)
+        return [block.view(-1, width) for block, width in zip(flat, self.tiers.widths, strict=True)]
+
+    def dense_weight(self) -> Tensor:
+        """The whole matrix [V, D], zeros where nothing exists, differentiable: what a tied decoder multiplies by."""
+        columns = [
+            F.pad(block, (0, 0, start, 0)) for block, start in zip(self.blocks(), self.tiers.starts, strict=True)
+        ]
+        return torch.cat(columns, dim=1).index_select(0, self.place)
+
+    def parts(self, attribute: str) -> list[Tensor]:
+        return [getattr(self, attribute)]
+
+    def full(self, attribute: str) -> Tensor:
+        return self.dense_weight()
+
+    def topology(self, attribute: str) -> Tensor:
+        return self.place[:, None] >= self.start
+
+    def extra_repr(self) -> str:
+        """Sizes."""
+        return (
+            f"{self.num_embeddings}, {self.embedding_dim}, blocks={len(self.tiers.widths)}, weights={len(self.weight)}"
+        )

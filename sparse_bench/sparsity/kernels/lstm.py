@@ -1,0 +1,150 @@
+"""An LSTM layer over sequences, with sparse weights of inputs and of hidden states.
+
+On the CPU the recurrence is one call of compiled code (``native/sparse_lstm.cpp``); the inputs' share of the gates and
+all gradients of values are products over all time steps at once, those of a sparse linear layer. Elsewhere the time
+steps are a loop over torch's sparse products.
+"""
+
+import ctypes
+import weakref
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from sparse_bench.sparsity.kernels.build import load_library
+from sparse_bench.sparsity.kernels.cpu import kernel_available, kernel_values_gradient
+from sparse_bench.sparsity.kernels.linear import sparse_linear
+from sparse_bench.sparsity.kernels.structure import SparseStructure
+
+_SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
+State = tuple[Tensor, Tensor]
+
+
+def sparse_lstm(
+    x: Tensor,
+    state: State,
+    inputs: tuple[SparseStructure, Tensor],
+    recurrent: tuple[SparseStructure, Tensor],
+    bias: Tensor | None,
+    execution: str,
+) -> tuple[Tensor, State]:
+    """The hidden states of an LSTM layer, gates in torch's order (i, f, g, o).
+
+    Args:
+        x: [T, B, in].
+        state: h and c before the first step, [B, H] each.
+        inputs: structure [4H, in] and values of the weight on the inputs.
+        recurrent: structure [4H, H] and values of the weight on the hidden state.
+        bias: [4H], the sum of both biases, or None.
+        execution: see :func:`sparse_bench.sparsity.kernels.linear.sparse_linear`.
+
+    Returns:
+        Hidden states [T, B, H], and the last h and c.
+    """
+    gates = sparse_linear(x, *inputs, bias, execution)
+    structure, values = recurrent
+    hidden, cell = state
+    if execution == "kernel" and x.is_cpu and kernel_available():
+        compute = torch.promote_types(gates.dtype, torch.float32)
+        with torch.autocast(x.device.type, enabled=False):
+            numbers = (tensor.to(compute) for tensor in (gates, hidden, cell, values))
+            y, last = _KernelRecurrence.apply(*numbers, structure)
+        return y.to(gates.dtype), (y[-1].to(gates.dtype), last.to(gates.dtype))
+    steps = []
+    for gate in gates:
+        in_gate, forget, candidate, out_gate = (gate + sparse_linear(hidden, structure, values, None, execution)).chunk(
+            4, dim=1
+        )
+        cell = forget.sigmoid() * cell + in_gate.sigmoid() * candidate.tanh()
+        hidden = out_gate.sigmoid() * cell.tanh()
+        steps.append(hidden)
+    return torch.stack(steps), (hidden, cell)
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    library = load_library()
+    pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+    library.recurrence_new.argtypes = [size, size, pointer, pointer]
+    library.recurrence_new.restype = pointer
+    library.recurrence_free.argtypes = [pointer]
+    library.recurrence_free.restype = None
+    for suffix in _SUFFIX.values():
+        saved = getattr(library, f"lstm_saved_{suffix}")
+        saved.argtypes, saved.restype = [size, size, size], size
+        # recurrence, steps, batch, then arrays, then threads: see native/sparse_lstm.cpp
+        for name, arrays in (("forward", 7), ("backward", 8)):
+            function = getattr(library, f"lstm_{name}_{suffix}")
+            function.argtypes, function.restype = [pointer, size, size, *[pointer] * arrays, number], None
+    return library
+
+
+class _Recurrence:
+    """The compiled code's own form of a recurrent structure; freed with the last reference to it."""
+
+    def __init__(self, structure: SparseStructure) -> None:
+        library = _library()
+        row_start, column = structure.row_start.contiguous(), structure.column.contiguous()
+        self.handle = library.recurrence_new(
+            structure.in_features, structure.entries, row_start.data_ptr(), column.data_ptr()
+        )
+        weakref.finalize(self, library.recurrence_free, self.handle)
+
+
+def _check(gates: Tensor, hidden: Tensor, cell: Tensor, values: Tensor, structure: SparseStructure) -> None:
+    """The compiled code trusts its caller: everything that it reads is checked here."""
+    steps, batch, width = gates.shape
+    size = structure.in_features
+    if steps < 1 or batch < 1 or width != 4 * size or structure.out_features != 4 * size:
+        raise ValueError(f"gates {list(gates.shape)} do not fit a recurrent weight [{structure.out_features}, {size}]")
+    if hidden.shape != (batch, size) or cell.shape != (batch, size):
+        raise ValueError(f"the state must be two of [{batch}, {size}], not {list(hidden.shape)}, {list(cell.shape)}")
+    if values.shape != (structure.entries,):
+        raise ValueError(f"the values must be [{structure.entries}], not {list(values.shape)}")
+    if gates.dtype not in _SUFFIX or not all(tensor.is_cpu for tensor in (gates, hidden, cell, values)):
+        raise ValueError("the kernel computes in float32 or float64 on the CPU")
+
+
+class _KernelRecurrence(torch.autograd.Function):
+    """All time steps of the recurrence, in compiled code."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, gates: Tensor, hidden: Tensor, cell: Tensor, values: Tensor, structure: SparseStructure
+    ) -> tuple[Tensor, Tensor]:
+        _check(gates, hidden, cell, values, structure)
+        gates, hidden, cell, values = (tensor.contiguous() for tensor in (gates, hidden, cell, values))
+        steps, batch, _ = gates.shape
+        size, suffix, library = structure.in_features, _SUFFIX[gates.dtype], _library()
+        recurrence = structure.derived("recurrence", lambda: _Recurrence(structure))
+        saved = gates.new_empty(getattr(library, f"lstm_saved_{suffix}")(size, steps, batch))
+        y, last = gates.new_empty(steps, batch, size), torch.empty_like(cell)
+        arrays = (values, gates, hidden, cell, y, last, saved)
+        getattr(library, f"lstm_forward_{suffix}")(
+            recurrence.handle, steps, batch, *(array.data_ptr() for array in arrays), torch.get_num_threads()
+        )
+        ctx.save_for_backward(values, hidden, cell, y, saved)
+        ctx.recurrence, ctx.structure = recurrence, structure
+        return y, last
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, grad_last: Tensor) -> tuple[Tensor | None, ...]:
+        values, hidden, cell, y, saved = ctx.saved_tensors
+        steps, batch, size = y.shape
+        library, suffix = _library(), _SUFFIX[y.dtype]
+        grad, grad_last = grad.contiguous(), grad_last.contiguous()
+        grad_gates = y.new_empty(steps, batch, 4 * size)
+        grad_hidden, grad_cell = torch.empty_like(hidden), torch.empty_like(cell)
+        arrays = (values, saved, cell, grad, grad_last, grad_gates, grad_hidden, grad_cell)
+        getattr(library, f"lstm_backward_{suffix}")(
+            ctx.recurrence.handle, steps, batch, *(array.data_ptr() for array in arrays), torch.get_num_threads()
+        )
+        grad_values = None
+        if ctx.needs_input_grad[3]:
+            before = torch.cat([hidden[None], y[:-1]]).view(-1, size)
+            grad_values = kernel_values_gradient(grad_gates.view(-1, 4 * size), before, ctx.structure, values)
+        return grad_gates, grad_hidden, grad_cell, grad_values, None

@@ -1,0 +1,96 @@
+"""An LSTM layer that holds and multiplies only the weights that exist."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparse_bench.errors import ConfigError
+from sparse_bench.sparsity.kernels.lstm import State, sparse_lstm
+from sparse_bench.sparsity.kernels.structure import SparseStructure
+from sparse_bench.sparsity.linear import resize_to_saved
+
+#: The two matrices of an LSTM layer: names of their parameters → names of their structures.
+STRUCTURES = {"weight_ih_l0": "structure_ih", "weight_hh_l0": "structure_hh"}
+
+
+class SparseLSTM(nn.Module):
+    """Stands in for an :class:`torch.nn.LSTM` of one layer and one direction; parameters keep their names.
+
+    Attributes:
+        weight_ih_l0, weight_hh_l0: the weights that exist [entries], row by row. The only ones an optimizer sees.
+        bias_ih_l0, bias_hh_l0: [4H] or None, the replaced layer's own.
+        structure_ih, structure_hh: where the weights stand.
+
+    Raises:
+        ConfigError: the layer to replace has several layers, two directions, or a projection.
+    """
+
+    structure_ih: SparseStructure
+    structure_hh: SparseStructure
+    weight_ih_l0: nn.Parameter
+    weight_hh_l0: nn.Parameter
+    bias_ih_l0: nn.Parameter | None
+    bias_hh_l0: nn.Parameter | None
+
+    def __init__(self, lstm: nn.LSTM, masks: dict[str, Tensor], execution: str) -> None:
+        super().__init__()
+        if lstm.num_layers != 1 or lstm.bidirectional or lstm.proj_size:
+            raise ConfigError(
+                f"execution={execution} computes LSTMs of one layer and one direction without projection, not {lstm}. "
+                "Use execution=masked for it."
+            )
+        self.input_size, self.hidden_size, self.batch_first = lstm.input_size, lstm.hidden_size, lstm.batch_first
+        self.execution = execution
+        for name, structure in STRUCTURES.items():
+            full: Tensor = getattr(lstm, name).detach()
+            sparse = SparseStructure(masks[name].to(full.device))
+            setattr(self, structure, sparse)
+            setattr(self, name, nn.Parameter(sparse.gather(full).clone()))
+        for name in ("bias_ih_l0", "bias_hh_l0"):
+            self.register_parameter(name, getattr(lstm, name) if lstm.bias else None)
+
+    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """As :class:`torch.nn.LSTM`: x [T, B, in] (or [B, T, in] if ``batch_first``) and states [1, B, H]."""
+        if not isinstance(x, Tensor) or x.dim() != 3:
+            raise TypeError(f"a sparse LSTM takes [T, B, {self.input_size}], not {type(x).__name__}")
+        if self.batch_first:
+            x = x.transpose(0, 1)
+        if state is None:
+            zeros = x.new_zeros(x.shape[1], self.hidden_size)
+            hidden, cell = zeros, zeros
+        else:
+            hidden, cell = state[0].squeeze(0), state[1].squeeze(0)
+        bias = None
+        if self.bias_ih_l0 is not None and self.bias_hh_l0 is not None:
+            bias = self.bias_ih_l0 + self.bias_hh_l0
+        inputs, recurrent = (self.structure_ih, self.weight_ih_l0), (self.structure_hh, self.weight_hh_l0)
+        if torch.is_grad_enabled() and any(part.dense_gradient is not None for part, _ in (inputs, recurrent)):
+            y, (hidden, cell) = self._with_full_matrices(x, (hidden, cell), bias)
+        else:
+            y, (hidden, cell) = sparse_lstm(x, (hidden, cell), inputs, recurrent, bias, self.execution)
+        return (y.transpose(0, 1) if self.batch_first else y), (hidden.unsqueeze(0), cell.unsqueeze(0))
+
+    def _with_full_matrices(self, x: Tensor, state: State, bias: Tensor | None) -> tuple[Tensor, State]:
+        """The same with full matrices, whose gradients are kept."""
+        matrices = (
+            self.structure_ih.full(self.weight_ih_l0).to(x.dtype),
+            self.structure_hh.full(self.weight_hh_l0).to(x.dtype),
+        )
+        biases = () if bias is None else (bias, torch.zeros_like(bias))
+        first = (state[0].unsqueeze(0), state[1].unsqueeze(0))
+        y, hidden, cell = torch._VF.lstm(
+            x, first, (*matrices, *biases), bias is not None, 1, 0.0, self.training, False, False
+        )
+        return y, (hidden.squeeze(0), cell.squeeze(0))
+
+    def flatten_parameters(self) -> None:
+        """Nothing to flatten; models call this on any LSTM."""
+
+    def extra_repr(self) -> str:
+        """Sizes and execution."""
+        return f"{self.input_size}, {self.hidden_size}, execution={self.execution}"
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        resize_to_saved(self, STRUCTURES, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *rest)

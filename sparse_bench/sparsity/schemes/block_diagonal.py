@@ -1,0 +1,94 @@
+"""Recurrent layers of independent components: predefined sparseness (Demeester et al. 2018)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from sparse_bench.errors import ConfigError, unknown_choice
+from sparse_bench.sparsity.recurrent import GATES, BlockDiagonalLayer
+from sparse_bench.sparsity.segments import MODES, Blocks, Reduction, count_and_share, reductions
+from sparse_bench.sparsity.structured import StructuredScheme, replace
+from sparse_bench.sparsity.weights import SparseWeight
+from sparse_bench.streams import Streams
+
+#: Mode in which every layer has the same given number of components.
+EXPLICIT = "blocks"
+
+
+@dataclass
+class BlockDiagonal(StructuredScheme):
+    """Every selected LSTM, GRU or RNN layer falls into components with outputs and states of their own.
+
+    The number of components and what they read follow from the size of a narrower dense stack with as many parameters
+    (a ``mode`` and a ``fraction``), or are given (``mode`` blocks). A layer with one component stays as it is.
+
+    Attributes:
+        mode: which sides of the stack of selected layers, in the model's order, are reduced: ``sparse_hidden``
+            (between layers), ``sparse_emb`` (the stack's input and output), ``sparse_all``; or ``blocks``.
+        fraction: size of the dense stack's reduced sides over this one's. Not for ``blocks``.
+        blocks: number of components of every layer. For ``blocks`` alone.
+        delta: share of a layer's inputs that a component reads, from 1/blocks to 1. For ``blocks`` alone.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("recurrent",)
+    replaces: ClassVar[str] = "recurrent layers (LSTM, GRU, RNN)"
+
+    layers: Sequence[str] = ("recurrent",)
+    mode: str = "sparse_hidden"
+    fraction: float | None = None
+    blocks: int | None = None
+    delta: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.density != 1.0:
+            raise ConfigError("BlockDiagonal has no density: its size follows from its mode. Leave it out.")
+        if self.mode not in (*MODES, EXPLICIT):
+            raise ConfigError(unknown_choice("sparsity.mode", self.mode, (*MODES, EXPLICIT)))
+        explicit = self.mode == EXPLICIT
+        given = {name: getattr(self, name) is not None for name in ("fraction", "blocks", "delta")}
+        if given != {"fraction": not explicit, "blocks": explicit, "delta": explicit}:
+            wanted, unwanted = ("blocks and delta", "fraction") if explicit else ("fraction", "blocks and delta")
+            raise ConfigError(f"sparsity.mode={self.mode} needs {wanted}, and has no use for {unwanted}: set null.")
+        if self.fraction is not None and not 0 < self.fraction <= 1:
+            raise ConfigError(f"sparsity.fraction must be above 0 and at most 1, not {self.fraction}.")
+        if self.blocks is not None and self.blocks < 1:
+            raise ConfigError(f"sparsity.blocks must be at least 1, not {self.blocks}.")
+        if self.blocks is not None and self.delta is not None and not 1 / self.blocks <= self.delta <= 1:
+            raise ConfigError(f"sparsity.delta must lie between 1/{self.blocks} (1/blocks) and 1, not {self.delta}.")
+
+    def install(self, model: nn.Module, streams: Streams) -> dict[str, SparseWeight]:
+        weights: dict[str, SparseWeight] = {}
+        names = self.owners(model, tuple(GATES))
+        for stack in recurrent_stacks(model, list(names)):
+            for path, reduction in zip(stack, self._reductions(len(stack)), strict=True):
+                layer = model.get_submodule(path)
+                assert isinstance(layer, nn.RNNBase)
+                matrices = [f"{path}.{name}" for name, parameter in layer.named_parameters() if parameter.dim() == 2]
+                if missing := set(matrices).difference(names[path]):
+                    raise ConfigError(f"BlockDiagonal replaces whole layers, and {', '.join(missing)} is not selected.")
+                if reduction is None:
+                    count, share = self.blocks or 1, self.delta or 1.0
+                else:
+                    count, share = count_and_share(layer.input_size, layer.hidden_size, reduction)
+                if count > 1:
+                    blocks = Blocks.of(layer.input_size, layer.hidden_size, count, share)
+                    weights |= replace(model, path, matrices, BlockDiagonalLayer(layer, blocks))
+        return weights
+
+    def _reductions(self, layers: int) -> Sequence[Reduction | None]:
+        """Of every layer of a stack; None where components are given instead."""
+        return [None] * layers if self.fraction is None else reductions(self.mode, self.fraction, layers)
+
+
+def recurrent_stacks(model: nn.Module, paths: Sequence[str]) -> list[list[str]]:
+    """The modules ``paths`` in stacks, first layer to last.
+
+    All are one stack in their own order, unless the model has a method ``recurrent_stacks`` that says otherwise: two
+    directions of a layer are beside each other, not one on the other.
+    """
+    declared: list[list[str]] = getattr(model, "recurrent_stacks", lambda: [list(paths)])()
+    stacks = [[path for path in stack if path in paths] for stack in declared]
+    return [stack for stack in stacks if stack]

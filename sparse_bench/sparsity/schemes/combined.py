@@ -1,0 +1,84 @@
+"""Several schemes on one model, each on layers of its own."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from sparse_bench.errors import ConfigError
+from sparse_bench.sparsity.scheme import Length, Scheme, layer_groups
+from sparse_bench.sparsity.selection import select
+from sparse_bench.sparsity.topology import Shape
+from sparse_bench.streams import Streams
+
+
+@dataclass
+class Combined(Scheme):
+    """Applies its parts side by side. Density, layers and execution are settings of the parts.
+
+    Attributes:
+        parts: name (anything) → scheme.
+    """
+
+    parts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.parts:
+            raise ConfigError("sparsity.parts names no scheme.")
+        for name, part in self.parts.items():
+            if not isinstance(part, Scheme):
+                raise ConfigError(f"sparsity.parts.{name} is no scheme: it needs a _target_.")
+            if type(part).build is not Scheme.build:
+                raise ConfigError(f"sparsity.parts.{name} builds another model and cannot be combined with others.")
+        if self.density != 1.0 or self.execution != "masked" or tuple(self.layers) != ("default",):
+            raise ConfigError("density, layers and execution belong to the parts of a combined scheme.")
+
+    def attach(self, model: nn.Module, streams: Streams) -> None:
+        groups = layer_groups(model)
+        for name, part in self.parts.items():
+            chosen = select(model, groups, part.layers)
+            if twice := [weight for weight in chosen if weight in self.selected]:
+                raise ConfigError(f"sparsity.parts.{name} selects {', '.join(twice)}, as another part does.")
+            self.selected += chosen
+        for part in self.parts.values():
+            part.attach(model, streams)
+            self.weights |= part.weights
+
+    def first_topology(self, shapes: Mapping[str, Shape], streams: Streams) -> dict[str, Tensor]:
+        return {}
+
+    def before_training(self, length: Callable[[], Length]) -> None:
+        for part in self.parts.values():
+            part.before_training(length)
+
+    def before_backward(self, step: int) -> None:
+        for part in self.parts.values():
+            part.before_backward(step)
+
+    def after_backward(self) -> None:
+        for part in self.parts.values():
+            part.after_backward()
+
+    def after_step(self, step: int, optimizer: Optimizer, streams: Streams) -> None:
+        for part in self.parts.values():
+            part.after_step(step, optimizer, streams)
+
+    def at_epoch_end(self, epoch: int, last: bool, optimizer: Optimizer, streams: Streams) -> dict[str, float]:
+        return {
+            f"{name}/{key}": value
+            for name, part in self.parts.items()
+            for key, value in part.at_epoch_end(epoch, last, optimizer, streams).items()
+        }
+
+    def topology(self) -> dict[str, Any]:
+        return {layer: entry for part in self.parts.values() for layer, entry in part.topology().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: part.state_dict() for name, part in self.parts.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, part in self.parts.items():
+            part.load_state_dict(state.get(name, {}))

@@ -1,0 +1,167 @@
+"""The base of every scheme whose topology changes while the model is trained.
+
+A dynamic scheme is a first topology (a scheme's own matter), a drop, a growth and a schedule. What happens at a
+rewiring, to counts, values, optimizer moments and diagnostics, is the same for all and happens here.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.optim import Optimizer
+
+from sparse_bench.sparsity.diagnostics import Evolution
+from sparse_bench.sparsity.dynamics.drop import Drop
+from sparse_bench.sparsity.dynamics.grow import Grow, Room
+from sparse_bench.sparsity.dynamics.schedule import Schedule
+from sparse_bench.sparsity.scheme import Length, Scheme
+from sparse_bench.sparsity.weights import SparseWeight
+from sparse_bench.streams import Streams
+
+#: Places in the flattened matrix and values of a layer's existing weights, both [entries].
+Entries = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """What tells one dynamic scheme from another, beside its first topology.
+
+    Attributes:
+        drop: which connections go.
+        grow: which come; None if none does.
+        schedule: when, and what fraction of the connections goes.
+        everywhere: whether ``drop`` chooses among the connections of all layers together, not of each for itself.
+        by_gradient: whether growth ranks free places by the dense gradient of the step that it follows.
+    """
+
+    drop: Drop
+    grow: Grow | None
+    schedule: Schedule
+    everywhere: bool = False
+    by_gradient: bool = False
+
+
+@dataclass
+class Dynamic(Scheme):
+    """Replaces connections when its schedule says so.
+
+    Each layer grows as many connections as it has lost, so that its number of weights stays what it was; after the
+    last epoch nothing grows any more. A new connection is zero at first and has no optimizer moments, also where an
+    old one has just been removed.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.dynamics = self.compose()
+        self._length: Callable[[], Length] = _not_training
+        self._rewirings = 0
+        self._evolution = Evolution({})
+        self._gradient_asked_for = False
+        #: By which free places are ranked at the coming rewiring, [size] for each layer.
+        self._scores: dict[str, Tensor] = {}
+
+    @abstractmethod
+    def compose(self) -> Dynamics:
+        """The dynamics, from the scheme's settings.
+
+        Raises:
+            ConfigError: a setting is out of range.
+        """
+
+    def attach(self, model: nn.Module, streams: Streams) -> None:
+        super().attach(model, streams)
+        self._evolution = Evolution(self.weights)
+
+    def before_training(self, length: Callable[[], Length]) -> None:
+        self._length = cache(length)
+
+    def before_backward(self, step: int) -> None:
+        if self.dynamics.by_gradient:
+            self._ask_for_gradient(self.dynamics.schedule.after_step(step, self._length) is not None)
+
+    def after_backward(self) -> None:
+        if self._gradient_asked_for:
+            self._scores = {name: _magnitudes(weight) for name, weight in self.weights.items()}
+            self._ask_for_gradient(False)
+        super().after_backward()
+
+    def _ask_for_gradient(self, wanted: bool) -> None:
+        if wanted != self._gradient_asked_for:
+            self._gradient_asked_for = wanted
+            for weight in self.weights.values():
+                weight.keep_dense_gradient(wanted)
+
+    def after_step(self, step: int, optimizer: Optimizer, streams: Streams) -> None:
+        super().after_step(step, optimizer, streams)
+        amount = self.dynamics.schedule.after_step(step, self._length)
+        if amount is not None:
+            self.rewire(amount, optimizer, streams)
+
+    def at_epoch_end(self, epoch: int, last: bool, optimizer: Optimizer, streams: Streams) -> dict[str, float]:
+        amount = self.dynamics.schedule.after_epoch(epoch, self._length)
+        if amount is not None:
+            self.rewire(amount, optimizer, streams, grows=not last)
+        return self._evolution.end_epoch(self.weights)
+
+    def topology(self) -> dict[str, Any]:
+        return self._evolution.news(self.weights)
+
+    @torch.no_grad()
+    def rewire(self, amount: float, optimizer: Optimizer | None, streams: Streams, grows: bool = True) -> None:
+        """Change the topology of all layers now, by ``amount`` as the schedule gives it."""
+        self._rewirings += 1
+        entries = {name: weight.entries() for name, weight in self.weights.items()}
+        removed = self._removals(entries, self.share_to_remove(amount))
+        for name, weight in self.weights.items():
+            generator = streams.torch("topology", name, self._rewirings)
+            occupied, gone = weight.mask.flatten(), removed[name]
+            if grows and self.dynamics.grow is not None:
+                free = weight.size - weight.active + gone.numel()
+                room = Room(occupied.index_fill(0, gone, False), free, self._scores.get(name), generator)
+                grown = self.dynamics.grow(room, gone.numel())
+            else:
+                grown = gone[:0]
+            values = self.new_values(name, grown.numel(), generator).to(entries[name][1])
+            self._evolution.record(name, weight.active, occupied, gone, grown)
+            weight.rewire(gone, grown, values, optimizer)
+        self._evolution.count_rewiring()
+        self._scores = {}
+
+    def share_to_remove(self, amount: float) -> float:
+        """The fraction of the connections that goes, given the schedule's amount: that amount."""
+        return amount
+
+    def new_values(self, layer: str, count: int, generator: Generator) -> Tensor:
+        """Values of ``count`` new connections of a layer: zero."""
+        return torch.zeros(count)
+
+    def _removals(self, entries: dict[str, Entries], fraction: float) -> dict[str, Tensor]:
+        """Places of the connections that go, for each layer."""
+        drop = self.dynamics.drop
+        if not self.dynamics.everywhere:
+            return {name: places[drop(values, fraction)] for name, (places, values) in entries.items()}
+        chosen = drop(torch.cat([values for _, values in entries.values()]), fraction)
+        parts = chosen.split([places.numel() for places, _ in entries.values()])
+        return {name: places[part] for (name, (places, _)), part in zip(entries.items(), parts, strict=True)}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rewirings": self._rewirings, "evolution": self._evolution.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._rewirings = state["rewirings"]
+        self._evolution.load_state_dict(state["evolution"])
+
+
+def _magnitudes(weight: SparseWeight) -> Tensor:
+    """Of the dense gradient [size]; zero where the weight took no part in the loss."""
+    gradient = weight.dense_gradient()
+    return torch.zeros_like(weight.dense()).flatten() if gradient is None else gradient.abs().flatten()
+
+
+def _not_training() -> Length:
+    raise RuntimeError("before_training() tells a dynamic scheme how long training is, and has not been called")

@@ -1,0 +1,76 @@
+"""Embeddings with short vectors for some words: predefined sparseness (Demeester et al. 2018)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from sparse_bench.errors import ConfigError, unknown_choice
+from sparse_bench.sparsity.embedding import TieredEmbedding
+from sparse_bench.sparsity.structured import StructuredScheme, replace
+from sparse_bench.sparsity.tiers import tiers
+from sparse_bench.sparsity.weights import SparseWeight
+from sparse_bench.streams import Streams
+
+ORDERS = ("up", "down", "rand")
+
+
+@dataclass
+class EmbeddingTiers(StructuredScheme):
+    """Every selected embedding keeps ``density`` of its weights; which words have short vectors depends on ``order``.
+    Density 1 is a plain dense embedding.
+
+    How frequent words are is read from the model's ``word_frequencies`` [V], a count for every word number. A model
+    without them is taken to number its words from the most frequent to the rarest.
+
+    Attributes:
+        blocks: blocks of columns. The last words in order have all of them, the first ones the first alone.
+        order: ``up`` puts rare words first (they have the short vectors; the paper's proposal), ``down`` frequent ones,
+            ``rand`` draws an order. Equally frequent words stand in the order of their numbers.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("embedding",)
+    replaces: ClassVar[str] = "embeddings"
+
+    layers: Sequence[str] = ("embedding",)
+    blocks: int = 20
+    order: str = "up"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.order not in ORDERS:
+            raise ConfigError(unknown_choice("sparsity.order", self.order, ORDERS))
+        if self.blocks < 1 or not 1 / self.blocks <= self.density <= 1:
+            raise ConfigError(
+                f"sparsity.density={self.density} with sparsity.blocks={self.blocks}: the density must lie between "
+                "1/blocks and 1."
+            )
+
+    def install(self, model: nn.Module, streams: Streams) -> dict[str, SparseWeight]:
+        weights: dict[str, SparseWeight] = {}
+        if self.density == 1.0:
+            return weights
+        for path, names in self.owners(model, (nn.Embedding,)).items():
+            embedding = model.get_submodule(path)
+            assert isinstance(embedding, nn.Embedding)
+            geometry = tiers(embedding.num_embeddings, embedding.embedding_dim, self.density, self.blocks)
+            place = self._places(model, embedding, streams.torch("topology", names[0]))
+            weights |= replace(model, path, names, TieredEmbedding(embedding, geometry, place))
+        return weights
+
+    def _places(self, model: nn.Module, embedding: nn.Embedding, generator: torch.Generator) -> Tensor:
+        """Place of every word in the order, on the CPU."""
+        vocabulary = embedding.num_embeddings
+        if self.order == "rand":
+            return torch.randperm(vocabulary, generator=generator)
+        counts = getattr(model, "word_frequencies", None)
+        counts = torch.arange(vocabulary, 0, -1) if counts is None else torch.as_tensor(counts, device="cpu")
+        if counts.shape != (vocabulary,):
+            raise ConfigError(
+                f"The model has frequencies of {counts.numel()} words and an embedding of {vocabulary}; "
+                "use sparsity.order=rand, or select another layer."
+            )
+        in_order = counts.argsort(descending=self.order == "down", stable=True)
+        return torch.empty_like(in_order).index_copy_(0, in_order, torch.arange(vocabulary))

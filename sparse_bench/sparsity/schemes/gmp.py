@@ -1,0 +1,42 @@
+"""Gradual magnitude pruning (Zhu & Gupta 2017): from dense to sparse while the model is trained."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sparse_bench.sparsity.dynamics.drop import magnitude
+from sparse_bench.sparsity.dynamics.schedule import CubicDensity
+from sparse_bench.sparsity.schemes.dynamic import Dynamic, Dynamics
+from sparse_bench.sparsity.topology import Shape
+from sparse_bench.streams import Streams
+
+
+@dataclass
+class GMP(Dynamic):
+    """The weights of least magnitude in all layers together are removed until ``density`` is reached; none grows.
+
+    Attributes:
+        density: share of the selected layers' weights that exist in the end; all exist at first.
+        interval: steps between removals.
+        begin: share of training after which removing begins.
+        end: share of training at which the density is reached.
+    """
+
+    interval: int = 100
+    begin: float = 0.1
+    end: float = 0.8
+
+    def compose(self) -> Dynamics:
+        schedule = CubicDensity(self.density, self.interval, self.begin, self.end)
+        return Dynamics(magnitude, None, schedule, everywhere=True)
+
+    def first_topology(self, shapes: Mapping[str, Shape], streams: Streams) -> dict[str, Tensor]:
+        return {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}
+
+    def share_to_remove(self, amount: float) -> float:
+        """The schedule's amount is the density to reach."""
+        active = sum(weight.active for weight in self.weights.values())
+        surplus = active - round(amount * sum(weight.size for weight in self.weights.values()))
+        return max(0, surplus) / max(1, active)

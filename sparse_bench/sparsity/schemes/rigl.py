@@ -1,0 +1,32 @@
+"""RigL: the rigged lottery (Evci et al. 2020)."""
+
+from dataclasses import dataclass
+
+from sparse_bench.sparsity.dynamics.drop import magnitude
+from sparse_bench.sparsity.dynamics.grow import highest_score
+from sparse_bench.sparsity.dynamics.schedule import CosineSteps
+from sparse_bench.sparsity.schemes.dynamic import Dynamic, Dynamics
+from sparse_bench.sparsity.schemes.static_er import StaticER
+
+
+@dataclass
+class RigL(StaticER, Dynamic):
+    """Every so many steps, weights of least magnitude make way for those with the largest gradient.
+
+    The dense gradient is computed at those steps alone. The optimizer takes its step there too, and the topology
+    changes after it; in the authors' code the change takes the place of the step.
+
+    Attributes:
+        fraction: of each layer's weights, replaced at the first change; α in the paper.
+        interval: steps between changes; ΔT in the paper.
+        stop: share of training after which the topology stays. The fraction falls to zero by then.
+    """
+
+    sampling: str = "exact"
+    fraction: float = 0.3
+    interval: int = 100
+    stop: float = 0.75
+
+    def compose(self) -> Dynamics:
+        schedule = CosineSteps(self.interval, self.fraction, self.stop)
+        return Dynamics(magnitude, highest_score, schedule, by_gradient=True)

@@ -1,0 +1,64 @@
+"""Sparse evolutionary training (Mocanu et al. 2018)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor, nn
+
+from sparse_bench.errors import ConfigError, unknown_choice
+from sparse_bench.sparsity.dynamics.drop import DROPS
+from sparse_bench.sparsity.dynamics.grow import random_free
+from sparse_bench.sparsity.dynamics.schedule import EveryEpoch
+from sparse_bench.sparsity.scheme import layer_groups
+from sparse_bench.sparsity.schemes.dynamic import Dynamic, Dynamics
+from sparse_bench.sparsity.schemes.static_er import StaticER
+from sparse_bench.sparsity.selection import select
+from sparse_bench.streams import Streams
+
+NEW_WEIGHTS = ("zero", "initial")
+
+
+@dataclass
+class SET(StaticER, Dynamic):
+    """An Erdős–Rényi topology in which, after every epoch, the weights nearest zero make way for random ones.
+
+    After the last epoch weights are removed only. With ``drop=magnitude`` and an annealed ``zeta`` this is the
+    rewiring of Selfish-RNN (Liu et al. 2021).
+
+    Attributes:
+        zeta: fraction of each layer's weights that is replaced after an epoch; ζ in the paper.
+        final_zeta: if given, the fraction is annealed along half a cosine, from ``zeta`` after the first epoch to this
+            after the last one.
+        drop: ``signed_magnitude`` (the fraction among the positive weights, and among the negative ones) or
+            ``magnitude`` (among all).
+        new_weights: value of a new connection, ``zero`` or ``initial``: one of the values that the layer's full matrix
+            was initialised with, at random, so that new weights follow the layer's own initialiser, whichever it is.
+    """
+
+    zeta: float = 0.3
+    final_zeta: float | None = None
+    drop: str = "signed_magnitude"
+    new_weights: str = "zero"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.new_weights not in NEW_WEIGHTS:
+            raise ConfigError(unknown_choice("sparsity.new_weights", self.new_weights, NEW_WEIGHTS))
+        self._initial: dict[str, Tensor] = {}
+
+    def compose(self) -> Dynamics:
+        if self.drop not in DROPS:
+            raise ConfigError(unknown_choice("sparsity.drop", self.drop, DROPS))
+        return Dynamics(DROPS[self.drop], random_free, EveryEpoch(self.zeta, self.final_zeta))
+
+    def attach(self, model: nn.Module, streams: Streams) -> None:
+        if self.new_weights == "initial":
+            names = select(model, layer_groups(model), self.layers)
+            self._initial = {name: model.get_parameter(name).detach().flatten().clone() for name in names}
+        super().attach(model, streams)
+
+    def new_values(self, layer: str, count: int, generator: Generator) -> Tensor:
+        if self.new_weights == "zero":
+            return super().new_values(layer, count, generator)
+        pool = self._initial[layer]
+        return pool[torch.randint(pool.numel(), (count,), generator=generator)]

@@ -1,0 +1,77 @@
+"""An Erdős–Rényi topology, drawn once and fixed: what SET starts from and what its rewiring has to beat."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Generator, Tensor
+
+from sparse_bench.errors import ConfigError, unknown_choice
+from sparse_bench.sparsity.scheme import Scheme
+from sparse_bench.sparsity.schemes.random import DISTRIBUTIONS
+from sparse_bench.sparsity.topology import Shape, bernoulli, exact
+from sparse_bench.streams import Streams
+
+SAMPLINGS = ("bernoulli", "exact")
+
+
+def density_of(epsilon: float, shape: Shape) -> float:
+    """SET's p = ε (n + m) / (n m) for a matrix of n × m entries, at most 1 (Mocanu et al. 2018, equation 1)."""
+    return min(1.0, epsilon * sum(shape) / math.prod(shape))
+
+
+@dataclass
+class StaticER(Scheme):
+    """Random connections, as dense in each layer as ``epsilon`` or ``density`` says.
+
+    Attributes:
+        density: share of the selected layers' weights that exist; or None, and ``epsilon`` is given. Neither wins over
+            the other: both, or neither, is refused.
+        epsilon: each layer gets the density ε (n + m) / (n m); 20 is SET's own.
+        distribution: how ``density`` is shared among layers, ``erdos_renyi`` (proportional to (n + m) / (n m), as under
+            ``epsilon``) or ``uniform``.
+        sampling: ``bernoulli`` (each connection exists with its layer's density, independently, as in SET) or
+            ``exact`` (the layer's density times its size, to the unit).
+    """
+
+    density: float | None = None  # type: ignore[assignment]  # the other schemes have no second way to say it
+    epsilon: float | None = None
+    distribution: str = "erdos_renyi"
+    sampling: str = "bernoulli"
+
+    def __post_init__(self) -> None:
+        if (self.density is None) == (self.epsilon is None):
+            raise ConfigError(
+                f"Give one of sparsity.density (now {self.density}) and sparsity.epsilon (now {self.epsilon}), and set "
+                "the other to null."
+            )
+        if self.distribution not in DISTRIBUTIONS:
+            raise ConfigError(unknown_choice("sparsity.distribution", self.distribution, DISTRIBUTIONS))
+        if self.sampling not in SAMPLINGS:
+            raise ConfigError(unknown_choice("sparsity.sampling", self.sampling, SAMPLINGS))
+        if self.epsilon is not None:
+            if self.epsilon <= 0:
+                raise ConfigError(f"sparsity.epsilon must be positive or null, not {self.epsilon}.")
+            if self.distribution != "erdos_renyi":
+                raise ConfigError(
+                    "sparsity.epsilon is a way to say erdos_renyi; with distribution=uniform use density."
+                )
+        super().__post_init__()
+
+    def densities(self, shapes: Mapping[str, Shape]) -> dict[str, float]:
+        """The density of each layer."""
+        if self.epsilon is not None:
+            return {name: density_of(self.epsilon, shape) for name, shape in shapes.items()}
+        assert self.density is not None
+        counts = DISTRIBUTIONS[self.distribution](shapes, self.density)
+        return {name: counts[name] / math.prod(shape) for name, shape in shapes.items()}
+
+    def first_topology(self, shapes: Mapping[str, Shape], streams: Streams) -> dict[str, Tensor]:
+        densities = self.densities(shapes)
+
+        def draw(shape: Shape, density: float, generator: Generator) -> Tensor:
+            if self.sampling == "bernoulli":
+                return bernoulli(shape, density, generator)
+            return exact(shape, round(density * math.prod(shape)), generator)
+
+        return {name: draw(shape, densities[name], streams.torch("topology", name)) for name, shape in shapes.items()}

@@ -1,0 +1,125 @@
+"""Weights that exist in dense parts of a predefined shape, and are held and multiplied without what lies between them.
+
+A scheme replaces an ordinary module by a :class:`StructuredModule` that is called in the same way; its matrices are
+counted, and can be looked at as whole ones, through :class:`StructuredWeight`.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from sparse_bench.errors import ConfigError
+from sparse_bench.sparsity.scheme import Scheme
+from sparse_bench.sparsity.topology import Shape
+from sparse_bench.sparsity.weights import SparseWeight
+from sparse_bench.streams import Streams
+
+
+class StructuredModule(nn.Module):
+    """Stands in for an ordinary module and holds parts of its weight matrices, under names of its own."""
+
+    @abstractmethod
+    def parts(self, attribute: str) -> list[Tensor]:
+        """The parameters that hold the replaced module's weight ``attribute``."""
+
+    @abstractmethod
+    def full(self, attribute: str) -> Tensor:
+        """That weight as a whole [out, in], zeros between its parts, differentiable."""
+
+    @abstractmethod
+    def topology(self, attribute: str) -> Tensor:
+        """Which of its entries exist, boolean [out, in]."""
+
+
+class StructuredWeight(SparseWeight):
+    """One weight matrix of a module that has been replaced by a :class:`StructuredModule`.
+
+    Its parts are ordinary parameters, so gradients and optimizers need no help, and it cannot be rewired.
+    """
+
+    def __init__(self, name: str, owner: StructuredModule, size: int) -> None:
+        self._module, self._attribute = owner, name.rpartition(".")[2]
+        super().__init__(name, owner, size=size, active=sum(part.numel() for part in owner.parts(self._attribute)))
+
+    @property
+    def mask(self) -> Tensor:
+        return self._module.topology(self._attribute)
+
+    def dense(self) -> Tensor:
+        return self._module.full(self._attribute).detach()
+
+    def entries(self) -> tuple[Tensor, Tensor]:
+        places = self.mask.view(-1).nonzero().squeeze(1)
+        return places, self.dense().view(-1)[places]
+
+    def keep_dense_gradient(self, wanted: bool) -> None:
+        if wanted:
+            raise ConfigError(f"The topology of '{self.name}' is predefined: there is no gradient outside of it.")
+
+    def dense_gradient(self) -> Tensor | None:
+        return None
+
+    def after_backward(self) -> None:
+        """Gradients are those of the parts."""
+
+    def after_step(self, optimizer: Optimizer) -> None:
+        """There are no other entries."""
+
+    def rewire(self, removed: Tensor, grown: Tensor, values: Tensor, optimizer: Optimizer | None) -> None:
+        raise ConfigError(f"The topology of '{self.name}' is predefined and cannot be rewired.")
+
+
+@dataclass
+class StructuredScheme(Scheme):
+    """Base of schemes that replace whole modules."""
+
+    #: What such a scheme replaces, for messages.
+    replaces: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.execution != "masked":
+            raise ConfigError(
+                f"{type(self).__name__} computes with the dense parts of its layers; leave out sparsity.execution."
+            )
+
+    def first_topology(self, shapes: Mapping[str, Shape], streams: Streams) -> dict[str, Tensor]:
+        return {}
+
+    def owners(self, model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> dict[str, list[str]]:
+        """The modules of the selected matrices, in the model's order: name → names of its selected matrices.
+
+        Raises:
+            ConfigError: a matrix belongs to a module of another kind, or to several modules.
+        """
+        found: dict[str, list[str]] = {}
+        for name in self.selected:
+            path = name.rpartition(".")[0]
+            owner = model.get_submodule(path)
+            if isinstance(owner, StructuredModule):
+                raise ConfigError(f"The weight '{name}' already has a topology; only one scheme can own it.")
+            if type(owner) not in kinds or not path:
+                raise ConfigError(
+                    f"{type(self).__name__} replaces {self.replaces}, and '{name}' belongs to a "
+                    f"{type(owner).__name__}. Select other layers (sparsity.layers)."
+                )
+            parameter = model.get_parameter(name)
+            shared = [other for other, p in model.named_parameters(remove_duplicate=False) if p is parameter]
+            if len(shared) > 1:
+                raise ConfigError(
+                    f"{type(self).__name__} cannot replace '{name}', which is also used as {', '.join(shared[1:])}."
+                )
+            found.setdefault(path, []).append(name)
+        return found
+
+
+def replace(model: nn.Module, path: str, names: Sequence[str], module: StructuredModule) -> dict[str, SparseWeight]:
+    """Put ``module`` in the place of the one at ``path``; its weights, by the ``names`` that they had there."""
+    sizes = {name: model.get_parameter(name).numel() for name in names}
+    parent, _, child = path.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)
+    return {name: StructuredWeight(name, module, size) for name, size in sizes.items()}

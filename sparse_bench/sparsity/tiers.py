@@ -1,0 +1,106 @@
+"""Geometry of tiered embeddings: which words have which columns.
+
+Demeester et al. 2018, "Predefined Sparseness in Recurrent Sequence Models", as in the authors' code. The
+vocabulary is put in an order; the columns are cut into blocks, and each block exists for fewer words, the last ones in
+that order, than the block before it. So the vectors of the first words are short and those of the last ones are whole.
+"""
+
+import math
+from dataclasses import dataclass
+
+from scipy.optimize import bisect
+
+from sparse_bench.errors import ConfigError
+
+#: The authors' tolerance of α; row counts depend on it.
+_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Tiers:
+    """Blocks of columns of an embedding [vocabulary, dim].
+
+    Attributes:
+        vocabulary: V, number of words.
+        starts: first place in the order whose word has the columns of each block; V where no word has them.
+        widths: columns of each block.
+    """
+
+    vocabulary: int
+    starts: tuple[int, ...]
+    widths: tuple[int, ...]
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """Words that have the columns of each block."""
+        return tuple(self.vocabulary - start for start in self.starts)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Weights of each block."""
+        return tuple(rows * width for rows, width in zip(self.rows, self.widths, strict=True))
+
+    @property
+    def dim(self) -> int:
+        """Columns of all blocks."""
+        return sum(self.widths)
+
+
+def decay(density: float, blocks: int) -> float:
+    """α in [0, 1] with (1 + α + … + α^(blocks−1)) / blocks = density; 0 where even that is denser than ``density``."""
+
+    def excess(alpha: float) -> float:
+        return sum(alpha**j for j in range(blocks)) / blocks - density
+
+    if excess(0.0) >= 0:
+        return 0.0
+    return float(bisect(excess, 0.0, 1.0, xtol=_TOLERANCE))
+
+
+def tiers(vocabulary: int, dim: int, density: float, blocks: int) -> Tiers:
+    """The authors' geometry: about ``density`` · V · D weights, in blocks whose numbers of words fall geometrically.
+
+    Args:
+        vocabulary: V, number of words.
+        dim: D, number of columns.
+        density: between 1/B and 1; with one block, 1.
+        blocks: B; more than D count as D. The last one takes the columns that D / B leaves over, and as many words as
+            bring the number of weights nearest to ⌊V · D · density⌋. It makes up for all rounding before it, so it may
+            have more words than the block before.
+
+    Raises:
+        ConfigError: ``density`` is out of range, or rounding leaves more to the last block than it can hold.
+    """
+    blocks = min(blocks, dim)
+    if blocks < 1 or not 1 / blocks <= density <= 1:
+        raise ConfigError(
+            f"An embedding of {dim} columns in {blocks} blocks cannot have density {density:g}. "
+            f"Valid choices: from {1 / max(blocks, 1):g} to 1."
+        )
+    width = dim // blocks
+    widths = [width] * (blocks - 1) + [dim - width * (blocks - 1)]
+    target = vocabulary * dim * density
+    starts, used = [0], width * vocabulary
+    remaining, columns, share = vocabulary, dim, density
+    for block in range(1, blocks - 1):
+        if share <= 0:
+            starts.append(vocabulary)
+            continue
+        cut = math.ceil(remaining * (1 - decay(share, blocks - block + 1)))
+        remaining -= cut
+        starts.append(starts[-1] + cut)
+        columns -= width
+        left = target - used
+        if left > 0 and remaining * columns > 0:
+            share = min(1.0, left / (remaining * columns))
+            used += width * remaining
+        else:
+            share = 0.0
+    if blocks > 1:
+        starts.append(vocabulary - round(max(0, math.floor(target) - used) / widths[-1]))
+    if starts[-1] < 0:
+        raise ConfigError(
+            f"An embedding of {vocabulary} words and {dim} columns cannot have density {density:g} in {blocks} blocks: "
+            "rounding leaves more weights to the last block than it can hold. Use fewer blocks or density 1."
+        )
+    return Tiers(vocabulary, tuple(starts), tuple(widths))

@@ -1,0 +1,59 @@
+"""Which sentence pairs share a batch of an epoch."""
+
+import numpy as np
+
+
+def random_batches(count: int, batch_size: int, generator: np.random.Generator) -> list[np.ndarray]:
+    """A random permutation of 0 … count - 1, cut into batches; the last one may be smaller."""
+    return np.split(generator.permutation(count), range(batch_size, count, batch_size))
+
+
+def bucketed_batches(
+    source_lengths: np.ndarray,
+    target_lengths: np.ndarray,
+    batch_size: int,
+    generator: np.random.Generator,
+    pool: int | None = None,
+) -> list[np.ndarray]:
+    """Batches of pairs of like length on both sides, in random order. Every pair is in exactly one batch.
+
+    Pairs go by target length, and among those of one target length by source length, upwards and downwards in turn, so
+    that both change little from a pair to the next. Pairs of the same two lengths are shuffled anew by each generator.
+    One batch is smaller where ``batch_size`` does not divide the number of pairs; where in the order of lengths it is
+    cut is random, for else it would always be the longest pairs that count for more in a mean over batches.
+
+    Args:
+        source_lengths: source positions of each pair [n].
+        target_lengths: target positions of each pair [n].
+        batch_size: pairs in a batch.
+        generator: the only source of randomness.
+        pool: only so many batches' worth of randomly drawn pairs are ordered by length at a time: the fewer, the more
+            random a batch, and the more padding. None: all pairs of the epoch together.
+
+    Returns:
+        Numbers of the pairs of each batch, int64.
+    """
+    count = len(source_lengths)
+    shuffled = generator.permutation(count)
+    drawn = count if pool is None else pool * batch_size
+    ordered = np.concatenate(
+        [_by_length(part, source_lengths, target_lengths) for part in np.split(shuffled, range(drawn, count, drawn))]
+    )
+    whole, rest = divmod(count, batch_size)
+    sizes = np.full(whole, batch_size)
+    if rest:
+        sizes = np.insert(sizes, generator.integers(whole + 1), rest)
+    batches = np.split(ordered, np.cumsum(sizes)[:-1])
+    return [batches[index] for index in generator.permutation(len(batches))]
+
+
+def _by_length(pairs: np.ndarray, source_lengths: np.ndarray, target_lengths: np.ndarray) -> np.ndarray:
+    target = target_lengths[pairs]
+    source = np.where(target % 2 == 0, 1, -1) * source_lengths[pairs]
+    return pairs[np.lexsort((source, target))]  # stable: equal lengths stay as they were shuffled
+
+
+def padding_share(lengths: np.ndarray, batches: list[np.ndarray]) -> float:
+    """Share of cells that hold no token when each batch is padded to its longest sentence; lengths [n]."""
+    cells = sum(len(batch) * int(lengths[batch].max()) for batch in batches)
+    return 1 - int(sum(lengths[batch].sum() for batch in batches)) / cells

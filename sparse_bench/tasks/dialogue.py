@@ -1,0 +1,166 @@
+"""Choosing the assistant's next action in a conversation, as TED is trained and measured."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
+from typing import ClassVar, Literal, Protocol, cast
+
+import numpy as np
+import torch
+from sklearn.metrics import accuracy_score, f1_score
+from torch import nn
+
+from sparse_bench.batch import Batch, DialogueBatch, DialogueSizes, Loss
+from sparse_bench.data.dialogues import LISTEN, DialogueCorpus
+from sparse_bench.errors import ConfigError, DataError, unknown_choice
+from sparse_bench.streams import Streams
+from sparse_bench.tasks.balancing import balanced_order, growing_batch_size
+from sparse_bench.tasks.base import Task
+from sparse_bench.tasks.dialogue_data import Attributes, ExampleArrays, ceiling, examples
+
+
+class DialogueModel(Protocol):
+    """What the task asks of a model."""
+
+    def __call__(self, batch: DialogueBatch) -> dict[str, torch.Tensor]:
+        """Named scalar losses; their sum is what is trained."""
+
+    def predict(self, batch: DialogueBatch) -> torch.Tensor:
+        """A score for each action [B, actions]."""
+
+
+class DialogueTask(Task):
+    """The latest turns of a conversation in, the assistant's next action out, waiting for the user included.
+
+    Every action of a story is an example. Examples that occur twice, with the same turns and action, are trained on
+    once and tested as often as they occur. In the test the turns are always those of the story: an error has no
+    consequences for later predictions.
+
+    There is no validation split: the corpora have none, TED's stories are few, and the published experiment trained
+    for a fixed number of epochs. So the test is followed during training, and must not choose anything.
+
+    Args:
+        corpus: the stories, or what reads them.
+        batch_epochs: number of epochs over which the batch size grows; the number of epochs of the training.
+        batch_size: batch size of the first and of the last of these epochs.
+        balanced: repeat rare actions (:func:`balanced_order`); otherwise an epoch visits every example once.
+        max_history: how many turns are seen.
+        evaluate_batch_size: examples in a batch of :meth:`evaluate`.
+
+    Attributes:
+        ceilings: the best accuracy that can be reached with so many turns, by split (``train`` after duplicates have
+            been removed).
+
+    Raises:
+        ConfigError: a setting outside its range.
+        DataError: stories that do not fit their domain, or none.
+    """
+
+    name: ClassVar[str] = "dialogue"
+    monitor: ClassVar[tuple[str, Literal["max", "min"]]] = ("action_f1", "max")
+    splits: ClassVar[tuple[str, ...]] = ("test",)
+    sizes: DialogueSizes
+
+    def __init__(
+        self,
+        *,
+        corpus: DialogueCorpus | Callable[[], DialogueCorpus],
+        batch_epochs: int,
+        batch_size: Sequence[int] = (32, 64),
+        balanced: bool = True,
+        max_history: int = 10,
+        evaluate_batch_size: int = 512,
+    ) -> None:
+        if len(batch_size) != 2 or min(batch_size) < 1:
+            raise ConfigError(f"batch_size is {list(batch_size)}; it has to be two whole numbers of at least 1.")
+        if min(batch_epochs, max_history, evaluate_batch_size) < 1:
+            raise ConfigError(
+                f"batch_epochs ({batch_epochs}), max_history ({max_history}) and evaluate_batch_size "
+                f"({evaluate_batch_size}) have to be at least 1."
+            )
+        self.corpus = corpus if isinstance(corpus, DialogueCorpus) else corpus()
+        self._batch_size = batch_size[0], batch_size[1]
+        self._batch_epochs = batch_epochs
+        self._balanced = balanced
+
+        slots = self.corpus.featurized_slots
+        train = list(dict.fromkeys(examples(self.corpus.stories, slots, max_history)))
+        test = examples(self.corpus.test_stories, slots, max_history)
+        if not train or not test:
+            raise DataError("A dialogue corpus needs training stories and test stories.")
+        self.ceilings = {"train": ceiling(train), "test": ceiling(test)}
+        attributes = Attributes(self.corpus, train, test)
+        self.train = ExampleArrays(train, attributes, self.corpus.actions)
+        self.test = ExampleArrays(test, attributes, self.corpus.actions)
+        self.sizes = DialogueSizes(attributes.sizes, len(self.corpus.actions))
+
+        everything = np.arange(len(self.test))
+        cuts = list(range(evaluate_batch_size, len(everything), evaluate_batch_size))
+        self._test_batches = [self.test.batch(numbers) for numbers in np.split(everything, cuts)]
+        self._test_device = torch.device("cpu")
+        self._last_epoch: tuple[tuple[int, int], list[np.ndarray]] | None = None
+
+    def epoch_batches(self, epoch: int, streams: Streams) -> Iterator[DialogueBatch]:
+        for numbers in self._epoch_examples(epoch, streams):
+            yield self.train.batch(numbers)
+
+    def epoch_steps(self, epoch: int, streams: Streams) -> int:
+        return len(self._epoch_examples(epoch, streams))
+
+    def _epoch_examples(self, epoch: int, streams: Streams) -> list[np.ndarray]:
+        """Numbers of the examples in each batch. The last epoch's are kept: they are asked for twice."""
+        key = (streams.seed, epoch)
+        if self._last_epoch is None or self._last_epoch[0] != key:
+            permutation = streams.numpy("data", epoch).permutation
+            size = growing_batch_size(epoch, *self._batch_size, self._batch_epochs)
+            if self._balanced:
+                order = balanced_order(self.train.actions, size, permutation)
+            else:
+                order = permutation(len(self.train))
+            self._last_epoch = key, np.split(order, list(range(size, len(order), size)))
+        return self._last_epoch[1]
+
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        assert isinstance(batch, DialogueBatch)
+        parts = cast(DialogueModel, model)(batch)
+        return Loss(
+            total=reduce(torch.add, parts.values()),
+            parts={name: part.detach() for name, part in parts.items()},
+            examples=batch.actions.shape[0],
+            tokens=batch.turns.shape[0],
+        )
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
+        if split not in self.splits:
+            raise ConfigError(unknown_choice("split", split, self.splits))
+        device = next(model.parameters()).device
+        if device != self._test_device:  # copied there once, not for every evaluation
+            self._test_batches = [batch.to(device) for batch in self._test_batches]
+            self._test_device = device
+        best = [cast(DialogueModel, model).predict(batch).argmax(dim=1) for batch in self._test_batches]
+        predicted = torch.cat(best).cpu().numpy()  # the one synchronisation with the device
+        return action_metrics(self.test.actions, predicted, self.corpus.actions.index(LISTEN))
+
+    def checksums(self) -> dict[str, str]:
+        return dict(self.corpus.checksums)
+
+
+def action_metrics(gold: np.ndarray, predicted: np.ndarray, listen: int) -> dict[str, float]:
+    """Accuracy and weighted F1 (the F1 of each action in ``gold``, weighted by its frequency).
+
+    ``…_without_listen`` are the same over the predictions in which the right action is not to wait for the user, which
+    is the easiest of them and the most frequent; they are left out where there is no such prediction.
+
+    Args:
+        gold: right action of each example [n], n at least 1.
+        predicted: predicted actions [n].
+        listen: number of the action of waiting.
+    """
+    metrics = {}
+    for suffix, kept in (("", gold >= 0), ("_without_listen", gold != listen)):
+        if kept.any():
+            right, given = gold[kept], predicted[kept]
+            f1 = f1_score(right, given, labels=np.unique(right), average="weighted", zero_division=0.0)
+            metrics[f"action_f1{suffix}"] = float(f1)
+            metrics[f"action_accuracy{suffix}"] = float(accuracy_score(right, given))
+    return metrics

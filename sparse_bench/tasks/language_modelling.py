@@ -1,0 +1,217 @@
+"""Language modelling: the next word of running text, from the words before it."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, Literal, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sparse_bench.batch import Batch, Loss
+from sparse_bench.batch.language import IGNORED, HiddenState, LanguageBatch, LanguageOutput, LanguageSizes
+from sparse_bench.data.text import NumberedText, TextCorpus
+from sparse_bench.errors import ConfigError, DataError, unknown_choice
+from sparse_bench.streams import Streams
+from sparse_bench.tasks.base import Task
+from sparse_bench.tasks.text_batches import (
+    Chunk,
+    Sentences,
+    columnise,
+    evaluation_batches,
+    training_batches,
+    training_chunks,
+)
+
+BATCHINGS = ("continuous", "sentences")
+
+
+class LanguageModel(Protocol):
+    """What the task asks of a model."""
+
+    def __call__(self, inputs: Tensor, state: HiddenState | None) -> LanguageOutput:
+        """Scores of the tokens that follow ``inputs`` [T, B]. ``state`` is what an earlier call on the same streams
+        gave, None where they begin."""
+
+
+class LanguageModellingTask(Task):
+    """Predict every next token of a text.
+
+    ``continuous``: the text is laid out as ``batch_size`` parallel streams, which are read chunk by chunk. The hidden
+    state is zero where an epoch begins, then carried from chunk to chunk (without gradient). It belongs to the task,
+    not to the model, and to one run at a time: the first batch of an epoch, or a checkpoint, sets it.
+    ``sentences``: every line is a sample of its own, begun with a zero state.
+
+    Perplexity is exp of the mean cross-entropy over all predicted tokens. AWD-LSTM's code divides the sum by one token
+    too many in each stream (by N instead of N − 1), which makes its perplexities very slightly lower.
+
+    An example, where work is counted by example, is a token.
+
+    Args:
+        corpus: the text, or what reads it.
+        batch_size: parallel streams, or sentences, of a training batch.
+        bptt: nominal length of a chunk; evaluation always uses it.
+        variable_length: draw the length of each chunk, and rescale the step's rate by the length drawn over ``bptt``
+            (Merity et al. 2018, section 5). Otherwise every chunk has length ``bptt``.
+        longest: most that a variable length may be.
+        batching: ``continuous`` or ``sentences``.
+        valid_batch_size: streams, or sentences, of a batch of the validation split. Streams lose what does not fit.
+        test_batch_size: the same of the test split.
+
+    Raises:
+        ConfigError: a setting outside its range.
+        DataError: a text too short for so many streams.
+    """
+
+    name: ClassVar[str] = "language_modelling"
+    monitor: ClassVar[tuple[str, Literal["max", "min"]]] = ("perplexity", "min")
+    splits: ClassVar[tuple[str, ...]] = ("valid", "test")
+    sizes: LanguageSizes
+
+    def __init__(
+        self,
+        *,
+        corpus: TextCorpus | Callable[[], TextCorpus],
+        batch_size: int = 20,
+        bptt: int = 70,
+        variable_length: bool = True,
+        longest: int = 110,
+        batching: str = "continuous",
+        valid_batch_size: int = 10,
+        test_batch_size: int = 1,
+    ) -> None:
+        if batching not in BATCHINGS:
+            raise ConfigError(unknown_choice("batching", batching, BATCHINGS))
+        if min(batch_size, valid_batch_size, test_batch_size) < 1 or bptt < 2 or longest < bptt:
+            raise ConfigError(
+                f"batch_size ({batch_size}), valid_batch_size ({valid_batch_size}) and test_batch_size "
+                f"({test_batch_size}) have to be at least 1, bptt ({bptt}) at least 2, longest ({longest}) at least "
+                "bptt."
+            )
+        self.corpus = corpus if isinstance(corpus, TextCorpus) else corpus()
+        self.sizes = LanguageSizes(len(self.corpus.words), self.corpus.frequencies)
+        self._batch_size, self._bptt, self._longest = batch_size, bptt, longest
+        self._variable_length, self._batching = variable_length, batching
+        self._train = _layout("training", self.corpus.train, batch_size, batching, least=3)
+        self._evaluation = {
+            "valid": self._evaluation_batches("validation", self.corpus.valid, valid_batch_size),
+            "test": self._evaluation_batches("test", self.corpus.test, test_batch_size),
+        }
+        self._evaluation_device = torch.device("cpu")
+        self._state: HiddenState | None = None
+
+    def epoch_batches(self, epoch: int, streams: Streams) -> Iterator[LanguageBatch]:
+        if isinstance(self._train, Sentences):
+            numbers = self._train.shuffled(self._batch_size, streams.numpy("data", epoch))
+            yield from self._train.batches(numbers)
+        else:
+            yield from training_batches(self._train, self._chunks(self._train, epoch, streams), self._bptt)
+
+    def epoch_steps(self, epoch: int, streams: Streams) -> int:
+        if isinstance(self._train, Sentences):
+            return len(self._train.ordered(self._batch_size))
+        return len(self._chunks(self._train, epoch, streams))
+
+    def _chunks(self, columns: Tensor, epoch: int, streams: Streams) -> list[Chunk]:
+        draw = streams.numpy("data", epoch) if self._variable_length else None
+        return training_chunks(columns.shape[0], self._bptt, self._longest, draw)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        """Cross-entropy per token and the model's penalties. Parts: ``cross_entropy``, and ``accuracy`` of the next
+        token before the coming update, both as means over the epoch's tokens; and each penalty."""
+        assert isinstance(batch, LanguageBatch)
+        if batch.starts:
+            self.reset()
+        output = cast(LanguageModel, model)(batch.inputs, _on(self._state, batch.inputs.device))
+        self._state = tuple(tuple(tensor.detach() for tensor in layer) for layer in output.state)
+        logits, targets = output.logits.flatten(0, 1), batch.targets.flatten()
+        cross_entropy = F.cross_entropy(logits, targets, ignore_index=IGNORED)
+        correct = (logits.detach().argmax(dim=1) == targets).sum()
+        total = cross_entropy
+        for penalty in output.penalties.values():
+            total = total + penalty
+        return Loss(
+            total=total,
+            parts={
+                "cross_entropy": cross_entropy.detach() * batch.weight,
+                "accuracy": correct * (batch.weight / batch.tokens),
+                **{name: penalty.detach() for name, penalty in output.penalties.items()},
+            },
+            examples=batch.tokens,
+            tokens=batch.tokens,
+            learning_rate_factor=batch.learning_rate_factor,
+        )
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
+        if split not in self.splits:
+            raise ConfigError(unknown_choice("split", split, self.splits))
+        device = next(model.parameters()).device
+        if device != self._evaluation_device:  # copied there once, not for every evaluation
+            self._evaluation = {
+                name: [batch.to(device) for batch in batches] for name, batches in self._evaluation.items()
+            }
+            self._evaluation_device = device
+        state: HiddenState | None = None
+        nats, correct = [], []
+        for batch in self._evaluation[split]:
+            output = cast(LanguageModel, model)(batch.inputs, None if batch.starts else state)
+            state = output.state
+            logits, targets = output.logits.flatten(0, 1).float(), batch.targets.flatten()
+            nats.append(F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum"))
+            correct.append((logits.argmax(dim=1) == targets).sum())
+        tokens = sum(batch.tokens for batch in self._evaluation[split])
+        # The one synchronisation with the device; sums in double precision on the host.
+        mean = math.fsum(torch.stack(nats).tolist()) / tokens
+        return {
+            "perplexity": _exp(mean),
+            "cross_entropy": mean,
+            "accuracy": sum(torch.stack(correct).tolist()) / tokens,
+        }
+
+    def checksums(self) -> dict[str, str]:
+        return dict(self.corpus.checksums)
+
+    def reset(self) -> None:
+        """Forget the carried hidden state."""
+        self._state = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The carried hidden state."""
+        return {"hidden": self._state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._state = state["hidden"]
+
+    def _evaluation_batches(self, name: str, text: NumberedText, batch_size: int) -> list[LanguageBatch]:
+        laid_out = _layout(name, text, batch_size, self._batching, least=2)
+        if isinstance(laid_out, Sentences):
+            return list(laid_out.batches(laid_out.ordered(batch_size)))
+        return evaluation_batches(laid_out, self._bptt)
+
+
+def _layout(name: str, text: NumberedText, streams: int, batching: str, least: int) -> Tensor | Sentences:
+    """The text as sentences, or as parallel streams of at least ``least`` tokens."""
+    if batching == "sentences":
+        sentences = Sentences(text)
+        if not sentences.ordered(streams):
+            raise DataError(f"The {name} text has no line of two tokens or more.")
+        return sentences
+    columns = columnise(text.tokens, streams)
+    if columns.shape[0] < least:
+        raise DataError(
+            f"The {name} text has {len(text.tokens)} tokens: too few for {streams} parallel streams of {least} or more."
+        )
+    return columns
+
+
+def _on(state: HiddenState | None, device: torch.device) -> HiddenState | None:
+    """``state`` on ``device``: a checkpoint is read onto the CPU."""
+    return None if state is None else tuple(tuple(tensor.to(device) for tensor in layer) for layer in state)
+
+
+def _exp(nats: float) -> float:
+    try:
+        return math.exp(nats)
+    except OverflowError:
+        return math.inf

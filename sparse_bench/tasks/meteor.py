@@ -1,0 +1,72 @@
+"""METEOR as NLTK computes it, in the form and with the parameters of Banerjee & Lavie (2005), without synonyms.
+
+Words of translation and reference are lower-cased and aligned one to one, first the same words, then those of the
+same stem by NLTK's Snowball stemmer of the language. With m aligned words in c chunks (runs that are adjacent and in
+order on both sides), precision P and recall R, a sentence scores
+
+    F = P · R / (0.9 · P + 0.1 · R),    METEOR = F · (1 − 0.5 · (c / m)³),
+
+and 0 where nothing is aligned. The score of a corpus is the mean over its sentences, times 100.
+
+It is not METEOR 1.5 (Denkowski & Lavie 2014), whose figures are not comparable: that one weights kinds of matches,
+discounts function words, has a table of paraphrases, parameters tuned for each language and its own normalisation of
+punctuation, looks for the alignment with the fewest chunks (NLTK takes, from the back, the last word that fits), and
+adds up matches and chunks over the corpus before it forms one score. NLTK's stage of WordNet synonyms, which knows
+English, is given a table without entries, so that no download is needed.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.metadata import version
+
+from nltk.stem.snowball import SnowballStemmer
+from nltk.translate.meteor_score import single_meteor_score
+
+from sparse_bench.errors import ConfigError, unknown_choice
+
+_STEMMERS = {"de": "german", "en": "english"}
+
+
+class _NoSynonyms:
+    """A synonym table in which no word has any."""
+
+    def synsets(self, word: str) -> tuple[()]:
+        return ()
+
+
+class _CachedStemmer:
+    """A stemmer that stems each word once; captions have few different ones."""
+
+    def __init__(self, language: str) -> None:
+        self.stem = lru_cache(maxsize=None)(SnowballStemmer(_STEMMERS[language]).stem)
+
+
+class Meteor:
+    """METEOR of one language.
+
+    Raises:
+        ConfigError: for a language whose stemmer is not named here.
+    """
+
+    def __init__(self, language: str) -> None:
+        if language not in _STEMMERS:
+            raise ConfigError(unknown_choice("language of METEOR", language, _STEMMERS))
+        self.language = language
+        self._stemmer = _CachedStemmer(language)
+
+    def sentence_score(self, translation: Sequence[str], reference: Sequence[str]) -> float:
+        """From 0 to 1, of the words of a translation and of its reference."""
+        score: float = single_meteor_score(reference, translation, stemmer=self._stemmer, wordnet=_NoSynonyms())
+        return score
+
+    def corpus_score(self, translations: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> float:
+        """From 0 to 100."""
+        scores = [self.sentence_score(*pair) for pair in zip(translations, references, strict=True)]
+        return 100 * sum(scores) / len(scores)
+
+    def signature(self) -> str:
+        """What the score depends on, in the style of sacrebleu's signatures."""
+        return (
+            f"nrefs:1|case:lc|stem:snowball-{_STEMMERS[self.language]}|synonyms:none|paraphrases:none"
+            f"|alpha:0.9|beta:3|gamma:0.5|mean:sentences|nltk:{version('nltk')}"
+        )

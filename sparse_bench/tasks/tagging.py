@@ -1,0 +1,153 @@
+"""Tagging: a tag for every word of a sentence."""
+
+from collections.abc import Callable, Iterator
+from functools import reduce
+from typing import ClassVar, Literal, Protocol, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sparse_bench.batch import Batch, Loss
+from sparse_bench.batch.tagging import TaggingBatch, TaggingSizes
+from sparse_bench.data.tagged import TaggedCorpus
+from sparse_bench.errors import ConfigError, unknown_choice
+from sparse_bench.streams import Streams
+from sparse_bench.tasks.base import Task
+from sparse_bench.tasks.tagging_data import UNK, TaggedArrays, Words
+
+
+class TaggingModel(Protocol):
+    """What the task asks of a model."""
+
+    def __call__(self, batch: TaggingBatch) -> dict[str, Tensor]:
+        """Named scalar losses; their sum is what is trained."""
+
+    def predict(self, batch: TaggingBatch) -> Tensor:
+        """The best tag of each token [N]."""
+
+
+class TaggingTask(Task):
+    """Words in, tags out. Case and numbers are kept; the vocabulary is that of the training sentences.
+
+    An epoch permutes the sentences and cuts them into batches, longest sentence first within each; what is left over
+    at its end is not visited, as in the released code of Demeester et al. 2018.
+
+    Args:
+        corpus: the sentences, or what reads them.
+        batch_size: sentences in a batch.
+        vocabulary: number of word types, ``<pad>`` and ``<unk>`` included; rarer words become ``<unk>``. None: all,
+            and then nothing in training is ``<unk>``, whose embedding stays as it was drawn though every word that only
+            the test has uses it.
+        replace_singletons: probability with which a word that occurs once in training becomes ``<unk>`` in an epoch,
+            so that ``<unk>`` is trained.
+        evaluate_batch_size: sentences in a batch of :meth:`evaluate`.
+
+    Raises:
+        ConfigError: a setting outside its range.
+        DataError: a split without sentences.
+    """
+
+    name: ClassVar[str] = "tagging"
+    monitor: ClassVar[tuple[str, Literal["max", "min"]]] = ("accuracy", "max")
+    splits: ClassVar[tuple[str, ...]] = ("valid", "test")
+    sizes: TaggingSizes
+
+    def __init__(
+        self,
+        *,
+        corpus: TaggedCorpus | Callable[[], TaggedCorpus],
+        batch_size: int = 20,
+        vocabulary: int | None = None,
+        replace_singletons: float = 0.0,
+        evaluate_batch_size: int = 256,
+    ) -> None:
+        if min(batch_size, evaluate_batch_size) < 1:
+            raise ConfigError(
+                f"batch_size ({batch_size}) and evaluate_batch_size ({evaluate_batch_size}) have to be at least 1."
+            )
+        if not 0 <= replace_singletons <= 1:
+            raise ConfigError(f"replace_singletons is {replace_singletons}; it is a probability, from 0 to 1.")
+        self.corpus = corpus if isinstance(corpus, TaggedCorpus) else corpus()
+        self._batch_size, self._replace_singletons = batch_size, replace_singletons
+        self.words = Words.of(self.corpus.train, vocabulary)
+        tags = {tag: number for number, tag in enumerate(self.corpus.tags)}
+        self.train = TaggedArrays(self.corpus.train, self.words, tags, "train")
+        if batch_size > len(self.train):
+            raise ConfigError(f"batch_size ({batch_size}) exceeds the {len(self.train)} training sentences.")
+        singletons = self.words.counts == 1
+        singletons[:2] = False  # <pad> and <unk> themselves
+        self._singleton_tokens = np.flatnonzero(singletons[self.train.words])
+        # How often <unk> occurs decides how long its vector is where rare words have short ones.
+        counts = self.words.counts.copy()
+        if replace_singletons:
+            unknown = int((self.train.words == self._unknown).sum())
+            counts[self._unknown] = max(1, unknown + round(replace_singletons * len(self._singleton_tokens)))
+        self.sizes = TaggingSizes(len(counts), tuple(counts.tolist()), len(tags))
+
+        self._evaluated: dict[str, list[TaggingBatch]] = {}
+        self._device = torch.device("cpu")
+        for split in self.splits:
+            arrays = TaggedArrays(getattr(self.corpus, split), self.words, tags, split)
+            by_length = np.argsort(arrays.lengths, kind="stable")
+            cuts = range(evaluate_batch_size, len(by_length), evaluate_batch_size)
+            self._evaluated[split] = [arrays.batch(rows) for rows in np.split(by_length, list(cuts))]
+        self._null = tags[self.corpus.null_tag] if self.corpus.null_tag is not None else None
+
+    @property
+    def _unknown(self) -> int:
+        return self.words.numbers[UNK]
+
+    def epoch_batches(self, epoch: int, streams: Streams) -> Iterator[TaggingBatch]:
+        order = streams.numpy("data", epoch).permutation(len(self.train))
+        words = self._epoch_words(epoch, streams)
+        for step in range(self.epoch_steps(epoch, streams)):
+            yield self.train.batch(order[step * self._batch_size : (step + 1) * self._batch_size], words)
+
+    def epoch_steps(self, epoch: int, streams: Streams) -> int:
+        return len(self.train) // self._batch_size
+
+    def _epoch_words(self, epoch: int, streams: Streams) -> np.ndarray:
+        """The training words, some of those that occur once replaced."""
+        if not self._replace_singletons:
+            return self.train.words
+        coins = streams.numpy("data", epoch, "singletons").random(len(self._singleton_tokens))
+        words = self.train.words.copy()
+        words[self._singleton_tokens[coins < self._replace_singletons]] = self._unknown
+        return words
+
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        assert isinstance(batch, TaggingBatch)
+        parts = cast(TaggingModel, model)(batch)
+        return Loss(
+            total=reduce(torch.add, parts.values()),
+            parts={name: part.detach() for name, part in parts.items()},
+            examples=batch.layout.lengths.shape[0],
+            tokens=batch.tags.shape[0],
+        )
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
+        """Share of tokens with the right tag: of all, of those that are ``<unk>``, of those that are no null ones."""
+        if split not in self.splits:
+            raise ConfigError(unknown_choice("split", split, self.splits))
+        device = next(model.parameters()).device
+        if device != self._device:  # copied there once, not for every evaluation
+            self._evaluated = {
+                name: [batch.to(device) for batch in batches] for name, batches in self._evaluated.items()
+            }
+            self._device = device
+        batches = self._evaluated[split]
+        right = torch.cat([cast(TaggingModel, model).predict(batch) == batch.tags for batch in batches])
+        groups = {
+            "accuracy": torch.ones_like(right),
+            "accuracy_unknown_words": torch.cat([batch.words for batch in batches]) == self._unknown,
+        }
+        if self._null is not None:
+            groups["accuracy_without_null"] = torch.cat([batch.tags for batch in batches]) != self._null
+        totals = torch.stack([part for group in groups.values() for part in ((right & group).sum(), group.sum())])
+        counts = totals.tolist()  # the one synchronisation with the device
+        return {name: hit / size for name, hit, size in zip(groups, counts[::2], counts[1::2], strict=True) if size > 0}
+
+    def checksums(self) -> dict[str, str]:
+        return dict(self.corpus.checksums)

@@ -1,0 +1,83 @@
+"""A tagging corpus as numbers, and its batches."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from sparse_bench.batch.base import Layout
+from sparse_bench.batch.tagging import TaggingBatch
+from sparse_bench.data.tagged import Sentence
+from sparse_bench.errors import ConfigError, DataError
+from sparse_bench.tasks.intent_data import ranges
+
+PAD, UNK = "<pad>", "<unk>"
+
+
+@dataclass(frozen=True)
+class Words:
+    """The vocabulary of a tagger.
+
+    Attributes:
+        numbers: word → number. ``<pad>`` is 0 and ``<unk>`` 1; the others follow from the most frequent to the rarest,
+            equally frequent ones in the order in which they first occur.
+        counts: occurrences of each word in the training sentences [V]; ``<pad>`` counts 1, and ``<unk>`` the tokens
+            that became it, but at least 1, as in the released code.
+    """
+
+    numbers: Mapping[str, int]
+    counts: np.ndarray
+
+    @classmethod
+    def of(cls, sentences: Sequence[Sentence], size: int | None = None) -> "Words":
+        """The words of ``sentences``; the ``size`` most frequent ones, special ones included, if it is given.
+
+        Raises:
+            ConfigError: a size that has no room for a word.
+        """
+        if size is not None and size < 3:
+            raise ConfigError(f"vocabulary = {size} has to be at least 3: {PAD}, {UNK} and a word.")
+        found = Counter(word for words, _ in sentences for word in words if word not in (PAD, UNK))
+        kept = found.most_common(None if size is None else size - 2)
+        unknown = sum(len(words) for words, _ in sentences) - sum(count for _, count in kept)
+        counts = [1, max(1, unknown), *(count for _, count in kept)]
+        names = [PAD, UNK, *(word for word, _ in kept)]
+        return cls({word: number for number, word in enumerate(names)}, np.asarray(counts, dtype=np.int64))
+
+
+class TaggedArrays:
+    """The sentences of a split, one after another.
+
+    Attributes:
+        words: number of each token's word [N].
+        tags: number of each token's tag [N].
+        lengths: tokens of each sentence [S].
+        first: first token of each sentence [S].
+
+    Raises:
+        DataError: there is no sentence.
+    """
+
+    def __init__(self, sentences: Sequence[Sentence], words: Words, tags: Mapping[str, int], split: str) -> None:
+        if not sentences:
+            raise DataError(f"There is no sentence for the split '{split}'.")
+        unknown = words.numbers[UNK]
+        self.words = np.asarray([words.numbers.get(word, unknown) for found, _ in sentences for word in found])
+        self.tags = np.asarray([tags[tag] for _, found in sentences for tag in found])
+        self.lengths = np.asarray([len(found) for found, _ in sentences])
+        self.first = np.cumsum(self.lengths) - self.lengths
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def batch(self, rows: np.ndarray, words: np.ndarray | None = None) -> TaggingBatch:
+        """The sentences ``rows``, longest first; ``words`` replaces the split's own words [N]."""
+        rows = rows[np.argsort(-self.lengths[rows], kind="stable")]
+        tokens = ranges(self.first[rows], self.lengths[rows])
+        return TaggingBatch(
+            words=torch.from_numpy((self.words if words is None else words)[tokens]),
+            layout=Layout.of(self.lengths[rows]),
+            tags=torch.from_numpy(self.tags[tokens]),
+        )

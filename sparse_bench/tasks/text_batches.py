@@ -1,0 +1,144 @@
+"""How running text becomes batches for a language model: parallel streams cut into chunks, or sentences."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparse_bench.batch.language import IGNORED, LanguageBatch
+from sparse_bench.data.text import NumberedText
+
+#: Variable length (AWD-LSTM): probability of the full nominal length instead of half of it, deviation, least length.
+_FULL_LENGTH_PROBABILITY = 0.95
+_LENGTH_DEVIATION = 5.0
+SHORTEST = 5
+#: Sentences are brought together with others of like length among those of so many batches.
+_POOL_BATCHES = 50
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of the streams.
+
+    Attributes:
+        start: first input position.
+        drawn: length that was asked for; it sets the step's learning rate.
+        length: length that was left in the streams.
+    """
+
+    start: int
+    drawn: int
+    length: int
+
+
+def columnise(tokens: np.ndarray, streams: int) -> Tensor:
+    """The text as ``streams`` parallel streams of equal length N [N, streams], int64; what does not fit is dropped.
+
+    Stream b holds tokens b·N up to (b + 1)·N.
+    """
+    rows = len(tokens) // streams
+    return torch.from_numpy(tokens[: rows * streams].reshape(streams, rows).T.copy())
+
+
+def variable_length(base: int, longest: int, draw: np.random.Generator) -> int:
+    """A chunk length L = max(5, int(N(b, 5))), at most ``longest``; b is ``base`` with probability 0.95, else half."""
+    nominal = base if draw.random() < _FULL_LENGTH_PROBABILITY else base / 2
+    return min(max(SHORTEST, int(draw.normal(nominal, _LENGTH_DEVIATION))), longest)
+
+
+def training_chunks(rows: int, base: int, longest: int, draw: np.random.Generator | None) -> list[Chunk]:
+    """Cut streams of ``rows`` tokens into chunks, of variable length if there is a ``draw``, else of length ``base``.
+
+    As in AWD-LSTM's code a single target that would be left at the end is dropped.
+    """
+    chunks, start = [], 0
+    while start < rows - 2:
+        drawn = base if draw is None else variable_length(base, longest, draw)
+        chunks.append(Chunk(start, drawn, min(drawn, rows - 1 - start)))
+        start += drawn
+    return chunks
+
+
+def training_batches(columns: Tensor, chunks: Sequence[Chunk], base: int) -> Iterator[LanguageBatch]:
+    """The batches of an epoch over streams ``columns`` [N, B]; the rate follows the drawn length over ``base``."""
+    mean_length = sum(chunk.length for chunk in chunks) / len(chunks)
+    for chunk in chunks:
+        yield _piece(
+            columns,
+            chunk.start,
+            chunk.length,
+            learning_rate_factor=chunk.drawn / base,
+            weight=chunk.length / mean_length,
+        )
+
+
+def evaluation_batches(columns: Tensor, base: int) -> list[LanguageBatch]:
+    """All targets of streams ``columns`` [N, B], in chunks of ``base``."""
+    last = columns.shape[0] - 1
+    return [_piece(columns, start, min(base, last - start)) for start in range(0, last, base)]
+
+
+def _piece(
+    columns: Tensor, start: int, length: int, learning_rate_factor: float = 1.0, weight: float = 1.0
+) -> LanguageBatch:
+    inputs = columns[start : start + length]
+    return LanguageBatch(
+        inputs=inputs,
+        targets=columns[start + 1 : start + 1 + length],
+        tokens=inputs.numel(),
+        learning_rate_factor=learning_rate_factor,
+        weight=weight,
+        starts=start == 0,
+    )
+
+
+class Sentences:
+    """The lines of a text as samples of their own; lines of fewer than two tokens hold nothing to predict."""
+
+    def __init__(self, text: NumberedText) -> None:
+        starts = np.cumsum(text.lengths) - text.lengths
+        usable = text.lengths > 1
+        self._tokens = text.tokens
+        self._starts = starts[usable]
+        self._lengths = text.lengths[usable]
+
+    def shuffled(self, batch_size: int, draw: np.random.Generator) -> list[np.ndarray]:
+        """Sentence numbers of each batch of an epoch: random, but of like length within a batch."""
+        order = draw.permutation(len(self._starts))
+        pool = batch_size * _POOL_BATCHES
+        batches = [
+            batch
+            for start in range(0, len(order), pool)
+            for batch in self._cut(self._by_length(order[start : start + pool]), batch_size)
+        ]
+        return [batches[number] for number in draw.permutation(len(batches))]
+
+    def ordered(self, batch_size: int) -> list[np.ndarray]:
+        """Sentence numbers of each batch, from the shortest sentence to the longest."""
+        return self._cut(self._by_length(np.arange(len(self._starts))), batch_size)
+
+    def batches(self, numbers: Sequence[np.ndarray]) -> Iterator[LanguageBatch]:
+        """One batch for each entry of ``numbers``; sentences are padded to the longest of their batch."""
+        mean_tokens = sum(int((self._lengths[rows] - 1).sum()) for rows in numbers) / max(len(numbers), 1)
+        for rows in numbers:
+            lengths = self._lengths[rows] - 1
+            position = np.arange(lengths.max())[:, None]
+            real = position < lengths
+            index = np.where(real, self._starts[rows] + position, self._starts[rows])
+            tokens = int(lengths.sum())
+            yield LanguageBatch(
+                inputs=torch.from_numpy(self._tokens[index]),
+                targets=torch.from_numpy(np.where(real, self._tokens[index + 1], IGNORED)),
+                tokens=tokens,
+                weight=tokens / mean_tokens,
+                starts=True,
+            )
+
+    def _by_length(self, numbers: np.ndarray) -> np.ndarray:
+        return numbers[np.argsort(self._lengths[numbers], kind="stable")]
+
+    @staticmethod
+    def _cut(numbers: np.ndarray, size: int) -> list[np.ndarray]:
+        return [numbers[start : start + size] for start in range(0, len(numbers), size)]

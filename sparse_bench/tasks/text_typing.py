@@ -1,0 +1,177 @@
+"""Text typing: one of a few types for a short fragment of text, whose types are unlike in frequency."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar, Literal, Protocol, cast
+
+import numpy as np
+import torch
+from sklearn.metrics import accuracy_score, f1_score
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sparse_bench.batch import Batch, Loss
+from sparse_bench.batch.text import TextBatch, TextSizes
+from sparse_bench.data.text_types import TextTypeCorpus, TypedText
+from sparse_bench.errors import ConfigError, DataError, unknown_choice
+from sparse_bench.streams import Streams
+from sparse_bench.tasks.base import Task
+from sparse_bench.tasks.intent_data import ranges
+
+UNK = "<unk>"
+
+
+class TextTypingModel(Protocol):
+    """What the task asks of a model."""
+
+    def __call__(self, batch: TextBatch) -> Tensor:
+        """A score for each type [B, types]."""
+
+
+def class_weights(counts: Sequence[int]) -> tuple[float, ...]:
+    """ln(N / N_y) for each class y: "a penalty that depends on the inverse frequency of the labels".
+
+    A class with 31.04 % of the examples has the weight 1.17, one with 2.57 % has 3.66.
+
+    Raises:
+        DataError: a class without examples.
+    """
+    if min(counts) < 1:
+        raise DataError(f"A class has no training example (examples of the classes: {list(counts)}).")
+    return tuple(math.log(sum(counts) / count) for count in counts)
+
+
+class TextTypingTask(Task):
+    """Fragments in, types out. The vocabulary is that of the training fragments; the order of tokens is kept.
+
+    Args:
+        corpus: the fragments, or what reads them.
+        batch_size: fragments in a batch.
+        least_count: words that occur less often in training are ``<unk>``. At 1 nothing in training is ``<unk>``,
+            whose embedding stays as it was drawn though every word that only the test has uses it.
+        weighted: weight the examples of the loss by :func:`class_weights`; the loss of a batch is the weighted mean.
+        evaluate_batch_size: fragments in a batch of :meth:`evaluate`.
+
+    Raises:
+        ConfigError: a setting outside its range.
+        DataError: a split without fragments, or a type without training fragments.
+    """
+
+    name: ClassVar[str] = "text_typing"
+    monitor: ClassVar[tuple[str, Literal["max", "min"]]] = ("macro_f1", "max")
+    splits: ClassVar[tuple[str, ...]] = ("valid", "test")
+    sizes: TextSizes
+
+    def __init__(
+        self,
+        *,
+        corpus: TextTypeCorpus | Callable[[], TextTypeCorpus],
+        batch_size: int = 64,
+        least_count: int = 1,
+        weighted: bool = True,
+        evaluate_batch_size: int = 4096,
+    ) -> None:
+        self.corpus = corpus if isinstance(corpus, TextTypeCorpus) else corpus()
+        if min(batch_size, least_count, evaluate_batch_size) < 1:
+            raise ConfigError(
+                f"batch_size ({batch_size}), least_count ({least_count}) and evaluate_batch_size "
+                f"({evaluate_batch_size}) have to be at least 1."
+            )
+        self._batch_size, self._evaluate_batch_size = batch_size, evaluate_batch_size
+        found = Counter(word for words, _ in self.corpus.train for word in words if word != UNK)
+        kept = [(word, count) for word, count in found.most_common() if count >= least_count]
+        unknown = found.total() - sum(count for _, count in kept)
+        #: Word → number; ``<unk>`` is 0, the others follow from the most frequent to the rarest.
+        self.words = {word: number for number, word in enumerate([UNK, *(word for word, _ in kept)])}
+        self._splits = {
+            split: _Fragments(getattr(self.corpus, split), self.words, self.corpus.types, split)
+            for split in ("train", *self.splits)
+        }
+        self.sizes = TextSizes(
+            vocabulary=len(self.words),
+            frequencies=(unknown, *(count for _, count in kept)),
+            types=len(self.corpus.types),
+        )
+        counts = np.bincount(self._splits["train"].types, minlength=self.sizes.types).tolist()
+        weights = class_weights(counts)
+        #: Weight of the loss of each type [types]; None: all alike. By device, so that it is copied there once.
+        self.weights = torch.tensor(weights) if weighted else None
+        self._weights_on: dict[torch.device, Tensor] = {}
+
+    def epoch_batches(self, epoch: int, streams: Streams) -> Iterator[TextBatch]:
+        train = self._splits["train"]
+        order = streams.numpy("data", epoch).permutation(len(train))
+        for start in range(0, len(order), self._batch_size):
+            yield train.batch(order[start : start + self._batch_size])
+
+    def epoch_steps(self, epoch: int, streams: Streams) -> int:
+        return -(-len(self._splits["train"]) // self._batch_size)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        assert isinstance(batch, TextBatch)
+        scores = cast(TextTypingModel, model)(batch)
+        loss = F.cross_entropy(scores, batch.types, weight=self._weights_at(scores.device))
+        return Loss(
+            total=loss,
+            parts={},
+            examples=batch.types.shape[0],
+            tokens=batch.words.shape[0],
+        )
+
+    def _weights_at(self, device: torch.device) -> Tensor | None:
+        if self.weights is not None and device not in self._weights_on:
+            self._weights_on[device] = self.weights.to(device)
+        return self._weights_on.get(device)
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
+        if split not in self.splits:
+            raise ConfigError(unknown_choice("split", split, self.splits))
+        fragments, device = self._splits[split], next(model.parameters()).device
+        found = []
+        for start in range(0, len(fragments), self._evaluate_batch_size):
+            rows = np.arange(start, min(start + self._evaluate_batch_size, len(fragments)))
+            scores = cast(TextTypingModel, model)(fragments.batch(rows).to(device))
+            found.append(scores.argmax(dim=1))
+        return typing_metrics(fragments.types, torch.cat(found).cpu().numpy(), self.sizes.types)
+
+    def checksums(self) -> dict[str, str]:
+        return dict(self.corpus.checksums)
+
+
+def typing_metrics(gold: np.ndarray, predicted: np.ndarray, types: int) -> dict[str, float]:
+    """Accuracy, and the mean of the F1 of all types (macro F1; a type that is never right has 0).
+
+    Args:
+        gold: true type of each fragment [B], B at least 1.
+        predicted: predicted type of each fragment [B].
+        types: number of types.
+    """
+    f1 = f1_score(gold, predicted, labels=np.arange(types), average="macro", zero_division=0)
+    return {"macro_f1": float(f1), "accuracy": float(accuracy_score(gold, predicted))}
+
+
+class _Fragments:
+    """The fragments of a split as numbers, one after another."""
+
+    def __init__(self, texts: Sequence[TypedText], words: dict[str, int], types: Sequence[str], split: str) -> None:
+        if not texts:
+            raise DataError(f"There is no fragment for the split '{split}'.")
+        numbers = {kind: number for number, kind in enumerate(types)}
+        self.words = np.asarray([words.get(word, 0) for found, _ in texts for word in found], dtype=np.int64)
+        self.types = np.asarray([numbers[kind] for _, kind in texts], dtype=np.int64)
+        self.lengths = np.asarray([len(found) for found, _ in texts], dtype=np.int64)
+        self.first = np.cumsum(self.lengths) - self.lengths
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def batch(self, rows: np.ndarray) -> TextBatch:
+        """The fragments with these numbers, in this order."""
+        lengths = self.lengths[rows]
+        return TextBatch(
+            words=torch.from_numpy(self.words[ranges(self.first[rows], lengths)]),
+            offsets=torch.from_numpy(np.cumsum(lengths) - lengths),
+            types=torch.from_numpy(self.types[rows]),
+        )

@@ -1,0 +1,233 @@
+"""Translation of sentences, as the report on SET in the Transformer trains and measures it, and as the field does."""
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import ClassVar, Literal, Protocol, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sparse_bench.batch import Batch, Loss
+from sparse_bench.batch.translation import PAD, TranslationBatch, TranslationSizes
+from sparse_bench.data.moses import words_of
+from sparse_bench.data.parallel import ParallelCorpus
+from sparse_bench.errors import ConfigError, unknown_choice
+from sparse_bench.streams import Streams
+from sparse_bench.tasks.base import Task
+from sparse_bench.tasks.bucketing import bucketed_batches, random_batches
+from sparse_bench.tasks.cross_entropy import weighted_cross_entropy
+from sparse_bench.tasks.translation_data import PairArrays, encode_corpus
+from sparse_bench.tasks.translation_metrics import TranslationScores, teacher_forced_metrics
+
+_LOSSES = ("sentence", "token")
+
+
+class TranslationModel(Protocol):
+    """What the task asks of a model."""
+
+    def __call__(self, batch: TranslationBatch) -> Tensor:
+        """Scores (logits) of every target token at each real target position [N, V], in ``target_rows`` order."""
+
+    def translate(
+        self, source: Tensor, source_mask: Tensor, *, beam: int, longest: int, length_penalty: float
+    ) -> Tensor:
+        """Translations [B, at most ``longest``], int64: tokens behind BOS, then EOS, then PAD.
+
+        Args:
+            source: token numbers [B, S], as in :class:`TranslationBatch`.
+            source_mask: True at real positions [B, S].
+            beam: hypotheses that are kept of each sentence; 1 is greedy decoding.
+            longest: most positions of a translation, EOS included.
+            length_penalty: how much a long hypothesis is favoured.
+        """
+
+
+class TranslationTask(Task):
+    """Sentences of one language in, their translation out.
+
+    The loss is token cross-entropy, averaged over each sentence's tokens and then over sentences (``sentence``, the
+    report's), or over all tokens of the batch at once (``token``). Padding counts nowhere, UNK is a target like any
+    other. Metrics: :func:`teacher_forced_metrics` on both splits, and on the test split :class:`TranslationScores` of
+    what the model translates.
+
+    Args:
+        corpus: the sentence pairs, or what reads them.
+        tokenizer: ``moses`` for raw text; ``tokenised`` for text that is tokenised already, split on single spaces.
+        bpe: pieces of a byte-pair encoding of each side's words (of both together where ``joint_vocabulary``);
+            None: words are tokens.
+        min_count: how often a token has to occur in the training sentences to be known.
+        joint_vocabulary: one vocabulary for both languages, as tied embeddings need it.
+        batch_size: sentence pairs of a training batch.
+        bucketed: batches of pairs of like length (:func:`bucketed_batches`); otherwise random ones.
+        pool: see :func:`bucketed_batches`.
+        loss: ``sentence`` or ``token``.
+        label_smoothing: of the training loss, from 0 to less than 1.
+        evaluate_batch_size: sentences of a batch of :meth:`evaluate`.
+        translate: whether the test split is translated and scored at all.
+        beam: hypotheses that are kept of each sentence; 1 is greedy decoding.
+        length_penalty: how much the search favours long translations.
+        detokenise: score sentences as people write them, against the raw references; otherwise words between spaces,
+            against the tokenised ones.
+
+    Raises:
+        ConfigError: a setting outside its range.
+        DataError: the corpus cannot be had.
+    """
+
+    name: ClassVar[str] = "translation"
+    monitor: ClassVar[tuple[str, Literal["max", "min"]]] = ("sentence_accuracy", "max")
+    splits: ClassVar[tuple[str, ...]] = ("valid", "test")
+    sizes: TranslationSizes
+
+    def __init__(
+        self,
+        *,
+        corpus: ParallelCorpus | Callable[[], ParallelCorpus],
+        tokenizer: str = "moses",
+        bpe: int | None = None,
+        min_count: int = 1,
+        joint_vocabulary: bool = False,
+        batch_size: int = 64,
+        bucketed: bool = True,
+        pool: int | None = None,
+        loss: str = "sentence",
+        label_smoothing: float = 0.0,
+        evaluate_batch_size: int = 128,
+        translate: bool = True,
+        beam: int = 4,
+        length_penalty: float = 0.6,
+        detokenise: bool = True,
+    ) -> None:
+        positive = {"batch_size": batch_size, "evaluate_batch_size": evaluate_batch_size, "beam": beam, "pool": pool}
+        for setting, value in positive.items():
+            if value is not None and value < 1:
+                raise ConfigError(f"{setting} is {value}; it has to be at least 1.")
+        if loss not in _LOSSES:
+            raise ConfigError(unknown_choice("loss", loss, _LOSSES))
+        if not 0 <= label_smoothing < 1:
+            raise ConfigError(f"label_smoothing is {label_smoothing}; it has to be from 0 to less than 1.")
+        self.corpus = corpus if isinstance(corpus, ParallelCorpus) else corpus()
+        self._batch_size, self._bucketed, self._pool = batch_size, bucketed, pool
+        self._loss, self._label_smoothing = loss, label_smoothing
+        self._translate, self._detokenise = translate, detokenise
+        self._beam, self._length_penalty = beam, length_penalty
+
+        self.encoded = encode_corpus(self.corpus, tokenizer, bpe, min_count, joint_vocabulary)
+        self.train = self.encoded.train
+        self.sizes = self.encoded.sizes
+        self._held_out = {
+            "valid": _HeldOut(self.encoded.valid, evaluate_batch_size),
+            "test": _HeldOut(self.encoded.test, evaluate_batch_size),
+        }
+        self._last_epoch: tuple[tuple[int, int], list[np.ndarray]] | None = None
+
+    def epoch_batches(self, epoch: int, streams: Streams) -> Iterator[TranslationBatch]:
+        for pairs in self._epoch_pairs(epoch, streams):
+            yield self.train.batch(pairs)
+
+    def epoch_steps(self, epoch: int, streams: Streams) -> int:
+        return len(self._epoch_pairs(epoch, streams))
+
+    def _epoch_pairs(self, epoch: int, streams: Streams) -> list[np.ndarray]:
+        """Numbers of the training pairs in each batch. The last epoch's are kept: they are asked for twice."""
+        key = (streams.seed, epoch)
+        if self._last_epoch is None or self._last_epoch[0] != key:
+            generator = streams.numpy("data", epoch)
+            if self._bucketed:
+                lengths = self.train.source.lengths, self.train.target_lengths
+                batches = bucketed_batches(*lengths, self._batch_size, generator, self._pool)
+            else:
+                batches = random_batches(len(self.train), self._batch_size, generator)
+            self._last_epoch = key, batches
+        return self._last_epoch[1]
+
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        assert isinstance(batch, TranslationBatch)
+        scores = cast(TranslationModel, model)(batch)
+        sentences, tokens = batch.source.shape[0], batch.target_output.shape[0]
+        if self._loss == "sentence":
+            weights = (1.0 / (sentences * batch.target_lengths))[batch.target_sentence]
+        else:
+            weights = torch.full((tokens,), 1.0 / tokens, device=scores.device)
+        total, nll = weighted_cross_entropy(scores, batch.target_output, weights, self._label_smoothing)
+        return Loss(total=total, parts={"token_nll": nll.mean()}, examples=sentences, tokens=tokens)
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
+        if split not in self._held_out:
+            raise ConfigError(unknown_choice("split", split, self.splits))
+        held_out, translator = self._held_out[split], cast(TranslationModel, model)
+        measured: list[Tensor] = []
+        translations: list[Tensor] = []
+        for batch in held_out.batches(next(model.parameters()).device):
+            scores = translator(batch)
+            nll = F.cross_entropy(scores.float(), batch.target_output, reduction="none")
+            measured.append(torch.stack([nll, (scores.argmax(dim=1) == batch.target_output).to(nll.dtype)]))
+            if split == "test" and self._translate:
+                translations.append(self._translations(translator, batch))
+        # Results leave the device once all of its work has been asked for; there is nothing to wait for in between.
+        nll, right = torch.cat(measured, dim=1).cpu().numpy()
+        metrics = teacher_forced_metrics(nll, right, held_out.lengths)
+        if translations:
+            metrics |= self.scores.score(self._sentences(torch.cat(translations).cpu().numpy(), held_out.order))
+        return metrics
+
+    def _translations(self, model: TranslationModel, batch: TranslationBatch) -> Tensor:
+        """What the model makes of a batch, padded to the longest translation of all [B, longest].
+
+        The same limit holds for every sentence, so that no translation depends on what else is in its batch.
+        """
+        longest = self.sizes.longest
+        found = model.translate(
+            batch.source, batch.source_mask, beam=self._beam, longest=longest, length_penalty=self._length_penalty
+        )
+        return F.pad(found, (0, longest - found.shape[1]), value=PAD)
+
+    def _sentences(self, translations: np.ndarray, order: np.ndarray) -> list[str]:
+        """Translations as text, in the order of the corpus; they are given in the order of the batches."""
+        target = self.encoded.target
+        join = target.words.join if self._detokenise else " ".join
+        return [join(target.translation(translations[row])) for row in np.argsort(order)]
+
+    @cached_property
+    def scores(self) -> TranslationScores:
+        """What translations of the test sentences are compared with."""
+        language = self.corpus.languages[1]
+        if self._detokenise:
+            split = words_of("moses", language).split
+            return TranslationScores(self.corpus.references, split, language, tokenised=False)
+        references = [" ".join(words) for words in self.encoded.test_words]
+        return TranslationScores(references, str.split, language, tokenised=True)
+
+    def notes(self) -> dict[str, str]:
+        """The tokenizer and, where translations are scored, the signature of every score."""
+        notes = {"tokenizer": self.encoded.target.words.describe()}
+        return notes | self.scores.signatures() if self._translate else notes
+
+    def checksums(self) -> dict[str, str]:
+        return dict(self.corpus.checksums)
+
+
+class _HeldOut:
+    """A split that is evaluated again and again: batches made once, of like length, on the device that last asked.
+
+    Attributes:
+        order: numbers of the pairs, batch after batch [pairs].
+        lengths: target positions of each of them [pairs].
+    """
+
+    def __init__(self, pairs: PairArrays, batch_size: int) -> None:
+        self.order = np.lexsort((pairs.target_lengths, pairs.source.lengths))
+        self.lengths = pairs.target_lengths[self.order]
+        cuts = range(batch_size, len(pairs), batch_size)
+        self._batches = [pairs.batch(rows) for rows in np.split(self.order, cuts)]
+        self._device = torch.device("cpu")
+
+    def batches(self, device: torch.device) -> list[TranslationBatch]:
+        """All batches, on ``device``."""
+        if device != self._device:
+            self._batches = [batch.to(device) for batch in self._batches]
+            self._device = device
+        return self._batches

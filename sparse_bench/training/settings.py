@@ -1,0 +1,44 @@
+"""What the trainer is told, and how far it has come."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long and how to train; the fields of :class:`sparse_bench.config.TrainerConfig` that the loop needs."""
+
+    epochs: int
+    steps: int | None = None
+    gradient_clip: float | None = None
+    accumulate: int = 1
+    evaluate_every: int = 1
+    evaluate_first: bool = False
+    select: str = "last"
+    monitor: str | None = None
+    monitor_mode: str | None = None
+    early_stopping: int | None = None
+    checkpoint_seconds: float = 60.0
+    reset_optimizer: bool = False
+    progress: bool = True
+
+
+@dataclass
+class Progress:
+    """How far training has come. Part of every checkpoint."""
+
+    epoch: int = 0
+    #: Batches of the current epoch that are done.
+    batch: int = 0
+    #: Optimizer steps of the whole run that are done.
+    step: int = 0
+    examples: int = 0
+    tokens: int = 0
+    best: float | None = None
+    stale_evaluations: int = 0
+    #: What the stopping rule's metric has been.
+    history: list[float] = field(default_factory=list)
+    stopped: bool = False
+    train_seconds: float = 0.0
+    evaluate_seconds: float = 0.0
+    #: Of all sessions up to the checkpoint, everything included.
+    elapsed_seconds: float = 0.0

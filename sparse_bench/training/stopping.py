@@ -1,0 +1,95 @@
+"""Rules that end a run early: frozen dataclasses, functions of what a metric has been so far.
+
+Beside ``trainer.early_stopping``, which counts evaluations without improvement.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from sparse_bench.errors import ConfigError
+
+
+def no_longer_falling(history: Sequence[float], window: int, least: int | None = None) -> bool:
+    """Whether the last value is above the least of those before it but the last ``window``.
+
+    Args:
+        history: values so far, the newest last; less is better.
+        window: earlier values that are left out, the newest ones (``nonmono`` in AWD-LSTM's code).
+        least: there must be more earlier values than this; by default more than ``window``.
+    """
+    earlier, newest = history[:-1], history[-1]
+    needed = window if least is None else max(window, least)
+    return len(earlier) > needed and newest > min(earlier[:-window])
+
+
+@dataclass(frozen=True)
+class StoppingRule(ABC):
+    """When to stop.
+
+    Attributes:
+        metric: the metric that it looks at, as ``valid/perplexity`` or ``train/accuracy``; None: the watched one, with
+            its sign changed where more is better, so that less is better always.
+    """
+
+    metric: str | None = None
+
+    @abstractmethod
+    def stops(self, history: Sequence[float]) -> bool:
+        """Whether training ends after the epoch whose value stands last in ``history``."""
+
+
+@dataclass(frozen=True)
+class ConsecutiveRises(StoppingRule):
+    """Stop after ``window`` evaluations in a row that are each worse than the one before."""
+
+    window: int = 20
+
+    def __post_init__(self) -> None:
+        if self.window < 1:
+            raise ConfigError(f"trainer.stop.window must be at least 1, not {self.window}.")
+
+    def stops(self, history: Sequence[float]) -> bool:
+        recent = history[-self.window - 1 :]
+        return len(recent) > self.window and all(after > before for before, after in pairwise(recent))
+
+
+@dataclass(frozen=True)
+class NonMonotone(StoppingRule):
+    """Stop when a value is above the least of all earlier ones but the last ``window``; see :func:`no_longer_falling`.
+
+    Attributes:
+        least: earlier values that there must be more than.
+    """
+
+    window: int = 5
+    least: int = 5
+
+    def __post_init__(self) -> None:
+        if min(self.window, self.least) < 1:
+            raise ConfigError(
+                f"trainer.stop.window ({self.window}) and trainer.stop.least ({self.least}) must be at least 1."
+            )
+
+    def stops(self, history: Sequence[float]) -> bool:
+        return no_longer_falling(history, self.window, self.least)
+
+
+@dataclass(frozen=True)
+class Reached(StoppingRule):
+    """Stop when the metric is nearer to ``target`` than ``within``, or beyond it: ``target`` − value < ``within``."""
+
+    target: float = 1.0
+    within: float = 1e-4
+
+    def __post_init__(self) -> None:
+        if self.metric is None or not math.isfinite(self.target) or self.within <= 0:
+            raise ConfigError(
+                f"trainer.stop needs a metric ({self.metric}), a finite target ({self.target}) and a positive distance "
+                f"within ({self.within})."
+            )
+
+    def stops(self, history: Sequence[float]) -> bool:
+        return self.target - history[-1] < self.within

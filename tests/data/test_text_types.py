@@ -1,0 +1,89 @@
+"""Corpora of typed fragments."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from sparse_bench.data.messages import Message, NluCorpus
+from sparse_bench.data.sara_like.nlu import SIZES
+from sparse_bench.data.text_types import (
+    BROWN_GROUPS,
+    SARA_GROUPS,
+    SARA_LIKE_GROUPS,
+    TextTypeCorpus,
+    brown_types,
+    group_of,
+    messages_by_group,
+    sara_types,
+    text_types_like,
+)
+from sparse_bench.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def corpora(shared_data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SPARSE_BENCH_MIRROR", str(shared_data))
+    monkeypatch.setenv("SPARSE_BENCH_DATA", str(tmp_path))
+
+
+def shares(corpus: TextTypeCorpus) -> dict[str, float]:
+    counts = Counter(kind for _, kind in (*corpus.train, *corpus.valid, *corpus.test))
+    return {kind: counts[kind] / counts.total() for kind in corpus.types}
+
+
+def test_five_groups_each() -> None:
+    for groups in (BROWN_GROUPS, SARA_GROUPS, SARA_LIKE_GROUPS):
+        assert len(groups) == 5
+        assert len(group_of(groups)) == sum(map(len, groups.values())), "no member in two groups"
+    assert len(group_of(BROWN_GROUPS)) == 15
+    assert set(group_of(SARA_LIKE_GROUPS)) == set(SIZES)
+    assert set(SARA_GROUPS) == set(SARA_LIKE_GROUPS)
+
+
+def test_generated_fragments() -> None:
+    corpus = text_types_like(examples=600)
+    assert corpus == text_types_like(examples=600)
+    assert list(corpus.checksums) == ["sara_like"]
+    texts = [tokens for split in (corpus.train, corpus.valid, corpus.test) for tokens, _ in split]
+    assert len(texts) == len(set(texts)), "no text stands in two splits"
+    assert len(corpus.test) / len(texts) == pytest.approx(0.2, abs=0.01)
+    assert len(corpus.valid) / len(texts) == pytest.approx(0.1, abs=0.01)
+    found = shares(corpus)
+    assert all(found[kind] > 0.05 for kind in corpus.types)
+    assert max(found.values()) > 0.3
+    assert all(word == word.lower() for tokens in texts for word in tokens)
+
+
+def test_a_text_under_two_intents_has_the_type_of_the_first() -> None:
+    messages = [Message(f"Word{n} here", "p" if n % 2 else "q") for n in range(40)]
+    corpus = messages_by_group(NluCorpus((*messages, Message("word1 Here", "q"))), {"first": ("p",), "second": ("q",)})
+    everything = (*corpus.train, *corpus.valid, *corpus.test)
+    assert len(everything) == 40
+    assert dict(everything)["word1", "here"] == "first"
+    with pytest.raises(DataError, match="intents q belong to no type"):
+        messages_by_group(NluCorpus(tuple(messages)), {"first": ("p",)})
+    with pytest.raises(DataError, match="Cannot split 1 different messages"):
+        messages_by_group(NluCorpus((Message("one", "p"),)), {"first": ("p",)})
+
+
+@pytest.mark.usefixtures("corpora")
+def test_sara() -> None:
+    corpus = sara_types()
+    assert [round(share, 2) for share in shares(corpus).values()] == [0.27, 0.37, 0.15, 0.12, 0.09]
+
+
+@pytest.mark.usefixtures("corpora")
+def test_brown() -> None:
+    corpus = brown_types()
+    lengths = Counter(len(tokens) for tokens, _ in (*corpus.train, *corpus.valid, *corpus.test))
+    assert set(lengths) == set(range(3, 9))
+    assert sum(length * number for length, number in lengths.items()) > 1_000_000
+    found = shares(corpus)
+    assert max(found.values()) == pytest.approx(0.33, abs=0.03)
+    assert found["religion"] == pytest.approx(0.034, abs=0.005)
+    assert corpus.train[0][0][:3] == ("The", "Fulton", "County")
+    assert corpus.train[0][1] == "press"
+    assert brown_types(seed=1).train != corpus.train
+    with pytest.raises(ConfigError, match="no range of lengths"):
+        brown_types(shortest=5, longest=4)

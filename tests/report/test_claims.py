@@ -1,0 +1,356 @@
+"""Claims by hand: the vocabulary, the rules, and verdicts that follow the results."""
+
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparse_bench.report.catalog import UnknownExperimentError
+from sparse_bench.report.claims.ledger import ledger_csv, ledger_markdown, rule_text
+from sparse_bench.report.claims.schema import ClaimError, Document, read_documents, region
+from sparse_bench.report.claims.verdicts import evaluate
+from sparse_bench.report.selection import Evidence, SelectionError
+from tests.report.evidence import evidence, run
+
+KNOWN = {"p/x", "p/y", "p/x_small", "p/y_small"}
+DIFFERENCE = """
+  measure: difference
+  of: test/f1
+  cases: [{first: {experiment: p/x}, second: {experiment: p/y}}]
+  reproduced: above 0
+  contradicted: below 0
+"""
+
+
+@pytest.fixture
+def documents(tmp_path: Path) -> Callable[..., list[Document]]:
+    def make(*tests: str, extra: str = "published: more") -> list[Document]:
+        listed = "\n".join(f"- {textwrap.dedent(test).strip()}".replace("\n", "\n  ") for test in tests)
+        claim = f"id: one\nwhere: here\nquotation: x is better\n{extra}\n"
+        claim += f"tests:\n{textwrap.indent(listed, '  ')}\n" if tests else ""
+        text = f"document: p\nclaims:\n- {claim.strip()}".replace("\n", "\n  ").replace("\n  claims:", "\nclaims:")
+        (tmp_path / "p.yaml").write_text(text.replace("claims:\n  -", "claims:\n-") + "\n")
+        return read_documents(tmp_path, ["p"], KNOWN)
+
+    return make
+
+
+def pair(first: list[float], second: list[float], suffix: str = "") -> list[dict[str, Any]]:
+    runs = [run(f"p/x{suffix}", seed, {"test/f1": value}) for seed, value in enumerate(first)]
+    return runs + [run(f"p/y{suffix}", seed, {"test/f1": value}) for seed, value in enumerate(second)]
+
+
+def verdict(documents: list[Document], found: Evidence) -> str:
+    (entry,) = evaluate(documents, found)
+    return entry.verdict
+
+
+def test_changing_a_result_changes_the_verdict(documents: Callable[..., list[Document]]) -> None:
+    claims = documents(DIFFERENCE)
+    assert verdict(claims, evidence()) == "not run"
+    assert verdict(claims, evidence(*pair([0.80, 0.81, 0.82], [0.70, 0.71, 0.73]))) == "reproduced"
+    assert verdict(claims, evidence(*pair([0.80, 0.81, 0.62], [0.70, 0.71, 0.73]))) == "inconclusive"
+    assert verdict(claims, evidence(*pair([0.60, 0.61, 0.62], [0.70, 0.71, 0.73]))) == "contradicted"
+
+
+def test_a_single_seed_decides_nothing(documents: Callable[..., list[Document]]) -> None:
+    (entry,) = evaluate(documents(DIFFERENCE), evidence(*pair([0.9], [0.1])))
+    assert entry.verdict == "inconclusive"
+    assert entry.outcomes[0].cases[0].problem == "a single seed has no interval"
+
+
+def test_seeds_are_paired(documents: Callable[..., list[Document]]) -> None:
+    # Seeds differ by far more than the arms: unpaired this would be inconclusive.
+    claims = documents(DIFFERENCE)
+    assert verdict(claims, evidence(*pair([0.111, 0.510, 0.911], [0.100, 0.500, 0.900]))) == "reproduced"
+    lonely = [run("p/x", 0, {"test/f1": 1.0}), run("p/y", 1, {"test/f1": 0.0})]
+    (entry,) = evaluate(claims, evidence(*lonely))
+    assert (entry.verdict, entry.outcomes[0].cases[0].problem) == ("inconclusive", "the two sides share no seed")
+
+
+def test_several_arms_are_not_mixed(documents: Callable[..., list[Document]]) -> None:
+    runs = pair([0.80, 0.81, 0.82], [0.70, 0.71, 0.73])
+    runs.append(run("p/x", 3, {"test/f1": 0.8}, settings={"trainer.epochs": 2}))
+    (entry,) = evaluate(documents(DIFFERENCE), evidence(*runs))
+    assert entry.verdict == "inconclusive"
+    assert "differ in trainer.epochs" in entry.outcomes[0].cases[0].problem
+
+
+def test_the_paper_s_scale_goes_before_the_reduced(documents: Callable[..., list[Document]]) -> None:
+    claims = documents(
+        DIFFERENCE.replace("first: {experiment: p/x}", "first: {experiment: {paper: p/x, reduced: p/x_small}}").replace(
+            "second: {experiment: p/y}", "second: {experiment: {paper: p/y, reduced: p/y_small}}"
+        )
+    )
+    better, worse = ([0.80, 0.81, 0.82], [0.70, 0.71, 0.73]), ([0.60, 0.61, 0.62], [0.70, 0.71, 0.73])
+    small = pair(*worse, suffix="_small")
+    assert verdict(claims, evidence(*small)) == "contradicted"
+    (entry,) = evaluate(claims, evidence(*small))
+    assert [(found.test.scale, found.verdict) for found in entry.shown] == [
+        ("paper", "not run"),
+        ("reduced", "contradicted"),
+    ]
+    (entry,) = evaluate(claims, evidence(*pair(*better)))
+    assert [(found.test.scale, found.verdict) for found in entry.shown] == [("paper", "reproduced")]
+    (entry,) = evaluate(claims, evidence())
+    assert [(found.test.scale, found.verdict) for found in entry.shown] == [("paper", "not run")]
+    (entry,) = evaluate(claims, evidence(*small, *pair(*better)))
+    assert [outcome.test.scale for outcome in entry.outcomes] == ["paper", "reduced"]
+    assert (entry.verdict, [outcome.verdict for outcome in entry.outcomes]) == (
+        "reproduced",
+        ["reproduced", "contradicted"],
+    )
+
+
+def many(widths: list[int]) -> str:
+    cases = [f"{{label: w{w}, first: {{where: {{width: {w}}}}}}}" for w in widths]
+    return f"""
+      measure: value
+      of: test/f1
+      experiment: p/x
+      cases: [{", ".join(cases)}]
+      reproduced: above 0
+      contradicted: below 0
+    """
+
+
+def test_every_case_has_to_agree_and_one_contradicts_after_holm(documents: Callable[..., list[Document]]) -> None:
+    def measured(**values: list[float]) -> Evidence:
+        return evidence(
+            *(
+                run("p/x", seed, {"test/f1": value}, settings={"width": int(name[1:])})
+                for name, found in values.items()
+                for seed, value in enumerate(found)
+            )
+        )
+
+    claims = documents(many([1, 2, 3]))
+    good, unsure = [0.9, 1.0, 1.1], [-0.5, 0.1, 0.5]
+    assert verdict(claims, measured(w1=good, w2=good, w3=good)) == "reproduced"
+    assert verdict(claims, measured(w1=good, w2=good, w3=unsure)) == "inconclusive"
+    # −1.0 ± 0.1 and the like: t = −17.3 on 2 degrees, p = .0017, times three below .025.
+    assert verdict(claims, measured(w1=good, w2=good, w3=[-0.9, -1.0, -1.1])) == "contradicted"
+    # t = −5.2, p = .018: alone below .025, not so among three.
+    weak = [-0.9, -1.35, -1.8]
+    assert verdict(documents(many([3])), measured(w3=weak)) == "contradicted"
+    assert verdict(claims, measured(w1=good, w2=good, w3=weak)) == "inconclusive"
+    # Cases that were not run keep a claim from being reproduced.
+    assert verdict(claims, measured(w1=good, w2=good)) == "inconclusive"
+
+
+def test_counts_are_exact(documents: Callable[..., list[Document]]) -> None:
+    claims = documents(
+        """
+        measure: value
+        of: count:sparse_layers
+        experiment: p/x
+        cases: [{first: {}}]
+        reproduced: exactly 106496
+        contradicted: outside 106496 to 106496
+        """
+    )
+
+    def counted(number: int) -> Evidence:
+        return evidence(run("p/x", 0, columns={"count:sparse_layers": number}))
+
+    assert verdict(claims, counted(106_496)) == "reproduced"
+    assert verdict(claims, counted(106_495)) == "contradicted"
+
+
+def test_learning_curves_are_asked_by_epoch(documents: Callable[..., list[Document]]) -> None:
+    def claim(measure: str, epochs: str, reproduced: str, contradicted: str) -> list[Document]:
+        second = "" if measure == "value" else ", second: {experiment: p/y}"
+        return documents(
+            f"""
+            measure: {measure}
+            of: valid/accuracy
+            epochs: {epochs}
+            cases: [{{first: {{experiment: p/x}}{second}}}]
+            reproduced: {reproduced}
+            contradicted: {contradicted}
+            """
+        )
+
+    up = [[0.2, 0.4, 0.6, 0.8], [0.21, 0.41, 0.61, 0.81]]
+    down = [[0.1, 0.5, 0.5, 0.7], [0.11, 0.51, 0.51, 0.71]]
+    found = evidence(
+        *(run("p/x", seed, curves={"valid/accuracy": curve}) for seed, curve in enumerate(up)),
+        *(run("p/y", seed, curves={"valid/accuracy": curve}) for seed, curve in enumerate(down)),
+    )
+    for documents_, mean in (
+        (claim("value", "epoch 2", "within 0 to 1", "outside 0 to 1"), 0.405),
+        (claim("value", "last 2", "within 0 to 1", "outside 0 to 1"), 0.705),
+        (claim("difference", "last 2", "above 0", "below 0"), 0.1),
+        (claim("ratio", "epoch 1", "above 0", "below 0"), (0.2 / 0.1 + 0.21 / 0.11) / 2),
+        (claim("share_above", "all", "above 0.5", "below 0.5"), 0.75),
+    ):
+        (entry,) = evaluate(documents_, found)
+        interval = entry.outcomes[0].cases[0].interval
+        assert interval is not None
+        assert interval.mean == pytest.approx(mean)
+    (entry,) = evaluate(claim("value", "last 9", "within 0 to 1", "outside 0 to 1"), found)
+    assert entry.verdict == "inconclusive", "the runs are too short"
+
+
+def test_curves_along_an_axis_are_compared_by_their_average(documents: Callable[..., list[Document]]) -> None:
+    # First: 0 at 10, 1 at 1000 (and out of the common range 1 at 10⁴); second: ½ at both ends, by seed ± a little.
+    points = {"a": ((10, 0.0), (1000, 1.0), (10_000, 1.0)), "b": ((10, 0.2), (1000, 0.2))}
+    runs = [
+        run("p/x", seed, {"test/f1": value + 0.01 * seed}, columns={"count:sparse_layers": weights}, arm=arm, w=weights)
+        for seed in (0, 1, 2)
+        for arm, found in points.items()
+        for weights, value in found
+    ]
+    claims = documents(
+        """
+        measure: difference
+        of: test/f1
+        along: count:sparse_layers
+        experiment: p/x
+        cases: [{first: {where: {arm: a}}, second: {where: {arm: b}}}]
+        reproduced: above 0
+        contradicted: below 0
+        """
+    )
+    (entry,) = evaluate(claims, evidence(*runs))
+    interval = entry.outcomes[0].cases[0].interval
+    assert interval is not None
+    assert interval.mean == pytest.approx(0.3)
+    assert entry.verdict == "reproduced"
+
+
+def test_a_benchmark_is_a_single_number(documents: Callable[..., list[Document]], tmp_path: Path) -> None:
+    claims = documents(
+        """
+        measure: ratio
+        of: ms
+        cases: [{first: {table: speed.csv, where: {arm: dense}}, second: {table: speed.csv, where: {arm: sparse}}}]
+        reproduced: above 5
+        contradicted: below 2
+        """
+    )
+    for dense, expected in ((70, "reproduced"), (30, "inconclusive"), (15, "contradicted")):
+        (tmp_path / "speed.csv").write_text(f"arm,ms\ndense,{dense}\nsparse,10\n")
+        (entry,) = evaluate(claims, Evidence(tmp_path, {}))
+        assert entry.verdict == expected
+        assert entry.decisive is not None
+        assert entry.decisive.test.scale == "benchmark"
+    assert verdict(claims, Evidence(tmp_path / "empty", {})) == "not run"
+
+
+def test_names_that_results_do_not_know_are_errors(documents: Callable[..., list[Document]]) -> None:
+    runs = [run("p/x", 0, {"test/f2": 1.0}), run("p/y", 0, {"test/f2": 1.0})]
+    with pytest.raises(SelectionError, match=r"claim 'one': .*Unknown metric 'test/f1'. Did you mean 'test/f2'"):
+        evaluate(documents(DIFFERENCE), evidence(*runs))
+
+
+@pytest.mark.parametrize(
+    ("text", "inside", "outside"),
+    [
+        ("above 0.5", (0.6,), (0.5, 0.4)),
+        ("below -2", (-3.0,), (-2.0, 0.0)),
+        ("within 1 to 2", (1.0, 1.5, 2.0), (0.9, 2.1)),
+        ("outside 1 to 2", (0.9, 2.1), (1.0, 1.5, 2.0)),
+        ("exactly 7", (7.0,), (7.1,)),
+    ],
+)
+def test_regions(text: str, inside: tuple[float, ...], outside: tuple[float, ...]) -> None:
+    found = region(text)
+    assert all(found.holds(value) for value in inside)
+    assert not any(found.holds(value) for value in outside)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "overlap"),
+    [
+        ("above 0", "below 0", False),
+        ("above 0", "below 1", True),
+        ("within 1 to 2", "outside 1 to 2", False),
+        ("within 1 to 2", "outside 0 to 1.5", True),
+        ("exactly 3", "outside 3 to 3", False),
+    ],
+)
+def test_overlapping_regions(first: str, second: str, overlap: bool) -> None:
+    a, b = region(first), region(second)
+    assert a.overlaps(b) is b.overlaps(a) is overlap
+
+
+@pytest.mark.parametrize("text", ["over 1", "above", "above x", "within 2 to 1", "within 1"])
+def test_what_is_no_region(text: str) -> None:
+    with pytest.raises(ValueError, match=r"region|number"):
+        region(text)
+
+
+FAULTS: dict[str, tuple[str, str]] = {
+    "unknown key": ("measur: value", r"claim 'one', tests.0.measur: Unknown key 'measur'. Did you mean 'measure'"),
+    "unknown measure": ("measure: quotient", "Input should be 'value', 'difference', 'ratio' or 'share_above'"),
+    "one side": ("cases: [{first: {experiment: p/x}}]", "difference needs two sides"),
+    "labels": (
+        "cases: [{first: {where: {a: 1}}, second: {where: {a: 2}}}, {first: {where: {a: 2}}, second: {where: {a: 3}}}]",
+        "several cases need a label",
+    ),
+    "overlap": ("contradicted: below 1", "'above 0' and 'below 1' overlap"),
+    "no region": ("reproduced: more than 0", "is no region"),
+    "epochs": ("epochs: final", "write 'epoch N', 'last N' or 'all'"),
+    "share": ("measure: share_above", "share_above and 'epochs: all' go together"),
+    "no experiment": ("cases: [{first: {}, second: {}}]", "no scale has an experiment or a table for every side"),
+    "wrong scale": ("experiment: {paper: p/x_small}", "not of paper scale"),
+    "unknown side": ("cases: [{first: {tabel: p/x}, second: {}}]", "Unknown key 'tabel'. Did you mean 'table'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_faults_are_named(documents: Callable[..., list[Document]], name: str) -> None:
+    replacement, message = FAULTS[name]
+    key = replacement.split(":")[0].replace("measur", "measure").replace("measuree", "measure")
+    lines = [line for line in DIFFERENCE.strip("\n").splitlines() if not line.strip().startswith(f"{key}:")]
+    with pytest.raises(ClaimError, match=message):
+        documents("\n".join([*lines, f"  {replacement}"]))
+
+
+def test_faults_of_a_claim(documents: Callable[..., list[Document]], tmp_path: Path) -> None:
+    with pytest.raises(ClaimError, match="needs either tests or 'untestable'"):
+        documents()
+    with pytest.raises(ClaimError, match="either a quotation or a paraphrase"):
+        documents(DIFFERENCE, extra="published: more\nparaphrase: too")
+    with pytest.raises(ClaimError, match=r"Unknown key 'publishd'. Did you mean 'published'"):
+        documents(DIFFERENCE, extra="published: more\npublishd: more")
+    with pytest.raises(UnknownExperimentError, match=r"Unknown experiment 'p/z'.*Valid choices: p/x"):
+        documents(DIFFERENCE.replace("p/y", "p/z"))
+    (tmp_path / "p.yaml").write_text("document: q\nclaims: []\n")
+    with pytest.raises(ClaimError, match="Unknown document 'q'"):
+        read_documents(tmp_path, ["p"], KNOWN)
+
+
+def test_two_claims_of_one_name(documents: Callable[..., list[Document]], tmp_path: Path) -> None:
+    documents(DIFFERENCE)
+    text = (tmp_path / "p.yaml").read_text()
+    (tmp_path / "p.yaml").write_text(text + text.split("claims:\n")[1])
+    with pytest.raises(ClaimError, match="Two claims have the id 'one'"):
+        read_documents(tmp_path, ["p"], KNOWN)
+
+
+def test_rules_in_words(documents: Callable[..., list[Document]]) -> None:
+    (document,) = documents(DIFFERENCE.replace("above 0", "above -0.02").replace("below 0", "below -0.02"))
+    (test,) = document.claims[0].tests
+    assert rule_text(test) == "Difference in f1 (test): reproduced above −0.02, contradicted below −0.02.".replace(
+        "f1", "F1"
+    )
+
+
+def test_the_ledger_shows_every_claim(documents: Callable[..., list[Document]]) -> None:
+    titles = {"p": "Paper"}
+    entries = evaluate(documents(DIFFERENCE), evidence(*pair([0.80, 0.81, 0.82], [0.70, 0.71, 0.73])))
+    text = ledger_markdown(entries, titles)
+    assert "| Paper | 1 | 0 | 0 | 0 | 0 | 1 |" in text
+    assert "| Paper | “x is better” | here | more | paper | +0.097 ± 0.014 | 3 | reproduced |" in text
+    header, row = ledger_csv(entries).splitlines()
+    assert header.startswith("document,claim,published,claim_verdict,scale,rule,verdict,case,mean,low,high,seeds")
+    assert row.startswith("p,one,more,reproduced,paper,")
+    not_run = evaluate(documents(DIFFERENCE), evidence())
+    assert "| not run | – | not run |" in ledger_markdown(not_run, titles)
+    untestable = evaluate(documents(extra="published: more\nuntestable: no data"), evidence())
+    assert "| – | no data | – | not testable |" in ledger_markdown(untestable, titles)
+    assert ledger_csv(untestable).splitlines()[1].startswith("p,one,more,not testable,")

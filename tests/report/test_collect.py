@@ -1,0 +1,77 @@
+"""From run folders to committed tables, and from either to the same verdicts."""
+
+from pathlib import Path
+
+import pytest
+
+from sparse_bench.report import claims, collect
+from sparse_bench.report.catalog import experiments
+from sparse_bench.report.claims.__main__ import main as claims_main
+from sparse_bench.report.claims.schema import read_documents
+from sparse_bench.report.claims.verdicts import evaluate
+from sparse_bench.report.papers import read_papers
+from sparse_bench.report.selection import Evidence
+from tests.report.runs import write_run
+
+GRID = ((1.0, 4), (1.0, 12), (1.0, 128), (0.2, 8), (0.2, 128), (0.05, 128))
+
+
+def write_grid(root: Path, lift: float = 0.0, seeds: tuple[int, ...] = (0, 1, 2)) -> None:
+    for seed in seeds:
+        for density, width in GRID:
+            score = 0.8 + 0.002 * seed + (lift if density == 0.2 and width == 128 else 0.0)
+            metrics = {"test/intent_f1": score, "test/entity_f1": score - 0.1}
+            write_run(root, density=density, width=width, seed=seed, metrics=metrics, epochs=3)
+
+
+def test_tables_gather_runs_over_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = tmp_path / "results"
+    for number, seeds in enumerate(((0,), (1, 2))):
+        write_grid(tmp_path / f"runs{number}", seeds=seeds)
+        assert collect.main(["--results", str(results), "--runs", str(tmp_path / f"runs{number}")]) == 0
+    printed = capsys.readouterr().out
+    assert "12 runs read, 18 finished runs in the tables" in printed
+    assert sorted(path.name for path in (results / "rasa").iterdir()) == ["curves.csv", "runs.csv", "settings.csv"]
+    before = (results / "rasa/runs.csv").read_bytes()
+    assert collect.main(["--results", str(results), "--runs", str(tmp_path / "runs0")]) == 0
+    assert (results / "rasa/runs.csv").read_bytes() == before
+    fresh = ["--results", str(results), "--runs", str(tmp_path / "runs0"), "--fresh", "rasa/diet"]
+    assert collect.main(fresh) == 0
+    assert "6 runs read, 6 finished runs" in capsys.readouterr().out
+
+
+def test_runs_of_no_paper_stay_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(tmp_path / "runs", experiment="mine/own", history=False)
+    assert collect.main(["--results", str(tmp_path / "results"), "--runs", str(tmp_path / "runs")]) == 0
+    assert "No run belongs to an experiment of the papers" in capsys.readouterr().out
+    assert not (tmp_path / "results").exists()
+    assert collect.main(["--results", str(tmp_path / "results"), "--runs", str(tmp_path / "nothing")]) == 1
+    assert "No results found" in capsys.readouterr().err
+
+
+def test_folders_and_tables_give_the_same_verdicts(tmp_path: Path) -> None:
+    write_grid(tmp_path / "runs")
+    papers = read_papers(experiments())
+    documents = read_documents(claims.schema.FOLDER, ["rasa"], experiments())
+    empty = Evidence(tmp_path / "results", {})
+    from_folders = collect.collected(empty, list(papers.values()), [tmp_path / "runs"]).evidence
+    collect.main(["--results", str(tmp_path / "results"), "--runs", str(tmp_path / "runs")])
+    committed = Evidence.committed(tmp_path / "results", papers)
+    first, second = evaluate(documents, from_folders), evaluate(documents, committed)
+    assert [entry.verdict for entry in first] == [entry.verdict for entry in second]
+    assert {entry.verdict for entry in first} >= {"reproduced", "contradicted", "not run"}
+
+
+def test_the_command_s_verdict_follows_the_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    verdicts = []
+    for number, lift in enumerate((0.0, -0.1)):
+        write_grid(tmp_path / f"runs{number}", lift)
+        out = tmp_path / f"out{number}"
+        runs = ["--runs", str(tmp_path / f"runs{number}")]
+        assert claims_main(["--results", str(tmp_path / "results"), *runs, "--out", str(out)]) == 0
+        line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("rasa-80-percent-dropped "))
+        verdicts.append(line.split()[-1])
+        assert "| not run |" in (out / "claims.md").read_text()
+        assert (out / "claims.csv").is_file()
+    assert verdicts == ["reproduced", "contradicted"]
+    assert not (tmp_path / "results").exists(), "runs that are named are looked at and not committed"

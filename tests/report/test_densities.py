@@ -1,0 +1,89 @@
+"""Smallest density within dense, and area under the curve of densities, by hand."""
+
+from pathlib import Path
+
+import pytest
+
+from sparse_bench.report.arms import Study, studies_of
+from sparse_bench.report.densities import density_table
+from sparse_bench.report.load import load
+from tests.report.runs import write_run
+
+PERCENT = "\N{NO-BREAK SPACE}%"
+
+
+def study(root: Path) -> Study:
+    (found,) = studies_of(load([root]).runs)
+    return found
+
+
+def write(
+    root: Path, scheme: str, density: float, values: list[float], width: int = 64, metric: str = "test/f1"
+) -> None:
+    size = 128 * width + 24 * width**2
+    for seed, value in enumerate(values):
+        write_run(
+            root, scheme=scheme, density=density, width=width, seed=seed, weights=round(density * size),
+            metrics={metric: value}, history=False,
+        )  # fmt: skip
+
+
+def test_by_hand(tmp_path: Path) -> None:
+    write(tmp_path, "dense", 1.0, [0.80, 0.82, 0.84])  # mean 0.82, half-width 0.0497
+    for density, value in ((0.4, 0.81), (0.1, 0.78), (0.04, 0.75)):
+        write(tmp_path, "set", density, [value])
+    for density, value in ((0.4, 0.70), (0.1, 0.60)):
+        write(tmp_path, "rigl", density, [value])
+    table = density_table(study(tmp_path), ["test/f1"])
+    assert table is not None
+    assert list(table.columns) == [
+        "scheme", "weights of the dense layers",
+        "F1 (test): smallest density within dense", "F1 (test): area",
+    ]  # fmt: skip
+    # Both schemes reach from 0.1 to 0.4: areas are the middle of the two ends.
+    assert [list(row) for row in table.rows] == [
+        ["rigl", "106,496", "none", "0.650"],
+        ["set", "106,496", f"10{PERCENT}", "0.795"],
+    ]
+
+
+def test_each_width_has_a_dense_arm_of_its_own(tmp_path: Path) -> None:
+    for width, level in ((16, 0.5), (64, 0.8)):
+        write(tmp_path, "dense", 1.0, [level, level + 0.01], width)
+        write(tmp_path, "set", 0.2, [level, level], width)
+    write(tmp_path, "set", 0.2, [0.9], 128)
+    table = density_table(study(tmp_path), ["test/f1"])
+    assert table is not None
+    assert [list(row)[:3] for row in table.rows] == [
+        ["set", "8,192", f"20{PERCENT}"],
+        ["set", "106,496", f"20{PERCENT}"],
+    ]
+
+
+def test_narrower_dense_models_stand_at_their_share_of_the_weights(tmp_path: Path) -> None:
+    write(tmp_path, "dense", 1.0, [0.80, 0.82])
+    write_run(tmp_path, scheme="small_dense", density=0.25, weights=26_624, metrics={"test/f1": 0.8}, history=False)
+    table = density_table(study(tmp_path), ["test/f1"])
+    assert table is not None
+    assert [list(row) for row in table.rows] == [["small dense", "106,496", f"25{PERCENT}", "–"]]
+
+
+def test_lower_is_better_for_perplexity(tmp_path: Path) -> None:
+    write(tmp_path, "dense", 1.0, [100.0, 102.0, 104.0], metric="test/perplexity")
+    for density, value in ((0.5, 90.0), (0.2, 106.9), (0.1, 107.0)):
+        write(tmp_path, "set", density, [value], metric="test/perplexity")
+    table = density_table(study(tmp_path), ["test/perplexity"])
+    assert table is not None
+    assert table.rows[0][2] == f"20{PERCENT}"
+
+
+@pytest.mark.parametrize("dense", [[], [0.8]])
+def test_without_an_interval_there_is_no_answer(tmp_path: Path, dense: list[float]) -> None:
+    write(tmp_path, "dense", 1.0, dense)
+    write(tmp_path, "set", 0.2, [0.8])
+    table = density_table(study(tmp_path), ["test/f1"])
+    if not dense:
+        assert table is None
+    else:
+        assert table is not None
+        assert table.rows[0][2] == "–"

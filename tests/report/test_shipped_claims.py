@@ -1,0 +1,43 @@
+"""The claims and papers that are shipped: complete, valid, and no copy of each other's numbers by mistake."""
+
+from sparse_bench.report.catalog import experiments
+from sparse_bench.report.claims.schema import FOLDER, read_documents
+from sparse_bench.report.papers import ORDER, read_papers
+from sparse_bench.report.published import read_published
+from sparse_bench.report.selection import Runs
+
+
+def test_the_five_documents_are_there() -> None:
+    papers = read_papers(experiments())
+    assert tuple(papers) == ORDER
+    documents = read_documents(FOLDER, list(papers), experiments())
+    assert [document.document for document in documents] == list(ORDER)
+    claims = [claim for document in documents for claim in document.claims]
+    assert len(claims) >= 25
+    assert all(claim.id.startswith(f"{document.document}-") for document in documents for claim in document.claims)
+
+
+def test_every_tested_experiment_is_collected() -> None:
+    papers = read_papers(experiments())
+    for document in read_documents(FOLDER, list(papers), experiments()):
+        sides = [s for claim in document.claims for test in claim.resolved() for case in test.cases for s in case.sides]
+        names = {side.experiment for side in sides if isinstance(side, Runs)}
+        assert names <= set(papers[document.document].experiments)
+
+
+def test_figures_name_series_that_exist() -> None:
+    for paper in read_papers(experiments()).values():
+        for section in paper.sections:
+            for figure in section.figures:
+                published = getattr(figure, "published", None)
+                if published is not None:
+                    parts = getattr(figure, "series", None) or getattr(figure, "rows", ())
+                    names = [part.published for part in parts if part.published]
+                    assert names
+                    assert all(read_published(published).get(name) for name in names)
+
+
+def test_sections_are_about_collected_experiments() -> None:
+    for paper in read_papers(experiments()).values():
+        for section in paper.sections:
+            assert set(section.experiments) <= set(paper.experiments), f"{paper.name}: {section.heading}"

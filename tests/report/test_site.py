@@ -1,0 +1,152 @@
+"""The site: what is on its pages, that it needs nothing else, and that it is the same every time."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from sparse_bench.report.selection import Evidence
+from sparse_bench.report.site.build import build_site
+from tests.report.example_site import Site
+from tests.report.test_page import Elements
+
+
+def pages(site: Site) -> dict[str, str]:
+    return {path.name: path.read_text(encoding="utf-8") for path in site.paths if path.suffix == ".html"}
+
+
+def plain(text: str) -> str:
+    body = re.sub(r"<[^>]+>", " ", text[text.index("<body") :])
+    return re.sub(r"\s+", " ", body).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_every_file_is_written(example_site: Site) -> None:
+    assert set(pages(example_site)) == {
+        "index.html",
+        "first.html",
+        "first-runs.html",
+        "second.html",
+        "performance.html",
+    }
+    assert all(path.stat().st_size for path in example_site.paths)
+    below = {path for path in example_site.out.rglob("*") if path.is_file()}
+    assert below <= set(example_site.paths)
+    names = {str(path.relative_to(example_site.out)) for path in below}
+    assert {
+        "data/first/runs.csv",
+        "data/first/curves.csv",
+        "data/first/settings.csv",
+        "data/performance/speed.csv",
+    } < names
+    assert len([name for name in names if name.startswith("figures/first/")]) == 4
+    assert (example_site.results / "README.md").is_file()
+
+
+def test_pages_are_well_formed_and_need_nothing_from_elsewhere(example_site: Site) -> None:
+    for name, text in pages(example_site).items():
+        found = Elements(text).found
+        assert not re.search(r"https?://|@import|@font-face|url\((?!#)", text), name
+        assert not {tag for tag, _ in found} & {"script", "link", "iframe", "img", "object", "embed"}, name
+        ids = [attributes["id"] for _, attributes in found if "id" in attributes]
+        assert len(ids) == len(set(ids)), name
+        assert "prefers-color-scheme: dark" in text
+
+
+def test_links_lead_somewhere(example_site: Site) -> None:
+    ids = {name: {a.get("id") for _, a in Elements(text).found} for name, text in pages(example_site).items()}
+    for name, text in pages(example_site).items():
+        for _, attributes in Elements(text).found:
+            target = attributes.get("href")
+            if target is None:
+                continue
+            file, _, anchor = target.partition("#")
+            assert not file or (example_site.out / file).is_file(), f"{name}: {target}"
+            assert not anchor or anchor in ids[file or name], f"{name}: {target}"
+
+
+def test_the_overview_has_the_ledger(example_site: Site) -> None:
+    text = plain(pages(example_site)["index.html"])
+    for words in (
+        "2 reproduced 1 not run",
+        "“sparse is better” page 3 published +2 points measured, paper scale +0.020 ± 0.000 seeds: 2",
+        "It is fast. page 1 published 7 times measured, benchmark 7.5 verdict reproduced (benchmark)",
+        "It is good. page 2 published 0.9 measured, paper scale not run verdict not run",
+        "A &lt;first&gt; paper",
+        "8 runs",
+    ):
+        assert words in text, words
+
+
+def test_a_paper_s_page_shows_ours_beside_the_published(example_site: Site) -> None:
+    text = plain(pages(example_site)["first.html"])
+    for words in (
+        "It drops &amp; regrows.",
+        "dense, published",
+        "Published numbers: J. G. C. Brouns",
+        "dense 0.6974 0.627 ± 0.006 2",
+        "both – – –",
+        "Not run: both.",
+        "first/sparse set 10 % 100 9,000 0.651 ± 0.006 30.500 ± 6.353 2",
+        "0123456789ab",
+        "How close Very. calibration.md",
+    ):
+        assert words in text, words
+
+
+def test_what_has_not_been_run_is_said(example_site: Site) -> None:
+    text = plain(pages(example_site)["second.html"])
+    assert "Never drawn: not run." in text
+    assert "Not run: second/all." in text
+    assert "To run them: make second" in text
+
+
+def test_runs_have_their_configuration_and_curves(example_site: Site) -> None:
+    text = pages(example_site)["first-runs.html"]
+    assert text.count('<details class="run"') == 8
+    assert text.count('class="spark"') == 4
+    words = plain(text)
+    assert "trainer.epochs 8" in words
+    assert "model.width 16" in words
+    assert "sentence accuracy (valid) 0.651" in words
+
+
+def test_performance_is_shown_as_written(example_site: Site) -> None:
+    text = pages(example_site)["performance.html"]
+    assert '<h2 id="speed">Speed of <em>things</em></h2>' in text
+    assert "<p>Made by <code>bench.py</code>.</p>" in text
+    assert '<td>sparse</td><td class="right">7.5</td>' in text
+
+
+def test_the_readme_tells_the_same(example_site: Site) -> None:
+    text = (example_site.results / "README.md").read_text(encoding="utf-8")
+    for words in (
+        "| First | 1 | 0 | 0 | 0 | 0 | 1 |",
+        "| “sparse is better” | +2 points | paper | +0.020 ± 0.000 | 2 | reproduced |",
+        "Not run. To run it: `make second`.",
+        "- [Speed of things](performance/speed.md)",
+    ):
+        assert words in text, words
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        if target not in ("claims.md", "claims.csv"):  # written by the command beside it
+            assert (example_site.results / target).is_file(), target
+
+
+def test_the_same_tables_give_the_same_bytes_and_stale_figures_go(example_site: Site, tmp_path: Path) -> None:
+    stale = tmp_path / "figures/first/beside--first--old.svg"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    evidence = Evidence.committed(example_site.results, example_site.papers)
+    before = {path: path.read_bytes() for path in example_site.paths}
+    again = build_site(evidence, example_site.papers, example_site.entries, tmp_path)
+    assert not stale.exists()
+    assert len(again) == len(before)
+    for path, content in before.items():
+        if example_site.out in path.parents:
+            path = tmp_path / path.relative_to(example_site.out)
+        assert path.read_bytes() == content, path.name
+
+
+@pytest.mark.parametrize("name", ["first", "second"])
+def test_every_page_leads_to_every_other(example_site: Site, name: str) -> None:
+    targets = {a.get("href") for _, a in Elements(pages(example_site)[f"{name}.html"]).found}
+    assert {"index.html", "first.html", "second.html", "performance.html"} <= targets

@@ -1,0 +1,141 @@
+"""Committed tables: what is read back is what was written, and merging forgets nothing."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from sparse_bench.report.arms import arms_of
+from sparse_bench.report.learning_curves import read_histories
+from sparse_bench.report.load import NoResultsError, flatten, load
+from sparse_bench.report.tidy import Tables, merge, read, read_rows, tables_of, thinned, typed, write
+from tests.report.runs import write_run
+
+
+def tables(root: Path, curves: tuple[str, ...] = ("test/*", "train/loss")) -> Tables:
+    results = load([root])
+    return tables_of(results, read_histories(results)[0], curves)
+
+
+def content(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    root = tmp_path / "runs"
+    for seed in (0, 1):
+        write_run(root, density=0.2, seed=seed, settings={"zeta": 0.3, "layers": ["attention"]})
+        write_run(root, scheme="dense", density=1.0, seed=seed, settings={"exact": True})
+    write_run(root, density=0.05, seed=0, status="failed", history=False)
+    return root
+
+
+def test_a_table_that_is_read_writes_the_same_bytes(runs: Path, tmp_path: Path) -> None:
+    paths = write(tables(runs), tmp_path / "first")
+    assert [path.name for path in paths] == ["runs.csv", "settings.csv", "curves.csv"]
+    write(read(tmp_path / "first"), tmp_path / "second")
+    assert content(tmp_path / "first") == content(tmp_path / "second")
+
+
+def test_the_whole_configuration_comes_back(runs: Path, tmp_path: Path) -> None:
+    write(tables(runs), tmp_path / "out")
+    found = read(tmp_path / "out")
+    records = {record.id: record for record in load([runs]).records}
+    for row in found.rows():
+        expected = flatten(records[row["id"]].config)
+        config = found.config(row)
+        assert config["model.transformer_size"] == expected["model.transformer_size"] == 64
+        assert config["sparsity.density"] == expected["sparsity.density"]
+        assert config["sparsity.zeta"] == expected.get("sparsity.zeta")
+        assert config["sparsity.exact"] is expected.get("sparsity.exact")
+    assert "output" not in found.settings, "where runs lie is the machine's own business"
+    assert found.settings["optimizer.lr"] == 0.001
+
+
+def test_arms_and_curves_survive_the_file(runs: Path, tmp_path: Path) -> None:
+    made = tables(runs)
+    write(made, tmp_path / "out")
+    found = read(tmp_path / "out")
+    for before, after in zip(arms_of(made.runs), arms_of(found.runs), strict=True):
+        assert (before.labels, before.settings, before.failed) == (after.labels, after.settings, after.failed)
+        assert before.mean("metric:test/intent_f1") == pytest.approx(after.mean("metric:test/intent_f1"))
+    histories, read_again = made.histories(), found.histories()
+    assert histories.keys() == read_again.keys()
+    assert len(histories) == 4, "a failed run has no curve here"
+    for key, frame in histories.items():
+        assert sorted(frame.columns) == ["test/entity_f1", "test/intent_f1", "train/loss"]
+        pd.testing.assert_frame_equal(frame, read_again[key], rtol=1e-5)
+
+
+def test_a_row_says_what_made_it(runs: Path) -> None:
+    row = tables(runs).rows()[0]
+    assert row["made:commit"] == "0123456789abcdef0123456789abcdef01234567"
+    assert (row["made:processor"], row["made:threads"], row["made:torch"]) == ("Test Processor", 1, "2.6.0")
+    assert len(row["made:data"]) == 12
+
+
+def test_merging_keeps_what_only_one_has(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", seed=0, width=64)
+    write_run(tmp_path / "b", seed=1, width=64, settings={"zeta": 0.3})
+    old, new = tables(tmp_path / "a"), tables(tmp_path / "b")
+    joined = merge(old, new)
+    assert list(joined.runs["seed"]) == [0, 1]
+    assert [joined.config(row).get("sparsity.zeta") for row in joined.rows()] == [None, 0.3]
+    assert "setting:sparsity.zeta" in joined.runs.columns, "what was shared by one table differs in the joined one"
+    assert len(joined.curves) == len(old.curves) + len(new.curves)
+    write(joined, tmp_path / "joined")
+    write(merge(read(tmp_path / "joined"), new), tmp_path / "again")
+    assert content(tmp_path / "joined") == content(tmp_path / "again"), "taking the same runs in twice changes nothing"
+
+
+def test_merging_prefers_new_rows_but_never_a_failure(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", metrics={"test/f1": 0.5})
+    write_run(tmp_path / "b", metrics={"test/f1": 0.6})
+    write_run(tmp_path / "c", status="failed", history=False)
+    first, second, failed = (tables(tmp_path / name) for name in "abc")
+    assert set(first.runs["id"]) == set(second.runs["id"]) == set(failed.runs["id"])
+    assert list(merge(first, second).runs["metric:test/f1"]) == [0.6]
+    assert list(merge(second, failed).runs["metric:test/f1"]) == [0.6]
+    assert list(merge(failed, first).runs["metric:test/f1"]) == [0.5]
+
+
+def test_long_curves_are_thinned_and_keep_their_ends() -> None:
+    series = pd.Series(range(1, 201), index=range(1, 201))
+    kept = thinned(series)
+    assert len(kept) == 60
+    assert kept.index[0] == 1
+    assert list(kept.index[-10:]) == list(range(191, 201))
+    assert thinned(series.iloc[:60]).equals(series.iloc[:60])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("", None),
+        ("12", 12),
+        ("-3", -3),
+        ("0.25", 0.25),
+        ("1e-07", 1e-7),
+        ("True", True),
+        ("none", "none"),
+        ("nan", "nan"),
+    ],
+)
+def test_cells(text: str, value: Any) -> None:
+    assert typed(text) == value
+    assert type(typed(text)) is type(value)
+
+
+def test_an_id_of_digits_stays_text(tmp_path: Path) -> None:
+    (tmp_path / "runs.csv").write_text("experiment,id,status,seed\nx,012345678901,finished,3\nx,1e5,finished,4\n")
+    assert [(row["id"], row["seed"]) for row in read_rows(tmp_path / "runs.csv")] == [("012345678901", 3), ("1e5", 4)]
+
+
+def test_no_table(tmp_path: Path) -> None:
+    with pytest.raises(NoResultsError, match=r"there is no runs\.csv"):
+        read(tmp_path)
+    (tmp_path / "runs.csv").write_text("experiment,seed\nx,0\n")
+    with pytest.raises(NoResultsError, match="lacks id, status"):
+        read(tmp_path)

@@ -1,0 +1,97 @@
+"""Which weights go: tables computed by hand, and exact counts whatever the weights."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparse_bench.sparsity.dynamics.drop import DROPS, lowest, magnitude, signed_magnitude, whole
+
+WEIGHTS = st.lists(st.sampled_from([-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0]), max_size=30)
+FRACTIONS = st.floats(0.0, 1.0)
+
+
+def gone(weights: list[float], removed: torch.Tensor) -> list[int]:
+    assert removed.dtype == torch.bool
+    assert removed.shape == (len(weights),)
+    return removed.nonzero().flatten().tolist()
+
+
+@pytest.mark.parametrize(
+    ("fraction", "count", "expected"),
+    [(0.3, 10, 3), (0.3, 5, 2), (0.3, 1, 0), (0.5, 5, 2), (0.5, 7, 4), (0.29, 100, 29), (0.0, 9, 0), (1.0, 9, 9)],
+)
+def test_fractions_are_rounded_to_the_nearest_number(fraction: float, count: int, expected: int) -> None:
+    assert whole(fraction, count) == expected
+
+
+@pytest.mark.parametrize(
+    ("weights", "fraction", "expected"),
+    [
+        # 0.5 of four positive ones: 0.1, 0.2; 0.5 of two negative ones: -0.3
+        ([0.4, -0.3, 0.1, 0.2, -5.0, 0.3], 0.5, [1, 2, 3]),
+        # magnitudes would take 0.1, 0.2, 0.3; signs take the nearest of each side
+        ([0.1, 0.2, 0.3, -7.0, -8.0, -9.0], 0.34, [0, 3]),
+        # all positive: nothing negative to take
+        ([1.0, 2.0, 3.0, 4.0], 0.5, [0, 1]),
+        ([-1.0, -2.0, -3.0, -4.0], 0.25, [0]),
+        # three equal ones, two go: the first two
+        ([5.0, 1.0, 1.0, 1.0], 0.5, [1, 2]),
+        # zeros go, on top of the fractions of the others
+        ([0.0, 2.0, 1.0, 0.0, -1.0, -2.0], 0.5, [0, 2, 3, 4]),
+        ([0.0, 0.0], 0.0, [0, 1]),
+        # 0.3 of three is 0.9, so one; of one 0.3, so none
+        ([3.0, 2.0, 1.0, -1.0], 0.3, [2]),
+        ([1.0, -1.0], 1.0, [0, 1]),
+        ([], 0.3, []),
+    ],
+)
+def test_signed_magnitude(weights: list[float], fraction: float, expected: list[int]) -> None:
+    assert gone(weights, signed_magnitude(torch.tensor(weights), fraction)) == expected
+
+
+@pytest.mark.parametrize(
+    ("weights", "fraction", "expected"),
+    [
+        ([0.4, -0.3, 0.1, 0.2, -5.0, 0.3], 0.5, [1, 2, 3]),
+        ([0.1, 0.2, 0.3, -7.0, -8.0, -9.0], 0.34, [0, 1]),
+        ([1.0, -1.0, 1.0, -1.0], 0.5, [0, 1]),
+        ([0.0, 2.0, 1.0, 0.0], 0.25, [0]),
+        ([], 1.0, []),
+    ],
+)
+def test_magnitude(weights: list[float], fraction: float, expected: list[int]) -> None:
+    assert gone(weights, magnitude(torch.tensor(weights), fraction)) == expected
+
+
+@given(weights=WEIGHTS, fraction=FRACTIONS)
+def test_signed_magnitude_takes_exact_numbers_of_each_sign(weights: list[float], fraction: float) -> None:
+    values = torch.tensor(weights)
+    removed = signed_magnitude(values, fraction)
+    for side in (values > 0, values < 0):
+        assert int(removed[side].sum()) == round(fraction * int(side.sum()))
+        kept, taken = values[side & ~removed].abs(), values[side & removed].abs()
+        assert not kept.numel() or not taken.numel() or taken.max() <= kept.min()
+    assert removed[values == 0].all()
+
+
+@given(weights=WEIGHTS, fraction=FRACTIONS)
+def test_magnitude_takes_an_exact_number(weights: list[float], fraction: float) -> None:
+    values = torch.tensor(weights)
+    removed = magnitude(values, fraction)
+    assert int(removed.sum()) == round(fraction * len(weights))
+    kept, taken = values[~removed].abs(), values[removed].abs()
+    assert not kept.numel() or not taken.numel() or taken.max() <= kept.min()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_every_dtype(dtype: torch.dtype) -> None:
+    scores = torch.tensor([3.0, 1.0, 1.0 + 2**-40, 2.0, 1.0], dtype=dtype)
+    expected = [1, 4] if dtype == torch.float64 else [1, 2]
+    assert lowest(scores, 2).nonzero().flatten().tolist() == expected
+
+
+def test_more_than_there_are_is_refused() -> None:
+    with pytest.raises(ValueError, match="cannot take 3 of 2 scores"):
+        lowest(torch.zeros(2), 3)
+    assert set(DROPS) == {"signed_magnitude", "magnitude"}

@@ -1,0 +1,78 @@
+"""When and how much: values computed by hand, and what every schedule must reach in the end."""
+
+from collections.abc import Callable
+
+import pytest
+
+from sparse_bench.errors import ConfigError
+from sparse_bench.sparsity.dynamics.schedule import CosineSteps, CubicDensity, EveryEpoch, Schedule
+from sparse_bench.sparsity.scheme import Length
+
+
+def lasting(steps: int = 1000, epochs: int = 10) -> Callable[[], Length]:
+    return lambda: Length(epochs, steps)
+
+
+def changes(schedule: Schedule, steps: int) -> dict[int, float]:
+    found = {step: schedule.after_step(step, lasting(steps)) for step in range(1, steps + 1)}
+    return {step: amount for step, amount in found.items() if amount is not None}
+
+
+def test_every_epoch_the_same() -> None:
+    def unknown() -> Length:
+        raise AssertionError("a constant fraction needs no length")
+
+    schedule = EveryEpoch(0.3)
+    assert [schedule.after_epoch(epoch, unknown) for epoch in range(3)] == [0.3] * 3
+    assert schedule.after_step(1, unknown) is None
+
+
+def test_every_epoch_less() -> None:
+    """Selfish-RNN's: from 0.8 after the first epoch to 0.005 after the last, half of the way in the middle."""
+    schedule = EveryEpoch(0.8, 0.005)
+    amounts = [schedule.after_epoch(epoch, lasting(epochs=11)) for epoch in range(11)]
+    assert amounts[0] == pytest.approx(0.8)
+    assert amounts[5] == pytest.approx(0.4025)
+    assert amounts[10] == pytest.approx(0.005)
+    assert amounts == sorted(amounts, reverse=True)
+    assert schedule.after_epoch(0, lasting(epochs=1)) == 0.8
+
+
+def test_rigl_stops_at_three_quarters() -> None:
+    found = changes(CosineSteps(interval=100, fraction=0.3, stop=0.75), 1000)
+    assert list(found) == [100, 200, 300, 400, 500, 600, 700]  # 750 is the end
+    # 0.15 · (1 + cos(π · 300 / 750)) = 0.15 · (1 + cos 72°)
+    assert found[300] == pytest.approx(0.15 * (1 + 0.30901699), rel=1e-6)
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+    assert max(found.values()) < 0.3
+    assert list(changes(CosineSteps(interval=250, stop=0.75), 1000)) == [250, 500]  # the end itself changes nothing
+
+
+@pytest.mark.parametrize(("steps", "interval"), [(1000, 100), (1003, 100), (997, 64), (37, 100), (2, 100), (1, 1)])
+@pytest.mark.parametrize("density", [0.0, 0.05, 0.5])
+def test_gradual_pruning_reaches_its_density_whatever_the_interval(steps: int, interval: int, density: float) -> None:
+    found = changes(CubicDensity(density, interval), steps)
+    amounts = list(found.values())
+    assert amounts[-1] == density
+    assert amounts == sorted(amounts, reverse=True)
+    assert all(density <= amount <= 1.0 for amount in amounts)
+    assert max(found) <= max(1, 0.8 * steps)
+
+
+def test_gradual_pruning_is_cubic() -> None:
+    found = changes(CubicDensity(0.2, interval=100, begin=0.1, end=0.8), 1000)
+    assert list(found) == [200, 300, 400, 500, 600, 700, 800]  # at 100 nothing is to be removed yet
+    # s = 0.8 · (1 − (1 − (t − 100) / 700)³): half way, at 450, would be 0.7; at 400 it is 0.8 · (1 − (4/7)³)
+    assert found[400] == pytest.approx(1 - 0.8 * (1 - (4 / 7) ** 3))
+
+
+def test_bad_settings_are_named() -> None:
+    for make, message in [
+        (lambda: EveryEpoch(1.5), r"sparsity\.zeta must be between 0 and 1, not 1\.5"),
+        (lambda: EveryEpoch(0.3, -0.1), r"sparsity\.final_zeta"),
+        (lambda: CosineSteps(interval=0), r"sparsity\.interval must be at least 1 step"),
+        (lambda: CosineSteps(stop=2.0), r"sparsity\.stop"),
+        (lambda: CubicDensity(0.1, begin=0.8, end=0.8), r"sparsity\.begin \(0\.8\) must be below sparsity\.end"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            make()
