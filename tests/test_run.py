@@ -36,7 +36,8 @@ def test_result_holds_counts_metrics_and_provenance(toy_config: Make) -> None:
     assert result.counts["trainable"] == 192 + 16 + 16 + 32 + 2
     assert result.counts["groups"]["output"] == {"active": 32, "size": 32}
     assert result.macs_per_example == {"dense": 8 * 16 + 16 * 16 + 16 * 2, "sparse": 192 + 32}
-    assert set(result.metrics) == {f"{s}/{m}" for s in ("valid", "test") for m in ("accuracy", "cross_entropy")}
+    measured = {f"{s}/{m}" for s in ("valid", "test") for m in ("accuracy", "cross_entropy")}
+    assert set(result.metrics) == measured | {"weights/share_below_0.07"}
     assert result.metrics["test/accuracy"] > 0.5
     assert result.epochs == 3
     assert result.steps == 18

@@ -55,8 +55,11 @@ ABRIDGED = {
     ],
 }
 #: Widths for models that take long at full size.
-NARROW = {"awd_lstm": ["model.hidden=64", "model.embedding_dim=24"]}
-
+NARROW = {
+    "awd_lstm": ["model.hidden=64", "model.embedding_dim=24"],
+    "lstm_lm": ["model.hidden=576"],  # the sparsest shipped arm still has a weight for each of its units
+    "transformer": ["model.d_model=64", "model.d_inner=64"],
+}
 
 #: Models that multiply by their embedding table too, which sparse_gradient refuses when it sees the first gradient.
 TIED = {"awd_lstm"}
@@ -117,7 +120,7 @@ def test_every_pair_takes_a_full_step_on_the_meta_device(
     """A tensor made on the wrong device and a hidden wait for the device both fail here, without a GPU."""
     if scheme == "sparse_gradient" and model in TIED:
         pytest.skip("tests/sparsity/test_sparse_gradient.py shows that it is refused")
-    config = compose_config(f"model={model}", f"sparsity={scheme}", *embedded_for(model))
+    config = compose_config(f"model={model}", f"sparsity={scheme}", *embedded_for(model), *NARROW.get(model, []))
     plain: Any = OmegaConf.to_container(config, resolve=True)
     if not needed_groups(plain["sparsity"]) <= set(shipped("model", model).groups):
         with pytest.raises(ConfigError, match="declares none: its groups are"):
@@ -211,7 +214,8 @@ def test_datasets_with_every_fitting_model(
     task = shipped("dataset", dataset)
     for model in choices("model"):
         if task.name in shipped("model", model).tasks:
-            overrides = [f"dataset={dataset}", f"model={model}", *ABRIDGED.get(task.name, [])]
+            abridged = [*NARROW.get(model, []), *ABRIDGED.get(task.name, [])]
+            overrides = [f"dataset={dataset}", f"model={model}", *abridged]
             config = compose_config(*overrides, "trainer.steps=2", "threads=1", f"output={tmp_path}")
             result = run(config)
             assert result is not None

@@ -73,7 +73,7 @@ class Transformer(Model):
         "attention",
         "feed_forward",
         "everything",
-        "embeddings",
+        "embedding",
         "vocabulary",
     )
 
@@ -215,7 +215,7 @@ class Transformer(Model):
             "attention": attention,
             "feed_forward": feed_forward,
             "everything": attention + feed_forward,
-            "embeddings": list(dict.fromkeys(embeddings)),
+            "embedding": list(dict.fromkeys(embeddings)),
             "vocabulary": [names[id(self.vocabulary.weight)]],
         }
 

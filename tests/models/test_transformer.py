@@ -63,7 +63,7 @@ def test_the_numbers_of_weights_in_the_reports_groups():
         "attention": 24 * square,
         "feed_forward": 8 * square,
         "everything": 32 * square,
-        "embeddings": 11_000 * 512,
+        "embedding": 11_000 * 512,
         "vocabulary": 6_000 * 512,
     }
 
@@ -72,7 +72,7 @@ def test_the_groups_cover_every_matrix_once_and_hold_ordinary_layers():
     module = model()
     groups = module.layer_groups()
     assert tuple(groups) == Transformer.groups
-    parts = groups["everything"] + groups["embeddings"] + groups["vocabulary"]
+    parts = groups["everything"] + groups["embedding"] + groups["vocabulary"]
     assert sorted(parts) == sorted(name for name, parameter in module.named_parameters() if parameter.dim() == 2)
     assert groups["everything"] == groups["attention"] + groups["feed_forward"]
     assert groups["default"] == [
@@ -141,12 +141,12 @@ def test_tied_matrices_are_one_parameter():
     shared = model(sizes(11, 11), tie="all")
     for module in (target, shared):
         assert module.vocabulary.weight is module.target_embedding.weight
-        assert module.layer_groups()["vocabulary"] == [module.layer_groups()["embeddings"][-1]]
+        assert module.layer_groups()["vocabulary"] == [module.layer_groups()["embedding"][-1]]
         moved = copy.deepcopy(module).to(torch.float64)
         assert moved.vocabulary.weight is moved.target_embedding.weight
     assert shared.source_embedding.weight is shared.target_embedding.weight
     assert target.source_embedding.weight is not target.target_embedding.weight
-    assert shared.layer_groups()["embeddings"] == ["source_embedding.weight"]
+    assert shared.layer_groups()["embedding"] == ["source_embedding.weight"]
     assert untied.layer_groups()["vocabulary"] == ["vocabulary.weight"]
     assert sum(p.numel() for p in target.parameters()) == sum(p.numel() for p in untied.parameters()) - 8 * 11
 

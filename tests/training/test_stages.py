@@ -238,3 +238,23 @@ def test_a_run_that_does_not_fit_is_named_with_the_reason(
 def test_where_there_is_no_run_it_says_so(toy_config: Make) -> None:
     with pytest.raises(ConfigError, match=r"start_from='first' needs .* Runs there: none"):
         run(second_stage(toy_config))
+
+
+def test_moments_forgotten_at_epoch_ends(toy_config: Make) -> None:
+    """Six steps an epoch: after a reset, Adam counts its own steps from one again; the run's count goes on."""
+    counts = {}
+    for reset in (False, True):
+        config = toy_config(trainer__reset_optimizer=reset, trainer__keep="checkpoint", trainer__epochs=2)
+        assert finished(config).steps == 12
+        state = torch.load(folder_of(config).checkpoint, weights_only=False)["optimizer"]["state"]
+        counts[reset] = [float(moments["step"]) for moments in state.values()]
+    assert set(counts[False]) == {12.0}
+    assert counts[True] == []
+
+
+def test_moments_that_are_made_at_once_cannot_be_forgotten(toy_config: Make) -> None:
+    adagrad = {"label": "adagrad", "_target_": "torch.optim.Adagrad", "_partial_": True}
+    result = run(toy_config(trainer__reset_optimizer=True, optimizer=adagrad))
+    assert result is not None
+    assert result.error is not None
+    assert "Adagrad makes them at once" in result.error["message"]
