@@ -64,8 +64,9 @@ class Trainer:
         self._log = log or (lambda metrics, step, epoch: None)
         if settings.reset_optimizer and optimizer.state:
             raise ConfigError(
-                "trainer.reset_optimizer needs an optimizer that makes its moments as it goes; "
-                f"{type(optimizer).__name__} makes them at once. Use adam, adamw, rmsprop, sgd, or trainer.reset_optimizer=false."
+                "trainer.reset_optimizer needs an optimizer that makes its moments as it goes. "
+                f"{type(optimizer).__name__} makes them at once. "
+                " Use adam, adamw, rmsprop or sgd, or trainer.reset_optimizer=false."
             )
         self._row_updates = RowUpdates(optimizer, model)
         self._base_rates = [float(group["lr"]) for group in optimizer.param_groups]
