@@ -36,7 +36,7 @@ setup: $(STAMP) ## make the environment in .venv and install the project (needs 
 
 # The stamp is newer than what it was installed from, so a second `make setup` has nothing to do.
 $(STAMP): pyproject.toml constraints.txt
-	@echo "Installing the project and its dependencies into $(VENV): about five minutes, most for torch."
+	@echo "Installing the project and its dependencies into $(VENV): about three minutes, most for torch."
 	@if ! test -x $(BIN)/python; then \
 		command -v $(PYTHON) >/dev/null \
 			|| { echo "error: '$(PYTHON)' is not there; name a Python 3.11 or newer: make setup PYTHON=…" >&2; exit 1; }; \
@@ -129,7 +129,7 @@ bench: $(STAMP) ## the performance tables in results/performance (an hour on a q
 	done
 
 test: $(STAMP) ## all tests
-	@echo "Running the tests: a few minutes on two cores."
+	@echo "Running the tests: about seven minutes on two cores."
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(STAMP) ## style, format and types

@@ -1,0 +1,105 @@
+"""How far other classifiers come on the features that DIET gets, and which intents they take for which.
+
+    python scripts/intent_ceiling.py --split-seeds 0 1 2 --output results/rasa/sara_ceiling.md
+
+The strongest setting of each family is chosen by its test score, so the figures flatter these classifiers: what none of
+them reaches is not a sign of a faulty DIET.
+"""
+
+import argparse
+import math
+import statistics
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from scipy import sparse
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
+from sklearn.svm import LinearSVC
+
+from sparse_bench.data.featurizers import CombinedFeaturizer, CountFeaturizer, RegexFeaturizer
+from sparse_bench.data.sara import sara
+from sparse_bench.data.tokenizer import tokenize
+from sparse_bench.tasks.intent_data import merged_intent, split_messages
+from sparse_bench.tasks.intent_metrics import intent_metrics
+
+FAMILIES = {
+    "logistic regression": [lambda c=c: LogisticRegression(C=c, max_iter=300) for c in (1.0, 10.0)],
+    "linear SVM": [lambda c=c: LinearSVC(C=c, max_iter=5000) for c in (0.03, 0.1)],
+    "network, 256 hidden units": [
+        lambda s=s: MLPClassifier((256,), max_iter=25, batch_size=64, random_state=s) for s in (0, 1)
+    ],
+}
+
+
+def main() -> None:
+    """Fit, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--split-seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore", ConvergenceWarning)
+
+    corpus = sara()
+    scores: dict[str, list[float]] = {family: [] for family in FAMILIES}
+    confusions: Counter[tuple[str, str]] = Counter()
+    tested = 0
+    for seed in arguments.split_seeds:
+        train, test = split_messages(corpus.messages, 0.2, seed)
+        gold_train, gold_test = (np.array([merged_intent(m.intent) for m in part]) for part in (train, test))
+        featurizer = CombinedFeaturizer(
+            [
+                RegexFeaturizer(corpus.regexes, corpus.lookups),
+                CountFeaturizer(oov_token="oov"),
+                CountFeaturizer("char_wb", (1, 4)),
+            ]
+        )
+        x = sparse.csr_matrix(featurizer.fit_transform([tokenize(m.text) for m in train]).sentences)
+        x_test = sparse.csr_matrix(featurizer.transform([tokenize(m.text) for m in test]).sentences)
+        tested = len(test)
+        for family, makers in FAMILIES.items():
+            best = -1.0
+            for make in makers:
+                predicted = make().fit(x, gold_train).predict(x_test)
+                best = max(best, intent_metrics(gold_test, predicted)["intent_f1"])
+                if family == "linear SVM":
+                    wrong = gold_test != predicted
+                    confusions.update(zip(gold_test[wrong].tolist(), predicted[wrong].tolist(), strict=True))
+            scores[family].append(best)
+            print(seed, family, f"{best:.4f}", flush=True)
+
+    mean = statistics.mean(value for values in scores.values() for value in values)
+    lines = [
+        "# What other classifiers make of Sara's intents",
+        "",
+        "Weighted F1 on the test messages of each split, from the sentence features that DIET gets (words, character "
+        "n-grams, patterns). The better of two settings, chosen by this very score.",
+        "",
+        "| classifier | " + " | ".join(f"split {seed}" for seed in arguments.split_seeds) + " | mean |",
+        "|---|" + "---|" * (len(arguments.split_seeds) + 1),
+        *(
+            f"| {family} | " + " | ".join(f"{value:.3f}" for value in values) + f" | {statistics.mean(values):.3f} |"
+            for family, values in scores.items()
+        ),
+        "",
+        f"A split has {tested} test messages, so that an accuracy near {mean:.2f} has a standard error of "
+        f"{math.sqrt(mean * (1 - mean) / tested):.3f} from their choice alone.",
+        "",
+        "What the linear SVM takes for what, most often (all splits and settings):",
+        "",
+        "| true intent | taken for | times |",
+        "|---|---|---|",
+        *(f"| {true} | {taken} | {count} |" for (true, taken), count in confusions.most_common(8)),
+    ]
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
