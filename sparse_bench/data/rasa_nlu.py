@@ -17,11 +17,11 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from sparse_bench.data.messages import Entity, Message, NluCorpus
+from sparse_bench.data.yaml_texts import TextLoader
 from sparse_bench.errors import DataError, unknown_choice
 
 _LOG = logging.getLogger(__name__)
@@ -114,16 +114,6 @@ def read_nlu(files: Mapping[str, Path], merge_retrieval: bool = True) -> NluCorp
     return reading.corpus()
 
 
-class _TextLoader(yaml.BaseLoader):
-    """Builds lists, mappings and texts only: in this format every scalar is a text, even ``no`` or ``2.0``."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value]
-        if len(set(map(str, names))) < len(names):
-            raise yaml.constructor.ConstructorError(None, None, f"a key occurs twice in {names}", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
 @dataclass
 class _Reading:
     """What has been read so far."""
@@ -138,7 +128,7 @@ class _Reading:
     def read(self, name: str, path: Path) -> None:
         try:
             content = path.read_bytes()
-            tree = yaml.load(_unescaped(content.decode("utf-8")), Loader=_TextLoader)
+            tree = yaml.load(_unescaped(content.decode("utf-8")), Loader=TextLoader)
         except (OSError, UnicodeError, yaml.YAMLError) as error:
             raise DataError(f"{name} cannot be read: {error}") from error
         self.checksums[name] = hashlib.sha256(content).hexdigest()

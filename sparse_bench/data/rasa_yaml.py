@@ -17,24 +17,12 @@ import yaml
 from sparse_bench.data.dialogues import Event, LoopChange
 from sparse_bench.data.rasa_domain import Domain
 from sparse_bench.data.rasa_stories import CHECKPOINT, Step, StoryFiles, WrittenStory, contents
+from sparse_bench.data.yaml_texts import TextOrNullLoader
 from sparse_bench.errors import DataError, unknown_choice
 
 _LOG = logging.getLogger(__name__)
 _STEPS = ("intent", "or", "action", "slot_was_set", "active_loop")
 _ROLES = ("role", "group")
-
-
-class _TextLoader(yaml.BaseLoader):
-    """Builds lists, mappings, texts and None: ``no`` or ``2.0`` is a text, and so is a null in quotes."""
-
-    def construct_scalar(self, node: Any) -> Any:
-        return None if node.style is None and node.value in ("", "~", "null") else super().construct_scalar(node)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value]
-        if len(set(map(str, names))) < len(names):
-            raise yaml.constructor.ConstructorError(None, None, f"a key occurs twice in {names}", node.start_mark)
-        return super().construct_mapping(node, deep)
 
 
 def read_yaml_stories(files: Mapping[str, Path], domain: Domain) -> StoryFiles:
@@ -60,7 +48,7 @@ def read_yaml_stories(files: Mapping[str, Path], domain: Domain) -> StoryFiles:
 
 def _read(file: str, text: str, domain: Domain) -> Iterator[WrittenStory]:
     try:
-        tree = yaml.load(text, Loader=_TextLoader)
+        tree = yaml.load(text, Loader=TextOrNullLoader)
     except yaml.YAMLError as error:
         raise DataError(f"{file} cannot be read: {error}") from error
     if not isinstance(tree, dict) or not {"stories", "rules"} & tree.keys():

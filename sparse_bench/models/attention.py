@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from sparse_bench.errors import ConfigError, unknown_choice
 from sparse_bench.models.dropout import Dropout
-from sparse_bench.models.rasa_transformer import dense
+from sparse_bench.models.layers import dense
 
 ATTENTION_WAYS = ("auto", "sdpa", "explicit")
 

@@ -17,8 +17,9 @@ from sparse_bench.errors import ConfigError
 from sparse_bench.models.base import Model
 from sparse_bench.models.crf import crf_loss, viterbi
 from sparse_bench.models.dropout import Dropout
+from sparse_bench.models.layers import dense
 from sparse_bench.models.packing import take
-from sparse_bench.models.rasa_transformer import TransformerEncoder, dense
+from sparse_bench.models.rasa_transformer import TransformerEncoder
 from sparse_bench.models.regularization import Penalty, call
 from sparse_bench.models.similarity import draw_negatives, similarity_loss
 from sparse_bench.models.sparse_features import SparseProjection

@@ -11,7 +11,7 @@ from sparse_bench.errors import ConfigError, unknown_choice
 from sparse_bench.models.attention import MultiHeadAttention, Past
 from sparse_bench.models.dropout import Dropout
 from sparse_bench.models.layer_norm import StdLayerNorm
-from sparse_bench.models.rasa_transformer import dense
+from sparse_bench.models.layers import dense
 
 NORMS = ("post", "pre")
 NORM_EPS_ON = ("std", "variance")

@@ -20,8 +20,8 @@ from sparse_bench.models.base import Model
 from sparse_bench.models.decoding import beam_search, check_search, greedy
 from sparse_bench.models.dropout import Dropout
 from sparse_bench.models.encoder_decoder import BlockSettings, DecoderLayer, EncoderLayer
+from sparse_bench.models.layers import dense, sinusoids
 from sparse_bench.models.packing import take
-from sparse_bench.models.rasa_transformer import dense, sinusoids
 
 #: Divisor of the attention logits.
 ATTENTION_SCALES = ("sqrt_model", "sqrt_head")

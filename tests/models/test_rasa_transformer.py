@@ -8,7 +8,8 @@ from torch.nn import functional as F
 from sparse_bench.batch import Layout
 from sparse_bench.errors import ConfigError
 from sparse_bench.models.dropout import Dropout
-from sparse_bench.models.rasa_transformer import Attention, HeadGrid, TransformerEncoder, dense, sinusoids
+from sparse_bench.models.layers import dense, sinusoids
+from sparse_bench.models.rasa_transformer import Attention, HeadGrid, TransformerEncoder
 
 
 def encoder(dropout: float = 0.0, attention_dropout: float = 0.0, layers: int = 2) -> TransformerEncoder:
