@@ -14,14 +14,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sparse_bench.errors import ConfigError, unknown_choice
-from sparse_bench.sparsity.kernels.structure import SparseStructure
+from sparse_bench.sparsity.kernels import EXECUTIONS, SparseStructure
 from sparse_bench.sparsity.linear import SparseLinear
 from sparse_bench.sparsity.lstm import STRUCTURES, SparseLSTM
 
 MASK_SUFFIX = "_mask"
-#: ``masked`` multiplies full matrices with zeros in them; ``csr`` (torch's sparse products) and ``kernel`` (the
-#: project's own, on the CPU) hold and multiply only the weights that exist.
-EXECUTIONS = ("masked", "csr", "kernel")
 #: Optimizers whose step of one entry depends on the gradients of others.
 _MIXING = tuple(getattr(torch.optim, name) for name in ("LBFGS", "Muon") if hasattr(torch.optim, name))
 

@@ -11,7 +11,7 @@ from sparse_bench.sparsity.lstm import SparseLSTM
 from sparse_bench.sparsity.weights import CompressedWeight, sparsify
 from tests.sparsity.kernels.problems import assert_same_lstm, lstm_problem
 
-WAYS = ["kernel", "csr", "masked"]
+WAYS = ["kernel", "csr", "masked", "auto"]
 
 
 @pytest.mark.parametrize("execution", WAYS)

@@ -4,6 +4,7 @@ A choice holds for a shape, a density and a number of tokens (both rounded), a d
 It is kept in the user's cache directory, so that every run and every resumption on one machine computes alike.
 """
 
+import fcntl
 import hashlib
 import json
 import logging
@@ -118,8 +119,7 @@ def _measure(
     figures = ", ".join(f"{execution} {1e3 * second:.3g} ms" for execution, second in seconds.items())
     failed = "".join(f", {execution} failed ({why})" for execution, why in failures.items())
     _log.info("sparse product %s: %s (%s%s)", key, fastest, figures, failed)
-    _remember(key, {"execution": fastest, "seconds": seconds})
-    return fastest
+    return _remember(key, {"execution": fastest, "seconds": seconds}, candidates)
 
 
 def _time(leaves: list[Tensor], structure: SparseStructure, execution: str, compute: Callable[..., Tensor]) -> float:
@@ -157,14 +157,21 @@ def _read() -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _remember(key: str, entry: dict[str, Any]) -> None:
-    """Add one choice to the file. A choice that another process writes at the same moment may get lost: it is
-    measured again some time, and nothing else depends on it."""
+def _remember(key: str, entry: dict[str, Any], candidates: Sequence[str]) -> str:
+    """Add one choice to the file, unless another process has chosen in the meantime: then that choice holds here too,
+    so that a run computes alike in whichever process it goes on. Returns the choice that holds."""
     path = cache_file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".json", delete=False) as file:
-            json.dump({**_read(), key: entry}, file, indent=1, sort_keys=True)
-        os.replace(file.name, path)  # noqa: PTH105 - a temporary file's name is a string
+        with path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            content = _read()
+            earlier = content.get(key, {}).get("execution")
+            if earlier in candidates:
+                return str(earlier)
+            with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".json", delete=False) as file:
+                json.dump({**content, key: entry}, file, indent=1, sort_keys=True)
+            os.replace(file.name, path)  # noqa: PTH105 - a temporary file's name is a string
     except OSError as error:
         _log.warning("the choice for %s cannot be kept in %s: %s", key, path, error)
+    return str(entry["execution"])

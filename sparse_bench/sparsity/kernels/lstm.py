@@ -39,11 +39,14 @@ def sparse_lstm(
         inputs: structure [4H, in] and values of the weight on the inputs.
         recurrent: structure [4H, H] and values of the weight on the hidden state.
         bias: [4H], the sum of both biases, or None.
-        execution: see :func:`sparse_bench.sparsity.kernels.linear.sparse_linear`.
+        execution: see :func:`sparse_bench.sparsity.kernels.linear.sparse_linear`. ``auto`` is ``kernel`` where that is
+            available, as all time steps are one call then; elsewhere each product chooses.
 
     Returns:
         Hidden states [T, B, H], and the last h and c.
     """
+    if execution == "auto" and x.is_cpu and kernel_available():
+        execution = "kernel"
     gates = sparse_linear(x, *inputs, bias, execution)
     structure, values = recurrent
     hidden, cell = state

@@ -14,8 +14,8 @@ from tests.sparsity.kernels.problems import EXPLICIT, assert_close, expected, pr
 
 @pytest.fixture(autouse=True)
 def _empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert kernel_available()  # compiled before the cache moves, else it would be compiled anew
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert kernel_available()  # compiled before anything is timed
+    monkeypatch.setattr(auto, "cache_file", lambda: tmp_path / "cache" / "auto.json")
     monkeypatch.setattr(auto, "_remembered", {})
 
 
@@ -62,3 +62,15 @@ def test_auto_leaves_out_what_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     auto.cache_file().unlink()
     with pytest.raises(RuntimeError, match="no way of computing"):
         auto.choose(x, structure, values, bias, ("kernel", "csr"), compute)
+
+
+def test_of_two_processes_the_first_choice_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process has written its choice while this one was measuring."""
+    structure, x, values, bias, _ = problem(8, 8, 8, 0.5)
+    assert auto.choose(x, structure, values, bias, ("masked",), sparse_linear) == "masked"
+    structure.rewire(structure.mask())
+    monkeypatch.setattr(auto, "_remembered", {})
+    monkeypatch.setattr(auto, "_recall", lambda key, candidates: None)
+    monkeypatch.setattr(auto, "_time", lambda leaves, structure, execution, compute: float(execution == "masked"))
+    assert auto.choose(x, structure, values, bias, ("masked", "csr"), sparse_linear) == "masked"
+    assert set(json.loads(auto.cache_file().read_text()).popitem()[1]["seconds"]) == {"masked"}
