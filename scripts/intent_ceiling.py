@@ -35,6 +35,11 @@ FAMILIES = {
 }
 
 
+def narrow(rows: sparse.csr_array) -> sparse.csr_matrix:
+    """The same with 32-bit indices, the only ones that all of scikit-learn takes."""
+    return sparse.csr_matrix((rows.data, rows.indices.astype(np.int32), rows.indptr.astype(np.int32)), shape=rows.shape)
+
+
 def main() -> None:
     """Fit, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -57,8 +62,8 @@ def main() -> None:
                 CountFeaturizer("char_wb", (1, 4)),
             ]
         )
-        x = sparse.csr_matrix(featurizer.fit_transform([tokenize(m.text) for m in train]).sentences)
-        x_test = sparse.csr_matrix(featurizer.transform([tokenize(m.text) for m in test]).sentences)
+        x = narrow(featurizer.fit_transform([tokenize(m.text) for m in train]).sentences)
+        x_test = narrow(featurizer.transform([tokenize(m.text) for m in test]).sentences)
         tested = len(test)
         for family, makers in FAMILIES.items():
             best = -1.0
