@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from sparse_bench.streams import Streams
+
 
 def balanced_order(labels: np.ndarray, batch_size: int, permutation: Callable[[int], np.ndarray]) -> np.ndarray:
     """Examples in the order of one epoch of balanced batches, as DIET and TED are trained (Rasa's ``balanced_data``).
@@ -54,3 +56,31 @@ def growing_batch_size(epoch: int, first: int, last: int, epochs: int) -> int:
     if epochs <= 1:
         return first
     return first + (last - first) * min(epoch, epochs - 1) // (epochs - 1)
+
+
+class GrowingBatches:
+    """Examples in the batches of each epoch, whose size grows over the epochs, as DIET and TED are trained.
+
+    Args:
+        labels: label of each example [n].
+        sizes: batch size of the first and of the last epoch.
+        epochs: number of epochs over which it grows.
+        balanced: repeat rare labels (:func:`balanced_order`); otherwise an epoch visits every example once.
+    """
+
+    def __init__(self, labels: np.ndarray, sizes: tuple[int, int], epochs: int, balanced: bool) -> None:
+        self._labels, self._sizes, self._epochs, self._balanced = labels, sizes, epochs, balanced
+        self._last: tuple[tuple[int, int], list[np.ndarray]] | None = None
+
+    def of_epoch(self, epoch: int, streams: Streams) -> list[np.ndarray]:
+        """Numbers of the examples in each batch. The last epoch's are kept: they are asked for twice."""
+        key = (streams.seed, epoch)
+        if self._last is None or self._last[0] != key:
+            permutation = streams.numpy("data", epoch).permutation
+            size = growing_batch_size(epoch, *self._sizes, self._epochs)
+            if self._balanced:
+                order = balanced_order(self._labels, size, permutation)
+            else:
+                order = permutation(len(self._labels))
+            self._last = key, np.split(order, list(range(size, len(order), size)))
+        return self._last[1]

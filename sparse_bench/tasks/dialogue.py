@@ -13,7 +13,7 @@ from sparse_bench.batch import Batch, DialogueBatch, DialogueSizes, Loss
 from sparse_bench.data.dialogues import LISTEN, DialogueCorpus
 from sparse_bench.errors import ConfigError, DataError, unknown_choice
 from sparse_bench.streams import Streams
-from sparse_bench.tasks.balancing import balanced_order, growing_batch_size
+from sparse_bench.tasks.balancing import GrowingBatches
 from sparse_bench.tasks.base import Task
 from sparse_bench.tasks.dialogue_data import Attributes, ExampleArrays, ceiling, examples
 
@@ -78,9 +78,6 @@ class DialogueTask(Task):
                 f"({evaluate_batch_size}) have to be at least 1."
             )
         self.corpus = corpus if isinstance(corpus, DialogueCorpus) else corpus()
-        self._batch_size = batch_size[0], batch_size[1]
-        self._batch_epochs = batch_epochs
-        self._balanced = balanced
 
         slots = self.corpus.featurized_slots
         train = list(dict.fromkeys(examples(self.corpus.stories, slots, max_history)))
@@ -97,27 +94,14 @@ class DialogueTask(Task):
         cuts = list(range(evaluate_batch_size, len(everything), evaluate_batch_size))
         self._test_batches = [self.test.batch(numbers) for numbers in np.split(everything, cuts)]
         self._test_device = torch.device("cpu")
-        self._last_epoch: tuple[tuple[int, int], list[np.ndarray]] | None = None
+        self._batches = GrowingBatches(self.train.actions, (batch_size[0], batch_size[1]), batch_epochs, balanced)
 
     def epoch_batches(self, epoch: int, streams: Streams) -> Iterator[DialogueBatch]:
-        for numbers in self._epoch_examples(epoch, streams):
+        for numbers in self._batches.of_epoch(epoch, streams):
             yield self.train.batch(numbers)
 
     def epoch_steps(self, epoch: int, streams: Streams) -> int:
-        return len(self._epoch_examples(epoch, streams))
-
-    def _epoch_examples(self, epoch: int, streams: Streams) -> list[np.ndarray]:
-        """Numbers of the examples in each batch. The last epoch's are kept: they are asked for twice."""
-        key = (streams.seed, epoch)
-        if self._last_epoch is None or self._last_epoch[0] != key:
-            permutation = streams.numpy("data", epoch).permutation
-            size = growing_batch_size(epoch, *self._batch_size, self._batch_epochs)
-            if self._balanced:
-                order = balanced_order(self.train.actions, size, permutation)
-            else:
-                order = permutation(len(self.train))
-            self._last_epoch = key, np.split(order, list(range(size, len(order), size)))
-        return self._last_epoch[1]
+        return len(self._batches.of_epoch(epoch, streams))
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         assert isinstance(batch, DialogueBatch)

@@ -15,7 +15,7 @@ from sparse_bench.data.tokenizer import tokenize
 from sparse_bench.errors import ConfigError, unknown_choice
 from sparse_bench.streams import Streams
 from sparse_bench.tasks import bilou
-from sparse_bench.tasks.balancing import balanced_order, growing_batch_size
+from sparse_bench.tasks.balancing import GrowingBatches
 from sparse_bench.tasks.base import Task
 from sparse_bench.tasks.intent_data import MessageArrays, merged_intent, ranges, split_messages
 from sparse_bench.tasks.intent_metrics import entity_metrics, intent_metrics
@@ -74,13 +74,11 @@ class IntentTask(Task):
         char_ngrams: Sequence[int] = (1, 4),
     ) -> None:
         self.corpus = corpus if isinstance(corpus, NluCorpus) else corpus()
-        self._batch_size = _pair("batch_size", batch_size)
+        sizes = _pair("batch_size", batch_size)
         if min(batch_epochs, evaluate_batch_size) < 1:
             raise ConfigError(
                 f"batch_epochs ({batch_epochs}) and evaluate_batch_size ({evaluate_batch_size}) have to be at least 1."
             )
-        self._batch_epochs = batch_epochs
-        self._balanced = balanced
 
         self.train_messages, self.test_messages = split_messages(self.corpus.messages, test_fraction, split_seed)
         self.intents = sorted({merged_intent(message.intent) for message in self.corpus.messages})
@@ -119,27 +117,14 @@ class IntentTask(Task):
         self._test_tags = self.test.tags[ranges(self.test.first_token[by_length], self.test.lengths[by_length])]
         self._test_batches = [self.test.batch(rows) for rows in np.split(by_length, list(cuts))]
         self._test_device = torch.device("cpu")
-        self._last_epoch: tuple[tuple[int, int], list[np.ndarray]] | None = None
+        self._batches = GrowingBatches(self.train.intents, sizes, batch_epochs, balanced)
 
     def epoch_batches(self, epoch: int, streams: Streams) -> Iterator[IntentBatch]:
-        for rows in self._epoch_rows(epoch, streams):
+        for rows in self._batches.of_epoch(epoch, streams):
             yield self.train.batch(rows)
 
     def epoch_steps(self, epoch: int, streams: Streams) -> int:
-        return len(self._epoch_rows(epoch, streams))
-
-    def _epoch_rows(self, epoch: int, streams: Streams) -> list[np.ndarray]:
-        """Numbers of the training messages in each batch. The last epoch's are kept: they are asked for twice."""
-        key = (streams.seed, epoch)
-        if self._last_epoch is None or self._last_epoch[0] != key:
-            permutation = streams.numpy("data", epoch).permutation
-            size = growing_batch_size(epoch, *self._batch_size, self._batch_epochs)
-            if self._balanced:
-                order = balanced_order(self.train.intents, size, permutation)
-            else:
-                order = permutation(len(self.train))
-            self._last_epoch = key, np.split(order, list(range(size, len(order), size)))
-        return self._last_epoch[1]
+        return len(self._batches.of_epoch(epoch, streams))
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         assert isinstance(batch, IntentBatch)
