@@ -3,36 +3,48 @@
 import json
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from sparse_bench import sharing
 from sparse_bench.config import CONF, register
-from sparse_bench.errors import ConfigError
+from sparse_bench.errors import SparseBenchError
 
-#: Where the jobs of one command say how they ended; its name travels to the processes that run them.
-_JOURNAL = "SPARSE_BENCH_JOURNAL"
+#: Where the jobs of one command say how they ended, and the process that the command is; both travel to the processes
+#: that run them.
+_JOURNAL, _COMMAND = "SPARSE_BENCH_JOURNAL", "SPARSE_BENCH_COMMAND"
 
 register()
+sharing.register()
 logger = logging.getLogger("sparse_bench")
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def job(config: DictConfig) -> str:
     """One job of a command: carry out a run and note how it ended. Returns its status."""
-    from sparse_bench.run import run  # torch is slow to import, and --help or --cfg do not need it
+    # torch is slow to import, and --help or --cfg do not need it
+    from sparse_bench.environment import end_with
+    from sparse_bench.run import run
 
-    if config.threads is None and HydraConfig.get().runtime.choices.get("hydra/launcher") == "joblib":
-        config.threads = 1  # one process a core
+    chosen = HydraConfig.get()
+    if chosen.runtime.choices.get("hydra/launcher") == "joblib":
+        sharing.share(config, chosen.job.num)
+        if (command := int(os.environ.get(_COMMAND, os.getpid()))) != os.getpid():
+            end_with(command)
     try:
         result = run(config)
-    except ConfigError as error:
+    except SparseBenchError as error:
         logger.error("%s", error)
         return _note("refused", str(error))
+    except Exception as error:  # of the program or the machine, but the other runs of a sweep may still succeed
+        logger.exception("The run ended without a result")
+        return _note("failed", str(error))
     if result is None:
         return _note("elsewhere", "")
     _show(result)
@@ -52,13 +64,20 @@ def _note(status: str, message: str) -> str:
     return status
 
 
+def _stop(number: int, frame: object) -> NoReturn:
+    logger.error("%s: stopped. The same command goes on from here.", signal.Signals(number).name)
+    sys.exit(128 + number)
+
+
 def main() -> None:
     """Run the command, and exit with 1 if any of its runs failed or was refused."""
     import tempfile
 
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     with tempfile.TemporaryDirectory(prefix="sparse_bench_") as folder:
         journal = Path(folder) / "journal.jsonl"
-        os.environ[_JOURNAL] = str(journal)
+        os.environ |= {_JOURNAL: str(journal), _COMMAND: str(os.getpid())}
         job()
         if not journal.exists():
             return

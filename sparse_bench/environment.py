@@ -6,7 +6,9 @@ import os
 import platform
 import re
 import resource
+import signal
 import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ _PACKAGES = ("sparse_bench", "torch", "numpy", "scipy", "scikit-learn", "hydra-c
 #: glibc's mallopt parameters (malloc.h), and the largest values that they take.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGEST_TRIM_THRESHOLD, _LARGEST_MMAP_THRESHOLD = (1 << 31) - 1, 1 << 25
+#: An option of Linux's prctl (sys/prctl.h): the signal that a process gets when its parent ends.
+_PR_SET_PDEATHSIG = 1
 
 
 def tune_process() -> None:
@@ -36,6 +40,19 @@ def tune_process() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, _LARGEST_TRIM_THRESHOLD)
 
 
+def end_with(parent: int) -> None:
+    """Have this process ended by the system when its parent process ends, however that ends (Linux only).
+
+    Args:
+        parent: number of the parent process.
+    """
+    if platform.system() != "Linux":
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it had ended before the system was told
+        sys.exit(128 + signal.SIGTERM)
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that numbers depend on."""
     found = {"python": platform.python_version()}
@@ -48,24 +65,29 @@ def versions() -> dict[str, str]:
 
 
 def git() -> dict[str, Any]:
-    """Commit of the project's checkout and whether it had uncommitted changes; None outside a checkout."""
+    """Commit of the project's checkout and whether it had uncommitted changes; None outside a checkout.
 
-    def ask(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(Path(__file__).parent), *arguments],
-                capture_output=True,
-                text=True,
-                timeout=30,
-                check=True,
-            )
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return done.stdout.strip()
+    An installed copy may lie inside the checkout of another project, whose commit says nothing about this one.
+    """
+    if _ask_git("ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return {"commit": None, "dirty": None}
+    status = _ask_git("status", "--porcelain")
+    return {"commit": _ask_git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
 
-    commit = ask("rev-parse", "HEAD")
-    status = ask("status", "--porcelain")
-    return {"commit": commit, "dirty": None if status is None else bool(status)}
+
+def _ask_git(*arguments: str) -> str | None:
+    """What git prints in the package's folder; None if it fails or is not there."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
 
 
 def machine(device: torch.device) -> dict[str, Any]:

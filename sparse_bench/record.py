@@ -58,11 +58,15 @@ class Result:
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
     """Write ``content`` so that ``path`` holds either its old content or all of the new one, also after a crash."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)  # on a full disk, room for the result that tells of it
+        raise
 
 
 class JsonLines:

@@ -26,7 +26,7 @@ from sparse_bench.sparsity.scheme import Scheme
 from sparse_bench.sparsity.weight_summary import SMALL, existing_weights, share_below, summarise
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.base import Task
-from sparse_bench.tracking.base import RunInfo, Trackers
+from sparse_bench.tracking.base import DENSITY, WEIGHTS, RunInfo, Trackers
 from sparse_bench.training import checkpoint
 from sparse_bench.training.precision import Precision
 from sparse_bench.training.settings import Progress, Settings
@@ -70,6 +70,10 @@ def run(config: DictConfig) -> Result | None:
     source = find_source(config)
     identifier = run_id(config, source.name if source else None)
     folder = RunFolder(Path(config.output) / config.experiment_name / identifier)
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"output='{config.output}' cannot be written to: {error}") from error
     with folder.lock() as held:
         if not held:
             logger.info("%s: another process is working on it, skipped", folder.path)
@@ -141,8 +145,7 @@ def _summary(result: Result) -> dict[str, Any]:
     """The final metrics, and the density and number of weights that they belong to."""
     if not result.counts:
         return dict(result.metrics)
-    realised = {"density": result.counts["density"], "weights": result.counts["sparse_layers"]}
-    return result.metrics | {f"sparsity/{key}": value for key, value in realised.items()}
+    return result.metrics | {DENSITY: result.counts["density"], WEIGHTS: result.counts["sparse_layers"]}
 
 
 def _train_and_measure(

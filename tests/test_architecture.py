@@ -18,12 +18,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": set(),
     "record": set(),
     "environment": set(),
+    "sharing": set(),
     "source": {"config", "record"},
     "tasks": {"data"},
     "training": {"tasks", "sparsity", "record"},
     "report": {"record"},
     "run": {"config", "record", "source", "environment", "tasks", "training", "sparsity", "tracking"},
-    "__main__": {"config", "run"},
+    "plan": {"config", "record", "source", "environment", "training", "run", "report", "sharing"},
+    "__main__": {"config", "environment", "run", "sharing"},
     "__init__": set(),
 }
 

@@ -1,5 +1,6 @@
 """The command line, as a user meets it: from any directory, in processes of its own."""
 
+import contextlib
 import json
 import os
 import signal
@@ -99,6 +100,51 @@ def test_a_killed_sweep_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
         assert json.loads(twin.read_text())["metrics"] == json.loads(path.read_text())["metrics"]
 
 
+def children(process: "subprocess.Popen[str]") -> list[int]:
+    """Processes of the command's session that still run."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, _, session = path.read_text().rpartition(")")[2].split()[:4]
+            if int(session) == process.pid and state != "Z":
+                found.append(int(path.parent.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_a_stopped_sweep_leaves_no_process_behind(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    settings = ["trainer.epochs=100000", "trainer.checkpoint_seconds=0", "hydra/launcher=joblib", "seed=0,1", "-m"]
+    process = start(*TOY, *settings, cwd=tmp_path)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("runs/ad_hoc/*/checkpoint.pt")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.kill(process.pid, number)
+    try:
+        out, errors = process.communicate(timeout=60)
+        assert process.returncode == code
+        assert "Traceback" not in errors
+        assert ("The same command goes on" in out + errors) == (number == signal.SIGTERM)
+        while children(process) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not children(process)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_a_result_that_cannot_be_read_stops_its_own_run_alone(tmp_path: Path) -> None:
+    assert sparse_bench(*TOY, "seed=0", cwd=tmp_path).returncode == 0
+    (broken,) = tmp_path.rglob("result.json")
+    broken.write_text("{half a res")
+    done = sparse_bench(*TOY, "seed=0,1", "-m", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Delete it to repeat the run" in done.stderr
+    assert "1 ended well, 1 did not" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert broken.read_text() == "{half a res"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -107,6 +153,8 @@ def test_a_killed_sweep_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
         (["trainer.epochs=many"], "trainer.epochs"),
         (["model.transformer_sizes=8"], "transformer_sizes"),
         (["device=tpu"], "Use auto, cpu, cuda"),
+        (["+sede=1"], "Did you mean 'seed'?"),
+        (["output=/dev/null/runs"], "cannot be written to"),
     ],
 )
 def test_mistakes_are_named_without_a_traceback(arguments: list[str], message: str, tmp_path: Path) -> None:

@@ -1,6 +1,10 @@
 """One run: folder, result, skipping, failing, resuming."""
 
+import io
 import json
+import logging
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -135,6 +139,7 @@ def test_an_interrupted_run_ends_like_an_undisturbed_one(
         "trainer__checkpoint_seconds": 0.0,
         "trainer__keep": "checkpoint",
         "trainer__accumulate": 2 if stop_at == 7 else 1,
+        "trainer__precision": "fp16" if stop_at == 12 and execution == "masked" else "fp32",
         "dataset__batch_size": 8 if stop_at == 7 else 16,
     }
     final_states: list[dict[str, Any]] = []
@@ -175,8 +180,9 @@ def test_an_interrupted_run_ends_like_an_undisturbed_one(
     assert len({path.read_bytes() if path.exists() else None for path in topologies}) == 1
     assert topologies[0].exists() == issubclass(get_object(settings["sparsity"]["_target_"]), Dynamic)
     state = final_states[-1]
-    for key in ("model", "optimizer", "scheme", "random", "sums"):
+    for key in ("model", "optimizer", "scaler", "scheme", "random", "sums"):
         assert_same(state[key], expected_state[key])
+    assert bool(state["scaler"]) == (settings["trainer__precision"] == "fp16")
     assert state["progress"]["step"] == expected_state["progress"]["step"] == 18
 
 
@@ -317,6 +323,17 @@ def test_accumulated_batches_equal_one_large_batch(toy_config: Make) -> None:
     assert small.metrics["test/cross_entropy"] == pytest.approx(large.metrics["test/cross_entropy"], rel=1e-5)
 
 
+def test_the_last_group_of_accumulated_batches_may_be_smaller(toy_config: Make) -> None:
+    """96 examples: batches of 8 in groups of 5, 5 and 2 are batches of 40, 40 and 16."""
+    plain = {"model__dropout": 0.0, "optimizer___target_": "torch.optim.SGD", "trainer__epochs": 2}
+    large = run(toy_config(**plain, dataset__batch_size=40))
+    small = run(toy_config(**plain, dataset__batch_size=8, trainer__accumulate=5))
+    assert large is not None
+    assert small is not None
+    assert large.steps == small.steps == 6
+    assert small.metrics["test/cross_entropy"] == pytest.approx(large.metrics["test/cross_entropy"], rel=1e-5)
+
+
 def test_changing_the_scheme_changes_neither_data_order_nor_noise(toy_config: Make) -> None:
     """With a topology that keeps everything, a sparse run is the dense run."""
     dense = run(toy_config(sparsity__density=1.0))
@@ -342,11 +359,57 @@ def test_bad_settings_are_refused_before_any_work(toy_config: Make) -> None:
         ({"trainer__accumulate": 0}, "at least 1"),
         ({"model__width": "wide"}, "model.width"),
         ({"model___target_": "tests.toy.NoSuchModel"}, "cannot be imported"),
+        ({"sede": 1}, "Unknown setting 'sede'. Did you mean 'seed'"),
+        ({"trainer__epoch": 1}, "In 'trainer': Unknown setting 'epoch'. Did you mean 'epochs'"),
+        ({"threads": 0}, "threads must be at least 1"),
+        ({"experiment_name": "../elsewhere"}, "below the output folder"),
+        ({"experiment_name": ""}, "below the output folder"),
+        ({"optimizer__lr": -1.0}, "'optimizer' cannot be made: Invalid learning rate"),
+        ({"optimizer__lr": "abc"}, "'optimizer.lr' = 'abc' does not fit: Input should be a valid number.$"),
+        ({"optimizer": {"_target_": "torch.optim.LBFGS", "_partial_": True}}, "several times a step"),
     ]:
         config = toy_config(**settings)
         with pytest.raises(ConfigError, match=message):
             run(config)
         assert not Path(config.output).exists()
+
+
+def test_a_configuration_that_lacks_a_setting_is_refused(toy_config: Make) -> None:
+    config = toy_config()
+    plain = OmegaConf.to_container(config)
+    assert isinstance(plain, dict)
+    del plain["seed"]
+    with pytest.raises(ConfigError, match="lacks seed"):
+        run(OmegaConf.create(plain))
+
+
+def test_a_place_that_cannot_be_written_to_is_named(toy_config: Make, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="file/runs' cannot be written to"):
+        run(toy_config(output=str(tmp_path / "file" / "runs")))
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("stream", "shown"), [(Terminal, True), (io.StringIO, False)])
+def test_a_bar_only_at_a_terminal_and_log_lines_above_it(
+    stream: type[io.StringIO], shown: bool, toy_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = stream()
+    monkeypatch.setattr(sys, "stderr", screen)
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [logging.StreamHandler(screen)])
+    monkeypatch.setattr(root, "level", logging.INFO)
+    console = {"console": {"_target_": "sparse_bench.tracking.console.ConsoleTracker"}}
+    run(toy_config(progress=True, logger=console))
+    lines = re.split("[\r\n]", screen.getvalue())
+    assert any("epoch/s" in line or "?epoch" in line for line in lines) == shown
+    logged = [line for line in lines if "train/loss" in line]
+    assert len(logged) == 3
+    assert all(line.startswith("epoch ") for line in logged)
 
 
 def test_identity_ignores_defaults_and_where_a_run_happens(toy_config: Make) -> None:

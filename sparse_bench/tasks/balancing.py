@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from sparse_bench.streams import Streams
+from sparse_bench.tasks.last_epoch import LastEpoch
 
 
 def balanced_order(labels: np.ndarray, batch_size: int, permutation: Callable[[int], np.ndarray]) -> np.ndarray:
@@ -70,17 +71,17 @@ class GrowingBatches:
 
     def __init__(self, labels: np.ndarray, sizes: tuple[int, int], epochs: int, balanced: bool) -> None:
         self._labels, self._sizes, self._epochs, self._balanced = labels, sizes, epochs, balanced
-        self._last: tuple[tuple[int, int], list[np.ndarray]] | None = None
+        self._last = LastEpoch[list[np.ndarray]]()
 
     def of_epoch(self, epoch: int, streams: Streams) -> list[np.ndarray]:
-        """Numbers of the examples in each batch. The last epoch's are kept: they are asked for twice."""
-        key = (streams.seed, epoch)
-        if self._last is None or self._last[0] != key:
-            permutation = streams.numpy("data", epoch).permutation
+        """Numbers of the examples in each batch."""
+
+        def batches(generator: np.random.Generator) -> list[np.ndarray]:
             size = growing_batch_size(epoch, *self._sizes, self._epochs)
             if self._balanced:
-                order = balanced_order(self._labels, size, permutation)
+                order = balanced_order(self._labels, size, generator.permutation)
             else:
-                order = permutation(len(self._labels))
-            self._last = key, np.split(order, list(range(size, len(order), size)))
-        return self._last[1]
+                order = generator.permutation(len(self._labels))
+            return np.split(order, list(range(size, len(order), size)))
+
+        return self._last.get(epoch, streams, batches)

@@ -16,6 +16,7 @@ from sparse_bench.streams import Streams
 from sparse_bench.tasks.balancing import GrowingBatches
 from sparse_bench.tasks.base import Task
 from sparse_bench.tasks.dialogue_data import Attributes, ExampleArrays, ceiling, examples
+from sparse_bench.tasks.held_out import HeldOut
 
 
 class DialogueModel(Protocol):
@@ -92,8 +93,7 @@ class DialogueTask(Task):
 
         everything = np.arange(len(self.test))
         cuts = list(range(evaluate_batch_size, len(everything), evaluate_batch_size))
-        self._test_batches = [self.test.batch(numbers) for numbers in np.split(everything, cuts)]
-        self._test_device = torch.device("cpu")
+        self._held_out = HeldOut(self.test.batch(numbers) for numbers in np.split(everything, cuts))
         self._batches = GrowingBatches(self.train.actions, (batch_size[0], batch_size[1]), batch_epochs, balanced)
 
     def epoch_batches(self, epoch: int, streams: Streams) -> Iterator[DialogueBatch]:
@@ -117,11 +117,7 @@ class DialogueTask(Task):
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         if split not in self.splits:
             raise ConfigError(unknown_choice("split", split, self.splits))
-        device = next(model.parameters()).device
-        if device != self._test_device:  # copied there once, not for every evaluation
-            self._test_batches = [batch.to(device) for batch in self._test_batches]
-            self._test_device = device
-        best = [cast(DialogueModel, model).predict(batch).argmax(dim=1) for batch in self._test_batches]
+        best = [cast(DialogueModel, model).predict(batch).argmax(dim=1) for batch in self._held_out.beside(model)]
         predicted = torch.cat(best).cpu().numpy()  # the one synchronisation with the device
         return action_metrics(self.test.actions, predicted, self.corpus.actions.index(LISTEN))
 

@@ -17,6 +17,7 @@ from sparse_bench.streams import Streams
 from sparse_bench.tasks import bilou
 from sparse_bench.tasks.balancing import GrowingBatches
 from sparse_bench.tasks.base import Task
+from sparse_bench.tasks.held_out import HeldOut
 from sparse_bench.tasks.intent_data import MessageArrays, merged_intent, ranges, split_messages
 from sparse_bench.tasks.intent_metrics import entity_metrics, intent_metrics
 
@@ -115,8 +116,7 @@ class IntentTask(Task):
         cuts = range(evaluate_batch_size, len(by_length), evaluate_batch_size)
         self._test_order = by_length
         self._test_tags = self.test.tags[ranges(self.test.first_token[by_length], self.test.lengths[by_length])]
-        self._test_batches = [self.test.batch(rows) for rows in np.split(by_length, list(cuts))]
-        self._test_device = torch.device("cpu")
+        self._held_out = HeldOut(self.test.batch(rows) for rows in np.split(by_length, list(cuts)))
         self._batches = GrowingBatches(self.train.intents, sizes, batch_epochs, balanced)
 
     def epoch_batches(self, epoch: int, streams: Streams) -> Iterator[IntentBatch]:
@@ -140,13 +140,9 @@ class IntentTask(Task):
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         if split not in self.splits:
             raise ConfigError(unknown_choice("split", split, self.splits))
-        device = next(model.parameters()).device
-        if device != self._test_device:  # copied there once, not for every evaluation
-            self._test_batches = [batch.to(device) for batch in self._test_batches]
-            self._test_device = device
         intents: list[torch.Tensor] = []
         tags: list[torch.Tensor] = []
-        for batch in self._test_batches:
+        for batch in self._held_out.beside(model):
             scores, best_tags = cast(IntentModel, model).predict(batch)
             intents.append(scores.argmax(dim=1))
             tags.append(best_tags)

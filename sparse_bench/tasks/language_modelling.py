@@ -14,6 +14,7 @@ from sparse_bench.data.text import NumberedText, TextCorpus
 from sparse_bench.errors import ConfigError, DataError, unknown_choice
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.base import Task
+from sparse_bench.tasks.held_out import HeldOut
 from sparse_bench.tasks.text_batches import (
     Chunk,
     Sentences,
@@ -93,11 +94,10 @@ class LanguageModellingTask(Task):
         self._batch_size, self._bptt, self._longest = batch_size, bptt, longest
         self._variable_length, self._batching = variable_length, batching
         self._train = _layout("training", self.corpus.train, batch_size, batching, least=3)
-        self._evaluation = {
+        self._held_out = {
             "valid": self._evaluation_batches("validation", self.corpus.valid, valid_batch_size),
             "test": self._evaluation_batches("test", self.corpus.test, test_batch_size),
         }
-        self._evaluation_device = torch.device("cpu")
         self._state: HiddenState | None = None
 
     def epoch_batches(self, epoch: int, streams: Streams) -> Iterator[LanguageBatch]:
@@ -146,21 +146,16 @@ class LanguageModellingTask(Task):
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         if split not in self.splits:
             raise ConfigError(unknown_choice("split", split, self.splits))
-        device = next(model.parameters()).device
-        if device != self._evaluation_device:  # copied there once, not for every evaluation
-            self._evaluation = {
-                name: [batch.to(device) for batch in batches] for name, batches in self._evaluation.items()
-            }
-            self._evaluation_device = device
+        batches = self._held_out[split].beside(model)
         state: HiddenState | None = None
         nats, correct = [], []
-        for batch in self._evaluation[split]:
+        for batch in batches:
             output = cast(LanguageModel, model)(batch.inputs, None if batch.starts else state)
             state = output.state
             logits, targets = output.logits.flatten(0, 1).float(), batch.targets.flatten()
             nats.append(F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum"))
             correct.append((logits.argmax(dim=1) == targets).sum())
-        tokens = sum(batch.tokens for batch in self._evaluation[split])
+        tokens = sum(batch.tokens for batch in batches)
         # The one synchronisation with the device; sums in double precision on the host.
         mean = math.fsum(torch.stack(nats).tolist()) / tokens
         return {
@@ -183,11 +178,11 @@ class LanguageModellingTask(Task):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._state = state["hidden"]
 
-    def _evaluation_batches(self, name: str, text: NumberedText, batch_size: int) -> list[LanguageBatch]:
+    def _evaluation_batches(self, name: str, text: NumberedText, batch_size: int) -> HeldOut[LanguageBatch]:
         laid_out = _layout(name, text, batch_size, self._batching, least=2)
         if isinstance(laid_out, Sentences):
-            return list(laid_out.batches(laid_out.ordered(batch_size)))
-        return evaluation_batches(laid_out, self._bptt)
+            return HeldOut(laid_out.batches(laid_out.ordered(batch_size)))
+        return HeldOut(evaluation_batches(laid_out, self._bptt))
 
 
 def _layout(name: str, text: NumberedText, streams: int, batching: str, least: int) -> Tensor | Sentences:

@@ -65,8 +65,10 @@ class Meteor:
         return 100 * sum(scores) / len(scores)
 
     def signature(self) -> str:
-        """What the score depends on, in the style of sacrebleu's signatures."""
+        """What the score depends on, in the style of sacrebleu's signatures, and what it is not."""
         return (
             f"nrefs:1|case:lc|stem:snowball-{_STEMMERS[self.language]}|synonyms:none|paraphrases:none"
-            f"|alpha:0.9|beta:3|gamma:0.5|mean:sentences|nltk:{version('nltk')}"
+            f"|alpha:0.9|beta:3|gamma:0.5|mean:sentences|nltk:{version('nltk')}; METEOR of Banerjee and Lavie 2005 "
+            "(P R / (0.9 P + 0.1 R) · (1 − 0.5 (chunks / matches)³)), not comparable with METEOR 1.5, which weights "
+            "kinds of matches and function words, has paraphrases, and scores the corpus as a whole"
         )

@@ -14,6 +14,7 @@ from sparse_bench.data.tagged import TaggedCorpus
 from sparse_bench.errors import ConfigError, unknown_choice
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.base import Task
+from sparse_bench.tasks.held_out import HeldOut
 from sparse_bench.tasks.tagging_data import UNK, TaggedArrays, Words
 
 
@@ -85,13 +86,12 @@ class TaggingTask(Task):
             counts[self._unknown] = max(1, unknown + round(replace_singletons * len(self._singleton_tokens)))
         self.sizes = TaggingSizes(len(counts), tuple(counts.tolist()), len(tags))
 
-        self._evaluated: dict[str, list[TaggingBatch]] = {}
-        self._device = torch.device("cpu")
+        self._held_out: dict[str, HeldOut[TaggingBatch]] = {}
         for split in self.splits:
             arrays = TaggedArrays(getattr(self.corpus, split), self.words, tags, split)
             by_length = np.argsort(arrays.lengths, kind="stable")
             cuts = range(evaluate_batch_size, len(by_length), evaluate_batch_size)
-            self._evaluated[split] = [arrays.batch(rows) for rows in np.split(by_length, list(cuts))]
+            self._held_out[split] = HeldOut(arrays.batch(rows) for rows in np.split(by_length, list(cuts)))
         self._null = tags[self.corpus.null_tag] if self.corpus.null_tag is not None else None
 
     @property
@@ -131,13 +131,7 @@ class TaggingTask(Task):
         """Share of tokens with the right tag: of all, of those that are ``<unk>``, of those that are no null ones."""
         if split not in self.splits:
             raise ConfigError(unknown_choice("split", split, self.splits))
-        device = next(model.parameters()).device
-        if device != self._device:  # copied there once, not for every evaluation
-            self._evaluated = {
-                name: [batch.to(device) for batch in batches] for name, batches in self._evaluated.items()
-            }
-            self._device = device
-        batches = self._evaluated[split]
+        batches = self._held_out[split].beside(model)
         right = torch.cat([cast(TaggingModel, model).predict(batch) == batch.tags for batch in batches])
         groups = {
             "accuracy": torch.ones_like(right),

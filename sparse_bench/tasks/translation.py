@@ -18,6 +18,8 @@ from sparse_bench.streams import Streams
 from sparse_bench.tasks.base import Task
 from sparse_bench.tasks.bucketing import bucketed_batches, random_batches
 from sparse_bench.tasks.cross_entropy import weighted_cross_entropy
+from sparse_bench.tasks.held_out import HeldOut
+from sparse_bench.tasks.last_epoch import LastEpoch
 from sparse_bench.tasks.translation_data import PairArrays, encode_corpus
 from sparse_bench.tasks.translation_metrics import TranslationScores, teacher_forced_metrics
 
@@ -118,10 +120,10 @@ class TranslationTask(Task):
         self.train = self.encoded.train
         self.sizes = self.encoded.sizes
         self._held_out = {
-            "valid": _HeldOut(self.encoded.valid, evaluate_batch_size),
-            "test": _HeldOut(self.encoded.test, evaluate_batch_size),
+            "valid": _Pairs(self.encoded.valid, evaluate_batch_size),
+            "test": _Pairs(self.encoded.test, evaluate_batch_size),
         }
-        self._last_epoch: tuple[tuple[int, int], list[np.ndarray]] | None = None
+        self._last_epoch = LastEpoch[list[np.ndarray]]()
 
     def epoch_batches(self, epoch: int, streams: Streams) -> Iterator[TranslationBatch]:
         for pairs in self._epoch_pairs(epoch, streams):
@@ -131,17 +133,15 @@ class TranslationTask(Task):
         return len(self._epoch_pairs(epoch, streams))
 
     def _epoch_pairs(self, epoch: int, streams: Streams) -> list[np.ndarray]:
-        """Numbers of the training pairs in each batch. The last epoch's are kept: they are asked for twice."""
-        key = (streams.seed, epoch)
-        if self._last_epoch is None or self._last_epoch[0] != key:
-            generator = streams.numpy("data", epoch)
+        """Numbers of the training pairs in each batch."""
+
+        def batches(generator: np.random.Generator) -> list[np.ndarray]:
             if self._bucketed:
                 lengths = self.train.source.lengths, self.train.target_lengths
-                batches = bucketed_batches(*lengths, self._batch_size, generator, self._pool)
-            else:
-                batches = random_batches(len(self.train), self._batch_size, generator)
-            self._last_epoch = key, batches
-        return self._last_epoch[1]
+                return bucketed_batches(*lengths, self._batch_size, generator, self._pool)
+            return random_batches(len(self.train), self._batch_size, generator)
+
+        return self._last_epoch.get(epoch, streams, batches)
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         assert isinstance(batch, TranslationBatch)
@@ -161,7 +161,7 @@ class TranslationTask(Task):
         held_out, translator = self._held_out[split], cast(TranslationModel, model)
         measured: list[Tensor] = []
         translations: list[Tensor] = []
-        for batch in held_out.batches(next(model.parameters()).device):
+        for batch in held_out.beside(model):
             scores = translator(batch)
             nll = F.cross_entropy(scores.float(), batch.target_output, reduction="none")
             measured.append(torch.stack([nll, (scores.argmax(dim=1) == batch.target_output).to(nll.dtype)]))
@@ -210,8 +210,8 @@ class TranslationTask(Task):
         return dict(self.corpus.checksums)
 
 
-class _HeldOut:
-    """A split that is evaluated again and again: batches made once, of like length, on the device that last asked.
+class _Pairs(HeldOut[TranslationBatch]):
+    """A split that is translated, in batches of like length.
 
     Attributes:
         order: numbers of the pairs, batch after batch [pairs].
@@ -222,12 +222,4 @@ class _HeldOut:
         self.order = np.lexsort((pairs.target_lengths, pairs.source.lengths))
         self.lengths = pairs.target_lengths[self.order]
         cuts = range(batch_size, len(pairs), batch_size)
-        self._batches = [pairs.batch(rows) for rows in np.split(self.order, cuts)]
-        self._device = torch.device("cpu")
-
-    def batches(self, device: torch.device) -> list[TranslationBatch]:
-        """All batches, on ``device``."""
-        if device != self._device:
-            self._batches = [batch.to(device) for batch in self._batches]
-            self._device = device
-        return self._batches
+        super().__init__(pairs.batch(rows) for rows in np.split(self.order, cuts))

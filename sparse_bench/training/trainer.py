@@ -3,7 +3,8 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from itertools import islice
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from sparse_bench.batch import Batch
 from sparse_bench.errors import ConfigError, NonFiniteLossError, unknown_choice
@@ -27,6 +29,7 @@ from sparse_bench.training.row_sparse import RowUpdates
 from sparse_bench.training.schedules import Constant, Schedule
 from sparse_bench.training.settings import Progress, Settings
 from sparse_bench.training.stopping import StoppingRule
+from sparse_bench.training.transfer import on_device
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +97,9 @@ class Trainer:
                 self._watch(evaluated)
                 self.folder.metrics.append({"epoch": 0, "step": 0, **evaluated})
                 self._log(evaluated, 0, 0)
-        with tqdm(total=self.settings.epochs, initial=self.progress.epoch, unit="epoch", disable=self._quiet()) as bar:
+        bar = tqdm(total=self.settings.epochs, initial=self.progress.epoch, unit="epoch", disable=self._quiet())
+        # Log lines go above the bar, where there is one, and not into it.
+        with bar, nullcontext() if bar.disable else logging_redirect_tqdm():
             while not self._done():
                 self._train_epoch()
                 self._end_epoch()
@@ -168,7 +173,7 @@ class Trainer:
         started = time.perf_counter()
         batches = self.task.epoch_batches(progress.epoch, self.streams)
         total = self.task.epoch_steps(progress.epoch, self.streams)
-        for batch in self._on_device(islice(batches, progress.batch, None)):
+        for batch in on_device(islice(batches, progress.batch, None), self.device):
             group = min(accumulate, total - progress.batch // accumulate * accumulate)
             self.forward_backward(batch, share=1.0 / group)
             progress.batch += 1
@@ -185,18 +190,6 @@ class Trainer:
                 started = time.perf_counter()
         self._check_finite()
         progress.train_seconds += time.perf_counter() - started
-
-    def _on_device(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Each batch on the device, copied while the one before it is being worked on."""
-        pinned = self.device.type == "cuda"
-        ahead: Batch | None = None
-        for batch in batches:
-            moved = (batch.pin_memory() if pinned else batch).to(self.device)
-            if ahead is not None:
-                yield ahead
-            ahead = moved
-        if ahead is not None:
-            yield ahead
 
     def _check_finite(self) -> None:
         loss = self._sums.get("loss")

@@ -45,9 +45,9 @@ def test_columns_for_settings_that_vary_alone(tmp_path: Path) -> None:
 
 
 def test_settings_that_do_not_define_a_run_are_the_config_s(tmp_path: Path) -> None:
-    for name in config._NOT_IDENTITY:
+    for name in config.NOT_IDENTITY:
         assert NOT_DEFINING.fullmatch(name), name
-    for name in config._NOT_IDENTITY_TRAINER:
+    for name in config.NOT_IDENTITY_TRAINER:
         assert NOT_DEFINING.fullmatch(f"trainer.{name}"), name
     for name in ("seed", "model.label", "model._partial_", "logger.wandb.project"):
         assert NOT_DEFINING.fullmatch(name), name

@@ -45,7 +45,7 @@ def test_a_corpus_is_the_mean_of_its_sentences(german):
 
 def test_the_signature_names_what_the_score_depends_on(german):
     signature = german.signature()
-    for part in ("case:lc", "stem:snowball-german", "synonyms:none", "nltk:"):
+    for part in ("case:lc", "stem:snowball-german", "synonyms:none", "nltk:", "not comparable with METEOR 1.5"):
         assert part in signature
 
 

@@ -1,128 +1,24 @@
-"""The configuration's schema, its checks, and the identity of a run.
+"""Checks of a whole configuration: what cannot work is refused before any data is read."""
 
-Hydra composes the YAML files under ``conf/``. Shared fields have a dataclass schema here; a node with ``_target_`` has
-the signature of its target as its schema: unknown settings, values of the wrong type and combinations that cannot work
-are refused before any data is read.
-"""
-
-import hashlib
 import inspect
 import json
 import typing
-from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import PurePath
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
 from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from sparse_bench.errors import ConfigError, SparseBenchError, unknown_choice
+from sparse_bench.config.nodes import LABEL, build, parameters_of, target_of, targets
+from sparse_bench.config.schema import CONF, Config, TrainerConfig, choices
+from sparse_bench.errors import ConfigError, unknown_choice
 
-#: Name that a group's file gives itself for tables and figures; no argument of any target.
-LABEL = "label"
 PRECISIONS = ("fp32", "bf16", "fp16")
 #: Settings of hydra's ``instantiate`` that are no arguments of the target.
 _HYDRA_KEYS = ("_target_", "_partial_", "_recursive_", "_convert_", LABEL)
-
-_PACKAGE = Path(__file__).resolve().parent
-#: The configuration tree: inside an installed package, else beside it in the repository.
-CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
-
-
-@dataclass
-class TrainerConfig:
-    """How long and how a run trains; see ``conf/trainer/default.yaml`` for what each setting means."""
-
-    epochs: int = 100
-    steps: int | None = None
-    precision: str = "fp32"
-    gradient_clip: float | None = None
-    accumulate: int = 1
-    schedule: Any = None
-    stop: Any = None
-    evaluate_every: int = 1
-    evaluate_first: bool = False
-    select: str = "last"
-    monitor: str | None = None
-    monitor_mode: str | None = None
-    early_stopping: int | None = None
-    reset_optimizer: bool = False
-    checkpoint_seconds: float = 60.0
-    keep: str = "weights"
-    deterministic: bool = True
-
-
-@dataclass
-class Config:
-    """One run."""
-
-    experiment_name: str = "ad_hoc"
-    seed: int = 0
-    model: Any = None
-    dataset: Any = None
-    sparsity: Any = None
-    optimizer: Any = None
-    start_from: str | None = None
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    logger: Any = None
-    point: Any = None
-    device: str = "auto"
-    threads: int | None = None
-    output: str = "runs"
-    progress: bool = True
-
-
-#: Settings that say how and where a run is carried out, not what it measures.
-_NOT_IDENTITY = ("experiment_name", "logger", "point", "device", "threads", "output", "progress", "start_from")
-_NOT_IDENTITY_TRAINER = ("checkpoint_seconds", "keep")
-
-
-def register() -> None:
-    """Make the schema known to Hydra. Call once, before composing."""
-    store = ConfigStore.instance()
-    store.store(name="schema", node=Config)
-
-
-def choices(group: str) -> list[str]:
-    """Names of the shipped files of a config group."""
-    root = CONF / group
-    return sorted(str(path.relative_to(root).with_suffix("")) for path in root.rglob("*.yaml"))
-
-
-def target_of(node: Any, path: str) -> Any:
-    """The class or function that a node's ``_target_`` names.
-
-    Raises:
-        ConfigError: there is no node, no ``_target_``, or nothing of that name can be imported.
-    """
-    if not isinstance(node, Mapping) or "_target_" not in node:
-        raise ConfigError(f"'{path}' needs a _target_. Choose one of the files in conf/: {', '.join(choices(path))}.")
-    try:
-        return get_object(node["_target_"])
-    except Exception as error:
-        raise ConfigError(f"'{path}._target_' names {node['_target_']}, which cannot be imported: {error}") from error
-
-
-def build(node: Any, **overrides: Any) -> Any:
-    """Instantiate a config node (None stays None), with errors of the project as they were raised."""
-    if node is None:
-        return None
-    try:
-        return instantiate(_unlabelled(node) | overrides)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, SparseBenchError):
-            raise error.__cause__ from None
-        raise
-
-
-def _unlabelled(node: Any) -> Any:
-    if not isinstance(node, Mapping):
-        return node
-    return {key: _unlabelled(value) for key, value in node.items() if key != LABEL}
 
 
 def check(config: DictConfig) -> None:
@@ -135,10 +31,14 @@ def check(config: DictConfig) -> None:
         plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     except Exception as error:
         raise ConfigError(f"The configuration cannot be resolved: {error}") from error
-    for path, node in _targets(plain):
+    _check_keys("", plain, Config)
+    _check_keys("trainer", plain["trainer"], TrainerConfig)
+    for path, node in targets(plain):
         _check_arguments(target_of(node, path), node, path)
+    _check_shared(plain)
     _check_trainer(plain["trainer"])
     _check_combination(plain)
+    _check_optimizer(plain["optimizer"])
     # Schemes and schedules check their own settings when they are made, which takes no time.
     trainer = plain["trainer"]
     made = {"sparsity": plain["sparsity"], **{f"trainer.{key}": trainer[key] for key in ("schedule", "stop")}}
@@ -149,21 +49,44 @@ def check(config: DictConfig) -> None:
             raise ConfigError(f"'{path}' cannot be made: {error.__cause__ or error}") from error
 
 
-def _targets(node: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """All nodes that have a ``_target_``, inner ones first."""
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from _targets(value, f"{path}.{key}" if path else str(key))
-        if "_target_" in node:
-            yield path, node
+def _check_keys(path: str, node: Mapping[str, Any], schema: type) -> None:
+    """A plus adds and a tilde removes any key, whatever the schema says."""
+    where, known = f"In '{path}': " if path else "", [field.name for field in fields(schema)]
+    for key in node:
+        if key not in known:
+            raise ConfigError(where + unknown_choice("setting", key, known))
+    if missing := [key for key in known if key not in node]:
+        raise ConfigError(f"{where}The configuration lacks {', '.join(missing)}.")
 
 
-def _parameters(target: Any) -> dict[str, inspect.Parameter]:
-    return dict(inspect.signature(target).parameters)
+def _check_shared(plain: Mapping[str, Any]) -> None:
+    if plain["threads"] is not None and plain["threads"] < 1:
+        raise ConfigError(f"threads must be at least 1, or null for all cores, not {plain['threads']}.")
+    if not plain["output"]:
+        raise ConfigError("output must name a folder.")
+    name = PurePath(plain["experiment_name"])
+    if not name.parts or name.is_absolute() or ".." in name.parts:
+        raise ConfigError(f"experiment_name must be a path below the output folder, not '{plain['experiment_name']}'.")
+
+
+def _check_optimizer(node: Mapping[str, Any]) -> None:
+    """Settings of an optimizer are checked by itself; it is made for a weight that nothing else has."""
+    import torch  # slow to import, and --help or --cfg do not need it
+
+    try:
+        optimizer = build(node, _partial_=True)([torch.nn.Parameter(torch.zeros(1))])
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"'optimizer' cannot be made: {error}") from error
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        raise ConfigError(
+            f"{node['_target_']} evaluates the loss several times a step, which the trainer does not do. "
+            f"Optimizers that are shipped: {', '.join(choices('optimizer'))}."
+        )
 
 
 def _check_arguments(target: Any, node: Mapping[str, Any], path: str) -> None:
-    parameters = _parameters(target)
+    parameters = parameters_of(target)
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
     for key, value in node.items():
@@ -189,7 +112,9 @@ def _check_type(hint: Any, value: Any, path: str) -> None:
         adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
         adapter.validate_json(json.dumps(value), strict=True)  # as JSON: a list fits a tuple, '16' is no number
     except ValidationError as error:
-        reasons = "; ".join(sorted({problem["msg"] for problem in error.errors()}))
+        # Of a union, the part that no JSON can be (a tensor, say) is no advice.
+        problems = [problem for problem in error.errors() if problem["type"] != "needs_python_object"]
+        reasons = "; ".join(sorted({problem["msg"] for problem in problems or error.errors()}))
         raise ConfigError(f"'{path}' = {value!r} does not fit: {reasons}.") from error
     except Exception:
         # A hint that pydantic cannot turn into a validator (torch's own unions, say) says nothing about the value;
@@ -255,8 +180,14 @@ def _check_combination(plain: Mapping[str, Any]) -> None:
             )
     if trainer["monitor"] and not trainer["monitor"].startswith(f"{watched}/"):
         raise ConfigError(f"trainer.monitor is a metric of the watched split, '{watched}/…', not {trainer['monitor']}.")
-    for path, scheme in _targets(plain["sparsity"], "sparsity"):
-        _check_layers(model, plain["model"].get(LABEL), target_of(scheme, path), scheme, path)
+    optimizer = target_of(plain["optimizer"], "optimizer")
+    for path, scheme in targets(plain["sparsity"], "sparsity"):
+        target = target_of(scheme, path)
+        _check_layers(model, plain["model"].get(LABEL), target, scheme, path)
+        accepted = getattr(target, "optimizers", ())
+        if accepted and optimizer not in accepted:
+            names = [known.__name__ for known in accepted]
+            raise ConfigError(f"In '{path}': {unknown_choice('optimizer for it', optimizer.__name__, names)}")
 
 
 def _check_layers(model: Any, label: str | None, target: Any, scheme: Mapping[str, Any], path: str) -> None:
@@ -275,60 +206,3 @@ def _check_layers(model: Any, label: str | None, target: Any, scheme: Mapping[st
 
 def _shipped_target(group: str, name: str) -> Any:
     return target_of(OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml")), group)
-
-
-def identity(config: DictConfig, source: str | None = None) -> dict[str, Any]:
-    """What defines a run: the resolved settings that differ from the defaults in the code.
-
-    ``source`` is the run whose weights it starts from, if any: that run itself, not the experiment that is asked for.
-
-    Defaults are those of the targets' signatures and of :class:`TrainerConfig`, so a new setting whose default keeps
-    the old behaviour renames no old run. By the same token a default in the code never changes its meaning; a changed
-    choice goes into the YAML.
-    """
-    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    kept = {key: value for key, value in plain.items() if key not in _NOT_IDENTITY}
-    if source is not None:
-        kept["start_from"] = source
-    defaults = {f.name: f.default for f in fields(TrainerConfig) if f.default is not MISSING}
-    kept["trainer"] = {
-        key: _reduced(value)
-        for key, value in plain["trainer"].items()
-        if key not in _NOT_IDENTITY_TRAINER and value != defaults.get(key)
-    }
-    return {key: _reduced(value) for key, value in kept.items()}
-
-
-def _reduced(node: Any) -> Any:
-    if isinstance(node, list):
-        return [_reduced(value) for value in node]
-    if not isinstance(node, dict):
-        return node
-    parameters = _parameters(get_object(node["_target_"])) if "_target_" in node else {}
-    normal = {key: _as_annotated(parameters.get(key), value) for key, value in node.items()}
-    return {
-        key: _reduced(value)
-        for key, value in normal.items()
-        if key not in (LABEL, "_partial_") and not _is_default(parameters.get(key), value)
-    }
-
-
-def _as_annotated(parameter: inspect.Parameter | None, value: Any) -> Any:
-    """1 where a float is wanted is 1.0: the same run, so the same name."""
-    wants_float = parameter is not None and (
-        parameter.annotation in (float, "float") or isinstance(parameter.default, float)
-    )
-    return float(value) if wants_float and type(value) is int else value
-
-
-def _is_default(parameter: inspect.Parameter | None, value: Any) -> bool:
-    if parameter is None or parameter.default is parameter.empty:
-        return False
-    default = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
-    return bool(type(default) is type(value) and default == value)
-
-
-def run_id(config: DictConfig, source: str | None = None) -> str:
-    """Twelve hexadecimal digits: a hash of :func:`identity`."""
-    canonical = json.dumps(identity(config, source), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:12]

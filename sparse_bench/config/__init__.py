@@ -1,0 +1,27 @@
+"""The configuration's schema, its checks, and the identity of a run.
+
+Hydra composes the YAML files under ``conf/``. Shared fields have a dataclass schema here; a node with ``_target_`` has
+the signature of its target as its schema: unknown settings, values of the wrong type and combinations that cannot work
+are refused before any data is read.
+"""
+
+from sparse_bench.config.checks import check
+from sparse_bench.config.identifier import NOT_IDENTITY, NOT_IDENTITY_TRAINER, identity, run_id
+from sparse_bench.config.nodes import LABEL, build, target_of
+from sparse_bench.config.schema import CONF, Config, TrainerConfig, choices, register
+
+__all__ = [
+    "CONF",
+    "LABEL",
+    "NOT_IDENTITY",
+    "NOT_IDENTITY_TRAINER",
+    "Config",
+    "TrainerConfig",
+    "build",
+    "check",
+    "choices",
+    "identity",
+    "register",
+    "run_id",
+    "target_of",
+]

@@ -1,0 +1,74 @@
+"""What defines a run, and its name."""
+
+import hashlib
+import inspect
+import json
+from dataclasses import MISSING, fields
+from typing import Any
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from sparse_bench.config.nodes import LABEL, parameters_of
+from sparse_bench.config.schema import TrainerConfig
+
+#: Settings that say how and where a run is carried out, not what it measures.
+NOT_IDENTITY = ("experiment_name", "logger", "point", "device", "threads", "output", "progress", "start_from")
+NOT_IDENTITY_TRAINER = ("checkpoint_seconds", "keep")
+
+
+def identity(config: DictConfig, source: str | None = None) -> dict[str, Any]:
+    """What defines a run: the resolved settings that differ from the defaults in the code.
+
+    ``source`` is the run whose weights it starts from, if any: that run itself, not the experiment that is asked for.
+
+    Defaults are those of the targets' signatures and of :class:`TrainerConfig`, so a new setting whose default keeps
+    the old behaviour renames no old run. By the same token a default in the code never changes its meaning; a changed
+    choice goes into the YAML.
+    """
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    kept = {key: value for key, value in plain.items() if key not in NOT_IDENTITY}
+    if source is not None:
+        kept["start_from"] = source
+    defaults = {f.name: f.default for f in fields(TrainerConfig) if f.default is not MISSING}
+    kept["trainer"] = {
+        key: _reduced(value)
+        for key, value in plain["trainer"].items()
+        if key not in NOT_IDENTITY_TRAINER and value != defaults.get(key)
+    }
+    return {key: _reduced(value) for key, value in kept.items()}
+
+
+def _reduced(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_reduced(value) for value in node]
+    if not isinstance(node, dict):
+        return node
+    parameters = parameters_of(get_object(node["_target_"])) if "_target_" in node else {}
+    normal = {key: _as_annotated(parameters.get(key), value) for key, value in node.items()}
+    return {
+        key: _reduced(value)
+        for key, value in normal.items()
+        if key not in (LABEL, "_partial_") and not _is_default(parameters.get(key), value)
+    }
+
+
+def _as_annotated(parameter: inspect.Parameter | None, value: Any) -> Any:
+    """1 where a float is wanted is 1.0: the same run, so the same name."""
+    wants_float = parameter is not None and (
+        parameter.annotation in (float, "float") or isinstance(parameter.default, float)
+    )
+    return float(value) if wants_float and type(value) is int else value
+
+
+def _is_default(parameter: inspect.Parameter | None, value: Any) -> bool:
+    if parameter is None or parameter.default is parameter.empty:
+        return False
+    default = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
+    return bool(type(default) is type(value) and default == value)
+
+
+def run_id(config: DictConfig, source: str | None = None) -> str:
+    """Twelve hexadecimal digits: a hash of :func:`identity`."""
+    canonical = json.dumps(identity(config, source), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]

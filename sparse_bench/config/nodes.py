@@ -1,0 +1,60 @@
+"""Nodes of a configuration: a ``_target_``, and its arguments."""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
+
+from sparse_bench.config.schema import choices
+from sparse_bench.errors import ConfigError, SparseBenchError
+
+#: Name that a group's file gives itself for tables and figures; no argument of any target.
+LABEL = "label"
+
+
+def target_of(node: Any, path: str) -> Any:
+    """The class or function that a node's ``_target_`` names.
+
+    Raises:
+        ConfigError: there is no node, no ``_target_``, or nothing of that name can be imported.
+    """
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise ConfigError(f"'{path}' needs a _target_. Choose one of the files in conf/: {', '.join(choices(path))}.")
+    try:
+        return get_object(node["_target_"])
+    except Exception as error:
+        raise ConfigError(f"'{path}._target_' names {node['_target_']}, which cannot be imported: {error}") from error
+
+
+def build(node: Any, **overrides: Any) -> Any:
+    """Instantiate a config node (None stays None), with errors of the project as they were raised."""
+    if node is None:
+        return None
+    try:
+        return instantiate(_unlabelled(node) | overrides)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, SparseBenchError):
+            raise error.__cause__ from None
+        raise
+
+
+def _unlabelled(node: Any) -> Any:
+    if not isinstance(node, Mapping):
+        return node
+    return {key: _unlabelled(value) for key, value in node.items() if key != LABEL}
+
+
+def targets(node: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """All nodes that have a ``_target_``, inner ones first."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from targets(value, f"{path}.{key}" if path else str(key))
+        if "_target_" in node:
+            yield path, node
+
+
+def parameters_of(target: Any) -> dict[str, inspect.Parameter]:
+    """The arguments that a target takes, by name."""
+    return dict(inspect.signature(target).parameters)

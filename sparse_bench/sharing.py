@@ -1,0 +1,40 @@
+"""How the runs of a sweep share the machine under ``hydra/launcher=joblib``: one a core, or one a GPU."""
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from omegaconf import DictConfig, OmegaConf
+
+
+def register() -> None:
+    """Set up ``hydra/launcher=joblib`` so that it starts :func:`processes` processes unless told otherwise."""
+    Plugins.instance()  # the launcher's own settings are stored first
+    from hydra_plugins.hydra_joblib_launcher.config import JobLibLauncherConf
+
+    OmegaConf.register_new_resolver("processes", processes, replace=True)
+    settings = OmegaConf.structured(JobLibLauncherConf(n_jobs="${processes:${device}}"))
+    ConfigStore.instance().store("joblib", settings, group="hydra/launcher", provider="sparse_bench")
+
+
+def processes(device: str) -> int:
+    """How many runs there are at once: one a GPU if ``device`` means GPUs, else one a core (-1 to joblib).
+
+    Several processes on one GPU take turns, and each holds its own copy of the libraries in the GPU's memory.
+    """
+    if device.startswith("cuda:"):
+        return 1
+    return max(1, _gpus()) if device == "cuda" else _gpus() if device == "auto" and _gpus() else -1
+
+
+def share(config: DictConfig, number: int) -> None:
+    """Settings of run ``number`` of a sweep (from 0), beside others on this machine, where the user left them open."""
+    config.progress = False  # bars of several processes would be written over each other
+    if config.threads is None:
+        config.threads = 1
+    if config.device in ("auto", "cuda") and _gpus() > 1:
+        config.device = f"cuda:{number % _gpus()}"
+
+
+def _gpus() -> int:
+    import torch  # slow to import, and most commands end before they need it
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0

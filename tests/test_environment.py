@@ -1,0 +1,47 @@
+"""What a run says of its circumstances."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sparse_bench import environment
+
+needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+    done = subprocess.run(["git", "-C", str(folder), *identity, *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@needs_git
+def test_an_installed_copy_inside_another_project_has_no_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "venv" / "sparse_bench"
+    package.mkdir(parents=True)
+    (package / "environment.py").touch()
+    (tmp_path / ".gitignore").write_text("venv/\n")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".gitignore")
+    git(tmp_path, "commit", "-q", "-m", "another project")
+    monkeypatch.setattr(environment, "__file__", str(package / "environment.py"))
+    assert environment.git() == {"commit": None, "dirty": None}
+
+
+@needs_git
+def test_a_checkout_says_its_commit_and_whether_it_was_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "sparse_bench"
+    package.mkdir()
+    (package / "environment.py").touch()
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-q", "-m", "the project")
+    monkeypatch.setattr(environment, "__file__", str(package / "environment.py"))
+    commit = git(tmp_path, "rev-parse", "HEAD")
+    assert environment.git() == {"commit": commit, "dirty": False}
+    (package / "new.py").touch()
+    assert environment.git() == {"commit": commit, "dirty": True}

@@ -1,0 +1,54 @@
+"""How the runs of a sweep share a machine, with and without GPUs."""
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from sparse_bench import sharing
+from sparse_bench.config import CONF, Config, register
+
+
+@pytest.mark.parametrize(
+    ("gpus", "device", "expected"),
+    [
+        (0, "auto", -1),
+        (0, "cpu", -1),
+        (0, "cuda", 1),
+        (1, "auto", 1),
+        (4, "auto", 4),
+        (4, "cuda", 4),
+        (4, "cuda:2", 1),
+        (4, "cpu", -1),
+    ],
+)
+def test_one_process_a_core_or_one_a_gpu(
+    gpus: int, device: str, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "_gpus", lambda: gpus)
+    assert sharing.processes(device) == expected
+
+
+def test_the_launcher_asks_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharing, "_gpus", lambda: 3)
+    register()
+    sharing.register()
+    for settings, expected in (["device=auto"], 3), (["device=cpu"], -1), (["hydra.launcher.n_jobs=5"], 5):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = compose("config", ["hydra/launcher=joblib", *settings], return_hydra_config=True)
+        assert config.hydra.launcher.n_jobs == expected
+
+
+def test_runs_take_the_gpus_in_turn_and_one_thread_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharing, "_gpus", lambda: 2)
+    configs = [OmegaConf.structured(Config()) for _ in range(4)]
+    for number, config in enumerate(configs):
+        sharing.share(config, number)
+    assert [config.device for config in configs] == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+    assert {(config.threads, config.progress) for config in configs} == {(1, False)}
+
+
+def test_what_the_user_chose_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharing, "_gpus", lambda: 2)
+    config = OmegaConf.structured(Config(device="cpu", threads=3))
+    sharing.share(config, 1)
+    assert (config.device, config.threads) == ("cpu", 3)
