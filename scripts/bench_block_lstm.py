@@ -8,14 +8,11 @@ layer of the published language model: 400→1725 in three components against de
 """
 
 import argparse
-import os
-import platform
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from interleaved import Times, describe_machine, interleave, write
 from torch import nn
 
 from sparse_bench.sparsity.recurrent import BlockDiagonalLayer
@@ -43,51 +40,27 @@ def training_step(layer: nn.Module, inputs: int, outputs: int, steps: int, batch
     return step
 
 
-def interleaved(steps: dict[str, Step], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each step in ``rounds`` rounds, after two that are not measured."""
-    spent: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(rounds + 2):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            if number >= 2:
-                spent[name].append(time.perf_counter() - start)
-    return spent
-
-
 def weights(layer: nn.Module) -> int:
     """Parameters, biases included."""
     return sum(parameter.numel() for parameter in layer.parameters())
 
 
-def processor(device: torch.device) -> str:
-    """What computes."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    names = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        if line.startswith("model name")
-    ]
-    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
-
-
-def table(layers: dict[str, nn.Module], spent: dict[str, list[float]], title: str, machine: str) -> str:
-    """Markdown: milliseconds and ratios to the block-diagonal layer, the first of ``layers``."""
-    medians = {name: statistics.median(seconds) for name, seconds in spent.items()}
-    block = next(iter(layers))
+def table(layers: dict[str, nn.Module], spent: dict[str, Times], title: str, machine: str) -> str:
+    """Markdown: ratios to the block-diagonal layer, the first of ``layers``, and milliseconds."""
+    block = next(iter(spent.values()))
     lines = [
         f"# {title}",
         "",
-        f"{machine}, torch {torch.__version__}, Python {platform.python_version()}. Forward, gradients of input and "
-        f"weights, and fused SGD; medians (and least) of {len(spent[block])} interleaved repetitions.",
+        f"{machine}. Forward, gradients of input and weights, and fused SGD; medians (and least) of "
+        f"{len(block.clock)} interleaved repetitions.",
         "",
-        "| layer | weights | ms | least ms | block-diagonal over this |",
-        "|---|---|---|---|---|",
+        "| layer | block-diagonal over this | of processor time | weights | ms | least ms |",
+        "|:--|--:|--:|--:|--:|--:|",
     ]
     lines += [
-        f"| {name} | {weights(layer):,} | {1e3 * medians[name]:.1f} | {1e3 * min(spent[name]):.1f} | "
-        f"{medians[block] / medians[name]:.2f} |"
+        f"| {name} | {block.median / spent[name].median:.2f} "
+        f"| {block.median_processor / spent[name].median_processor:.2f} | {weights(layer):,} "
+        f"| {spent[name].milliseconds:.1f} | {1e3 * min(spent[name].clock):.1f} |"
         for name, layer in layers.items()
     ]
     return "\n".join(lines) + "\n"
@@ -103,6 +76,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=70, help="time steps")
     parser.add_argument("--batch", type=int, default=20, help="sequences")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=30.0, help="and at least so many rounds")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--output", type=Path, help="Markdown file to write")
@@ -125,11 +99,8 @@ def main() -> None:
         for (name, layer), width in zip(layers.items(), widths, strict=True)
     }
     title = f"One training step of an LSTM layer, {given.steps} time steps of {given.batch} sequences"
-    page = table(layers, interleaved(steps, given.rounds), title, processor(device))
-    print(page)
-    if given.output:
-        given.output.parent.mkdir(parents=True, exist_ok=True)
-        given.output.write_text(page, encoding="utf-8")
+    spent = interleave(steps, given.seconds, given.rounds)
+    write(table(layers, spent, title, describe_machine(device)), given.output)
 
 
 if __name__ == "__main__":

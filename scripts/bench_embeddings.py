@@ -1,20 +1,23 @@
 """Time one training step of a bag-of-embeddings classifier: gradients sparse in rows against dense ones.
 
 A step is forward, backward, the optimizer's step and clearing the gradients, on a table of V × D, a batch of bags of
-Zipf-distributed tokens, a linear layer and a softmax over five classes. All arms of an optimizer are run in turn in one
-process, so that what else happens on the machine hits all of them alike; the figures are ratios of medians. An honest
-table names two dense forms, torch's default and its fused one, and torch's own sparse gradients where they exist.
+Zipf-distributed tokens, a linear layer and a softmax over five classes. All arms of an optimizer are run in turn, in
+random order, in one process, so that what else happens on the machine hits all of them alike; the figures are ratios of
+medians. An honest table names two dense forms, torch's default and its fused one, and torch's own sparse gradients
+where they exist.
 
 Writes a table in Markdown that describes the machine, and a tidy CSV file beside it.
 
     python scripts/bench_embeddings.py --vocabulary 30000 --dim 300 --batch 64 --tokens 20
-    python scripts/bench_embeddings.py --vocabulary 10000 100000 1000000 3000000 --dim 64 --optimizers adam
+    python scripts/bench_embeddings.py --vocabulary 10000 30000 100000 300000 1000000 3000000 --dim 64 \\
+        --optimizers adam adagrad sgd --output results/performance/embeddings_vocabulary
+
+The second line draws the curve over the vocabulary; all arms are in memory at once, 13 GiB with Adam at the largest.
 """
 
 import argparse
 import csv
-import os
-import platform
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -24,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from interleaved import describe_machine
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
@@ -45,6 +49,8 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "adamw": lambda parameters, **form: torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.01, **form),
     "rmsprop": lambda parameters, **form: torch.optim.RMSprop(parameters, lr=1e-3, **form),
 }
+#: Tables of moments that each keeps, as large as the embedding table.
+MOMENTS = {"sgd": 0, "adagrad": 1, "adam": 2, "adamw": 2, "rmsprop": 1}
 #: Without a fused form in torch.
 NOT_FUSED = ("rmsprop",)
 
@@ -154,6 +160,19 @@ def available(optimizer: str, arm: str) -> bool:
     return arm != TORCH_SPARSE or optimizer in ("sgd", "adagrad", "adam")
 
 
+def bytes_needed(problem: Problem, optimizer: str) -> int:
+    """Memory for all arms at once: weights and moments of each, one dense gradient, and what a dense step makes."""
+    arms = sum(available(optimizer, arm) for arm in ARMS)
+    return (arms * (1 + MOMENTS[optimizer]) + 3) * problem.vocabulary * problem.dim * 4
+
+
+def bytes_free() -> int | None:
+    """Memory that is free on this machine; None where it does not say."""
+    info = Path("/proc/meminfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")), None)
+
+
 def measure(problem: Problem, optimizer: str, seconds: float, seed: int) -> tuple[list[Timing], float]:
     """Timings of all arms of one optimizer, and milliseconds of bringing all rows up to date in the exact form."""
     batches = make_batches(problem, seed)
@@ -162,11 +181,12 @@ def measure(problem: Problem, optimizer: str, seconds: float, seed: int) -> tupl
         for number in range(arm.warm_up):
             arm.step(number)
     spent: dict[str, list[float]] = {name: [] for name in arms}
-    began, rounds = time.perf_counter(), 0
+    began, rounds, order = time.perf_counter(), 0, random.Random(seed)
     while rounds < _LEAST_ROUNDS or time.perf_counter() - began < seconds:
-        for name, arm in arms.items():
+        # In another order every time: each arm finds the caches as the one before it leaves them.
+        for name in order.sample(list(arms), len(arms)):
             begin = time.perf_counter()
-            arm.step(rounds)
+            arms[name].step(rounds)
             spent[name].append(time.perf_counter() - begin)
         rounds += 1
     medians = {name: statistics.median(times) for name, times in spent.items()}
@@ -189,16 +209,6 @@ def measure(problem: Problem, optimizer: str, seconds: float, seed: int) -> tupl
     begin = time.perf_counter()
     flush()
     return timings, 1e3 * (time.perf_counter() - begin)
-
-
-def describe_machine() -> str:
-    """Processor, cores, threads and versions in one line."""
-    info = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return (
-        f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}, Python {platform.python_version()}"
-    )
 
 
 def table(timings: list[Timing], flushes: dict[tuple[Problem, str], float]) -> str:
@@ -247,10 +257,21 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
+    problems = [
+        Problem(*sizes) for sizes in product(arguments.vocabulary, arguments.dim, arguments.batch, arguments.tokens)
+    ]
+    free = bytes_free()
+    for problem, optimizer in product(problems, arguments.optimizers):
+        needed = bytes_needed(problem, optimizer)
+        if free is not None and needed > free:
+            parser.error(
+                f"{problem.vocabulary:,} × {problem.dim} with {optimizer} needs {needed / 2**30:.0f} GiB for all arms, "
+                f"and {free / 2**30:.0f} GiB are free. Take a smaller --dim or --vocabulary."
+            )
+
     timings: list[Timing] = []
     flushes: dict[tuple[Problem, str], float] = {}
-    for sizes in product(arguments.vocabulary, arguments.dim, arguments.batch, arguments.tokens):
-        problem = Problem(*sizes)
+    for problem in problems:
         for optimizer in arguments.optimizers:
             measured, flushes[problem, optimizer] = measure(problem, optimizer, arguments.seconds, arguments.seed)
             timings += measured

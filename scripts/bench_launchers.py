@@ -14,6 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from interleaved import describe_machine, write
+
 RUNS = 8
 SWEEP = [
     "experiment=rasa/diet",
@@ -65,7 +67,7 @@ def main() -> None:
     lines = [
         "# Launchers",
         "",
-        f"A sweep of {RUNS} runs (DIET, U = 32, density 0.2, 4 epochs of Sara-like), {cores} cores, "
+        f"{describe_machine()}. A sweep of {RUNS} runs (DIET, U = 32, density 0.2, 4 epochs of Sara-like), "
         f"median of {arguments.rounds} interleaved rounds, start-up included.",
         "",
         f"**One process a core makes {slow / fast:.2f} times the runs per hour.**",
@@ -75,10 +77,7 @@ def main() -> None:
         *(f"| {name} | {value:.1f} | {3600 * RUNS / value:.0f} |" for name, value in medians.items()),
         "",
     ]
-    print("\n".join(lines))
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text("\n".join(lines))
+    write("\n".join(lines), arguments.output)
 
 
 if __name__ == "__main__":

@@ -1,23 +1,22 @@
 """Time one rewiring of several sparse layers, against the usual way of sorting everything and drawing in a loop.
 
-Both arms do the same to the same layers (masks, values and two Adam moments of each): remove the fraction ζ of the
+All ways do the same to the same layers (masks, values and two Adam moments of each): remove the fraction ζ of the
 positive weights nearest zero and the fraction ζ of the negative ones, and grow as many at random free places. They run
-in turn in one process, so that what else happens on the machine hits both alike; the figures are medians.
+in turn in one process, so that what else happens on the machine hits all alike; the figures are medians. What the
+diagnostics of the topology take, once an epoch, is told beside them.
 
     python scripts/bench_rewiring.py --threads 1 --output results/performance/rewiring.md
 """
 
 import argparse
-import os
-import platform
-import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
+from interleaved import Times, describe_machine, write
 from torch import nn
 
 from sparse_bench.sparsity.schemes.set import SET
@@ -49,30 +48,55 @@ def prepared(
     return model, scheme, optimizer
 
 
-@dataclass(frozen=True)
+@dataclass
 class Arm:
-    """What is timed, and what comes between two repetitions: new weights are zero until they are trained."""
+    """What is timed, and what comes between two repetitions: new weights are zero until they are trained.
 
-    rewire: Callable[[], object]
+    Attributes:
+        parts: what is timed, by name, in this order.
+        train: what comes between, unmeasured.
+        times: of each part's repetitions.
+    """
+
+    parts: dict[str, Callable[[], object]]
     train: Callable[[], object]
+    times: dict[str, Times] = field(default_factory=dict)
+
+    def repeat(self, measured: bool) -> None:
+        """Everything once."""
+        for name, part in self.parts.items():
+            begin, begin_processor = time.perf_counter(), time.process_time()
+            part()
+            spent, spent_processor = time.perf_counter() - begin, time.process_time() - begin_processor
+            if measured:
+                times = self.times.setdefault(name, Times())
+                times.clock.append(spent)
+                times.processor.append(spent_processor)
+        self.train()
 
 
 def ours(number: int, width: int, density: float, zeta: float, execution: str) -> Arm:
-    """The project's rewiring, with all that it follows for its diagnostics."""
+    """The project's rewiring, with all that it notes for its diagnostics; and those."""
     _, scheme, optimizer = prepared(number, width, density, zeta, execution)
 
     def train() -> None:
         for weight in scheme.weights.values():
-            values = weight.entries()[1]
-            places = (values == 0).nonzero().squeeze(1)
-            new = torch.randn(len(places)) / 100
+            places, values = weight.entries()
+            untrained = (values == 0).nonzero().squeeze(1)
+            new = torch.randn(len(untrained)) / 100
             if isinstance(weight, MaskedWeight):
-                places = weight.entries()[0][places]
-                weight.parameter.detach().view(-1)[places] = new
+                weight.parameter.detach().view(-1)[places[untrained]] = new
             else:
-                values[places] = new
+                values[untrained] = new
 
-    return Arm(lambda: scheme.rewire(zeta, optimizer, Streams(0)), train)
+    name = "masked" if execution == "masked" else "compressed"
+    return Arm(
+        {
+            f"ours, {name}": lambda: scheme.rewire(zeta, optimizer, Streams(0)),
+            f"ours, {name}: diagnostics, once an epoch": scheme.topology,
+        },
+        train,
+    )
 
 
 def naive(number: int, width: int, density: float, zeta: float) -> Arm:
@@ -111,7 +135,7 @@ def naive(number: int, width: int, density: float, zeta: float) -> Arm:
             new = mask & (weights == 0)
             weights[new] = draw.normal(scale=1e-2, size=int(new.sum()))
 
-    return Arm(rewire, train)
+    return Arm({"sort and loop": rewire}, train)
 
 
 def main() -> None:
@@ -127,40 +151,28 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     size = (arguments.layers, arguments.width, arguments.density, arguments.zeta)
-    arms = {
-        "sort and loop": naive(*size),
-        "ours, masked": ours(*size, "masked"),
-        "ours, compressed": ours(*size, "csr"),
-    }
-    spent: dict[str, list[float]] = {name: [] for name in arms}
+    arms = [naive(*size), ours(*size, "masked"), ours(*size, "csr")]
     for repetition in range(arguments.repetitions + 1):
-        for name, arm in arms.items():
-            begin = time.perf_counter()
-            arm.rewire()
-            if repetition:  # the first one warms up
-                spent[name].append(1e3 * (time.perf_counter() - begin))
-            arm.train()
-    medians = {name: statistics.median(times) for name, times in spent.items()}
-    slowest = max(medians.values())
+        for arm in arms:
+            arm.repeat(measured=repetition > 0)  # the first one warms up
+    found = {name: times for arm in arms for name, times in arm.times.items()}
+    base = next(iter(found.values()))
     lines = [
         f"# Rewiring {arguments.layers} masks of {arguments.width} × {arguments.width}",
         "",
-        f"Density {arguments.density:g}, ζ = {arguments.zeta:g}, {arguments.repetitions} repetitions in turn, "
-        f"{arguments.threads} threads; {platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
-        f"torch {torch.__version__}. Milliseconds for all layers together.",
+        f"Density {arguments.density:g}, ζ = {arguments.zeta:g}, {arguments.repetitions} repetitions in turn; "
+        f"{describe_machine()}. Milliseconds for all layers together; processor time is the steadier of the two on a "
+        "machine that others use.",
         "",
-        "| way | median | least | times faster |",
-        "|---|---|---|---|",
-        *(
-            f"| {name} | {median:.1f} | {min(spent[name]):.1f} | {slowest / median:.1f} |"
-            for name, median in medians.items()
-        ),
+        "| way | of processor time | × sort and loop | by the clock | least by the clock |",
+        "|:--|--:|--:|--:|--:|",
     ]
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(text)
+    lines += [
+        f"| {name} | {1e3 * times.median_processor:.1f} | {times.median_processor / base.median_processor:.3f} "
+        f"| {times.milliseconds:.1f} | {1e3 * min(times.clock):.1f} |"
+        for name, times in found.items()
+    ]
+    write("\n".join(lines) + "\n", arguments.output)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from interleaved import describe_machine, interleave
+from interleaved import Times, describe_machine, interleave, write
 from torch import nn
 from torch.nn import functional as F
 
@@ -78,25 +78,21 @@ def main() -> None:
         "| density | LSTM weights | times faster, LSTM layers alone | times faster, whole model | LSTM ms | model ms |",
         "|---|---|---|---|---|---|",
     ]
-    medians: dict[bool, dict[str, float]] = {}
+    times: dict[bool, dict[str, Times]] = {}
     weights: dict[str, int] = {}
     for lstm_alone in (True, False):
         arms = {}
         for density in (1.0, *arguments.densities):
             arms[f"{density:g}"], weights[f"{density:g}"] = training_step(arguments.hidden, density, lstm_alone)
-        medians[lstm_alone] = interleave(arms, arguments.seconds)
+        times[lstm_alone] = interleave(arms, arguments.seconds)
         del arms
     for density, count in weights.items():
-        alone, whole = medians[True], medians[False]
+        alone, whole = ({name: arm.median for name, arm in times[part].items()} for part in (True, False))
         lines.append(
             f"| {density} | {count:,} | {alone['1'] / alone[density]:.1f} | {whole['1'] / whole[density]:.1f} | "
             f"{1e3 * alone[density]:.1f} | {1e3 * whole[density]:.1f} |"
         )
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(text)
+    write("\n".join(lines) + "\n", arguments.output)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -23,15 +22,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from interleaved import bf16_is_native, describe_machine, write
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparse_bench.batch.translation import EOS, PAD, TranslationBatch, TranslationSizes
 from sparse_bench.data.multi30k import multi30k_brouns
-from sparse_bench.environment import machine, tune_process, versions
+from sparse_bench.environment import tune_process
 from sparse_bench.models.dropout import Dropout
 from sparse_bench.models.encoder_decoder import DecoderLayer
-from sparse_bench.models.rasa_transformer import sinusoids
+from sparse_bench.models.layers import sinusoids
 from sparse_bench.models.transformer import Transformer
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.translation import TranslationTask
@@ -198,21 +198,6 @@ def ratio(values: list[float], base: list[float]) -> float:
     return statistics.median(value / other for value, other in zip(values, base, strict=True))
 
 
-def bf16_is_native() -> bool:
-    """Whether products in bfloat16 are faster here than in float32."""
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        a, b = torch.ones(1024, 512, dtype=dtype), torch.ones(512, 512, dtype=dtype)
-        torch.mm(a, b)
-        spent = []
-        for _ in range(5):
-            begin = time.perf_counter()
-            torch.mm(a, b)
-            spent.append(time.perf_counter() - begin)
-        seconds[dtype] = min(spent)
-    return seconds[torch.bfloat16] < seconds[torch.float32]
-
-
 # ---- decoding ----------------------------------------------------------------------------------------------------
 
 
@@ -273,14 +258,12 @@ def decodings(task: TranslationTask, weights: Path | None, beams: list[int]) -> 
 
 def report(found: dict[str, Rates], left_out: list[str], batches: int, text: str, decoded: list[Decoding]) -> str:
     """Both tables as Markdown, ratios first."""
-    host = machine(torch.device("cpu"))
     first = above = next(iter(found.values()))
     lines = [
         "# Training and decoding with the transformer on Multi30k",
         "",
         "Made by `OMP_WAIT_POLICY=passive python scripts/bench_transformer.py --output FILE`. "
-        f"{host['processor']}, {host['cores']} cores, {torch.get_num_threads()} threads, with {os.getloadavg()[1]:.1f} "
-        f"programs running on average; torch {versions()['torch']}. Processor time counts all threads; it is the "
+        f"{describe_machine()}. Processor time counts all threads; it is the "
         "steadier of the two on a machine that others use.",
         "",
         f"Whole dense steps with {_BATCH} sentence pairs (d_model {_SIZE}, d_inner {_INNER}, {_LAYERS} + {_LAYERS} "
@@ -338,10 +321,7 @@ def main() -> None:
     found = throughputs(ways, tasks[True], batches, arguments.rounds)
     text, decoded = decodings(tasks[True], arguments.weights, arguments.beams) if arguments.beams else ("", [])
     table = report(found, [way.name for way in WAYS if way not in ways], arguments.batches, text, decoded)
-    print(table)
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(table, encoding="utf-8")
+    write(table, arguments.output)
 
 
 if __name__ == "__main__":

@@ -2,46 +2,99 @@
 
 import os
 import platform
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
+from sparse_bench.environment import machine
+from sparse_bench.sparsity.kernels import kernel_available
+
 LEAST_ROUNDS = 5
+
+
+@dataclass
+class Times:
+    """Seconds of each repetition of one arm: of the clock, and of all threads' processor time."""
+
+    clock: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        """By the clock."""
+        return statistics.median(self.clock)
+
+    @property
+    def median_processor(self) -> float:
+        """By the processor: the steadier of the two on a machine that others use."""
+        return statistics.median(self.processor)
+
+    @property
+    def milliseconds(self) -> float:
+        """The median by the clock."""
+        return 1e3 * self.median
 
 
 def interleave(
     arms: Mapping[str, Callable[[], object]], seconds: float, rounds: int = LEAST_ROUNDS
-) -> dict[str, float]:
-    """Median seconds of each arm.
+) -> dict[str, Times]:
+    """Times of each arm.
 
-    Every arm runs once unmeasured, then all in turn until the time is spent and each has run ``rounds`` times. An arm
-    that alone takes a large part of the time is repeated less often than the others, but at least three times.
+    Every arm runs once unmeasured. Then all take turns until the time is spent and each has run ``rounds`` times, in
+    another order every time, as each finds the caches as the one before leaves them. An arm that alone takes a large
+    part of the time is repeated less often than the others, but at least three times, or once where it takes all of it.
     """
-    spent: dict[str, list[float]] = {name: [] for name in arms}
+    spent = {name: Times() for name in arms}
     for arm in arms.values():
         arm()
-    start, done = time.perf_counter(), 0
+    start, done, order = time.perf_counter(), 0, random.Random(0)
     while done < rounds or time.perf_counter() - start < seconds:
-        for name, arm in arms.items():
-            if len(spent[name]) >= 3 and sum(spent[name]) > seconds / 2:
-                continue
-            begin = time.perf_counter()
-            arm()
-            spent[name].append(time.perf_counter() - begin)
+        for name in order.sample(list(arms), len(arms)):
+            clock = spent[name].clock
+            least = 1 if sum(clock[:1]) > seconds else 3
+            if len(clock) < least or sum(clock) <= seconds / 2:
+                _run(arms[name], spent[name])
         done += 1
-    return {name: statistics.median(times) for name, times in spent.items()}
+    return spent
 
 
-def describe_machine() -> str:
-    """Processor, cores, threads and versions in one line."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    name = names[0] if names else platform.processor()
+def _run(arm: Callable[[], object], times: Times) -> None:
+    begin, begin_processor = time.perf_counter(), time.process_time()
+    arm()
+    times.clock.append(time.perf_counter() - begin)
+    times.processor.append(time.process_time() - begin_processor)
+
+
+def bf16_is_native() -> bool:
+    """Whether products in bfloat16 are faster here than in float32; elsewhere the processor emulates them."""
+
+    def product(dtype: torch.dtype) -> Callable[[], object]:
+        a, b = torch.ones(1024, 512, dtype=dtype), torch.ones(512, 512, dtype=dtype)
+        return lambda: torch.mm(a, b)
+
+    times = interleave({"float32": product(torch.float32), "bfloat16": product(torch.bfloat16)}, seconds=0.1)
+    return min(times["bfloat16"].clock) < min(times["float32"].clock)
+
+
+def describe_machine(device: torch.device | None = None) -> str:
+    """Device or processor, cores, threads, load, kernel and versions in one line."""
+    host = machine(device or torch.device("cpu"))
+    gpu = "" if host["device"] == "cpu" else f"{host['device']}; "
     return (
-        f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}, "
-        f"Python {platform.python_version()}"
+        f"{gpu}{host['processor']}, {host['cores']} cores, {torch.get_num_threads()} threads, "
+        f"{os.getloadavg()[0]:.1f} programs running on average, kernel with {kernel_available().reason}, "
+        f"torch {torch.__version__}, Python {platform.python_version()}"
     )
+
+
+def write(text: str, path: Path | None) -> None:
+    """Print a page and write it, if a path is given."""
+    print(text)
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")

@@ -24,8 +24,8 @@ class SparseLinear(nn.Module):
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.execution = execution
-        self.structure = SparseStructure(mask.to(linear.weight.device))
-        self.weight = nn.Parameter(self.structure.gather(linear.weight.detach()).clone())
+        self.structure, values = compressed(linear.weight, mask)
+        self.weight = nn.Parameter(values)
         self.bias = linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
@@ -41,6 +41,18 @@ class SparseLinear(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         resize_to_saved(self, ("weight",), state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def compressed(full: Tensor, mask: Tensor) -> tuple[SparseStructure, Tensor]:
+    """The structure of ``mask`` and the weights of ``full`` [out, in] that exist in it.
+
+    A matrix on the meta device, which has no numbers, gives zeros on the mask's device.
+    """
+    if full.is_meta:
+        structure = SparseStructure(mask)
+        return structure, torch.zeros(structure.entries, dtype=full.dtype, device=mask.device)
+    structure = SparseStructure(mask.to(full.device))
+    return structure, structure.gather(full.detach()).clone()
 
 
 def resize_to_saved(module: nn.Module, names: Iterable[str], state_dict: Mapping[str, Any], prefix: str) -> None:

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from sparse_bench.errors import ConfigError
-from sparse_bench.sparsity.kernels.lstm import State, sparse_lstm
+from sparse_bench.sparsity.kernels.lstm import State, full_lstm, sparse_lstm
 from sparse_bench.sparsity.kernels.structure import SparseStructure
-from sparse_bench.sparsity.linear import resize_to_saved
+from sparse_bench.sparsity.linear import compressed, resize_to_saved
 
 #: The two matrices of an LSTM layer: names of their parameters → names of their structures.
 STRUCTURES = {"weight_ih_l0": "structure_ih", "weight_hh_l0": "structure_hh"}
@@ -43,10 +43,9 @@ class SparseLSTM(nn.Module):
         self.input_size, self.hidden_size, self.batch_first = lstm.input_size, lstm.hidden_size, lstm.batch_first
         self.execution = execution
         for name, structure in STRUCTURES.items():
-            full: Tensor = getattr(lstm, name).detach()
-            sparse = SparseStructure(masks[name].to(full.device))
+            sparse, values = compressed(getattr(lstm, name), masks[name])
             setattr(self, structure, sparse)
-            setattr(self, name, nn.Parameter(sparse.gather(full).clone()))
+            setattr(self, name, nn.Parameter(values))
         for name in ("bias_ih_l0", "bias_hh_l0"):
             self.register_parameter(name, getattr(lstm, name) if lstm.bias else None)
 
@@ -66,23 +65,11 @@ class SparseLSTM(nn.Module):
             bias = self.bias_ih_l0 + self.bias_hh_l0
         inputs, recurrent = (self.structure_ih, self.weight_ih_l0), (self.structure_hh, self.weight_hh_l0)
         if torch.is_grad_enabled() and any(part.dense_gradient is not None for part, _ in (inputs, recurrent)):
-            y, (hidden, cell) = self._with_full_matrices(x, (hidden, cell), bias)
+            weight_ih, weight_hh = (part.full(values) for part, values in (inputs, recurrent))
+            y, (hidden, cell) = full_lstm(x, (hidden, cell), weight_ih, weight_hh, bias)
         else:
             y, (hidden, cell) = sparse_lstm(x, (hidden, cell), inputs, recurrent, bias, self.execution)
         return (y.transpose(0, 1) if self.batch_first else y), (hidden.unsqueeze(0), cell.unsqueeze(0))
-
-    def _with_full_matrices(self, x: Tensor, state: State, bias: Tensor | None) -> tuple[Tensor, State]:
-        """The same with full matrices, whose gradients are kept."""
-        matrices = (
-            self.structure_ih.full(self.weight_ih_l0).to(x.dtype),
-            self.structure_hh.full(self.weight_hh_l0).to(x.dtype),
-        )
-        biases = () if bias is None else (bias, torch.zeros_like(bias))
-        first = (state[0].unsqueeze(0), state[1].unsqueeze(0))
-        y, hidden, cell = torch._VF.lstm(
-            x, first, (*matrices, *biases), bias is not None, 1, 0.0, self.training, False, False
-        )
-        return y, (hidden.squeeze(0), cell.squeeze(0))
 
     def flatten_parameters(self) -> None:
         """Nothing to flatten; models call this on any LSTM."""

@@ -53,6 +53,8 @@ class Scheme(ABC):
 
     #: Groups of layers that a model must declare; the configuration is refused where it does not.
     needs: ClassVar[tuple[str, ...]] = ()
+    #: Optimizers that it works with; none named: all. The configuration is refused likewise.
+    optimizers: ClassVar[tuple[type[Optimizer], ...]] = ()
 
     density: float = 1.0
     layers: Sequence[str] = ("default",)

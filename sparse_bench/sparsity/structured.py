@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sparse_bench.errors import ConfigError
+from sparse_bench.sparsity.places import places_of
 from sparse_bench.sparsity.scheme import Scheme
 from sparse_bench.sparsity.topology import Shape
 from sparse_bench.sparsity.weights import SparseWeight
@@ -53,7 +54,7 @@ class StructuredWeight(SparseWeight):
         return self._module.full(self._attribute).detach()
 
     def entries(self) -> tuple[Tensor, Tensor]:
-        places = self.mask.view(-1).nonzero().squeeze(1)
+        places = places_of(self.mask)
         return places, self.dense().view(-1)[places]
 
     def keep_dense_gradient(self, wanted: bool) -> None:

@@ -4,10 +4,11 @@ import math
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_array
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from sparse_bench.sparsity.scheme import Scheme
+from sparse_bench.sparsity.weights import SparseWeight
 
 #: Magnitude below which SparseLang's Figure 3 calls a weight small (about 75 % of its dense baseline's).
 SMALL = 0.07
@@ -27,7 +28,7 @@ def existing_weights(model: nn.Module, scheme: Scheme) -> dict[str, Tensor]:
     found = {}
     for name in scheme.selected:
         weight = scheme.weights.get(name)
-        values = weight.dense()[weight.mask] if weight is not None else model.get_parameter(name).detach().flatten()
+        values = weight.entries()[1] if weight is not None else model.get_parameter(name).detach().flatten()
         found[name] = values.float().cpu()
     return found
 
@@ -46,12 +47,35 @@ def summarise(model: nn.Module, scheme: Scheme) -> dict[str, Any]:
     layers = {}
     for name, values in weights.items():
         weight = scheme.weights.get(name)
-        full = weight.dense() if weight is not None else model.get_parameter(name).detach()
-        cells = (min(_CELLS, full.shape[0]), min(_CELLS, full.shape[1]))
-        coarse = F.adaptive_avg_pool2d(full.float().abs()[None, None], cells)[0, 0]
+        coarse = coarse_map(model.get_parameter(name).detach() if weight is None else weight)
         layers[name] = {
             "counts": np.histogram(values.numpy(), edges)[0].tolist(),
             "share_small": share_below({name: values}),
-            "map": [[round(value, 6) for value in row] for row in coarse.cpu().tolist()],
+            "map": [[round(value, 6) for value in row] for row in coarse.tolist()],
         }
     return {"edges": [round(float(edge), 6) for edge in edges], "small": SMALL, "layers": layers}
+
+
+def coarse_map(matrix: Tensor | SparseWeight) -> np.ndarray:
+    """Mean magnitude of the entries of a matrix [out, in] in cells of it; entries that do not exist are zero.
+
+    Of a sparse matrix only the existing entries are looked at.
+    """
+    rows, columns = matrix.shape
+    # As adaptive pooling cuts: cells cover everything, and share a row or column where they do not fit evenly.
+    down, across = (_averages(size, min(_CELLS, size)) for size in (rows, columns))
+    if isinstance(matrix, Tensor):
+        full = matrix.float().abs().cpu().numpy()
+        return np.asarray(down @ (full @ across.T))
+    places, values = matrix.entries()
+    magnitudes = values.float().abs().cpu().numpy()
+    sparse = csr_array((magnitudes, np.divmod(places.cpu().numpy(), columns)), shape=(rows, columns))
+    return np.asarray(down @ (sparse @ across.T))
+
+
+def _averages(size: int, cells: int) -> np.ndarray:
+    """[cells, size]: what each entry counts in the mean of each cell."""
+    entry, cell = np.arange(size), np.arange(cells)[:, None]
+    inside = (entry >= cell * size // cells) & (entry < -(-(cell + 1) * size // cells))
+    shares: np.ndarray = (inside / np.maximum(inside.sum(1, keepdims=True), 1)).astype(np.float32)
+    return shares

@@ -8,7 +8,6 @@ a mask, and reads and changes it through :class:`SparseWeight`.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -17,6 +16,7 @@ from sparse_bench.errors import ConfigError, unknown_choice
 from sparse_bench.sparsity.kernels import EXECUTIONS, SparseStructure
 from sparse_bench.sparsity.linear import SparseLinear
 from sparse_bench.sparsity.lstm import STRUCTURES, SparseLSTM
+from sparse_bench.sparsity.places import places_of
 
 MASK_SUFFIX = "_mask"
 #: Optimizers whose step of one entry depends on the gradients of others.
@@ -41,6 +41,11 @@ class SparseWeight(ABC):
     def mask(self) -> Tensor:
         """The topology, boolean, [out, in]."""
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(out, in)."""
+        return tuple(self.mask.shape)
+
     @abstractmethod
     def dense(self) -> Tensor:
         """The full matrix [out, in], detached, zeros outside the topology."""
@@ -48,6 +53,11 @@ class SparseWeight(ABC):
     @abstractmethod
     def entries(self) -> tuple[Tensor, Tensor]:
         """Places in the flattened matrix, int64 and ascending, and values of the existing weights: both [entries]."""
+
+    def set_values(self, values: Tensor) -> None:
+        """Give the existing weights these values [entries], in the order of :meth:`entries`, before training."""
+        places, _ = self.entries()
+        self.rewire(places, places, values.to(places.device), None)
 
     @abstractmethod
     def keep_dense_gradient(self, wanted: bool) -> None:
@@ -79,7 +89,7 @@ class SparseWeight(ABC):
         Args:
             removed: Places in the flattened matrix where weights exist, int64, each once.
             grown: Places where none exists, or none any longer, int64, each once.
-            values: The new weights, one for each place in ``grown``.
+            values: The new weights, one for each place in ``grown``, of any type and on any device.
             optimizer: That of the weight's parameter, if it has one.
         """
 
@@ -127,9 +137,7 @@ class MaskedWeight(SparseWeight):
         return self.parameter.detach()
 
     def entries(self) -> tuple[Tensor, Tensor]:
-        exists = self.mask.view(-1)
-        # NumPy is faster at this than torch.
-        places = torch.from_numpy(np.flatnonzero(exists.numpy())) if exists.is_cpu else exists.nonzero().squeeze(1)
+        places = places_of(self.mask)
         return places, self.parameter.detach().view(-1).index_select(0, places)
 
     def keep_dense_gradient(self, wanted: bool) -> None:
@@ -154,12 +162,11 @@ class MaskedWeight(SparseWeight):
     def rewire(self, removed: Tensor, grown: Tensor, values: Tensor, optimizer: Optimizer | None) -> None:
         parameter = self.parameter
         state = optimizer.state.get(parameter, {}) if optimizer is not None else {}
-        changed = torch.cat([removed, grown])
         for moment in state.values():
             if isinstance(moment, Tensor) and moment.shape == parameter.shape:
-                moment.view(-1).index_fill_(0, changed, 0)
+                moment.view(-1).index_fill_(0, removed, 0)  # where no weight has been they are what they were at first
         self.mask.view(-1).index_fill_(0, removed, False).index_fill_(0, grown, True)
-        parameter.view(-1).index_fill_(0, removed, 0).index_copy_(0, grown, values)
+        parameter.view(-1).index_fill_(0, removed, 0).index_copy_(0, grown, values.to(parameter))
         self.active += grown.numel() - removed.numel()
 
 
@@ -182,11 +189,18 @@ class CompressedWeight(SparseWeight):
     def mask(self) -> Tensor:
         return self.structure.mask()
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.structure.out_features, self.structure.in_features
+
     def dense(self) -> Tensor:
         return self.structure.scatter(self.values.detach())
 
     def entries(self) -> tuple[Tensor, Tensor]:
         return self.structure.positions(), self.values.detach()
+
+    def set_values(self, values: Tensor) -> None:
+        self.values.detach().copy_(values)
 
     def keep_dense_gradient(self, wanted: bool) -> None:
         self.structure.keep_dense_gradient(wanted)
@@ -211,7 +225,7 @@ class CompressedWeight(SparseWeight):
 
         def moved(old: Tensor, new: Tensor) -> Tensor:
             full = old.new_zeros(self.size).index_copy_(0, before, old)
-            return full.index_fill_(0, removed, 0).index_copy_(0, grown, new.to(old.dtype)).index_select(0, after)
+            return full.index_fill_(0, removed, 0).index_copy_(0, grown, new.to(old)).index_select(0, after)
 
         state = optimizer.state.get(parameter, {}) if optimizer is not None else {}
         for key, moment in state.items():

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sparse_bench.errors import ConfigError
+from sparse_bench.sparsity.schemes import random_fan_in
 from sparse_bench.sparsity.schemes.random_fan_in import RandomFanIn
 from sparse_bench.streams import Streams
 
@@ -124,3 +125,43 @@ def test_directions_of_a_recurrent_layer_are_apart() -> None:
 def test_unknown_initialiser() -> None:
     with pytest.raises(ConfigError, match="fan_in, model, report"):
         RandomFanIn(initial="magic")
+
+
+class Widths:
+    """Builds the same layers every time, and counts how often."""
+
+    def __init__(self, *widths: int) -> None:
+        self.sizes, self.built = widths, 0
+
+    def __call__(self, **settings: object) -> nn.ModuleList:
+        self.built += 1
+        return stack(*self.sizes)
+
+    def widths(self) -> list[dict[str, object]]:
+        return []
+
+
+def test_large_matrices_are_never_filled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recurrent matrix [64, 16] of the second layer is too large here, the others are not."""
+    settings = {"density": 0.3, "execution": "csr"}
+    ordinary, wanted = stack(4, 8, 16), pattern_scheme(**settings)
+    wanted.attach(ordinary, Streams(0))
+    monkeypatch.setattr(random_fan_in, "LARGEST", 1000)
+    factory, scheme = Widths(4, 8, 16), pattern_scheme(**settings)
+    model = scheme.build(factory)
+    assert [name for name, p in model.named_parameters() if p.is_meta] == ["1.weight_hh_l0"]
+    scheme.attach(model, Streams(0))
+    assert not any(tensor.is_meta for tensor in model.state_dict().values())
+    for name, weight in scheme.weights.items():
+        assert torch.equal(weight.dense(), wanted.weights[name].dense())
+        assert weight.dense().abs().max() > 0
+
+
+@pytest.mark.parametrize("settings", [{"execution": "masked"}, {"initial": "model"}, {"layers": ["0.weight_*"]}])
+def test_matrices_whose_numbers_are_needed_are_filled(
+    settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(random_fan_in, "LARGEST", 1000)
+    scheme = RandomFanIn(**{"density": 0.3, "execution": "csr", "layers": ["*weight_*"], **settings})  # type: ignore[arg-type]
+    model = scheme.build(Widths(4, 8, 16))
+    assert not any(parameter.is_meta for parameter in model.parameters())

@@ -68,6 +68,13 @@ def test_settings_that_cannot_be() -> None:
         attached(SparseGradient(layers=["classifier"]))
 
 
+def test_optimizers_that_cannot_step_on_rows_are_refused_before_any_work(compose_config: Compose) -> None:
+    overrides = ["model=bag_of_embeddings", *EMBEDDED["text_typing"], "sparsity=sparse_gradient"]
+    check(compose_config(*overrides, "optimizer=rmsprop"))
+    with pytest.raises(ConfigError, match=r"In 'sparsity': Unknown optimizer for it 'NonMonotoneASGD'.* AdamW"):
+        check(compose_config(*overrides, "optimizer=nt_asgd"))
+
+
 def text_run(compose: Compose, tmp_path: Path, *overrides: str) -> Any:
     config = compose(
         "model=bag_of_embeddings",

@@ -3,10 +3,11 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from sparse_bench.sparsity.schemes.dense import Dense
 from sparse_bench.sparsity.schemes.random import Random
-from sparse_bench.sparsity.weight_summary import existing_weights, share_below, summarise
+from sparse_bench.sparsity.weight_summary import coarse_map, existing_weights, share_below, summarise
 from sparse_bench.streams import Streams
 
 
@@ -48,3 +49,16 @@ def test_over_all_layers_and_without_any_weight() -> None:
     nothing.attach(empty, Streams(0))
     assert share_below(existing_weights(empty, nothing)) == 0.0
     assert sum(summarise(empty, nothing)["layers"]["1.weight"]["counts"]) == 0
+
+
+@pytest.mark.parametrize("execution", ["masked", "kernel"])
+@pytest.mark.parametrize("shape", [(60, 100), (7, 48), (96, 49), (3, 500)])
+def test_maps_are_adaptive_means_of_the_full_matrix(execution: str, shape: tuple[int, int]) -> None:
+    model = nn.Sequential(nn.Linear(shape[1], shape[0]))
+    scheme = Random(density=0.3, layers=["0.weight"], execution=execution)
+    scheme.attach(model, Streams(0))
+    (weight,) = scheme.weights.values()
+    cells = (min(48, shape[0]), min(48, shape[1]))
+    wanted = F.adaptive_avg_pool2d(weight.dense().abs()[None], cells)[0]
+    for matrix in (weight, weight.dense()):
+        torch.testing.assert_close(torch.from_numpy(coarse_map(matrix)), wanted)

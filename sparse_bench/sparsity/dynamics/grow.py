@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from sparse_bench.sparsity.dynamics.drop import lowest
+from sparse_bench.sparsity.places import on_host
 
 
 @dataclass(frozen=True)
@@ -78,5 +79,6 @@ def highest_score(room: Room, count: int) -> Tensor:
     """
     if room.score is None:
         raise ValueError("this growth ranks free places by a score, and none was given")
-    places = room.occupied.logical_not().nonzero().squeeze(1)
-    return places[lowest(-room.score[places], count)]
+    places = np.flatnonzero(~room.occupied.cpu().numpy())
+    chosen = lowest(-on_host(room.score)[places], count)
+    return torch.from_numpy(places[chosen]).to(room.occupied.device)

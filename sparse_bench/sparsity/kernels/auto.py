@@ -12,10 +12,10 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,48 +31,63 @@ _log = logging.getLogger(__name__)
 _remembered: dict[str, str] = {}
 
 
-def choose(
-    x: Tensor,
-    structure: SparseStructure,
-    values: Tensor,
-    bias: Tensor | None,
-    candidates: Sequence[str],
-    compute: Callable[..., Tensor],
-) -> str:
-    """The fastest of ``candidates`` for a training step: ``compute(x, structure, values, bias, candidate)`` and back.
+class Setting(NamedTuple):
+    """What a choice depends on besides the structure."""
 
-    The answer is the same with and without gradients, so that evaluation computes as training did. No random number
-    is drawn and no gradient outlives the measurement.
+    power: int  # tokens are rounded up to this power of two
+    dtype: torch.dtype
+    device: torch.device
+    threads: int
+
+    @classmethod
+    def of(cls, x: Tensor) -> "Setting":
+        """The setting of an input [..., features], under the present autocast."""
+        autocast = torch.is_autocast_enabled(x.device.type)
+        dtype = torch.get_autocast_dtype(x.device.type) if autocast else x.dtype
+        return cls(max(0, x.shape[:-1].numel() - 1).bit_length(), dtype, x.device, torch.get_num_threads())
+
+    def __str__(self) -> str:
+        place = f"cpu {self.threads} threads" if self.device.type == "cpu" else _device_name(self.device)
+        return f"tokens 2^{self.power} {str(self.dtype).removeprefix('torch.')} {place} {_machine()}"
+
+
+def choose(
+    structure: SparseStructure,
+    setting: Hashable,
+    subject: Callable[[], str],
+    candidates: Callable[[], Sequence[str]],
+    prepare: Callable[[], Callable[[str], object]],
+) -> str:
+    """The candidate that takes the least time.
+
+    The answer is the same with and without gradients, so that evaluation computes as training did. No gradient
+    outlives the measurement.
+
+    Args:
+        structure: keeps the answer until it is rewired.
+        setting: what else the answer depends on, quick to compare.
+        subject: the same and the structure in words, rounded: what the answer is kept under on disk.
+        candidates: ways of computing.
+        prepare: makes what is timed: ``trial(candidate)`` does one forward and backward pass, draws no random number,
+            and raises RuntimeError where a way does not work here.
     """
-    tokens = x.numel() // max(1, structure.in_features)
-    autocast = torch.is_autocast_enabled(x.device.type)
-    dtype = torch.get_autocast_dtype(x.device.type) if autocast else x.dtype
-    threads = torch.get_num_threads()
-    power = max(0, tokens - 1).bit_length()
-    chosen: dict[Any, str] = structure.derived("auto", dict)
-    short_key = (power, dtype, x.device, threads)
-    if short_key not in chosen:
-        key = _key(structure, power, dtype, x.device, threads)
-        if key not in _remembered:
-            _remembered[key] = _recall(key, candidates) or _measure(
-                key, structure, values, bias, 2**power, candidates, compute
-            )
-        chosen[short_key] = _remembered[key]
-    return chosen[short_key]
+    chosen: dict[Hashable, str] = structure.derived("auto", dict)
+    if setting not in chosen:
+        key, ways = subject(), candidates()
+        if _remembered.get(key) not in ways:
+            _remembered[key] = _recall(key, ways) or _measure(key, ways, prepare(), structure.column.device)
+        chosen[setting] = _remembered[key]
+    return chosen[setting]
+
+
+def rounded_density(structure: SparseStructure) -> str:
+    """The density as a power of two in steps of a half."""
+    return f"2^{round(2 * math.log2(structure.density)) / 2}" if structure.entries else "0"
 
 
 def cache_file() -> Path:
     """Where choices are kept."""
     return cache_directory() / "auto.json"
-
-
-def _key(structure: SparseStructure, power: int, dtype: torch.dtype, device: torch.device, threads: int) -> str:
-    density = round(2 * math.log2(structure.density)) / 2 if structure.entries else "-inf"
-    place = f"cpu {threads} threads" if device.type == "cpu" else _device_name(device)
-    return (
-        f"{structure.out_features}x{structure.in_features} density 2^{density} tokens 2^{power} "
-        f"{str(dtype).removeprefix('torch.')} {place} {_machine()}"
-    )
 
 
 def _device_name(device: torch.device) -> str:
@@ -93,28 +108,16 @@ def _recall(key: str, candidates: Sequence[str]) -> str | None:
     return str(execution)
 
 
-def _measure(
-    key: str,
-    structure: SparseStructure,
-    values: Tensor,
-    bias: Tensor | None,
-    tokens: int,
-    candidates: Sequence[str],
-    compute: Callable[..., Tensor],
-) -> str:
-    x = torch.full((tokens, structure.in_features), 0.5, dtype=values.dtype, device=values.device, requires_grad=True)
-    leaves = [x, values.detach().clone().requires_grad_()]
-    if bias is not None:
-        leaves.append(bias.detach().clone().requires_grad_())
+def _measure(key: str, candidates: Sequence[str], trial: Callable[[str], object], device: torch.device) -> str:
     seconds: dict[str, float] = {}
     failures: dict[str, str] = {}
     for execution in candidates:
         try:
-            seconds[execution] = _time(leaves, structure, execution, compute)
+            seconds[execution] = _time(trial, execution, device)
         except (RuntimeError, NotImplementedError) as error:  # a device or dtype that this way does not know
             failures[execution] = str(error).splitlines()[0]
     if not seconds:
-        raise RuntimeError(f"no way of computing the sparse product works on {values.device}: {failures}")
+        raise RuntimeError(f"no way of computing the sparse product works on {device}: {failures}")
     fastest = min(seconds, key=lambda execution: seconds[execution])
     figures = ", ".join(f"{execution} {1e3 * second:.3g} ms" for execution, second in seconds.items())
     failed = "".join(f", {execution} failed ({why})" for execution, why in failures.items())
@@ -122,17 +125,15 @@ def _measure(
     return _remember(key, {"execution": fastest, "seconds": seconds}, candidates)
 
 
-def _time(leaves: list[Tensor], structure: SparseStructure, execution: str, compute: Callable[..., Tensor]) -> float:
+def _time(trial: Callable[[str], object], execution: str, device: torch.device) -> float:
     """Seconds of one forward and backward pass: the least of a few, after one that does not count."""
-    x, values, *rest = leaves
     best = math.inf
     for repetition in range(_REPETITIONS + 1):
-        _synchronize(x.device)
+        _synchronize(device)
         start = time.perf_counter()
         with torch.enable_grad():
-            y = compute(x, structure, values, rest[0] if rest else None, execution)
-            torch.autograd.grad(y, leaves, torch.ones_like(y))
-        _synchronize(x.device)
+            trial(execution)
+        _synchronize(device)
         elapsed = time.perf_counter() - start
         if repetition or elapsed > _LONG_ENOUGH:
             best = min(best, elapsed)

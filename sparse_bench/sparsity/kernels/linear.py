@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 from functools import cache
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -10,12 +11,22 @@ from torch import Tensor
 from sparse_bench.errors import ConfigError, unknown_choice
 from sparse_bench.sparsity.kernels import auto
 from sparse_bench.sparsity.kernels.block import block_linear, tile_side
-from sparse_bench.sparsity.kernels.cpu import kernel_available, kernel_linear
+from sparse_bench.sparsity.kernels.cpu import Availability, kernel_available, kernel_linear
 from sparse_bench.sparsity.kernels.csr import csr_linear
 from sparse_bench.sparsity.kernels.masked import masked_linear
 from sparse_bench.sparsity.kernels.structure import SparseStructure
 
 _Linear = Callable[[Tensor, SparseStructure, Tensor, Tensor | None], Tensor]
+
+
+def _triton_linear(x: Tensor, structure: SparseStructure, values: Tensor, bias: Tensor | None) -> Tensor:
+    from sparse_bench.sparsity.kernels.gpu import gpu_linear  # imports triton, which is optional
+
+    return gpu_linear(x, structure, values, bias)
+
+
+#: The project's own kernels, by the kind of device.
+_KERNELS: dict[str, _Linear] = {"cpu": kernel_linear, "cuda": _triton_linear}
 _WAYS: dict[str, _Linear] = {
     "kernel": kernel_linear,
     "csr": csr_linear,
@@ -27,6 +38,8 @@ EXECUTIONS = ("auto", *_WAYS)
 
 #: Side of the smallest tiles whose dense products can be faster than single weights.
 _WORTHWHILE_TILE = 8
+#: Entries of the largest matrix (half a gigabyte in float32) that is filled up with zeros only to be timed.
+_LARGEST_FULL = 2**27
 
 
 def sparse_linear(
@@ -39,46 +52,80 @@ def sparse_linear(
         structure: Which entries of W exist.
         values: Their values [entries], in the structure's order.
         bias: [out] or None.
-        execution: ``kernel`` (the project's own, on the CPU), ``csr`` (torch's sparse products), ``block`` (dense
-            products of the tiles that the structure is made of), ``masked`` (a full matrix with zeros) or ``auto``
-            (times them once for this shape, device and number of threads).
+        execution: ``kernel`` (the project's own: compiled C++ on the CPU, Triton on CUDA), ``csr`` (torch's sparse
+            products), ``block`` (dense products of the tiles that the structure is made of), ``masked`` (a full matrix
+            with zeros) or ``auto`` (times them once for this shape, device and number of threads).
 
     Returns:
         [..., out]. Under autocast in the autocast dtype; all but ``masked`` compute in float32 all the same.
 
     Raises:
-        ConfigError: ``execution`` is unknown, or ``kernel`` on another device than the CPU.
+        ConfigError: ``execution`` is unknown, or ``kernel`` on a device that has none.
     """
     if x.is_meta:  # no numbers, so no way of computing them: only shapes
         return masked_linear(x, structure, values, bias)
     if execution == "auto":
-        execution = auto.choose(x, structure, values, bias, _candidates(x, structure), sparse_linear)
+        execution = _fastest(x, structure, values, bias)
     elif execution not in _WAYS:
         raise ConfigError(unknown_choice("execution", execution, EXECUTIONS))
     if execution == "masked":
         return masked_linear(x, structure, values, bias)
     if execution == "kernel":
-        if not x.is_cpu:
-            raise ConfigError(f"execution 'kernel' computes on the CPU, the input is on {x.device}; use csr or masked")
-        execution = _kernel_or_csr()
-    return _in_single_precision(_WAYS[execution], x, structure, values, bias)
+        if x.device.type not in _KERNELS:
+            devices = " and ".join(_KERNELS)
+            raise ConfigError(
+                f"execution 'kernel' computes on {devices}, the input is on {x.device}; use csr or masked"
+            )
+        execution = kernel_or_csr(x.device.type)
+    way = _KERNELS[x.device.type] if execution == "kernel" else _WAYS[execution]
+    return _in_single_precision(way, x, structure, values, bias)
 
 
-def _candidates(x: Tensor, structure: SparseStructure) -> tuple[str, ...]:
-    """The ways that are worth timing, on this device."""
-    kernel = ("kernel",) if x.is_cpu and _kernel_or_csr() == "kernel" else ()
-    block = ("block",) if tile_side(structure) >= _WORTHWHILE_TILE else ()
-    return (*kernel, "csr", *block, "masked")
+def _fastest(x: Tensor, structure: SparseStructure, values: Tensor, bias: Tensor | None) -> str:
+    """What ``auto`` stands for here."""
+    setting = auto.Setting.of(x)
+
+    def prepare() -> Callable[[str], object]:
+        size = (2**setting.power, structure.in_features)
+        made = torch.full(size, 0.5, dtype=values.dtype, device=values.device)
+        leaves = [tensor.detach().clone().requires_grad_() for tensor in (made, values, bias) if tensor is not None]
+
+        def trial(execution: str) -> object:
+            y = sparse_linear(leaves[0], structure, leaves[1], leaves[2] if bias is not None else None, execution)
+            return torch.autograd.grad(y, leaves, torch.ones_like(y))
+
+        return trial
+
+    def subject() -> str:
+        shape = f"{structure.out_features}x{structure.in_features}"
+        return f"{shape} density {auto.rounded_density(structure)} {setting}"
+
+    return auto.choose(structure, setting, subject, lambda: candidates(x, structure), prepare)
+
+
+def candidates(x: Tensor, *structures: SparseStructure) -> tuple[str, ...]:
+    """The ways that are worth timing for an input ``x`` and all these structures, on its device."""
+    kernel = ("kernel",) if x.device.type in _KERNELS and kernel_or_csr(x.device.type) == "kernel" else ()
+    block = ("block",) if min(tile_side(structure) for structure in structures) >= _WORTHWHILE_TILE else ()
+    small = all(structure.out_features * structure.in_features <= _LARGEST_FULL for structure in structures)
+    return (*kernel, "csr", *block, *(("masked",) if small else ()))
 
 
 @cache
-def _kernel_or_csr() -> str:
-    """``kernel`` where it is available, else ``csr`` with one warning."""
-    available, reason = kernel_available()
+def kernel_or_csr(device: str) -> str:
+    """``kernel`` where it is available on this kind of device, else ``csr`` with one warning."""
+    available, reason = kernel_available() if device == "cpu" else triton_available()
     if available:
         return "kernel"
     warnings.warn(f"The sparse kernel is not available, 'csr' is used instead: {reason}", RuntimeWarning, stacklevel=3)
     return "csr"
+
+
+def triton_available() -> Availability:
+    """Whether Triton is there, in which the kernel for CUDA is written."""
+    if find_spec("triton") is None:
+        return Availability(False, "triton is not installed; pip install 'sparse_bench[triton]'")
+    return Availability(True, "Triton")
 
 
 def _in_single_precision(

@@ -1,22 +1,24 @@
 """An LSTM layer over sequences, with sparse weights of inputs and of hidden states.
 
-On the CPU the recurrence is one call of compiled code (``native/sparse_lstm.cpp``); the inputs' share of the gates and
-all gradients of values are products over all time steps at once, those of a sparse linear layer. Elsewhere the time
-steps are a loop over torch's sparse products.
+With ``kernel`` on the CPU the recurrence is one call of compiled code (``native/sparse_lstm.cpp``); the inputs' share
+of the gates and all gradients of values are products over all time steps at once, those of a sparse linear layer. With
+``masked`` it is torch's own LSTM with full matrices. Otherwise the time steps are a loop over sparse products.
 """
 
 import ctypes
 import weakref
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sparse_bench.sparsity.kernels import auto
 from sparse_bench.sparsity.kernels.build import load_library
-from sparse_bench.sparsity.kernels.cpu import kernel_available, kernel_values_gradient
-from sparse_bench.sparsity.kernels.linear import sparse_linear
+from sparse_bench.sparsity.kernels.cpu import kernel_values_gradient
+from sparse_bench.sparsity.kernels.linear import candidates, kernel_or_csr, sparse_linear
 from sparse_bench.sparsity.kernels.structure import SparseStructure
 
 _SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
@@ -39,18 +41,21 @@ def sparse_lstm(
         inputs: structure [4H, in] and values of the weight on the inputs.
         recurrent: structure [4H, H] and values of the weight on the hidden state.
         bias: [4H], the sum of both biases, or None.
-        execution: see :func:`sparse_bench.sparsity.kernels.linear.sparse_linear`. ``auto`` is ``kernel`` where that is
-            available, as all time steps are one call then; elsewhere each product chooses.
+        execution: see :func:`sparse_bench.sparsity.kernels.linear.sparse_linear`. ``auto`` times whole layers.
 
     Returns:
         Hidden states [T, B, H], and the last h and c.
     """
-    if execution == "auto" and x.is_cpu and kernel_available():
-        execution = "kernel"
+    if execution == "auto" and not x.is_meta:
+        execution = _fastest(x, inputs, recurrent, bias)
+    if execution == "masked":
+        return full_lstm(x, state, inputs[0].scatter(inputs[1]), recurrent[0].scatter(recurrent[1]), bias)
+    if execution == "kernel" and x.is_cpu:
+        execution = kernel_or_csr(x.device.type)
     gates = sparse_linear(x, *inputs, bias, execution)
     structure, values = recurrent
     hidden, cell = state
-    if execution == "kernel" and x.is_cpu and kernel_available():
+    if execution == "kernel" and x.is_cpu:
         compute = torch.promote_types(gates.dtype, torch.float32)
         with torch.autocast(x.device.type, enabled=False):
             numbers = (tensor.to(compute) for tensor in (gates, hidden, cell, values))
@@ -65,6 +70,47 @@ def sparse_lstm(
         hidden = out_gate.sigmoid() * cell.tanh()
         steps.append(hidden)
     return torch.stack(steps), (hidden, cell)
+
+
+def full_lstm(
+    x: Tensor, state: State, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor | None
+) -> tuple[Tensor, State]:
+    """The same with full matrices [4H, in] and [4H, H], as torch computes it."""
+    weights = (weight_ih.to(x.dtype), weight_hh.to(x.dtype))
+    biases = () if bias is None else (bias.to(x.dtype), torch.zeros_like(bias, dtype=x.dtype))
+    first = (state[0].unsqueeze(0).to(x.dtype), state[1].unsqueeze(0).to(x.dtype))
+    training = torch.is_grad_enabled()  # cuDNN keeps what gradients need only then
+    y, hidden, cell = torch._VF.lstm(x, first, (*weights, *biases), bias is not None, 1, 0.0, training, False, False)
+    return y, (hidden.squeeze(0), cell.squeeze(0))
+
+
+def _fastest(
+    x: Tensor, inputs: tuple[SparseStructure, Tensor], recurrent: tuple[SparseStructure, Tensor], bias: Tensor | None
+) -> str:
+    """What ``auto`` stands for here: how the whole layer is computed, measured on zero states."""
+    steps, batch, width = x.shape
+    setting = auto.Setting.of(x)
+    structure = recurrent[0]
+
+    def prepare() -> Callable[[str], object]:
+        values = (inputs[1], recurrent[1])
+        made = x.new_full((steps, batch, width), 0.5)
+        leaves = [t.detach().clone().requires_grad_() for t in (made, *values, bias) if t is not None]
+        zeros = x.new_zeros(batch, structure.in_features)
+
+        def trial(execution: str) -> object:
+            pairs = (inputs[0], leaves[1]), (structure, leaves[2])
+            y, _ = sparse_lstm(leaves[0], (zeros, zeros), *pairs, leaves[3] if bias is not None else None, execution)
+            return torch.autograd.grad(y, leaves, torch.ones_like(y))
+
+        return trial
+
+    def subject() -> str:
+        shapes = (f"{part.in_features} density {auto.rounded_density(part)}" for part in (inputs[0], structure))
+        return f"lstm {' and '.join(shapes)} batch {batch} {setting}"
+
+    ways = partial(candidates, x, inputs[0], structure)
+    return auto.choose(structure, (setting, batch), subject, ways, prepare)
 
 
 @cache

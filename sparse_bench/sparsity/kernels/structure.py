@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse_bench.errors import CheckpointError
+from sparse_bench.sparsity.places import places_of
 
 #: Indices are 32-bit: half the memory traffic of the products. Places count padding too, hence the margin.
 _INDEX = torch.int32
@@ -184,9 +185,9 @@ def _checked(mask: Tensor) -> Tensor:
 
 def _compress(mask: Tensor) -> tuple[Tensor, Tensor]:
     """CSR indices of a mask."""
-    position = mask.reshape(-1).nonzero().squeeze(1)
-    row_start = torch.zeros(mask.shape[0] + 1, dtype=_INDEX, device=mask.device)
-    torch.cumsum(mask.sum(1, dtype=_INDEX), 0, dtype=_INDEX, out=row_start[1:])
+    position = places_of(mask)
+    first = torch.arange(mask.shape[0] + 1, device=mask.device) * mask.shape[1]
+    row_start = torch.searchsorted(position, first).to(_INDEX)  # sums over a mask would take four times its memory
     column = position.remainder_(max(1, mask.shape[1])).to(_INDEX)
     return row_start, column
 

@@ -14,7 +14,8 @@ from sparse_bench.sparsity.kernels.build import BuildError, load_library
 
 #: Longest polynomial for which there is compiled code.
 MOST_TERMS = 24
-_ADAM = {torch.float32: ("adam_rows_f32", ctypes.c_float), torch.float64: ("adam_rows_f64", ctypes.c_double)}
+#: Ending of the names of functions for numbers of a type, and what C calls the type.
+_TYPES = {torch.float32: ("f32", ctypes.c_float), torch.float64: ("f64", ctypes.c_double)}
 
 
 @cache
@@ -25,11 +26,13 @@ def _library() -> ctypes.CDLL | None:
     except BuildError:
         return None
     pointer, size = ctypes.c_void_p, ctypes.c_int64
-    for name, number in _ADAM.values():
-        function = getattr(library, name)
+    for ending, number in _TYPES.values():
+        adam, add = getattr(library, f"adam_rows_{ending}"), getattr(library, f"add_rows_{ending}")
         # count, width, rows, weight, first moment, second moment, copies, numbers, terms, eps, threads
-        function.argtypes = [size, size, *[pointer] * 6, size, number, ctypes.c_int]
-        function.restype = None
+        adam.argtypes = [size, size, *[pointer] * 6, size, number, ctypes.c_int]
+        # count, width, rows, values, table, scale
+        add.argtypes = [size, size, *[pointer] * 3, number]
+        adam.restype = add.restype = None
     for function in (library.put_rows, library.take_rows):
         function.argtypes = [size, size, *[pointer] * 3]
         function.restype = None
@@ -62,7 +65,7 @@ def adam_rows(
     tensors, terms = [weight, first, second, numbers], numbers.shape[1] - 4
     if copies is not None:
         tensors.append(copies)
-    if weight.dtype not in _ADAM or not 1 <= terms <= MOST_TERMS:
+    if weight.dtype not in _TYPES or not 1 <= terms <= MOST_TERMS:
         return False
     if any(not tensor.is_cpu or tensor.dtype != weight.dtype or not tensor.is_contiguous() for tensor in tensors):
         return False
@@ -75,7 +78,7 @@ def adam_rows(
     if library is None:
         return False
     rows = None if rows is None else rows.contiguous()
-    getattr(library, _ADAM[weight.dtype][0])(
+    getattr(library, f"adam_rows_{_TYPES[weight.dtype][0]}")(
         count,
         width,
         None if rows is None else rows.data_ptr(),
@@ -109,6 +112,17 @@ def take_rows(table: Tensor, rows: Tensor) -> Tensor:
     rows, values = rows.contiguous(), table.new_empty(rows.shape[0], *table.shape[1:])
     library.take_rows(rows.shape[0], _bytes_in_row(table), rows.data_ptr(), table.data_ptr(), values.data_ptr())
     return values
+
+
+def add_rows(table: Tensor, rows: Tensor, values: Tensor, scale: float) -> None:
+    """Add ``scale`` · ``values`` [U, ...] to ``rows`` [U] (int64) of ``table`` [V, ...], to repeated rows each time."""
+    library = _library() if table.dtype in _TYPES and _plain(table, rows, values) else None
+    if library is None or not values.is_contiguous():
+        table.index_add_(0, rows, values, alpha=scale)
+        return
+    rows, width = rows.contiguous(), table.numel() // table.shape[0]
+    add = getattr(library, f"add_rows_{_TYPES[table.dtype][0]}")
+    add(rows.shape[0], width, rows.data_ptr(), values.data_ptr(), table.data_ptr(), scale)
 
 
 def _plain(table: Tensor, rows: Tensor, values: Tensor | None = None) -> bool:

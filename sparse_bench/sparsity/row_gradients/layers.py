@@ -51,12 +51,12 @@ class _SummedLookUp(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        offsets, scale = ctx.saved_tensors
-        lengths = torch.diff(offsets, append=offsets.new_full((1,), ctx.tokens))
-        bags = torch.repeat_interleave(lengths, output_size=ctx.tokens)
-        if ctx.mode == "mean":
-            scale = lengths.to(grad.dtype).reciprocal().index_select(0, bags)
-        gradient = sparse_in_rows(ctx.touched.rows, ctx.touched.sums(grad, bags, scale), ctx.shape)
+        offsets, factors = ctx.saved_tensors
+        if ctx.mode == "mean":  # bags are fewer than tokens, so it is their gradients that are divided
+            lengths = torch.diff(offsets, append=offsets.new_full((1,), ctx.tokens))
+            grad = grad / lengths[:, None]
+        sums = ctx.touched.sums_of_bags(grad, offsets, factors)
+        gradient = sparse_in_rows(ctx.touched.rows, sums, ctx.shape)
         return gradient, None, None, None, None, None
 
 

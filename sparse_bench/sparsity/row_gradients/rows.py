@@ -42,24 +42,34 @@ class TouchedRows(NamedTuple):
         rows, counts = torch.unique_consecutive(ordered, return_counts=True)
         return cls(rows, order, counts.cumsum(0) - counts)
 
-    def sums(self, grad: Tensor, source: Tensor | None = None, scale: Tensor | None = None) -> Tensor:
+    def sums(self, grad: Tensor, scale: Tensor | None = None) -> Tensor:
         """The gradient of each of :attr:`rows` [U, D].
 
         Args:
-            grad: gradients of the looked-up vectors [N, D], or of what they were summed to.
-            source: row of ``grad`` that each index contributed to [N]; None: its own.
-            scale: factor with which it did [N]; None: 1.
+            grad: gradients of the looked-up vectors [N, D].
+            scale: factor on each of them [N]; None: 1.
         """
-        if self.order is None or self.starts is None:
+        return self._summed(grad, self.order, scale)
+
+    def sums_of_bags(self, grad: Tensor, offsets: Tensor, scale: Tensor | None = None) -> Tensor:
+        """The same where the looked-up vectors were summed in bags.
+
+        Args:
+            grad: gradients of the bags [B, D].
+            offsets: where each bag starts among the indices [B], the first at 0.
+            scale: factor with which each index contributed to its bag [N]; None: 1.
+        """
+        tokens = torch.arange(self.rows.shape[0], device=grad.device) if self.order is None else self.order
+        bags = torch.searchsorted(offsets[1:], tokens, right=True)
+        return self._summed(grad, bags, scale)
+
+    def _summed(self, grad: Tensor, source: Tensor | None, scale: Tensor | None) -> Tensor:
+        """Sums for each of :attr:`rows`; ``source``: row of ``grad`` of each index, these sorted by row [N]."""
+        if self.order is None or self.starts is None or source is None:
             values = grad if source is None else grad.index_select(0, source)
             return values if scale is None else values * scale[:, None]
-        return F.embedding_bag(
-            self.order if source is None else source.index_select(0, self.order),
-            grad.contiguous(),
-            self.starts,
-            mode="sum",
-            per_sample_weights=None if scale is None else scale.index_select(0, self.order),
-        )
+        scale = None if scale is None else scale.index_select(0, self.order)
+        return F.embedding_bag(source, grad.contiguous(), self.starts, mode="sum", per_sample_weights=scale)
 
 
 def sparse_in_rows(rows: Tensor, values: Tensor, shape: torch.Size) -> Tensor:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
@@ -18,12 +19,10 @@ from sparse_bench.sparsity.diagnostics import Evolution
 from sparse_bench.sparsity.dynamics.drop import Drop
 from sparse_bench.sparsity.dynamics.grow import Grow, Room
 from sparse_bench.sparsity.dynamics.schedule import Schedule
+from sparse_bench.sparsity.places import on_host
 from sparse_bench.sparsity.scheme import Length, Scheme
 from sparse_bench.sparsity.weights import SparseWeight
 from sparse_bench.streams import Streams
-
-#: Places in the flattened matrix and values of a layer's existing weights, both [entries].
-Entries = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -114,18 +113,20 @@ class Dynamic(Scheme):
     def rewire(self, amount: float, optimizer: Optimizer | None, streams: Streams, grows: bool = True) -> None:
         """Change the topology of all layers now, by ``amount`` as the schedule gives it."""
         self._rewirings += 1
-        entries = {name: weight.entries() for name, weight in self.weights.items()}
-        removed = self._removals(entries, self.share_to_remove(amount))
+        share = self.share_to_remove(amount)
+        together = self._removed_together(share) if self.dynamics.everywhere else {}
+        # One layer after the other, so that what is read of it is still in the processor's cache when it is changed.
         for name, weight in self.weights.items():
+            gone = together[name] if together else _removed(weight, self.dynamics.drop, share)
             generator = streams.torch("topology", name, self._rewirings)
-            occupied, gone = weight.mask.flatten(), removed[name]
+            occupied = weight.mask.flatten()
             if grows and self.dynamics.grow is not None:
                 free = weight.size - weight.active + gone.numel()
                 room = Room(occupied.index_fill(0, gone, False), free, self._scores.get(name), generator)
                 grown = self.dynamics.grow(room, gone.numel())
             else:
                 grown = gone[:0]
-            values = self.new_values(name, grown.numel(), generator).to(entries[name][1])
+            values = self.new_values(name, grown.numel(), generator)
             self._evolution.record(name, weight.active, occupied, gone, grown)
             weight.rewire(gone, grown, values, optimizer)
         self._evolution.count_rewiring()
@@ -139,14 +140,14 @@ class Dynamic(Scheme):
         """Values of ``count`` new connections of a layer: zero."""
         return torch.zeros(count)
 
-    def _removals(self, entries: dict[str, Entries], fraction: float) -> dict[str, Tensor]:
-        """Places of the connections that go, for each layer."""
-        drop = self.dynamics.drop
-        if not self.dynamics.everywhere:
-            return {name: places[drop(values, fraction)] for name, (places, values) in entries.items()}
-        chosen = drop(torch.cat([values for _, values in entries.values()]), fraction)
-        parts = chosen.split([places.numel() for places, _ in entries.values()])
-        return {name: places[part] for (name, (places, _)), part in zip(entries.items(), parts, strict=True)}
+    def _removed_together(self, fraction: float) -> dict[str, Tensor]:
+        """Places of the connections that go, for each layer, where all layers' connections are judged together."""
+        entries = [weight.entries() for weight in self.weights.values()]
+        chosen = self.dynamics.drop(np.concatenate([on_host(values) for _, values in entries]), fraction)
+        parts = np.split(chosen, np.cumsum([places.numel() for places, _ in entries])[:-1])
+        return {
+            name: _where(places, part) for name, (places, _), part in zip(self.weights, entries, parts, strict=True)
+        }
 
     def state_dict(self) -> dict[str, Any]:
         return {"rewirings": self._rewirings, "evolution": self._evolution.state_dict()}
@@ -155,6 +156,17 @@ class Dynamic(Scheme):
         super().load_state_dict(state)
         self._rewirings = state["rewirings"]
         self._evolution.load_state_dict(state["evolution"])
+
+
+def _removed(weight: SparseWeight, drop: Drop, fraction: float) -> Tensor:
+    """Places of the connections of one layer that go."""
+    places, values = weight.entries()
+    return _where(places, drop(on_host(values), fraction))
+
+
+def _where(places: Tensor, chosen: np.ndarray) -> Tensor:
+    """Those of ``places`` that are ``chosen``."""
+    return places.index_select(0, torch.from_numpy(np.flatnonzero(chosen)).to(places.device))
 
 
 def _magnitudes(weight: SparseWeight) -> Tensor:

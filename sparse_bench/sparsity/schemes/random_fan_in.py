@@ -3,12 +3,15 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
 from sparse_bench.errors import ConfigError, unknown_choice
-from sparse_bench.sparsity.scheme import Scheme
+from sparse_bench.sparsity.numberless import LARGEST, LargeWithoutNumbers
+from sparse_bench.sparsity.scheme import ModelFactory, Scheme, layer_groups
+from sparse_bench.sparsity.selection import select
 from sparse_bench.sparsity.topology import Shape
 from sparse_bench.streams import Streams
 
@@ -44,6 +47,19 @@ class RandomFanIn(Scheme):
         if self.initial not in INITIAL:
             raise ConfigError(unknown_choice("sparsity.initial", self.initial, INITIAL))
 
+    def build(self, factory: ModelFactory) -> Any:
+        """The model; without the numbers of full matrices of more than two gigabytes where none of them are needed.
+
+        That is possible as this scheme draws all first weights itself. Others keep those of the model, which are not
+        known before the model has drawn all.
+        """
+        if self.execution == "masked" or self.density == 1.0 or self.initial == "model":
+            return factory()
+        with LargeWithoutNumbers(LARGEST):
+            model = factory()
+        missing = {name for name, parameter in model.named_parameters() if parameter.is_meta}
+        return model if missing <= set(select(model, layer_groups(model), self.layers)) else factory()
+
     def attach(self, model: nn.Module, streams: Streams) -> None:
         super().attach(model, streams)
         if self.initial == "model" or model.get_parameter(self.selected[0]).is_meta:  # no numbers there, only shapes
@@ -62,12 +78,10 @@ class RandomFanIn(Scheme):
             with torch.no_grad():
                 full.copy_((2 * torch.rand(full.shape, generator=generator) - 1) * limit)
             return
-        rows = weight.dense().shape[0]
+        rows = weight.shape[0]
         together = sum(self.weights[other].active for other in names)
         limit = self._limit(together / rows, together)
-        places, _ = weight.entries()
-        values = (2 * torch.rand(places.shape[0], generator=generator) - 1) * limit
-        weight.rewire(places, places, values.to(places.device), None)
+        weight.set_values((2 * torch.rand(weight.active, generator=generator) - 1) * limit)
 
     def _limit(self, fan_in: float, weights: int) -> float:
         """Largest initial weight, of units with ``fan_in`` inputs in a layer of so many ``weights``."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sparse_bench.errors import ConfigError, unknown_choice
-from sparse_bench.sparsity.row_gradients import tables, use_row_gradients
+from sparse_bench.sparsity.row_gradients import ELEMENTWISE, tables, use_row_gradients
 from sparse_bench.sparsity.scheme import Length, Scheme, layer_groups
 from sparse_bench.sparsity.selection import select
 from sparse_bench.sparsity.topology import Shape
@@ -32,6 +32,7 @@ class SparseGradient(Scheme):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("embedding",)
+    optimizers: ClassVar[tuple[type[Optimizer], ...]] = ELEMENTWISE
 
     layers: Sequence[str] = ("embedding",)
     form: str = "exact"

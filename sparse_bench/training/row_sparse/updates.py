@@ -16,18 +16,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop
+from torch.optim import SGD, Optimizer
 
 from sparse_bench.errors import ConfigError, unknown_choice
-from sparse_bench.sparsity.kernels.table_rows import put_rows, take_rows
-from sparse_bench.sparsity.row_gradients import RowGradientLayer, host_sees
+from sparse_bench.sparsity.kernels.table_rows import add_rows, put_rows, take_rows
+from sparse_bench.sparsity.row_gradients import ELEMENTWISE, RowGradientLayer, host_sees
 from sparse_bench.training.row_sparse.deferral import NOTHING, Deferral, SgdDeferral, deferral
 from sparse_bench.training.row_sparse.gradients import dense, summed, whole
 
 logger = logging.getLogger(__name__)
 
-#: Optimizers that treat each element of a weight by itself, so that a step on some rows is those rows' part of a step.
-ELEMENTWISE = (SGD, Adam, AdamW, RMSprop, Adagrad, Adadelta, Adamax, NAdam, RAdam)
 #: Fewest and most steps between two times at which all rows of a table are brought up to date in training, and so many
 #: of its rows for each step: the rare pass over all of it stays cheap beside the steps.
 _CAPACITY, _MOST_CAPACITY, _ROWS_A_STEP = 1024, 65536, 32
@@ -207,7 +205,7 @@ class _Table:
     def _add(self, rows: Tensor, sums: Tensor, optimizer: Optimizer) -> None:
         """The whole step of plain SGD."""
         learning_rate = optimizer.param_groups[self._place[0]]["lr"]
-        self.weight.index_add_(0, rows, sums, alpha=-float(learning_rate))
+        add_rows(self.weight.detach(), rows, sums, -float(learning_rate))
 
     def _take_back(self, rows: Tensor, stand_in: nn.Parameter, state: dict[str, Any], optimizer: Optimizer) -> None:
         group, index = self._place

@@ -2,14 +2,15 @@
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from sparse_bench.sparsity.kernels import SparseStructure, auto, kernel_available, sparse_linear
-from tests.sparsity.kernels.problems import EXPLICIT, assert_close, expected, problem, results
+from sparse_bench.sparsity.kernels import SparseStructure, auto, kernel_available, linear, sparse_linear
+from tests.sparsity.kernels.problems import EXPLICIT, assert_close, expected, lstm_problem, problem, results
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +37,9 @@ def test_auto_measures_once_and_remembers(monkeypatch: pytest.MonkeyPatch, caplo
     auto.cache_file().write_text(json.dumps({key: {"execution": "csr"}}))
     monkeypatch.setattr(auto, "_remembered", {})
     structure.rewire(structure.mask())
-    assert auto.choose(x, structure, values, bias, EXPLICIT, sparse_linear) == "csr"
+    monkeypatch.setattr(auto, "_measure", lambda *_: pytest.fail("measured again"))
+    wanted = sparse_linear(x, structure, values, bias, "csr")
+    assert torch.equal(sparse_linear(x, structure, values, bias, "auto"), wanted)
 
 
 def test_auto_survives_a_damaged_cache(caplog: pytest.LogCaptureFixture) -> None:
@@ -48,29 +51,71 @@ def test_auto_survives_a_damaged_cache(caplog: pytest.LogCaptureFixture) -> None
     assert len(json.loads(auto.cache_file().read_text())) == 1
 
 
-def test_auto_leaves_out_what_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    structure, x, values, bias, _ = problem(8, 8, 8, 0.5)
+def choose(structure: SparseStructure, ways: tuple[str, ...], trial: Callable[[str], object]) -> str:
+    return auto.choose(structure, "here", lambda: "a product", lambda: ways, lambda: trial)
 
-    def compute(x: Tensor, structure: SparseStructure, values: Tensor, bias: Tensor | None, execution: str) -> Tensor:
+
+def test_auto_leaves_out_what_fails() -> None:
+    structure = problem(8, 8, 8, 0.5)[0]
+
+    def trial(execution: str) -> None:
         if execution != "masked":
             raise RuntimeError("not on this device")
-        return sparse_linear(x, structure, values, bias, execution)
 
-    assert auto.choose(x, structure, values, bias, EXPLICIT, compute) == "masked"
-    structure.rewire(~structure.mask())
-    monkeypatch.setattr(auto, "_remembered", {})
-    auto.cache_file().unlink()
     with pytest.raises(RuntimeError, match="no way of computing"):
-        auto.choose(x, structure, values, bias, ("kernel", "csr"), compute)
+        choose(structure, ("kernel", "csr"), trial)
+    assert choose(structure, EXPLICIT, trial) == "masked"
 
 
 def test_of_two_processes_the_first_choice_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process has written its choice while this one was measuring."""
-    structure, x, values, bias, _ = problem(8, 8, 8, 0.5)
-    assert auto.choose(x, structure, values, bias, ("masked",), sparse_linear) == "masked"
+    structure = problem(8, 8, 8, 0.5)[0]
+    assert choose(structure, ("masked",), lambda execution: None) == "masked"
     structure.rewire(structure.mask())
     monkeypatch.setattr(auto, "_remembered", {})
     monkeypatch.setattr(auto, "_recall", lambda key, candidates: None)
-    monkeypatch.setattr(auto, "_time", lambda leaves, structure, execution, compute: float(execution == "masked"))
-    assert auto.choose(x, structure, values, bias, ("masked", "csr"), sparse_linear) == "masked"
+    monkeypatch.setattr(auto, "_time", lambda trial, execution, device: float(execution == "masked"))
+    assert choose(structure, ("masked", "csr"), lambda execution: None) == "masked"
     assert set(json.loads(auto.cache_file().read_text()).popitem()[1]["seconds"]) == {"masked"}
+
+
+def test_full_matrices_are_not_made_only_to_time_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    structure, x, *_ = problem(8, 8, 8, 0.5)
+    assert "masked" in linear.candidates(x, structure)
+    monkeypatch.setattr(linear, "_LARGEST_FULL", 63)
+    assert linear.candidates(x, structure) == ("kernel", "csr")
+
+
+def test_an_lstm_layer_is_timed_as_a_whole_and_its_choice_holds(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def trained() -> list[Tensor]:
+        _, layer, (x, h, c, *_) = lstm_problem(steps=5, batch=6, inputs=7, hidden=40, density=0.1)
+        layer.execution = "auto"
+        for _ in range(2):
+            y, _ = layer(x, (h, c))
+            y.square().sum().backward()
+        return [y.detach(), layer.weight_hh_l0.grad]
+
+    with caplog.at_level(logging.INFO, "sparse_bench"):
+        first = trained()
+    assert len([r for r in caplog.records if "lstm" in r.getMessage()]) == 1
+    choices = json.loads(auto.cache_file().read_text())
+    (key,) = (key for key in choices if key.startswith("lstm 7 density 2^-3.0 and 40 density 2^-3.5 batch 6"))
+    assert set(choices[key]["seconds"]) == {"kernel", "csr", "masked"}
+    # A run that goes on in another process computes the same bits, since the choice on disk holds there.
+    monkeypatch.setattr(auto, "_remembered", {})
+    monkeypatch.setattr(auto, "_measure", lambda *_: pytest.fail("measured again"))
+    for before, after in zip(first, trained(), strict=True):
+        assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("chosen", ["kernel", "csr", "masked"])
+def test_an_lstm_layer_follows_the_choice_on_disk(chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auto, "_recall", lambda key, candidates: chosen)
+    results = {}
+    for execution in ("auto", chosen):
+        _, layer, (x, h, c, *_) = lstm_problem(steps=5, batch=6, inputs=7, hidden=40, density=0.1)
+        layer.execution = execution
+        results[execution] = layer(x, (h, c))[0]
+    assert torch.equal(results["auto"], results[chosen])

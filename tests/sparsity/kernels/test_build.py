@@ -2,7 +2,9 @@
 
 import ctypes
 import subprocess
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -55,9 +57,39 @@ def test_missing_compiler_is_explained(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert not list(tmp_path.glob("**/*.so"))
 
 
+def test_two_processes_that_compile_at_once_both_find_a_whole_library(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    together = threading.Barrier(2, timeout=30)
+
+    def compile_slowly(cxx: str, target: Path) -> None:
+        target.write_text("half")
+        together.wait()  # the other one has begun too
+        target.write_text("half and half")
+        together.wait()
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(build, "_compile", compile_slowly)
+    with ThreadPoolExecutor(2) as pool:
+        found = [future.result(timeout=30) for future in [pool.submit(build._compiled) for _ in range(2)]]
+    assert found[0] == found[1]
+    assert found[0].read_text() == "half and half"
+    assert list(found[0].parent.iterdir()) == [found[0]]
+
+
+def test_without_triton_the_gpu_falls_back_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "find_spec", lambda name: None)
+    linear.kernel_or_csr.cache_clear()
+    try:
+        with pytest.warns(RuntimeWarning, match="pip install"):
+            assert linear.kernel_or_csr("cuda") == "csr"
+    finally:
+        linear.kernel_or_csr.cache_clear()
+
+
 def test_fallback_warns_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear, "kernel_available", lambda: cpu.Availability(False, "no compiler at all"))
-    linear._kernel_or_csr.cache_clear()
+    linear.kernel_or_csr.cache_clear()
     structure, x, values, bias, grad = problem(6, 5, 4, 0.5)
     try:
         with pytest.warns(RuntimeWarning, match="no compiler at all"):
@@ -68,4 +100,4 @@ def test_fallback_warns_once(monkeypatch: pytest.MonkeyPatch) -> None:
         for actual in (first, second):
             assert_close(actual, expected(structure, x, values, bias, grad))
     finally:
-        linear._kernel_or_csr.cache_clear()
+        linear.kernel_or_csr.cache_clear()

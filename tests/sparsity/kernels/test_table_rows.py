@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from sparse_bench.sparsity.kernels.cpu import kernel_available
-from sparse_bench.sparsity.kernels.table_rows import MOST_TERMS, adam_rows, put_rows, take_rows
+from sparse_bench.sparsity.kernels.table_rows import MOST_TERMS, adam_rows, add_rows, put_rows, take_rows
 
 pytestmark = pytest.mark.skipif(not kernel_available(), reason=kernel_available().reason)
 
@@ -88,12 +88,28 @@ def test_putting_rows(width: tuple[int, ...], dtype: torch.dtype) -> None:
     assert torch.equal(take_rows(table, torch.tensor([3, 3, 5])), table[[3, 3, 5]])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("width", [(), (1,), (7,), (3, 5)])
+def test_adding_to_rows(width: tuple[int, ...], dtype: torch.dtype) -> None:
+    draw = torch.Generator().manual_seed(0)
+    table, values = (torch.randn(count, *width, generator=draw).to(dtype) for count in (20, 6))
+    rows = torch.tensor([19, 0, 4, 7, 4, 2])  # one of them twice
+    expected = table.clone().index_add_(0, rows, values, alpha=-0.3)
+    before = table.clone()
+    add_rows(table, rows, values, -0.3)
+    torch.testing.assert_close(table, expected)
+    others = [number for number in range(20) if number not in rows]
+    assert torch.equal(table[others], before[others])
+
+
 def test_rows_of_tables_that_the_compiled_code_cannot_read() -> None:
     table = torch.arange(12.0).view(3, 4).t()
     rows = torch.tensor([3, 1])
     assert torch.equal(take_rows(table, rows), table[[3, 1]])
     put_rows(table, rows, torch.zeros(2, 3))
     assert table.tolist() == [[0, 4, 8], [0, 0, 0], [2, 6, 10], [0, 0, 0]]
+    add_rows(table, rows, torch.ones(2, 3), 2.0)
+    assert table.tolist() == [[0, 4, 8], [2, 2, 2], [2, 6, 10], [2, 2, 2]]
     assert take_rows(table.to("meta"), rows.to("meta")).shape == (2, 3)
     with pytest.raises(IndexError):
         put_rows(table.contiguous(), rows, torch.zeros(3, 3))

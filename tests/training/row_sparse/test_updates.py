@@ -11,12 +11,11 @@ from torch.optim import SGD, Adagrad, Adam, AdamW, NAdam, Optimizer, RMSprop, Sp
 
 from sparse_bench.errors import ConfigError
 from sparse_bench.sparsity.kernels import table_rows
+from sparse_bench.sparsity.row_gradients import ELEMENTWISE, use_row_gradients
 from sparse_bench.sparsity.row_gradients import rows as row_module
-from sparse_bench.sparsity.row_gradients import use_row_gradients
 from sparse_bench.training.clipping import clip_gradient_norm
 from sparse_bench.training.row_sparse import RowUpdates, deferral, gradients, updates
 from sparse_bench.training.row_sparse.deferral import AdamDeferral
-from sparse_bench.training.row_sparse.updates import ELEMENTWISE
 
 Make = Callable[[Any], Optimizer]
 ROWS, DIM, TOKENS = 40, 3, 6

@@ -9,11 +9,11 @@
 
 namespace {
 
-constexpr int kLine = 16;       // features moved at a time: one cache line of floats for each token
+constexpr int kLine = 16;       // features in a cache line of floats
+// Features that a few token rows are read or written through before the next few are. Token rows are often a power of
+// two apart and then share few places in the caches: the fewer of them are in turn the better.
+constexpr int kRun = 32;
 constexpr int kMaxVectors = 8;  // vectors of tokens in the widest tile
-// Features between asking for a token's cache line and using it: the rows of a tile are more streams than processors
-// follow by themselves.
-constexpr int kFarRead = 128, kFarWrite = 64;
 
 // Addresses of the token rows of a tile. Rows beyond the last token read zeros or write to a dump, so that no inner
 // loop knows about incomplete tiles.
@@ -26,41 +26,51 @@ struct Rows {
   }
 };
 
-// Moves H squares of vectors for each vector of tokens. All of a token's line is taken at once: token rows are often
-// a power of two apart and then push each other out of the first-level cache.
-template <int N, int H, bool Sum>
-inline void pack_squares(const Rows<const float*>& rows, int64_t f, float* dst, float* sum) {
-  constexpr int W = kFloats, T = N * W;
-  for (int t = 0; t < T; t += W) {
-    Floats v[H][W];
-    for (int i = 0; i < W; i++)
-      for (int h = 0; h < H; h++) v[h][i] = load(rows.row[t + i] + f + h * W);
-    for (int i = 0; i < W; i++) __builtin_prefetch(rows.row[t + i] + f + kFarRead, 0, 2);
-    for (int h = 0; h < H; h++) {
-      if constexpr (Sum) {
-        Floats total = load(sum + f + h * W);
-        for (int i = 0; i < W; i++) total += v[h][i];
-        store(sum + f + h * W, total);
-      }
-      transpose(v[h]);
-      for (int i = 0; i < W; i++) store(dst + (h * W + i) * T + t, v[h][i]);
-    }
-  }
+// Asks for the cache lines of features [f, f_end) of the token rows [t, t_end), a row at a time.
+template <bool Write, class S>
+inline void fetch(const S* matrix, int64_t stride, int64_t t, int64_t t_end, int64_t f, int64_t f_end) {
+  for (; t < t_end; t++)
+    for (int64_t i = f; i < f_end; i += 64 / sizeof(S)) __builtin_prefetch(matrix + t * stride + i, Write, 2);
 }
 
-template <int N, int H>
-inline void unpack_squares(const float* src, int64_t f, const Rows<float*>& rows) {
-  constexpr int W = kFloats, T = N * W;
-  for (int t = 0; t < T; t += W) {
-    Floats v[H][W];
-    for (int h = 0; h < H; h++) {
-      for (int i = 0; i < W; i++) v[h][i] = load(src + (h * W + i) * T + t);
-      transpose(v[h]);
+// Squares of vectors in one line: all of a token's line is taken at once, before other tokens' lines push it out.
+template <int Run>
+constexpr int kSquares = (Run < kLine ? Run : kLine) / kFloats;
+
+template <int N, int Run, bool Sum>
+inline void pack_run(const Rows<const float*>& rows, int64_t first, float* dst, float* sum) {
+  constexpr int W = kFloats, T = N * W, H = kSquares<Run>;
+  for (int t = 0; t < T; t += W)
+    for (int run = 0; run < Run; run += H * W) {
+      const int64_t f = first + run;
+      Floats v[H][W];
+      for (int i = 0; i < W; i++)
+        for (int h = 0; h < H; h++) v[h][i] = load(rows.row[t + i] + f + h * W);
+      for (int h = 0; h < H; h++) {
+        if constexpr (Sum) {
+          Floats total = load(sum + f + h * W);
+          for (int i = 0; i < W; i++) total += v[h][i];
+          store(sum + f + h * W, total);
+        }
+        transpose(v[h]);
+        for (int i = 0; i < W; i++) store(dst + (run + h * W + i) * T + t, v[h][i]);
+      }
     }
-    for (int i = 0; i < W; i++)
-      for (int h = 0; h < H; h++) store(rows.row[t + i] + f + h * W, v[h][i]);
-    for (int i = 0; i < W; i++) __builtin_prefetch(rows.row[t + i] + f + kFarWrite, 1, 2);
-  }
+}
+
+template <int N, int Run>
+inline void unpack_run(const float* src, int64_t first, const Rows<float*>& rows) {
+  constexpr int W = kFloats, T = N * W, H = kSquares<Run>;
+  for (int t = 0; t < T; t += W)
+    for (int run = 0; run < Run; run += H * W) {
+      Floats v[H][W];
+      for (int h = 0; h < H; h++) {
+        for (int i = 0; i < W; i++) v[h][i] = load(src + (run + h * W + i) * T + t);
+        transpose(v[h]);
+      }
+      for (int i = 0; i < W; i++)
+        for (int h = 0; h < H; h++) store(rows.row[t + i] + first + run + h * W, v[h][i]);
+    }
 }
 
 // dst[f, tile] = rows[tile, f0 + f] for f < count; with Sum also sum[f0 + f] += sum over the tile.
@@ -69,8 +79,8 @@ KERNEL void pack(const Rows<const S*>& rows, int64_t f0, int64_t count, S* dst, 
   constexpr int W = Simd<S>::width, T = N * W;
   int64_t f = 0;
   if constexpr (std::is_same_v<S, float>) {
-    for (; f + kLine <= count; f += kLine) pack_squares<N, kLine / W, Sum>(rows, f0 + f, dst + f * T, sum);
-    for (; f + W <= count; f += W) pack_squares<N, 1, Sum>(rows, f0 + f, dst + f * T, sum);
+    for (; f + kRun <= count; f += kRun) pack_run<N, kRun, Sum>(rows, f0 + f, dst + f * T, sum);
+    for (; f + W <= count; f += W) pack_run<N, W, Sum>(rows, f0 + f, dst + f * T, sum);
   }
   for (; f < count; f++) {
     S total = 0;
@@ -89,8 +99,8 @@ KERNEL void unpack(const S* src, int64_t f0, int64_t count, const Rows<S*>& rows
   constexpr int W = Simd<S>::width, T = N * W;
   int64_t f = 0;
   if constexpr (std::is_same_v<S, float>) {
-    for (; f + kLine <= count; f += kLine) unpack_squares<N, kLine / W>(src + f * T, f0 + f, rows);
-    for (; f + W <= count; f += W) unpack_squares<N, 1>(src + f * T, f0 + f, rows);
+    for (; f + kRun <= count; f += kRun) unpack_run<N, kRun>(src + f * T, f0 + f, rows);
+    for (; f + W <= count; f += W) unpack_run<N, W>(src + f * T, f0 + f, rows);
   }
   for (; f < count; f++)
     for (int t = 0; t < T; t++) rows.row[t][f0 + f] = src[f * T + t];

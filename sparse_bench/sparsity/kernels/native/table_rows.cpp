@@ -1,5 +1,6 @@
-// Rows of large tables: taking them, putting them back, and bringing those of a table trained by Adam up to date over steps in which
-// they had no gradient. Both wait for memory more than they compute, so the rows to come are fetched ahead.
+// Rows of large tables: taking them, putting them back, adding to them, and bringing those of a table trained by Adam up
+// to date over steps in which they had no gradient. All wait for memory more than they compute, so the rows to come are
+// fetched ahead.
 //
 // What the numbers of a row are is said where they are computed (AdamDeferral): bar, shrink, decay of the first moment,
 // decay of the second one, then the coefficients of a polynomial. The loop over a row is simple enough for the
@@ -87,6 +88,17 @@ void catch_up(int64_t count, int64_t width, const int64_t *rows, T *weight, T *f
     }
 }
 
+template <typename T>
+void add(int64_t count, int64_t width, const int64_t *rows, const T *values, T *table, T scale) {
+    for (int64_t i = 0; i < count; ++i) {
+        if (i + ahead < count) fetch(table + rows[i + ahead] * width, width * int64_t(sizeof(T)), true);
+        const T *value = values + i * width;
+        T *row = table + rows[i] * width;
+#pragma GCC ivdep
+        for (int64_t j = 0; j < width; ++j) row[j] += scale * value[j];
+    }
+}
+
 }  // namespace
 
 extern "C" {
@@ -117,5 +129,15 @@ void take_rows(int64_t count, int64_t bytes, const int64_t *rows, const char *ta
         if (i + ahead < count) fetch(table + rows[i + ahead] * bytes, bytes, false);
         std::memcpy(values + i * bytes, table + rows[i] * bytes, bytes);
     }
+}
+
+// scale * values [count, width] is added to the rows of the table.
+void add_rows_f32(int64_t count, int64_t width, const int64_t *rows, const float *values, float *table, float scale) {
+    add(count, width, rows, values, table, scale);
+}
+
+void add_rows_f64(int64_t count, int64_t width, const int64_t *rows, const double *values, double *table,
+                  double scale) {
+    add(count, width, rows, values, table, scale);
 }
 }

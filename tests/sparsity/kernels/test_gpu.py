@@ -1,0 +1,65 @@
+"""The Triton kernel in Triton's interpreter, on the CPU, against products of full matrices."""
+
+import os
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparse_bench.sparsity.kernels import SparseStructure, linear
+from tests.sparsity.kernels.problems import assert_close, expected, problem
+
+os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported
+pytest.importorskip("triton", reason="triton is not installed: pip install 'sparse_bench[triton]'")
+gpu = pytest.importorskip("sparse_bench.sparsity.kernels.gpu")
+
+
+def results(
+    structure: SparseStructure, x: torch.Tensor, values: torch.Tensor, bias: torch.Tensor | None, grad: torch.Tensor
+) -> list[torch.Tensor]:
+    y = gpu.gpu_linear(x, structure, values, bias)
+    leaves = [x, values] if bias is None else [x, values, bias]
+    return [y, *torch.autograd.grad(y, leaves, grad)]
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    out=st.integers(0, 9),
+    inner=st.integers(0, 9),
+    tokens=st.integers(0, 40),
+    density=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+    with_bias=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_agrees_with_dense(out: int, inner: int, tokens: int, density: float, with_bias: bool, seed: int) -> None:
+    structure, x, values, bias, grad = problem(out, inner, tokens, density, seed)
+    chosen = bias if with_bias else None
+    assert_close(results(structure, x, values, chosen, grad), expected(structure, x, values, chosen, grad))
+
+
+def test_several_blocks_of_tokens_empty_rows_and_strides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "_MOST_TOKENS", 8)
+    mask = torch.zeros(6, 5, dtype=torch.bool)
+    mask[2, 1:4] = mask[1:4, 3] = True  # rows and columns without an entry around them
+    structure = SparseStructure(mask)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(10, 21, generator=generator).t()[:, 2:7].requires_grad_()
+    values = torch.randn(structure.entries, generator=generator, requires_grad=True)
+    grad = torch.randn(21, 6, generator=generator)
+    assert_close(results(structure, x, values, None, grad), expected(structure, x, values, None, grad))
+
+
+def test_gradients_only_where_wanted() -> None:
+    structure, x, values, bias, grad = problem(5, 4, 7, 0.5)
+    wanted = expected(structure, x, values, bias, grad)
+    y = gpu.gpu_linear(x.detach(), structure, values, bias.detach())
+    assert_close(list(torch.autograd.grad(y, [values], grad)), [wanted[2]])
+    y = gpu.gpu_linear(x, structure, values.detach(), None)
+    assert_close(list(torch.autograd.grad(y, [x], grad)), [wanted[1]])
+
+
+def test_kernel_on_cuda_is_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert linear.triton_available()
+    structure, x, values, bias, _ = problem(5, 4, 7, 0.5)
+    assert torch.equal(linear._KERNELS["cuda"](x, structure, values, bias), gpu.gpu_linear(x, structure, values, bias))
