@@ -6,6 +6,7 @@
 #   RESULTS      where tables and figures go
 #   PIP_ARGS     more for pip, such as an index with CPU builds of torch
 #   PYTEST_ARGS  more for pytest, such as -n 4, -k NAME or -x
+#   RUN          yes: `make reproduce` carries its plan out
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -20,11 +21,24 @@ STAMP := $(VENV)/.installed
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 PAPERS := rasa brouns demeester sparselang embeddings
-.PHONY: help setup quickstart $(PAPERS) $(PAPERS:=-small) reproduce-small results claims bench test lint format \
-	constraints clean
+.PHONY: help setup quickstart $(PAPERS) $(PAPERS:=-small) reproduce reproduce-small probe results claims dashboard \
+	bench test lint format constraints clean
 
-# $(call train,SWEEP …): the sweeps one after another. Each can be stopped at any time and goes on where it was.
-train = for sweep in $(1); do $(BIN)/python -m sparse_bench sweep=$$sweep output=$(RUNS) logger=none || exit; done
+SWEEPS-rasa := rasa/diet_density rasa/ted_density rasa/diet_splits
+SWEEPS-rasa-small := rasa/diet_small rasa/ted_small
+SWEEPS-brouns := brouns/arms
+SWEEPS-brouns-small := brouns/small
+SWEEPS-demeester := demeester/pos_density demeester/awd demeester/awd_finetune demeester/recite demeester/structure
+SWEEPS-demeester-small := demeester/pos_small demeester/lm_small demeester/lm_small_finetune demeester/recite_small
+SWEEPS-sparselang := sparselang/fixed_size sparselang/depth sparselang/fixed_weights sparselang/controls
+SWEEPS-sparselang-small := sparselang/small sparselang/controls_small sparselang/initial_small
+SWEEPS-embeddings := embeddings/brown embeddings/optimizers
+SWEEPS-embeddings-small := embeddings/small
+
+# $(call train,PAPER): its sweeps one after another. Each can be stopped at any time and goes on where it was.
+train = for sweep in $(SWEEPS-$(1)); do $(BIN)/python -m sparse_bench sweep=$$sweep output=$(RUNS) logger=none || exit; done
+# $(call plan,PAPER …): what their sweeps cost, and what of them is left.
+plan = $(BIN)/python -m sparse_bench.plan --runs $(RUNS) --results $(RESULTS) $(foreach paper,$(1),$(SWEEPS-$(paper)))
 # What the runs below $(RUNS) have measured goes into the tables of $(RESULTS); rows of earlier runs stay.
 collect = $(BIN)/python -m sparse_bench.report.collect --results $(RESULTS) --runs $(RUNS)
 
@@ -63,67 +77,81 @@ quickstart: $(STAMP) ## a first small sweep with its figures (minutes, no downlo
 
 # ---- the papers: at their own scale, and at one that two cores can do ----
 
-rasa: $(STAMP) ## Rasa's sparse layers: DIET on Sara and TED, every density, width and seed (174 runs)
+rasa: $(STAMP) ## Rasa's sparse layers: DIET on Sara and TED, every density, width and seed (183 runs)
 	@$(BIN)/python -m sparse_bench.data download sara ted
-	@$(call train,rasa/diet_density rasa/ted_density)
+	@$(call train,$@)
 	@$(collect)
 
 rasa-small: $(STAMP) ## the same on generated corpora, fewer widths (no download)
-	@$(call train,rasa/diet_small rasa/ted_small)
+	@$(call train,$@)
 	@$(collect)
 
 brouns: $(STAMP) ## SET in the Transformer on Multi30k: eight arms, three seeds (24 runs)
 	@$(BIN)/python -m sparse_bench.data download brouns multi30k
-	@$(call train,brouns/arms)
+	@$(call train,$@)
 	@$(collect)
 
 brouns-small: $(STAMP) ## the report's three arms and a static one with a narrower model
 	@$(BIN)/python -m sparse_bench.data download brouns multi30k
-	@$(call train,brouns/small)
+	@$(call train,$@)
 	@$(collect)
 
 demeester: $(STAMP) ## predefined sparseness: AWD-LSTM (needs a GPU), recitation, part-of-speech tagging on Brown
 	@$(BIN)/python -m sparse_bench.data download ptb brown
-	@$(call train,demeester/pos_density demeester/awd demeester/awd_finetune demeester/recite)
+	@$(call train,$@)
 	@$(collect)
 
 demeester-small: $(STAMP) ## the same with a quarter of the treebank and narrower models
-	@$(BIN)/python -m sparse_bench.data download ptb brown
-	@$(call train,demeester/pos_small demeester/lm_small demeester/lm_small_finetune demeester/recite_small)
+	@$(BIN)/python -m sparse_bench.data download ptb ptb_pos
+	@$(call train,$@)
 	@$(collect)
 
 sparselang: $(STAMP) ## SparseLang: both experiments, depths, and controls for the report's caveats (paper scale, on a CPU)
 	@$(BIN)/python -m sparse_bench.data download ptb brown
-	@$(call train,sparselang/fixed_size sparselang/depth sparselang/fixed_weights sparselang/controls)
+	@$(call train,$@)
 	@$(collect)
 
 sparselang-small: $(STAMP) ## Experiment 1, with its dense baseline, and the controls, with 256 units
 	@$(BIN)/python -m sparse_bench.data download ptb
-	@$(call train,sparselang/small sparselang/controls_small)
+	@$(call train,$@)
 	@$(collect)
 
 embeddings: $(STAMP) ## sparse gradients of embeddings: typing texts of the Brown corpus, dense and sparse
 	@$(BIN)/python -m sparse_bench.data download brown
-	@$(call train,embeddings/brown embeddings/optimizers)
+	@$(call train,$@)
 	@$(collect)
 
 embeddings-small: $(STAMP) ## the same on a generated corpus (no download)
-	@$(call train,embeddings/small)
+	@$(call train,$@)
 	@$(collect)
 
-reproduce-small: $(PAPERS:=-small) results ## every paper at reduced scale, then tables, claims and pages
+reproduce: $(STAMP) ## the plan of every paper at its own scale, with its cost; RUN=yes carries it out, resumable
+	@$(call plan,$(PAPERS))
+	@$(if $(filter yes,$(RUN)),$(MAKE) $(PAPERS) results,echo "To carry it out, or go on with it: make reproduce RUN=yes")
 
-results: $(STAMP) ## tables, claims and pages from results/; pages go to results/site
+reproduce-small: $(STAMP) ## every paper at reduced scale, after a look at the cost; then tables, claims and pages
+	@$(call plan,$(PAPERS:=-small))
+	@$(MAKE) $(PAPERS:=-small) results
+
+probe: $(STAMP) ## time a few steps of sweeps that nothing is known of, for the plans (minutes, on a quiet machine)
+	@$(BIN)/python -m sparse_bench.data download sara ted brouns multi30k ptb ptb_pos brown
+	@$(call plan,$(PAPERS) $(PAPERS:=-small)) --probe
+
+results: $(STAMP) ## tables, claims and pages from results/; pages go to results/site, the gist into README.md
 	@echo "Making pages from the tables in $(RESULTS): seconds. Nothing is trained."
-	@$(BIN)/python -m sparse_bench.report.site $(RESULTS)/site --results $(RESULTS)
+	@$(BIN)/python -m sparse_bench.report.site $(RESULTS)/site --results $(RESULTS) --readme README.md
 
 claims: $(STAMP) ## what of the papers' claims reproduces, from the tables in results/
 	@$(BIN)/python -m sparse_bench.report.claims --results $(RESULTS)
 
+dashboard: $(STAMP) ## the specification of the W&B dashboard, as a file (scripts/wandb_dashboard.py --publish sends it)
+	@$(BIN)/python scripts/wandb_dashboard.py --output $(RUNS)/wandb_dashboard.json
+
 bench: $(STAMP) ## the performance tables in results/performance (an hour on a quiet machine)
 	@echo "Timing, arms interleaved. Leave the machine alone meanwhile."
 	@mkdir -p $(RESULTS)/performance
-	@for script in sparse_linear sparse_lstm transformer block_lstm rewiring embeddings launchers; do \
+	@$(BIN)/python -m sparse_bench.data download brouns
+	@for script in sparse_linear sparse_lstm sparse_models transformer block_lstm rewiring embeddings launchers; do \
 		echo "scripts/bench_$$script.py"; \
 		$(BIN)/python scripts/bench_$$script.py --output $(RESULTS)/performance/$$script.md || exit; \
 	done

@@ -10,9 +10,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: many 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hypothesis import settings
 from omegaconf import DictConfig, OmegaConf
 
 from sparse_bench.config import CONF, register
+
+# How long an example takes says more of what else the machine does than of the code.
+settings.register_profile("any_machine", deadline=None)
+settings.load_profile("any_machine")
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -21,8 +21,11 @@ Compose = Callable[..., DictConfig]
     [
         ("awd_dense", 10000, 24_221_600),
         ("awd_sparse", 10000, 23_822_900),
+        ("awd_random", 10000, 23_822_900),
         ("lm_small/dense", 5000, 1_776_136),
         ("lm_small/sparse", 5000, 1_752_144),
+        ("lm_small/random", 5000, 1_752_144),
+        ("lm_small/selfish_rnn", 5000, 1_752_144),
         ("recite_dense", 10000, 24_221_600),
         ("recite_reduced", 10000, 7_068_300),
         ("recite_sparse", 10000, 7_068_304),

@@ -219,6 +219,19 @@ def markdown(table: DisplayTable) -> str:
     return f"{table.caption}\n\n" + "\n".join(lines) + "\n"
 
 
+def plain_text(table: DisplayTable) -> str:
+    """The table in columns for a terminal, without its caption."""
+    lines = [table.columns, *table.rows]
+    widths = [max(len(line[place]) for line in lines) for place in range(len(table.columns))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(line, widths, table.numeric, strict=True)
+        ).rstrip()
+        for line in lines
+    )
+
+
 def whole(value: float | None) -> str:
     """Rounded, with thousands separators."""
     return MISSING if value is None or not math.isfinite(value) else f"{round(value):,}"

@@ -13,6 +13,8 @@ from sparse_bench.errors import SparseBenchError
 logger = logging.getLogger(__name__)
 
 Status = Literal["finished", "failed"]
+#: Names in a run's summary: the realised density, and the number of active weights, of its sparse layers.
+DENSITY, WEIGHTS = "sparsity/density", "sparsity/weights"
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,8 @@ class Tracker(ABC):
     def finish(self, status: Status, summary: dict[str, Any]) -> None:
         """Close the run.
 
-        ``summary`` is flat: the final metrics under ``test/…``, the realised ``sparsity/density`` and
-        ``sparsity/weights`` (number of active weights in the sparse layers), and what else describes the whole run.
-        A failed run may have an empty one.
+        ``summary`` is flat: the final metrics by split (``test/…``, ``valid/…``), :data:`DENSITY` and :data:`WEIGHTS`,
+        and what else describes the whole run. A failed run may have an empty one.
         """
 
 

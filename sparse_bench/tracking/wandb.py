@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from sparse_bench.errors import ConfigError, unknown_choice
-from sparse_bench.tracking.base import RunInfo, Status, Tracker
+from sparse_bench.tracking.base import DENSITY, WEIGHTS, RunInfo, Status, Tracker
 
 if TYPE_CHECKING:
     import wandb
@@ -18,6 +18,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Mode = Literal["online", "offline", "disabled"]
+#: Names of splits that are evaluated when a run ends.
+_EVALUATED = ("valid/", "test/")
+
+
+def axis_of(metric: str) -> str:
+    """The column of the history that a metric is drawn over."""
+    return "step" if metric.startswith("train/") else "epoch"
+
+
+def summary_name(metric: str) -> str:
+    """Where the W&B summary holds the final value of a metric; a metric of training has none but its last one."""
+    return f"final/{metric}" if metric.startswith(_EVALUATED) else f"{metric}.last"
 
 
 class WandbTracker(Tracker):
@@ -77,7 +89,7 @@ class WandbTracker(Tracker):
         self._run = run
         for axis in ("step", "epoch"):
             run.define_metric(axis, hidden=True)
-        run.define_metric("final/*", step_metric="sparsity/density")
+        run.define_metric("final/*", step_metric=DENSITY)
         logger.info("W&B run %s", run.url if not run.offline else f"recorded in {run.settings.sync_dir}")
 
     def log(self, metrics: dict[str, float], step: int, epoch: int) -> None:
@@ -86,8 +98,7 @@ class WandbTracker(Tracker):
         if self._run is None:
             return
         for name in metrics.keys() - self._defined:
-            axis = "step" if name.startswith("train/") else "epoch"
-            self._run.define_metric(name, step_metric=axis, summary="min,max,last")
+            self._run.define_metric(name, step_metric=axis_of(name), summary="min,max,last")
             self._defined.add(name)
         self._run.log({**metrics, "step": step, "epoch": epoch})
 
@@ -97,11 +108,11 @@ class WandbTracker(Tracker):
         if run is None:
             return
         try:
-            final = {f"final/{name}": value for name, value in summary.items() if name.startswith("test/")}
-            sparsity = {name: value for name, value in summary.items() if name.startswith("sparsity/")}
+            final = {summary_name(k): value for k, value in summary.items() if k.startswith(_EVALUATED)}
+            sparsity = {k: value for k, value in summary.items() if k in (DENSITY, WEIGHTS)}
             if final or sparsity:
                 run.log({**final, **sparsity})
-            rest = {k: v for k, v in summary.items() if f"final/{k}" not in final and k not in sparsity}
+            rest = {k: value for k, value in summary.items() if summary_name(k) not in final and k not in sparsity}
             run.summary.update({"status": status, **rest})
         finally:
             run.finish(exit_code=0 if status == "finished" else 1)

@@ -1,5 +1,6 @@
 """The site: what is on its pages, that it needs nothing else, and that it is the same every time."""
 
+import posixpath
 import re
 from pathlib import Path
 
@@ -7,12 +8,15 @@ import pytest
 
 from sparse_bench.report.selection import Evidence
 from sparse_bench.report.site.build import build_site
+from sparse_bench.report.site.readme import BEGIN, END, ReadmeError, with_gist
 from tests.report.example_site import Site
 from tests.report.test_page import Elements
 
 
 def pages(site: Site) -> dict[str, str]:
-    return {path.name: path.read_text(encoding="utf-8") for path in site.paths if path.suffix == ".html"}
+    """Every page by its path below the site."""
+    found = [path for path in site.paths if path.suffix == ".html"]
+    return {path.relative_to(site.out).as_posix(): path.read_text(encoding="utf-8") for path in found}
 
 
 def plain(text: str) -> str:
@@ -21,7 +25,7 @@ def plain(text: str) -> str:
 
 
 def test_every_file_is_written(example_site: Site) -> None:
-    assert set(pages(example_site)) == {
+    assert {name for name in pages(example_site) if "/" not in name} == {
         "index.html",
         "first.html",
         "first-runs.html",
@@ -60,8 +64,9 @@ def test_links_lead_somewhere(example_site: Site) -> None:
             if target is None:
                 continue
             file, _, anchor = target.partition("#")
-            assert not file or (example_site.out / file).is_file(), f"{name}: {target}"
-            assert not anchor or anchor in ids[file or name], f"{name}: {target}"
+            path = posixpath.normpath(posixpath.join(posixpath.dirname(name), file)) if file else name
+            assert (example_site.out / path).is_file(), f"{name}: {target}"
+            assert not anchor or anchor in ids[path], f"{name}: {target}"
 
 
 def test_the_overview_has_the_ledger(example_site: Site) -> None:
@@ -100,14 +105,25 @@ def test_what_has_not_been_run_is_said(example_site: Site) -> None:
     assert "To run them: make second" in text
 
 
-def test_runs_have_their_configuration_and_curves(example_site: Site) -> None:
-    text = pages(example_site)["first-runs.html"]
-    assert text.count('<details class="run"') == 8
-    assert text.count('class="spark"') == 4
-    words = plain(text)
-    assert "trainer.epochs 8" in words
-    assert "model.width 16" in words
-    assert "sentence accuracy (valid) 0.651" in words
+def test_every_run_has_a_page_with_its_configuration_and_curves(example_site: Site) -> None:
+    listed = pages(example_site)["first-runs.html"]
+    names = re.findall(r'href="(runs/[^"]+)"', listed)
+    assert len(names) == len(set(names)) == 8
+    assert "sentence accuracy (valid) 0.651" in plain(listed)
+    found = {name: pages(example_site)[name] for name in names}
+    assert sum(text.count('class="curve"') for text in found.values()) == 4
+    sparse = next(text for name, text in found.items() if "first-sparse" in name)
+    for words in (
+        "first/sparse",
+        "set, 10 %, seed",
+        "model.width 8",
+        "trainer.epochs 8",
+        "epoch 1 8",
+        "commit 0123456789ab",
+    ):
+        assert words in plain(sparse), words
+    assert 'href="../first-runs.html"' in sparse
+    assert 'href="../performance.html"' in sparse
 
 
 def test_performance_is_shown_as_written(example_site: Site) -> None:
@@ -129,6 +145,26 @@ def test_the_readme_tells_the_same(example_site: Site) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", text):
         if target not in ("claims.md", "claims.csv"):  # written by the command beside it
             assert (example_site.results / target).is_file(), target
+
+
+def test_the_project_s_readme_gets_the_gist_between_its_markers(example_site: Site, tmp_path: Path) -> None:
+    front = tmp_path / "README.md"
+    front.write_text(f"Before.\n{BEGIN}\nold | table\n{END}\nAfter.\n")
+    evidence = Evidence.committed(example_site.results, example_site.papers)
+    build_site(evidence, example_site.papers, example_site.entries, tmp_path / "site", front)
+    text = front.read_text()
+    assert text.startswith(f"Before.\n{BEGIN}\n")
+    assert text.endswith(f"{END}\nAfter.\n")
+    assert "old | table" not in text
+    assert "| all | 2 | 0 | 0 | 1 | 0 | 3 |" in text
+    (figure,) = re.findall(r"\]\(([^)]+)\)", text)
+    assert (tmp_path / figure).resolve().is_file()
+    assert with_gist(text, "") == f"Before.\n{BEGIN}\n{END}\nAfter.\n"
+
+
+def test_a_readme_without_markers_is_refused() -> None:
+    with pytest.raises(ReadmeError, match="needs the lines"):
+        with_gist("Nothing here.", "gist")
 
 
 def test_the_same_tables_give_the_same_bytes_and_stale_figures_go(example_site: Site, tmp_path: Path) -> None:

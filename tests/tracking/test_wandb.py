@@ -75,7 +75,8 @@ def follow(tracker, info, status="finished"):
     tracker.log({"train/loss": 3.0}, step=10, epoch=0)
     tracker.log({"train/loss": 4.0}, step=20, epoch=1)
     tracker.log({"train/loss": 2.0, "test/intent_f1": 0.5}, step=30, epoch=2)
-    summary = {"test/intent_f1": 0.75, "sparsity/density": 0.21, "sparsity/weights": 226, "seconds/total": 1.5}
+    summary = {"test/intent_f1": 0.75, "valid/loss": 0.5, "sparsity/density": 0.21, "sparsity/weights": 226}
+    summary["seconds/total"] = 1.5
     tracker.finish(status, summary)
 
 
@@ -97,7 +98,7 @@ def test_offline_record_reads_back(info):
         {"train/loss": 3.0, "step": 10, "epoch": 0},
         {"train/loss": 4.0, "step": 20, "epoch": 1},
         {"train/loss": 2.0, "test/intent_f1": 0.5, "step": 30, "epoch": 2},
-        {"final/test/intent_f1": 0.75, "sparsity/density": 0.21, "sparsity/weights": 226},
+        {"final/test/intent_f1": 0.75, "final/valid/loss": 0.5, "sparsity/density": 0.21, "sparsity/weights": 226},
     ]
 
     summary = {}
@@ -112,6 +113,16 @@ def test_offline_record_reads_back(info):
     assert axes["test/intent_f1"] == "epoch"
     assert axes["final/*"] == "sparsity/density"
     assert of_kind(records, "exit")[0].exit_code == 0
+
+
+def test_wandb_and_tensorboard_at_once(info):
+    config = {"wandb": {"_target_": "sparse_bench.tracking.wandb.WandbTracker"}}
+    config["tensorboard"] = {"_target_": "sparse_bench.tracking.tensorboard.TensorBoardTracker"}
+    trackers = Trackers.from_config(config)
+    follow(trackers, info)
+    assert set(trackers.active) == set(config)  # none failed and was dropped
+    assert len(of_kind(records_of(info), "history")) == 4
+    assert list(info.folder.glob("tensorboard/events.out.tfevents.*"))
 
 
 def test_a_failed_run_is_marked_failed(info):

@@ -23,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write the pages to")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="the committed tables")
+    parser.add_argument("--readme", type=Path, metavar="FILE", help="the project's README, to bring up to date")
     options = parser.parse_args(arguments)
     try:
         known = experiments()
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         evidence = Evidence.committed(options.results, papers)
         entries = evaluate(read_documents(FOLDER, list(papers), known), evidence)
         options.results.mkdir(parents=True, exist_ok=True)
-        paths = build_site(evidence, papers, entries, options.out)
+        paths = build_site(evidence, papers, entries, options.out, options.readme)
     except SparseBenchError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

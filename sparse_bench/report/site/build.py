@@ -2,7 +2,8 @@
 
     index.html            overview, and the ledger of claims
     NAME.html             a paper: its claims, our figures beside the published ones, tables
-    NAME-runs.html        its runs: configuration, numbers, learning curves
+    NAME-runs.html        its runs
+    runs/*.html           a run: its numbers, learning curves and configuration
     performance.html      what was measured of speed
     figures/NAME/*.svg    the figures of the pages
     data/                 copies of the tables that everything was made from
@@ -10,6 +11,7 @@
 The pages load nothing from elsewhere and have no scripts. The same tables give the same bytes.
 """
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -27,13 +29,18 @@ from sparse_bench.report.papers import Paper
 from sparse_bench.report.selection import Evidence
 from sparse_bench.report.site.content import PaperContent, paper_content
 from sparse_bench.report.site.performance import FOLDER, Benchmark, benchmarks
-from sparse_bench.report.site.readme import readme
+from sparse_bench.report.site.readme import gist, readme, with_gist
 from sparse_bench.report.site.run_list import run_entries, shared_settings
 from sparse_bench.report.style import theme_css
 from sparse_bench.report.tidy import CURVES, RUNS, SETTINGS
 
+#: Folder of the pages of single runs.
+RUN_PAGES = "runs"
 
-def build_site(evidence: Evidence, papers: Mapping[str, Paper], entries: Sequence[Entry], out: Path) -> list[Path]:
+
+def build_site(
+    evidence: Evidence, papers: Mapping[str, Paper], entries: Sequence[Entry], out: Path, front: Path | None = None
+) -> list[Path]:
     """Write the pages into ``out``, and ``README.md`` with its figures into the folder of results.
 
     Args:
@@ -41,9 +48,13 @@ def build_site(evidence: Evidence, papers: Mapping[str, Paper], entries: Sequenc
         papers: descriptions by name.
         entries: the decided claims.
         out: a folder; made if it does not exist. Figures of an earlier site are removed.
+        front: the project's README, whose part on results is brought up to date.
 
     Returns:
         Every file written.
+
+    Raises:
+        ReadmeError: ``front`` has no place for it.
     """
     contents = [paper_content(paper, evidence) for paper in papers.values()]
     measurements = benchmarks(evidence.root / FOLDER)
@@ -54,7 +65,8 @@ def build_site(evidence: Evidence, papers: Mapping[str, Paper], entries: Sequenc
     texts: dict[str, str] = {}
 
     def render(name: str, template: str, **values: Any) -> None:
-        texts[name] = environment.get_template(template).render(page=name, navigation=navigation, **values)
+        root = "../" * name.count("/")
+        texts[name] = environment.get_template(template).render(page=name, root=root, navigation=navigation, **values)
 
     render(
         "index.html",
@@ -80,14 +92,11 @@ def build_site(evidence: Evidence, papers: Mapping[str, Paper], entries: Sequenc
             files=_table_files(evidence.root / paper.name) if content.tables is not None else [],
         )
         if content.tables is not None:
-            render(
-                f"{paper.name}-runs.html",
-                "runs.html.j2",
-                title=f"Runs: {paper.title}",
-                paper=paper,
-                runs=run_entries(paper, content.tables),
-                shared=shared_settings(content.tables),
-            )
+            runs, shared = run_entries(paper, content.tables), shared_settings(content.tables)
+            render(f"{paper.name}-runs.html", "runs.html.j2", title=f"Runs: {paper.title}", paper=paper, runs=runs)
+            for run in runs:
+                title = f"{run.experiment} {run.id}"
+                render(f"{RUN_PAGES}/{run.file}", "run.html.j2", title=title, paper=paper, run=run, shared=shared)
     render("performance.html", "performance.html.j2", title="Performance", benchmarks=measurements)
 
     paths = _write_texts(out, texts)
@@ -102,6 +111,9 @@ def build_site(evidence: Evidence, papers: Mapping[str, Paper], entries: Sequenc
         paths += _copy(measurement.files, out / "data" / FOLDER)
     paths += _write_figures(evidence.root, contents, below="figures")
     (evidence.root / "README.md").write_text(readme(contents, entries, measurements), encoding="utf-8")
+    if front is not None:
+        written = gist(contents, entries, Path(os.path.relpath(evidence.root, front.parent)).as_posix())
+        front.write_text(with_gist(front.read_text(encoding="utf-8"), written), encoding="utf-8")
     return [*paths, evidence.root / "README.md"]
 
 
@@ -184,9 +196,9 @@ def _table_files(folder: Path) -> list[Path]:
 
 
 def _write_texts(out: Path, texts: Mapping[str, str]) -> list[Path]:
-    out.mkdir(parents=True, exist_ok=True)
-    for old in out.glob("*-runs.html"):
-        if old.name not in texts:
+    (out / RUN_PAGES).mkdir(parents=True, exist_ok=True)
+    for old in (*out.glob("*-runs.html"), *out.glob(f"{RUN_PAGES}/*.html")):
+        if old.relative_to(out).as_posix() not in texts:
             old.unlink()
     for name, text in texts.items():
         (out / name).write_text(text, encoding="utf-8")

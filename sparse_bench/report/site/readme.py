@@ -1,7 +1,9 @@
-"""``results/README.md``: the overview for those who read it where the tables are."""
+"""``results/README.md``: the overview for those who read it where the tables are, and its gist for the project's."""
 
+import re
 from collections.abc import Sequence
 
+from sparse_bench.errors import SparseBenchError
 from sparse_bench.report.claims.ledger import LEDGER_CAPTION, ledger_table, summary_table
 from sparse_bench.report.claims.verdicts import Entry
 from sparse_bench.report.site.content import PaperContent
@@ -11,6 +13,36 @@ from sparse_bench.report.tidy import CURVES, RUNS, SETTINGS
 
 #: Columns of the ledger that a paper's own part does not repeat.
 _REPEATED = ("document", "where")
+#: What stands between these lines of the project's README is written by a command.
+BEGIN, END = "<!-- results: written by make results -->", "<!-- end of results -->"
+
+
+class ReadmeError(SparseBenchError):
+    """A README that has no place for the results."""
+
+
+def gist(contents: Sequence[PaperContent], entries: Sequence[Entry], folder: str) -> str:
+    """The verdicts in numbers and the first figure that there is, for a document beside the ``folder`` of results."""
+    table = summary_table(entries, {content.paper.name: content.paper.short for content in contents})
+    drawn = [(content.paper.name, figure) for content in contents for figure in content.figures]
+    if not drawn:
+        return markdown(table)
+    paper, figure = drawn[0]
+    return f"{markdown(table)}\n![{figure.title}]({folder}/{paper}/figures/{figure.name}.svg)\n\n{figure.caption}\n"
+
+
+def with_gist(text: str, written: str) -> str:
+    """``text`` with ``written`` between its two markers.
+
+    Raises:
+        ReadmeError: it lacks them.
+    """
+    found = re.subn(
+        f"({re.escape(BEGIN)}\n).*?({re.escape(END)})", lambda m: f"{m[1]}{written}{m[2]}", text, flags=re.S
+    )
+    if found[1] != 1:
+        raise ReadmeError(f"The README needs the lines '{BEGIN}' and '{END}', once each, for the results between them.")
+    return found[0]
 
 
 def readme(contents: Sequence[PaperContent], entries: Sequence[Entry], benchmarks: Sequence[Benchmark]) -> str:

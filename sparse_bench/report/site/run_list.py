@@ -15,7 +15,7 @@ from sparse_bench.report.provenance import duration
 from sparse_bench.report.tables import decimal, setting, whole
 from sparse_bench.report.tidy import Tables
 
-_WIDTH, _HEIGHT = 220.0, 56.0
+_WIDTH, _HEIGHT = 320.0, 150.0
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,14 @@ class RunEntry:
     """A run.
 
     Attributes:
-        anchor: unique in the page.
+        file: name of its page.
         labels: model, dataset, scheme, density.
         measured: metrics, weights, time.
-        settings: those in which the page's runs differ.
+        settings: those in which the paper's runs differ.
         curves: a title and a small drawing for each learning curve.
     """
 
-    anchor: str
+    file: str
     experiment: str
     id: str
     seed: int
@@ -80,20 +80,16 @@ def _entry(row: dict[str, Any], history: Any, main: Sequence[str]) -> RunEntry:
         for column, value in row.items()
         if column.startswith("setting:") and value is not None
     ]
-    parts = [row.get(f"made:{name}") for name in ("processor", "device", "torch", "commit")]
-    made = ", ".join(
-        str(part)[:12] if name == "commit" else str(part)
-        for name, part in zip(("processor", "device", "torch", "commit"), parts, strict=True)
-        if part
-    )
+    known = {"processor": "{}", "device": "{}", "torch": "torch {}", "commit": "commit {:.12}"}
+    made = [form.format(str(row[f"made:{name}"])) for name, form in known.items() if row.get(f"made:{name}")]
     curves = []
     if history is not None:
         for name in history.columns:
             values = history[name].dropna()
             if len(values) > 1:
-                curves.append((metric_names.title(name), sparkline(values.index.tolist(), values.tolist(), name)))
+                curves.append((metric_names.title(name), curve_drawing(values.index.tolist(), values.tolist(), name)))
     return RunEntry(
-        anchor=f"{row['experiment']}-{row['id']}".replace("/", "-"),
+        file=f"{row['experiment']}-{row['id']}.html".replace("/", "-"),
         experiment=str(row["experiment"]),
         id=str(row["id"]),
         seed=int(row["seed"]),
@@ -102,22 +98,27 @@ def _entry(row: dict[str, Any], history: Any, main: Sequence[str]) -> RunEntry:
         headline=f"{metric_names.title(first)} {decimal(metrics[first])}" if first else "",
         measured=measured,
         settings=settings,
-        made=made,
+        made=", ".join(made),
         error=str(row.get("error") or "") if row["status"] != FINISHED else "",
         curves=curves,
     )
 
 
-def sparkline(epochs: Sequence[float], values: Sequence[float], name: str) -> Markup:
-    """A learning curve as a small drawing in the colour of the text."""
+def curve_drawing(epochs: Sequence[float], values: Sequence[float], name: str) -> Markup:
+    """A learning curve in the colours of the text: its lowest and highest value, its first and last epoch."""
     low, high = min(values), max(values)
     span = (high - low) or 1.0
     width = (epochs[-1] - epochs[0]) or 1.0
-    x = [4 + (_WIDTH - 8) * (epoch - epochs[0]) / width for epoch in epochs]
-    y = [_HEIGHT - 6 - (_HEIGHT - 12) * (value - low) / span for value in values]
+    left, right, top, bottom = 54.0, _WIDTH - 8.0, 10.0, _HEIGHT - 24.0
+    x = [left + (right - left) * (epoch - epochs[0]) / width for epoch in epochs]
+    y = [bottom - (bottom - top) * (value - low) / span for value in values]
     points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
     words = f"{name}: {decimal(values[0])} at epoch {epochs[0]:.0f}, {decimal(values[-1])} at epoch {epochs[-1]:.0f}"
+    texts = [(left - 6, top + 4, "end", decimal(high))] if high > low else []
+    texts += [(left - 6, bottom + 4, "end", decimal(low))]
+    texts += [(left, _HEIGHT - 6, "start", f"epoch {epochs[0]:.0f}"), (right, _HEIGHT - 6, "end", f"{epochs[-1]:.0f}")]
+    labels = [Markup('<text x="{:.0f}" y="{:.0f}" text-anchor="{}">{}</text>').format(*text) for text in texts]
     return Markup(
-        '<svg class="spark" role="img" aria-label="{}" viewBox="0 0 {:.0f} {:.0f}">'
-        '<polyline fill="none" stroke="currentColor" stroke-width="1.6" points="{}"/></svg>'
-    ).format(words, _WIDTH, _HEIGHT, points)
+        '<svg class="curve" role="img" aria-label="{}" viewBox="0 0 {:.0f} {:.0f}">'
+        '<path class="axes" d="M{} {}V{}H{}"/><polyline points="{}"/>{}</svg>'
+    ).format(words, _WIDTH, _HEIGHT, left, top, bottom, right, points, Markup("").join(labels))

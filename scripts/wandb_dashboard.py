@@ -1,0 +1,151 @@
+"""The project's dashboard on Weights & Biases: a report with density-versus-metric panels for each paper.
+
+python scripts/wandb_dashboard.py                            the specification, as a file: no account, no network
+python scripts/wandb_dashboard.py --publish --entity TEAM    the report, on the server that `wandb login` knows
+
+The report shows the runs that `logger=wandb` sent to the project (offline records: after `wandb sync`). Which runs and
+metrics belong to a paper is read from the descriptions of the papers' pages; how runs name them, from the tracker.
+Needs W&B's own library for this: pip install 'sparse_bench[wandb-dashboard]'.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparse_bench.errors import ConfigError, SparseBenchError
+from sparse_bench.report.catalog import experiments
+from sparse_bench.report.metric_names import title
+from sparse_bench.report.papers import Epochs, Paper, Section, read_papers
+from sparse_bench.tracking.base import DENSITY, WEIGHTS
+from sparse_bench.tracking.wandb import axis_of, summary_name
+
+if TYPE_CHECKING:
+    import wandb_workspaces.reports.v2 as wr
+
+TITLE = "Sparse connectivity in language models"
+#: Panels stand in rows of three; the grid has 24 columns.
+_WIDTH, _HEIGHT, _IN_A_ROW = 8, 6, 3
+
+
+def library() -> Any:
+    """W&B's library for reports.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        import wandb_workspaces.reports.v2 as wr
+    except ImportError as error:
+        raise ConfigError(
+            "The dashboard needs the package 'wandb-workspaces'. Install it with: "
+            "pip install 'sparse_bench[wandb-dashboard]'"
+        ) from error
+    return wr
+
+
+def dashboard(papers: Sequence[Paper], project: str, entity: str = "") -> "wr.Report":
+    """The report: a heading for each paper, and for each part of its page a grid of panels over that part's runs."""
+    wr = library()
+    blocks: list[Any] = [wr.TableOfContents()]
+    for paper in papers:
+        blocks += [wr.H1(paper.title), wr.P(f"{paper.document} {paper.summary}")]
+        for section in paper.sections:
+            panels = list(_laid_out(_panels(paper, section)))
+            if panels:
+                blocks += [wr.H2(section.heading), wr.PanelGrid(runsets=[_runs(section)], panels=panels)]
+    return wr.Report(project=project, entity=entity, title=TITLE, blocks=blocks)
+
+
+def specification(report: "wr.Report") -> dict[str, Any]:
+    """What W&B's server would be sent."""
+    model = report._to_model()  # the library has no public way to see a report that is not saved
+    content: dict[str, Any] = json.loads(model.spec.model_dump_json(by_alias=True, exclude_none=True))
+    return {"displayName": model.display_name, "projectName": report.project, "spec": content}
+
+
+def _runs(section: Section) -> "wr.Runset":
+    """The runs of a part: its experiments are groups in W&B. Each run is a point, so seeds show their spread."""
+    from wandb_workspaces import expr
+
+    return library().Runset(name=section.heading, filters=expr.And(expr.Metric("Group").isin(section.experiments)))
+
+
+def _panels(paper: Paper, section: Section) -> Iterator["wr.Panel"]:
+    """Each metric against density and against weights; then the learning curves of those that have one."""
+    wr = library()
+    for metric in section.metrics:
+        final = wr.SummaryMetric(summary_name(metric))
+        for axis, name in ((DENSITY, "density"), (WEIGHTS, "weights in sparse layers")):
+            yield wr.ScatterPlot(title=f"{title(metric)} against {name}", x=wr.SummaryMetric(axis), y=final, log_x=True)
+    for metric in _followed(paper, section):
+        yield wr.LinePlot(title=f"{title(metric)} during training", x=axis_of(metric), y=[metric])
+
+
+def _followed(paper: Paper, section: Section) -> list[str]:
+    """Metrics of the part that runs log during training, its figures' first."""
+    drawn = [figure.of for figure in section.figures if isinstance(figure, Epochs)]
+    kept = [metric for metric in section.metrics if any(fnmatchcase(metric, pattern) for pattern in paper.curves)]
+    return list(dict.fromkeys([*drawn, *kept]))
+
+
+def _laid_out(panels: Iterator["wr.Panel"]) -> Iterator["wr.Panel"]:
+    for place, panel in enumerate(panels):
+        row, column = divmod(place, _IN_A_ROW)
+        panel.layout = library().Layout(x=column * _WIDTH, y=row * _HEIGHT, w=_WIDTH, h=_HEIGHT)
+        yield panel
+
+
+def _publish(papers: Sequence[Paper], project: str, entity: str | None) -> str:
+    """Save the report on the server; returns its address.
+
+    Raises:
+        ConfigError: W&B cannot be used, with W&B's own reason.
+    """
+    import wandb
+
+    try:
+        # Without a key the library would ask for one at a terminal.
+        if not wandb.login(prompt=False, verify=True):
+            raise ConfigError("There is no W&B account: log in with `wandb login`, or set WANDB_API_KEY.")
+        owner = entity or wandb.Api().default_entity
+        return str(dashboard(papers, project, owner).save().url)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"W&B did not take the report ({type(error).__name__}: {error}).") from error
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the specification, or publish the report; 1 if that cannot be done."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--publish", action="store_true", help="save the report on the server (needs an account)")
+    parser.add_argument("--project", default="sparse_bench", help="W&B project (default: %(default)s)")
+    parser.add_argument("--entity", help="W&B user or team (default: the account's own)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("runs/wandb_dashboard.json"),
+        help="the specification (default: %(default)s)",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        papers = list(read_papers(experiments()).values())
+        if options.publish:
+            print(f"Published: {_publish(papers, options.project, options.entity)}")
+            return 0
+        found = specification(dashboard(papers, options.project))
+    except SparseBenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(f"Specification, not published: {options.output}. With an account: add --publish.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

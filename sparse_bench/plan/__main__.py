@@ -1,0 +1,87 @@
+"""Command line: ``python -m sparse_bench.plan [--probe] SWEEP …``."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sparse_bench.errors import SparseBenchError
+from sparse_bench.plan.estimate import estimate, plan_table
+from sparse_bench.plan.sweeps import Job, jobs
+from sparse_bench.plan.timings import CPU, read_probes, timings, write_probes
+from sparse_bench.report.catalog import experiments
+from sparse_bench.report.papers import read_papers
+from sparse_bench.report.selection import Evidence
+from sparse_bench.report.tables import plain_text
+from sparse_bench.sharing import processes
+
+PROBES = "throughput.csv"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the plan; 1 if a sweep is unknown or a table cannot be read."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sparse_bench.plan",
+        description="What sweeps cost: their runs, those that are left, and the time that they take here, estimated "
+        "from finished runs, and from probes where there are none. Nothing is trained to an end.",
+    )
+    parser.add_argument("sweeps", nargs="+", metavar="SWEEP")
+    parser.add_argument("--runs", type=Path, default=Path(os.environ.get("SPARSE_BENCH_RUNS", "runs")), metavar="DIR")
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="the committed tables")
+    parser.add_argument("--probe", action="store_true", help=f"time steps of arms that nothing is known of ({PROBES})")
+    parser.add_argument("--arms", type=int, default=3, help="arms a sweep that shall be known (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="for each probe, twice (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    try:
+        found = [jobs(sweep, options.runs) for sweep in options.sweeps]
+        tables = [t.runs for t in Evidence.committed(options.results, read_papers(experiments())).tables.values()]
+        path = options.results / PROBES
+        device, workers = _device()
+        if options.probe:
+            for sweep in found:
+                known = timings(sweep, device, tables, read_probes(path))
+                _probe(_spread(sweep, set(known), options.arms), path, options.seconds)
+        probes = read_probes(path)
+        estimates = [estimate(sweep, timings(sweep, device, tables, probes)) for sweep in found]
+    except SparseBenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    table = plan_table(estimates, workers, device)
+    print(f"{table.caption}\n\n{plain_text(table)}")
+    return 0
+
+
+def _device() -> tuple[str, int]:
+    """The kind of device that runs would use here, and how many run side by side."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name(), processes("auto")
+    return CPU, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _spread(sweep: Sequence[Job], known: set[str], wanted: int) -> list[Job]:
+    """Jobs of arms to time: evenly spaced over the sweep's grid, so many that ``wanted`` arms are known."""
+    arms = list({job.arm: job for job in reversed(sweep)}.values())[::-1]
+    unknown = [job for job in arms if job.arm not in known]
+    number = min(wanted - len(known), len(unknown))
+    if number <= 0:
+        return []
+    return [unknown[round(i * (len(unknown) - 1) / max(number - 1, 1))] for i in range(number)]
+
+
+def _probe(chosen: Sequence[Job], path: Path, seconds: float) -> None:
+    """Time each and add it to the table at once, so that what was timed stays."""
+    import torch
+
+    from sparse_bench.plan.probe import probe
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for job in chosen:
+        print(f"timing {job.sweep} {job.arm}", flush=True)
+        write_probes(path, [*read_probes(path), probe(job, device, seconds)])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

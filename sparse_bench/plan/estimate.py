@@ -1,0 +1,104 @@
+"""From the runs of sweeps and what arms cost to the plan: a line a sweep, and what the numbers mean."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sparse_bench.plan.sweeps import Job
+from sparse_bench.plan.timings import CPU, Timing
+from sparse_bench.report.provenance import duration
+from sparse_bench.report.tables import MISSING, DisplayTable, whole
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a sweep costs.
+
+    Attributes:
+        sweep: its name.
+        runs: how many it has.
+        left: how many of them have not finished.
+        arms: how many arms it has, and ``timed`` how many of them something is known of.
+        seconds: of one worker, for all runs; None if no arm was timed. ``seconds_left``: for those that are left.
+        probed: whether any number comes from a probe.
+        machines: what was measured on.
+    """
+
+    sweep: str
+    runs: int
+    left: int
+    arms: int
+    timed: int
+    seconds: float | None
+    seconds_left: float | None
+    probed: bool
+    machines: frozenset[str]
+
+
+def estimate(jobs: Sequence[Job], timings: Mapping[str, Timing]) -> Estimate:
+    """Add up one sweep. An arm that was not timed counts as the mean of those that were."""
+    left = [job for job in jobs if job.result() is None]
+    arms = {job.arm for job in jobs}
+    known = {arm: timings[arm] for arm in arms if arm in timings}
+    costs = [timing.seconds for timing in known.values()]
+    mean = math.fsum(costs) / len(costs) if costs else None
+
+    def total(chosen: Sequence[Job]) -> float | None:
+        if mean is None:
+            return None if chosen else 0.0
+        return math.fsum(known[job.arm].seconds if job.arm in known else mean for job in chosen)
+
+    return Estimate(
+        sweep=jobs[0].sweep,
+        runs=len(jobs),
+        left=len(left),
+        arms=len(arms),
+        timed=len(known),
+        seconds=total(jobs),
+        seconds_left=total(left),
+        probed=any(timing.probed for timing in known.values()),
+        machines=frozenset(timing.machine for timing in known.values()),
+    )
+
+
+def plan_table(estimates: Sequence[Estimate], workers: int, device: str) -> DisplayTable:
+    """The plan, with the time that it takes when ``workers`` runs go side by side on devices of this kind."""
+    rows = [_row(found.sweep, [found], workers) for found in estimates]
+    if len(estimates) > 1:
+        rows.append(_row("all", estimates, workers))
+    return DisplayTable(
+        _caption(estimates, workers, device),
+        ["sweep", "runs", "left", "arms timed", "time of all", "time left"],
+        rows,
+        [False, True, True, True, True, True],
+    )
+
+
+def _row(name: str, estimates: Sequence[Estimate], workers: int) -> list[str]:
+    runs, left, timed, arms = (
+        sum(getattr(found, field) for found in estimates) for field in ("runs", "left", "timed", "arms")
+    )
+    times = [_time([getattr(found, field) for found in estimates], workers) for field in ("seconds", "seconds_left")]
+    return [name, whole(runs), whole(left), f"{timed} of {arms}", *times]
+
+
+def _time(seconds: Sequence[float | None], workers: int) -> str:
+    known = [value for value in seconds if value is not None]
+    if not known:
+        return MISSING
+    return ("over " if len(known) < len(seconds) else "") + duration(math.fsum(known) / workers)
+
+
+def _caption(estimates: Sequence[Estimate], workers: int, device: str) -> str:
+    machines = sorted(set().union(*(e.machines for e in estimates)))
+    kind = f"{workers} CPU core{'' if workers == 1 else 's'}" if device == CPU else device
+    parts = [f"Estimated for {kind}, from what was measured on {', '.join(machines) or 'nothing yet'}."]
+    if any(e.timed < e.arms for e in estimates):
+        parts.append("An arm that was not timed counts as the mean of its sweep's timed ones.")
+    if any(e.probed for e in estimates):
+        parts.append(
+            "Where no run has finished, steps were timed: without evaluations, and up to the last epoch allowed."
+        )
+    if device == CPU:
+        parts.append("No time on a GPU was measured; there, --probe measures it.")
+    return " ".join(parts)

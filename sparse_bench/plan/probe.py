@@ -1,0 +1,115 @@
+"""Time a few steps of a run, to say what the whole would cost."""
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from sparse_bench import environment
+from sparse_bench.config import build
+from sparse_bench.plan.sweeps import Job
+from sparse_bench.plan.timings import Probe
+from sparse_bench.record import RunFolder
+from sparse_bench.run import ModelFactory
+from sparse_bench.streams import Streams
+from sparse_bench.training.precision import Precision
+from sparse_bench.training.settings import Settings
+from sparse_bench.training.trainer import Trainer
+
+
+def probe(job: Job, device: torch.device, seconds: float) -> Probe:
+    """Train on batches of the first epoch and of the last one, each for at least ``seconds``.
+
+    On a CPU one thread works, and the processor's time counts, which neighbours on the machine hardly change; on a GPU
+    the clock does. The first batch of each is not timed: kernels are compiled and caches filled with it.
+
+    Args:
+        job: the run; nothing of it is written, and it does not start from another run's weights.
+        device: where.
+        seconds: at least two batches are timed, however long they take.
+    """
+    environment.tune_process()
+    torch.set_num_threads(1)
+    plain: dict[str, Any] = OmegaConf.to_container(job.config, resolve=True)  # type: ignore[assignment]
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = _trainer(plain, device, RunFolder(Path(folder)))
+        last = trainer.settings.epochs - 1
+        timed = [_epoch(trainer, epoch, device, seconds) for epoch in sorted({0, last})]
+    machine = environment.machine(device)
+    return Probe(
+        sweep=job.sweep,
+        arm=job.arm,
+        epoch_seconds=sum(epoch_seconds for epoch_seconds, _ in timed) / len(timed),
+        batches=sum(batches for _, batches in timed),
+        device=machine["device"],
+        processor=machine["processor"],
+        torch=torch.__version__,
+    )
+
+
+def _trainer(plain: dict[str, Any], device: torch.device, folder: RunFolder) -> Trainer:
+    """The run as it would begin."""
+    streams = Streams(plain["seed"])
+    task = _task(OmegaConf.to_yaml(plain["dataset"]))
+    scheme = build(plain["sparsity"])
+    model = scheme.build(ModelFactory(plain["model"], task.sizes))
+    scheme.attach(model, streams)
+    model.to(device)
+    names = {field.name for field in fields(Settings)} & plain["trainer"].keys()
+    return Trainer(
+        task=task,
+        model=model,
+        scheme=scheme,
+        optimizer=build(plain["optimizer"], _partial_=True)(model.parameters()),
+        settings=Settings(**{name: plain["trainer"][name] for name in names}),
+        streams=streams,
+        precision=Precision(plain["trainer"]["precision"], device),
+        device=device,
+        folder=folder,
+        schedule=build(plain["trainer"]["schedule"]),
+    )
+
+
+@lru_cache(maxsize=1)
+def _task(yaml: str) -> Any:
+    """The task; read once for arms in a row that share it."""
+    return build(OmegaConf.to_container(OmegaConf.create(yaml)), _partial_=False)
+
+
+def _epoch(trainer: Trainer, epoch: int, device: torch.device, seconds: float) -> tuple[float, int]:
+    """Seconds that an epoch takes, and how many of its batches were timed."""
+    clock = _clock(device)
+    task, accumulate = trainer.task, trainer.settings.accumulate
+    trainer.progress.epoch = epoch
+    spent, timed, number = 0.0, 0, 0
+    while timed < 2 or spent < seconds:
+        mark = clock()
+        for batch in task.epoch_batches(epoch, trainer.streams):
+            trainer.forward_backward(batch.to(device), share=1.0 / accumulate)
+            number += 1
+            if number % accumulate == 0:
+                trainer.update()
+            now = clock()
+            if number > 1:
+                spent, timed = spent + now - mark, timed + 1
+            mark = now
+            if timed >= 2 and spent >= seconds:
+                break
+    return spent / timed * task.epoch_steps(epoch, trainer.streams), timed
+
+
+def _clock(device: torch.device) -> Callable[[], float]:
+    if device.type != "cuda":
+        return time.process_time
+
+    def synchronized() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return synchronized

@@ -1,0 +1,106 @@
+"""The runs of a sweep: what Hydra would start, composed without starting anything."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from sparse_bench.config import CONF, choices, register, run_id
+from sparse_bench.errors import ConfigError, unknown_choice
+from sparse_bench.record import FINISHED, Result, RunFolder
+from sparse_bench.source import find_source
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a sweep.
+
+    Attributes:
+        sweep: the sweep's name.
+        arm: what tells the run from others of its sweep, besides the seed: its overrides, joined by spaces.
+        config: the whole configuration.
+        id: name of the run; None while the run that it starts from has not finished.
+    """
+
+    sweep: str
+    arm: str
+    config: DictConfig
+    id: str | None
+
+    @property
+    def experiment(self) -> str:
+        """Name of the experiment."""
+        return str(self.config.experiment_name)
+
+    def result(self) -> Result | None:
+        """Its result, if it has finished."""
+        if self.id is None:
+            return None
+        found = RunFolder(Path(self.config.output) / self.experiment / self.id).result()
+        return found if found is not None and found.status == FINISHED else None
+
+
+def overrides(sweep: str) -> list[list[str]]:
+    """What a sweep's file sets for each of its runs, in the order of Hydra's own sweeper.
+
+    Raises:
+        ConfigError: there is no such sweep.
+    """
+    if sweep not in choices("sweep"):
+        raise ConfigError(unknown_choice("sweep", sweep, choices("sweep")))
+    node = OmegaConf.load(CONF / "sweep" / f"{sweep}.yaml")
+    axes = [f"{key}={value}" for key, value in node.hydra.sweeper.params.items()]
+    (batch,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(axes), None)
+    return [list(job) for job in batch]
+
+
+def jobs(sweep: str, output: Path) -> list[Job]:
+    """Every run of a sweep, with ``output`` as the folder of runs.
+
+    Raises:
+        ConfigError: there is no such sweep.
+    """
+    return list(_jobs(sweep, output))
+
+
+def _jobs(sweep: str, output: Path) -> Iterator[Job]:
+    parser = OverridesParser.create()
+    # Composing takes half a second. Runs that choose the same files differ in values alone, which interpolations read.
+    composed: dict[tuple[str, ...], DictConfig] = {}
+    for job in overrides(sweep):
+        parsed = parser.parse_overrides(job)
+        files = tuple(text for text, override in zip(job, parsed, strict=True) if _chooses_a_file(override))
+        if files not in composed:
+            composed[files] = _compose([f"sweep={sweep}", *files, f"output={output}"])
+        config = copy.deepcopy(composed[files])
+        with open_dict(config):
+            for override in parsed:
+                if not _chooses_a_file(override):
+                    OmegaConf.update(config, override.key_or_group, override.value(), merge=False)
+        arm = [text for text, override in zip(job, parsed, strict=True) if override.key_or_group != "seed"]
+        yield Job(sweep, " ".join(arm), config, _run_id(config))
+
+
+def _chooses_a_file(override: Override) -> bool:
+    return (CONF / override.key_or_group).is_dir()
+
+
+def _compose(chosen: Sequence[str]) -> DictConfig:
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", overrides=list(chosen))
+
+
+def _run_id(config: Any) -> str | None:
+    try:
+        source = find_source(config)
+    except ConfigError:
+        return None
+    return run_id(config, source.name if source else None)

@@ -1,0 +1,153 @@
+"""How long arms of sweeps take: from finished runs, and from probes that timed a few steps.
+
+Costs are seconds of one worker: a CPU core, or a GPU. Finished runs say how long they took as a whole; a probe says how
+long an epoch of training takes, without evaluations and without an early end.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import pandas as pd
+
+from sparse_bench.errors import SparseBenchError
+from sparse_bench.plan.sweeps import Job
+from sparse_bench.record import FINISHED
+from sparse_bench.report.tables import csv_text
+from sparse_bench.report.tidy import read_rows
+
+#: Columns of committed tables of runs that a cost is made of.
+_SECONDS, _THREADS, _DEVICE, _PROCESSOR = "seconds:total", "made:threads", "made:device", "made:processor"
+CPU = "cpu"
+
+
+class TimingsError(SparseBenchError):
+    """A table of probes that cannot be read."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Steps of an arm that were timed.
+
+    Attributes:
+        sweep: the sweep's name.
+        arm: the arm's overrides, as in :class:`Job`.
+        epoch_seconds: of training; the mean of the first and the last epoch, because batches may grow.
+        batches: how many were timed.
+        device: ``cpu`` (one thread, seconds of the processor) or a GPU's name (seconds of the clock).
+        processor: the CPU's name.
+        torch: its version.
+    """
+
+    sweep: str
+    arm: str
+    epoch_seconds: float
+    batches: int
+    device: str
+    processor: str
+    torch: str
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The cost of one run of an arm.
+
+    Attributes:
+        seconds: of one worker.
+        probed: whether it comes from a probe, not from finished runs.
+        machine: what it was measured on.
+    """
+
+    seconds: float
+    probed: bool
+    machine: str
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """What a finished run cost."""
+
+    seconds: float
+    device: str
+    machine: str
+
+
+def timings(
+    jobs: Sequence[Job], device: str, tables: Iterable[pd.DataFrame] = (), probes: Iterable[Probe] = ()
+) -> dict[str, Timing]:
+    """The cost of one run, by arm, for the arms of a sweep that something is known of.
+
+    Finished runs of any seed count before probes; each on a device of this kind alone.
+
+    Args:
+        jobs: the runs of one sweep.
+        device: ``cpu`` or the name of a GPU.
+        tables: committed tables of runs, whose folders may be elsewhere.
+        probes: of any sweep.
+    """
+    finished = _finished(jobs, tables)
+    found: dict[str, Timing] = {}
+    for probe in probes:
+        job = next((job for job in jobs if (job.sweep, job.arm) == (probe.sweep, probe.arm)), None)
+        if job is not None and probe.device == device:
+            seconds = probe.epoch_seconds * job.config.trainer.epochs
+            found[job.arm] = Timing(seconds, True, _machine(probe.processor, probe.device))
+    by_arm: dict[str, list[_Cost]] = {}
+    for job in jobs:
+        cost = finished.get((job.experiment, job.id))
+        if cost is not None and cost.device == device:
+            by_arm.setdefault(job.arm, []).append(cost)
+    for arm, costs in by_arm.items():
+        mean = sum(cost.seconds for cost in costs) / len(costs)
+        found[arm] = Timing(mean, False, " and ".join(sorted({cost.machine for cost in costs})))
+    return found
+
+
+def _finished(jobs: Sequence[Job], tables: Iterable[pd.DataFrame]) -> Mapping[tuple[str, str | None], _Cost]:
+    """What finished runs have cost, by experiment and id: those in the tables, and those in the jobs' own folders."""
+    found: dict[tuple[str, str | None], _Cost] = {}
+    for table in tables:
+        if not {_SECONDS, _THREADS, _DEVICE, _PROCESSOR} <= set(table.columns):
+            continue
+        for row in table[table["status"] == FINISHED].dropna(subset=[_SECONDS, _THREADS]).to_dict("records"):
+            device, processor = str(row[_DEVICE]), str(row[_PROCESSOR])
+            workers = int(row[_THREADS]) if device == CPU else 1
+            key = (str(row["experiment"]), str(row["id"]))
+            found[key] = _Cost(float(row[_SECONDS]) * workers, device, _machine(processor, device))
+    for job in jobs:
+        result = job.result()
+        if result is not None:
+            machine = result.machine
+            workers = int(machine["threads"]) if machine["device"] == CPU else 1
+            name = _machine(machine["processor"], machine["device"])
+            found[job.experiment, job.id] = _Cost(result.seconds["total"] * workers, machine["device"], name)
+    return found
+
+
+def _machine(processor: str, device: str) -> str:
+    return processor if device == CPU else device
+
+
+def read_probes(path: Path) -> list[Probe]:
+    """The probes that a file holds; none if there is no file.
+
+    Raises:
+        TimingsError: it is no such table.
+    """
+    if not path.is_file():
+        return []
+    names = {field.name for field in fields(Probe)}
+    found = []
+    for row in read_rows(path):
+        if row.keys() != names:
+            raise TimingsError(f"'{path}' is no table of probes: its columns have to be {', '.join(sorted(names))}.")
+        found.append(Probe(**{**row, "torch": str(row["torch"]), "epoch_seconds": float(row["epoch_seconds"])}))
+    return found
+
+
+def write_probes(path: Path, probes: Iterable[Probe]) -> None:
+    """Write probes, sorted; of two of the same arm on the same machine the later one counts."""
+    kept = {(probe.sweep, probe.arm, probe.device, probe.processor): probe for probe in probes}
+    rows = [asdict(kept[key]) for key in sorted(kept)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(csv_text(pd.DataFrame(rows, columns=[field.name for field in fields(Probe)])), encoding="utf-8")

@@ -1,0 +1,90 @@
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from omegaconf import OmegaConf
+
+from sparse_bench.plan.estimate import estimate, plan_table
+from sparse_bench.plan.sweeps import Job
+from sparse_bench.plan.timings import Probe, TimingsError, read_probes, timings, write_probes
+from sparse_bench.record import Result, RunFolder
+
+
+def job(arm: str, seed: int, runs: Path, epochs: int = 10) -> Job:
+    config = {"experiment_name": "toy", "output": str(runs), "seed": seed, "trainer": {"epochs": epochs}}
+    return Job("a/sweep", arm, OmegaConf.create(config), f"{arm}{seed}")
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> list[Job]:
+    """Three arms with two seeds each."""
+    return [job(arm, seed, tmp_path) for seed in (0, 1) for arm in ("a", "b", "c")]
+
+
+def finish(found: Job, seconds: float, device: str = "cpu", threads: int = 1) -> None:
+    folder = RunFolder(Path(found.config.output) / "toy" / str(found.id))
+    folder.path.mkdir(parents=True)
+    machine = {"processor": "Chip", "device": device, "threads": threads}
+    folder.write_result(
+        Result(str(found.id), "finished", "toy", 0, {}, {}, seconds={"total": seconds}, machine=machine)
+    )
+
+
+def probe(arm: str, epoch_seconds: float, device: str = "cpu", processor: str = "Chip") -> Probe:
+    return Probe("a/sweep", arm, epoch_seconds, 9, device, processor, "2.13")
+
+
+def test_finished_runs_count_before_probes(sweep: list[Job]) -> None:
+    finish(sweep[0], 100.0)
+    finish(sweep[3], 200.0, threads=2)
+    found = timings(sweep, "cpu", probes=[probe("a", 1.0), probe("b", 3.0), probe("unknown", 5.0)])
+    assert {arm: timing.seconds for arm, timing in found.items()} == {"a": 250.0, "b": 30.0}
+    assert {arm: timing.probed for arm, timing in found.items()} == {"a": False, "b": True}
+
+
+def test_only_the_same_kind_of_device_counts(sweep: list[Job]) -> None:
+    finish(sweep[0], 100.0, device="NVIDIA H100", threads=16)
+    probes = [probe("b", 3.0)]
+    assert {arm: timing.seconds for arm, timing in timings(sweep, "cpu", probes=probes).items()} == {"b": 30.0}
+    on_gpu = timings(sweep, "NVIDIA H100", probes=probes)
+    assert {arm: (timing.seconds, timing.machine) for arm, timing in on_gpu.items()} == {"a": (100.0, "NVIDIA H100")}
+
+
+def test_committed_tables_tell_of_runs_whose_folders_are_elsewhere(sweep: list[Job]) -> None:
+    row = {"experiment": "toy", "id": "b1", "status": "finished", "seconds:total": 50.0}
+    machine = {"made:threads": 2, "made:device": "cpu", "made:processor": "Chip"}
+    table = pd.DataFrame([row | machine, row | machine | {"id": "a0", "status": "failed"}])
+    found = timings(sweep, "cpu", [table, pd.DataFrame([{"id": "b1"}])])
+    assert {arm: timing.seconds for arm, timing in found.items()} == {"b": 100.0}
+
+
+def test_an_arm_that_was_not_timed_counts_as_the_mean_of_the_others(sweep: list[Job]) -> None:
+    finish(sweep[0], 100.0)
+    found = estimate(sweep, timings(sweep, "cpu", probes=[probe("b", 30.0)]))
+    assert (found.runs, found.left, found.arms, found.timed, found.probed) == (6, 5, 3, 2, True)
+    assert found.seconds == 2 * (100 + 300 + 200)
+    assert found.seconds_left == found.seconds - 100
+
+
+def test_the_plan_names_what_it_does_not_know(sweep: list[Job]) -> None:
+    finish(sweep[0], 3600.0)
+    known, unknown = estimate(sweep, timings(sweep, "cpu")), estimate(sweep, {})
+    table = plan_table([known, unknown], 2, "cpu")
+    assert table.rows == [
+        ["a/sweep", "6", "5", "1 of 3", "3 h 0 min", "2 h 30 min"],
+        ["a/sweep", "6", "5", "0 of 3", "–", "–"],
+        ["all", "12", "10", "1 of 6", "over 3 h 0 min", "over 2 h 30 min"],
+    ]
+    assert "Estimated for 2 CPU cores, from what was measured on Chip." in table.caption
+    assert "No time on a GPU was measured" in table.caption
+    assert "--probe" not in plan_table([known], 1, "NVIDIA H100").caption
+
+
+def test_probes_are_kept_in_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "below/throughput.csv"
+    assert read_probes(path) == []
+    write_probes(path, [probe("b, {x: 1}", 3.0), probe("a", 1.0), probe("b, {x: 1}", 4.0)])
+    assert read_probes(path) == [probe("a", 1.0), probe("b, {x: 1}", 4.0)]
+    path.write_text("sweep,arm\nx,y\n")
+    with pytest.raises(TimingsError, match="is no table of probes: its columns have to be arm, batches"):
+        read_probes(path)

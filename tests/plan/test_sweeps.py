@@ -1,0 +1,59 @@
+from pathlib import Path
+
+import pytest
+
+from sparse_bench.config import CONF, run_id
+from sparse_bench.errors import ConfigError
+from sparse_bench.plan.sweeps import jobs, overrides
+from sparse_bench.record import Result, RunFolder
+from tests.test_shipped_configs import Compose
+
+#: Sweeps whose axes are single values, points, and files.
+KINDS = ["sparselang/fixed_size", "rasa/quickstart", "embeddings/small"]
+
+
+@pytest.mark.parametrize("sweep", KINDS)
+def test_runs_are_those_that_hydra_would_start(sweep: str, compose_config: Compose, tmp_path: Path) -> None:
+    found = jobs(sweep, tmp_path)
+    assert len(found) == len(overrides(sweep)) == len({job.id for job in found})
+    for place in (0, len(found) // 2, len(found) - 1):
+        composed = compose_config(f"sweep={sweep}", *overrides(sweep)[place])
+        assert found[place].id == run_id(composed)
+        assert found[place].experiment == composed.experiment_name
+
+
+def test_an_arm_is_what_its_seeds_share(tmp_path: Path) -> None:
+    found = jobs("sparselang/fixed_size", tmp_path)
+    assert [job.arm for job in found[:2]] == ["sparsity.density=0.001", "sparsity.density=0.0005"]
+    assert {job.config.seed for job in found if job.arm == "sparsity.density=0.002"} == {0, 1, 2}
+    assert found[0].config.sparsity.density == 0.001
+
+
+def test_a_second_stage_has_no_name_before_the_first_has_finished(tmp_path: Path) -> None:
+    assert {job.id for job in jobs("demeester/lm_small_finetune", tmp_path)} == {None}
+
+
+def test_a_result_is_found_where_the_run_would_write_it(tmp_path: Path) -> None:
+    first, second, *_ = jobs("sparselang/fixed_size", tmp_path)
+    for job, status in ((first, "finished"), (second, "failed")):
+        folder = RunFolder(tmp_path / job.experiment / str(job.id))
+        folder.path.mkdir(parents=True)
+        folder.write_result(Result(str(job.id), status, job.experiment, 0, {}, {}))
+    found = first.result()
+    assert found is not None
+    assert found.id == first.id
+    assert second.result() is None
+
+
+def test_an_unknown_sweep(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'rasa/diet_density'"):
+        jobs("rasa/diet_densty", tmp_path)
+
+
+def test_make_runs_every_shipped_sweep_once() -> None:
+    """The Makefile's lists, which plans are made from too, leave no sweep out but the quickstart."""
+    makefile = (CONF.parent / "Makefile").read_text(encoding="utf-8")
+    lists = [line.split(":=")[1].split() for line in makefile.splitlines() if line.startswith("SWEEPS-")]
+    named = [sweep for sweeps in lists for sweep in sweeps]
+    shipped = {str(path.relative_to(CONF / "sweep").with_suffix("")) for path in (CONF / "sweep").rglob("*.yaml")}
+    assert sorted(named) == sorted(shipped - {"rasa/quickstart"})
