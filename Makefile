@@ -91,7 +91,7 @@ brouns: $(STAMP) ## SET in the Transformer on Multi30k: eight arms, three seeds 
 	@$(call train,$@)
 	@$(collect)
 
-brouns-small: $(STAMP) ## the report's three arms and a static one with a narrower model
+brouns-small: $(STAMP) ## the report's three arms and a static one with a narrower model (a quarter of an hour)
 	@$(BIN)/python -m sparse_bench.data download brouns multi30k
 	@$(call train,$@)
 	@$(collect)
@@ -151,7 +151,8 @@ bench: $(STAMP) ## the performance tables in results/performance (an hour on a q
 	@echo "Timing, arms interleaved. Leave the machine alone meanwhile."
 	@mkdir -p $(RESULTS)/performance
 	@$(BIN)/python -m sparse_bench.data download brouns
-	@for script in sparse_linear sparse_lstm sparse_models transformer block_lstm rewiring embeddings launchers; do \
+	@for script in sparse_linear sparse_lstm sparse_models transformer set_epoch block_lstm rewiring \
+		embeddings launchers; do \
 		echo "scripts/bench_$$script.py"; \
 		$(BIN)/python scripts/bench_$$script.py --output $(RESULTS)/performance/$$script.md || exit; \
 	done
