@@ -313,21 +313,17 @@ def test_steps_end_a_run_inside_an_epoch(toy_config: Make) -> None:
     assert result.epochs == 2
 
 
-def test_accumulated_batches_equal_one_large_batch(toy_config: Make) -> None:
+@pytest.mark.parametrize(
+    ("accumulate", "batch_size"),
+    [
+        pytest.param(4, 32, id="equal groups"),
+        pytest.param(5, 40, id="a smaller last group"),  # 96 examples in batches of 8: groups of 40, 40 and 16
+    ],
+)
+def test_accumulated_batches_equal_one_large_batch(toy_config: Make, accumulate: int, batch_size: int) -> None:
     plain = {"model__dropout": 0.0, "optimizer___target_": "torch.optim.SGD", "trainer__epochs": 2}
-    large = run(toy_config(**plain, dataset__batch_size=32))
-    small = run(toy_config(**plain, dataset__batch_size=8, trainer__accumulate=4))
-    assert large is not None
-    assert small is not None
-    assert large.steps == small.steps == 6
-    assert small.metrics["test/cross_entropy"] == pytest.approx(large.metrics["test/cross_entropy"], rel=1e-5)
-
-
-def test_the_last_group_of_accumulated_batches_may_be_smaller(toy_config: Make) -> None:
-    """96 examples: batches of 8 in groups of 5, 5 and 2 are batches of 40, 40 and 16."""
-    plain = {"model__dropout": 0.0, "optimizer___target_": "torch.optim.SGD", "trainer__epochs": 2}
-    large = run(toy_config(**plain, dataset__batch_size=40))
-    small = run(toy_config(**plain, dataset__batch_size=8, trainer__accumulate=5))
+    large = run(toy_config(**plain, dataset__batch_size=batch_size))
+    small = run(toy_config(**plain, dataset__batch_size=8, trainer__accumulate=accumulate))
     assert large is not None
     assert small is not None
     assert large.steps == small.steps == 6
