@@ -28,8 +28,8 @@ SWEEPS-rasa := rasa/diet_density rasa/ted_density rasa/diet_splits
 SWEEPS-rasa-small := rasa/diet_small rasa/ted_small
 SWEEPS-brouns := brouns/arms
 SWEEPS-brouns-small := brouns/small
-SWEEPS-demeester := demeester/pos_density demeester/awd demeester/awd_finetune demeester/recite demeester/structure
-SWEEPS-demeester-small := demeester/pos_small demeester/lm_small demeester/lm_small_finetune demeester/recite_small
+SWEEPS-demeester := demeester/pos_density demeester/lm_small demeester/lm_small_finetune demeester/recite_small demeester/structure demeester/awd demeester/awd_finetune demeester/recite
+SWEEPS-demeester-small := demeester/pos_small demeester/lm_tiny demeester/lm_tiny_finetune demeester/recite_tiny
 SWEEPS-sparselang := sparselang/fixed_size sparselang/depth sparselang/fixed_weights sparselang/controls
 SWEEPS-sparselang-small := sparselang/small sparselang/controls_small sparselang/initial_small
 SWEEPS-embeddings := embeddings/brown embeddings/optimizers
@@ -96,12 +96,12 @@ brouns-small: $(STAMP) ## the report's three arms and a static one with a narrow
 	@$(call train,$@)
 	@$(collect)
 
-demeester: $(STAMP) ## predefined sparseness: AWD-LSTM (needs a GPU), recitation, part-of-speech tagging on Brown
+demeester: $(STAMP) ## predefined sparseness: tagging on Brown, reduced AWD-LSTMs (hours), then the paper's (a GPU)
 	@$(BIN)/python -m sparse_bench.data download ptb brown
 	@$(call train,$@)
 	@$(collect)
 
-demeester-small: $(STAMP) ## the same with a quarter of the treebank and narrower models
+demeester-small: $(STAMP) ## the same with a twentieth of the treebank, and tagging on the sample of the Wall Street Journal
 	@$(BIN)/python -m sparse_bench.data download ptb ptb_pos
 	@$(call train,$@)
 	@$(collect)

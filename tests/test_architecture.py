@@ -22,9 +22,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "source": {"config", "record"},
     "tasks": {"data"},
     "training": {"tasks", "sparsity", "record"},
-    "report": {"record"},
+    "sweeps": {"config", "record", "source"},
+    "report": {"record", "config", "sweeps"},
     "run": {"config", "record", "source", "environment", "tasks", "training", "sparsity", "tracking"},
-    "plan": {"config", "record", "source", "environment", "training", "run", "report", "sharing"},
+    "plan": {"config", "record", "sweeps", "environment", "training", "run", "report", "sharing"},
     "__main__": {"config", "environment", "run", "sharing"},
     "__init__": set(),
 }

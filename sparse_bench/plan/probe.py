@@ -13,11 +13,11 @@ from omegaconf import OmegaConf
 
 from sparse_bench import environment
 from sparse_bench.config import build
-from sparse_bench.plan.sweeps import Job
 from sparse_bench.plan.timings import Probe
 from sparse_bench.record import RunFolder
 from sparse_bench.run import ModelFactory
 from sparse_bench.streams import Streams
+from sparse_bench.sweeps import Job
 from sparse_bench.training.precision import Precision
 from sparse_bench.training.settings import Settings
 from sparse_bench.training.trainer import Trainer

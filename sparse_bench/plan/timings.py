@@ -11,10 +11,10 @@ from pathlib import Path
 import pandas as pd
 
 from sparse_bench.errors import SparseBenchError
-from sparse_bench.plan.sweeps import Job
 from sparse_bench.record import FINISHED
 from sparse_bench.report.tables import csv_text
 from sparse_bench.report.tidy import read_rows
+from sparse_bench.sweeps import Job
 
 #: Columns of committed tables of runs that a cost is made of.
 _SECONDS, _THREADS, _DEVICE, _PROCESSOR = "seconds:total", "made:threads", "made:device", "made:processor"

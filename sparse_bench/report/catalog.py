@@ -17,7 +17,7 @@ CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / 
 
 Scale = Literal["paper", "reduced", "benchmark"]
 #: Experiments whose names hold one of these words are smaller than the paper's. (``small_dense`` is a scheme.)
-_REDUCED = re.compile(r"(.*[_/])?(small|quickstart)(?!_dense)([_/].*)?")
+_REDUCED = re.compile(r"(.*[_/])?(small|tiny|quickstart)(?!_dense)([_/].*)?")
 #: A group's label in an experiment's name.
 _LABEL = re.compile(r"\$\{(\w+)\.label\}")
 

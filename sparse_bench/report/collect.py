@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from sparse_bench.errors import SparseBenchError
 from sparse_bench.record import FINISHED
 from sparse_bench.report.catalog import experiments
@@ -18,6 +20,7 @@ from sparse_bench.report.learning_curves import read_histories
 from sparse_bench.report.load import Problem, Results, load
 from sparse_bench.report.papers import Paper, read_papers
 from sparse_bench.report.selection import Evidence
+from sparse_bench.report.shipped import ALTERED, alterations
 from sparse_bench.report.tidy import Tables, merge, tables_of, write
 
 
@@ -49,7 +52,7 @@ def collected(evidence: Evidence, papers: Sequence[Paper], folders: Sequence[Pat
         if not len(found.runs):
             continue
         histories, _ = read_histories(found)
-        fresh = tables_of(found, histories, paper.curves)
+        fresh = _marked(tables_of(found, histories, paper.curves), found)
         tables[paper.name] = merge(tables[paper.name], fresh) if paper.name in tables else fresh
         new[paper.name] = len(fresh.runs)
     return Collected(Evidence(evidence.root, tables), new, results.problems)
@@ -96,6 +99,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not found.new:
         print("No run belongs to an experiment of the papers; the tables are as they were.")
     return 0
+
+
+def _marked(tables: Tables, results: Results) -> Tables:
+    """With a column that tells altered runs from those as shipped."""
+    altered = {(r.experiment, r.id): alterations(r.experiment, r.config) for r in results.records}
+    keys = zip(tables.runs["experiment"], tables.runs["id"], strict=True)
+    column = pd.Series([altered[key] for key in keys], dtype="object")
+    return Tables(tables.runs.assign(**{ALTERED: column}), tables.settings, tables.curves)
 
 
 def _of(results: Results, names: Sequence[str]) -> Results:

@@ -14,6 +14,7 @@ from sparse_bench.errors import SparseBenchError, unknown_choice
 from sparse_bench.record import FINISHED
 from sparse_bench.report.arms import Arm, arms_of
 from sparse_bench.report.load import NoResultsError, plain, sort_key
+from sparse_bench.report.shipped import ALTERED
 from sparse_bench.report.tidy import Tables, read, read_rows, typed
 
 Where = Mapping[str, Any]
@@ -82,7 +83,7 @@ class Evidence:
         return cls(root, found)
 
     def runs(self, selector: Runs) -> tuple[Tables, pd.DataFrame] | None:
-        """The finished runs that ``selector`` names, and the tables that hold them; None if there is none.
+        """The finished runs as shipped that ``selector`` names, and the tables that hold them; None if there is none.
 
         Raises:
             SelectionError: ``where`` names what is neither a label nor a setting of any run of the experiment.
@@ -95,6 +96,8 @@ class Evidence:
     def _select(self, selector: Runs) -> tuple[Tables, pd.DataFrame] | None:
         for tables in self.tables.values():
             named = (tables.runs["experiment"] == selector.experiment) & (tables.runs["status"] == FINISHED)
+            if ALTERED in tables.runs:
+                named &= tables.runs[ALTERED].isna()
             if not named.any():
                 continue
             runs = tables.runs[named.to_numpy()].reset_index(drop=True)

@@ -7,9 +7,9 @@ from omegaconf import OmegaConf
 from sparse_bench.config import build
 from sparse_bench.plan.__main__ import main
 from sparse_bench.plan.probe import probe
-from sparse_bench.plan.sweeps import Job, jobs
 from sparse_bench.plan.timings import read_probes
 from sparse_bench.streams import Streams
+from sparse_bench.sweeps import Job, jobs
 from tests.test_shipped_configs import Compose
 
 CPU = torch.device("cpu")

@@ -5,9 +5,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from sparse_bench.plan.estimate import estimate, plan_table
-from sparse_bench.plan.sweeps import Job
 from sparse_bench.plan.timings import Probe, TimingsError, read_probes, timings, write_probes
 from sparse_bench.record import Result, RunFolder
+from sparse_bench.sweeps import Job
 
 
 def job(arm: str, seed: int, runs: Path, epochs: int = 10) -> Job:

@@ -29,9 +29,13 @@ def write_run(
     weights: int | None = None,
     epochs: int = 12,
     history: bool = True,
+    config: dict[str, Any] | None = None,
     **fields: Any,
 ) -> Path:
-    """Write one run's folder, and return it; ``settings`` are merged into the configuration's sparsity group."""
+    """Write one run's folder, and return it.
+
+    ``settings`` are merged into the configuration's sparsity group; ``config`` takes the place of all of it.
+    """
     noise = random.Random(f"{scheme}-{density}-{width}-{seed}-{sorted((settings or {}).items())}")
     size = 128 * width + 24 * width**2
     if weights is None:
@@ -43,7 +47,7 @@ def write_run(
             f"{SPLIT}/intent_f1": 0.86 - 3.0 / math.sqrt(weights / density**0.4) + noise.gauss(0, 0.006),
             f"{SPLIT}/entity_f1": 0.78 - 9.0 / math.sqrt(weights / density**0.2) + noise.gauss(0, 0.010),
         }
-    config = {
+    config = config or {
         "experiment_name": experiment,
         "seed": seed,
         "model": {"label": "diet", "transformer_size": width, "feed_forward_size": 4 * width, "layers": 2},

@@ -1,8 +1,11 @@
 """From run folders to committed tables, and from either to the same verdicts."""
 
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from sparse_bench.report import claims, collect
 from sparse_bench.report.catalog import experiments
@@ -11,9 +14,19 @@ from sparse_bench.report.claims.schema import read_documents
 from sparse_bench.report.claims.verdicts import evaluate
 from sparse_bench.report.papers import read_papers
 from sparse_bench.report.selection import Evidence
+from sparse_bench.sweeps import jobs
 from tests.report.runs import write_run
 
 GRID = ((1.0, 4), (1.0, 12), (1.0, 128), (0.2, 8), (0.2, 128), (0.05, 128))
+
+
+@cache
+def shipped(density: float, width: int, seed: int) -> dict[str, Any]:
+    """The configuration of a run of the shipped sweep: what claims count."""
+    arm = {"density": density, "width": width}
+    found = (job.config for job in jobs("rasa/diet_density", Path()))
+    config = next(config for config in found if config.point == arm and config.seed == seed)
+    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
 
 
 def write_grid(root: Path, lift: float = 0.0, seeds: tuple[int, ...] = (0, 1, 2)) -> None:
@@ -21,7 +34,8 @@ def write_grid(root: Path, lift: float = 0.0, seeds: tuple[int, ...] = (0, 1, 2)
         for density, width in GRID:
             score = 0.8 + 0.002 * seed + (lift if density == 0.2 and width == 128 else 0.0)
             metrics = {"test/intent_f1": score, "test/entity_f1": score - 0.1}
-            write_run(root, density=density, width=width, seed=seed, metrics=metrics, epochs=3)
+            config = shipped(density, width, seed)
+            write_run(root, density=density, width=width, seed=seed, metrics=metrics, epochs=3, config=config)
 
 
 def test_tables_gather_runs_over_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from sparse_bench.report.learning_curves import followed_metrics, learning_curve
 from sparse_bench.report.papers import Along, Epochs, Paper, Section, Studies
 from sparse_bench.report.provenance import duration
 from sparse_bench.report.selection import Evidence
+from sparse_bench.report.shipped import ALTERED
 from sparse_bench.report.style import Figure
 from sparse_bench.report.tables import MISSING, DisplayTable, comparison_table, interval, setting, study_table, whole
 from sparse_bench.report.tidy import Tables
@@ -170,6 +171,10 @@ def _facts(runs: pd.DataFrame) -> list[tuple[str, str]]:
     finished = runs[runs["status"] == FINISHED]
     failed = len(runs) - len(finished)
     facts = [("runs", f"{len(finished)} finished" + (f", {failed} failed" if failed else ""))]
+    altered = finished[finished[ALTERED].notna()] if ALTERED in finished else finished[:0]
+    if len(altered):
+        what = " / ".join(sorted(set(altered[ALTERED])))
+        facts.append(("not as shipped, so not counted beside published values", f"{len(altered)} runs ({what})"))
     facts.append(("seeds", ", ".join(str(seed) for seed in sorted(set(runs["seed"])))))
     for name in ("epochs", "steps"):
         values = sorted({int(value) for value in finished.get(name, pd.Series(dtype="Int64")).dropna()})

@@ -4,8 +4,8 @@ import pytest
 
 from sparse_bench.config import CONF, run_id
 from sparse_bench.errors import ConfigError
-from sparse_bench.plan.sweeps import jobs, overrides
 from sparse_bench.record import Result, RunFolder
+from sparse_bench.sweeps import jobs, overrides
 from tests.test_shipped_configs import Compose
 
 #: Sweeps whose axes are single values, points, and files.

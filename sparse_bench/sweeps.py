@@ -1,8 +1,10 @@
 """The runs of a sweep: what Hydra would start, composed without starting anything."""
 
 import copy
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +57,7 @@ def overrides(sweep: str) -> list[list[str]]:
     """
     if sweep not in choices("sweep"):
         raise ConfigError(unknown_choice("sweep", sweep, choices("sweep")))
-    node = OmegaConf.load(CONF / "sweep" / f"{sweep}.yaml")
-    axes = [f"{key}={value}" for key, value in node.hydra.sweeper.params.items()]
+    axes = [f"{key}={value}" for key, value in _read("sweep", sweep)["hydra"]["sweeper"]["params"].items()]
     (batch,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(axes), None)
     return [list(job) for job in batch]
 
@@ -68,6 +69,29 @@ def jobs(sweep: str, output: Path) -> list[Job]:
         ConfigError: there is no such sweep.
     """
     return list(_jobs(sweep, output))
+
+
+def may_start(sweep: str, experiment: str) -> bool:
+    """Whether a sweep may have runs of an experiment, by what its file says; where that is open, yes."""
+    node = _read("sweep", sweep)
+    if "experiment_name" in node:
+        named = [node["experiment_name"]]
+    else:
+        chosen = [
+            default[key] for default in node.get("defaults", []) for key in default if key.endswith("/experiment")
+        ]
+        files = [*chosen, *node["hydra"]["sweeper"]["params"].get("experiment", "").split(",")]
+        named = [_read("experiment", file.strip())["experiment_name"] for file in files if file.strip()]
+    return any(fnmatchcase(experiment, re.sub(r"\$\{[^}]*\}", "*", name)) for name in named)
+
+
+def shipped_config(experiment: str) -> DictConfig:
+    """The configuration of ``experiment=NAME`` with nothing else set."""
+    return _compose([f"experiment={experiment}"])
+
+
+def _read(group: str, name: str) -> Any:
+    return OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml"))
 
 
 def _jobs(sweep: str, output: Path) -> Iterator[Job]:

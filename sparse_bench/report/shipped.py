@@ -1,0 +1,61 @@
+"""Whether a run is one that a shipped experiment or sweep starts, or one with settings of its own.
+
+An experiment's name says which paper and which scale its runs speak for. Someone who trains it for three epochs, or
+with narrower layers, keeps the name; such runs are shown, but no claim and no figure beside the paper's counts them.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from sparse_bench.config import choices
+from sparse_bench.report.load import NOT_DEFINING, flatten, plain, sort_key
+from sparse_bench.sweeps import jobs, may_start, shipped_config
+
+#: The column of a table of runs: what was changed, as text; empty for a run as shipped.
+ALTERED = "altered"
+#: How a product is computed is left to the machine: all ways agree to rounding.
+_FREE = frozenset({"sparsity.execution"})
+
+
+def alterations(experiment: str, config: Mapping[str, Any]) -> str | None:
+    """In what a run differs from the most similar one that the configuration tree defines; None if in nothing.
+
+    Any seed is as shipped. Settings that the run does not have are younger than it is, and no difference.
+
+    Args:
+        experiment: name of the experiment.
+        config: the run's whole configuration.
+    """
+    known = _shipped(experiment)
+    if not known:
+        return "no shipped experiment has this name"
+    own = _settings(config)
+    differing = [[path for path in own if path not in one or own[path] != one[path]] for one in known]
+    fewest = min(range(len(known)), key=lambda i: len(differing[i]))
+    nearest = known[fewest]
+    return "; ".join(f"{path}: {own[path]}, not {nearest.get(path, 'set')}" for path in differing[fewest]) or None
+
+
+@cache
+def _shipped(experiment: str) -> tuple[Mapping[str, str], ...]:
+    """The settings of every run of an experiment that a sweep, or the experiment's own file, starts."""
+    # Composing takes half a second a file, so only sweeps that may have the experiment are looked at.
+    sweeps = [sweep for sweep in choices("sweep") if may_start(sweep, experiment)]
+    configs = [job.config for sweep in sweeps for job in jobs(sweep, Path()) if job.experiment == experiment]
+    if experiment in choices("experiment"):
+        configs.append(shipped_config(experiment))
+    found = [_settings(OmegaConf.to_container(config, resolve=True)) for config in configs]  # type: ignore[arg-type]
+    return tuple({tuple(settings.items()): settings for settings in found}.values())
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, str]:
+    """What defines a run, by dotted path, as text that is equal for equal values (1 and 1.0). No paths: they differ."""
+    return {
+        path: str(sort_key(value)[1] if sort_key(value)[0] == 1 else plain(value))
+        for path, value in sorted(flatten(config).items())
+        if not NOT_DEFINING.fullmatch(path) and path not in _FREE and not str(value).startswith(("/", "~"))
+    }
