@@ -156,6 +156,9 @@ bench: $(STAMP) ## the performance tables in results/performance (an hour on a q
 		echo "scripts/bench_$$script.py"; \
 		$(BIN)/python scripts/bench_$$script.py --output $(RESULTS)/performance/$$script.md || exit; \
 	done
+	@echo "scripts/bench_embeddings.py, from ten thousand words to three million"
+	@$(BIN)/python scripts/bench_embeddings.py --vocabulary 10000 30000 100000 300000 1000000 3000000 --dim 64 \
+		--output $(RESULTS)/performance/embeddings_vocabulary.md
 
 test: $(STAMP) ## all tests
 	@echo "Running the tests: about seven minutes on two cores."

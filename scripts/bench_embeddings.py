@@ -10,7 +10,7 @@ Writes a table in Markdown that describes the machine, and a tidy CSV file besid
 
     python scripts/bench_embeddings.py --vocabulary 30000 --dim 300 --batch 64 --tokens 20
     python scripts/bench_embeddings.py --vocabulary 10000 30000 100000 300000 1000000 3000000 --dim 64 \\
-        --optimizers adam adagrad sgd --output results/performance/embeddings_vocabulary
+        --output results/performance/embeddings_vocabulary.md
 
 The second line draws the curve over the vocabulary; all arms are in memory at once, 13 GiB with Adam at the largest.
 """
@@ -213,8 +213,9 @@ def measure(problem: Problem, optimizer: str, seconds: float, seed: int) -> tupl
 
 def table(timings: list[Timing], flushes: dict[tuple[Problem, str], float]) -> str:
     """Milliseconds of each arm, and how many times faster than the two dense forms ours are."""
+    several = len({timing.vocabulary for timing in timings}) > 1
     lines = [
-        "# One training step of a bag of embeddings",
+        "# One training step of a bag of embeddings" + (", by vocabulary" if several else ""),
         "",
         f"{describe_machine()}.",
         "",

@@ -15,7 +15,7 @@ from sparse_bench.report.learning_curves import Line, mean_line
 from sparse_bench.report.measure import column_of, quantity
 from sparse_bench.report.papers import Along, Epochs, Series
 from sparse_bench.report.published import Published, read_published
-from sparse_bench.report.selection import Evidence, Runs
+from sparse_bench.report.selection import Evidence, Row, Runs, SelectionError
 from sparse_bench.report.statistics import Interval, mean_interval
 from sparse_bench.report.style import INK, MARKERS, SERIES, Figure, file_stem, render
 from sparse_bench.report.tables import DisplayTable, decimal
@@ -69,22 +69,26 @@ def epochs_figure(spec: Epochs, evidence: Evidence, paper: str) -> Shown:
 
 
 def curve_figure(spec: Along, evidence: Evidence, paper: str) -> Shown:
-    """A metric against a count, a label or a setting: the arms of a series joined, published points beside."""
+    """A metric against a count, a label or a setting: the arms of a series joined, published points beside.
+
+    A series of a benchmark's table joins its rows.
+    """
     published = read_published(spec.published) if spec.published else None
     drawn, lacking = [], []
     for series, (colour, marker) in zip(spec.series, _looks(spec.series), strict=True):
         found = evidence.runs(Runs(series.experiment, series.where)) if series.experiment else None
-        points = _points(found[1], spec) if found else []
+        points = _points(found[1], spec) if found else _benchmark_points(series, spec, evidence)
         if points:
             half = [point.half_width or 0.0 for _, point in points]
             several = any(point.half_width is not None for _, point in points)
             x, y = np.array([x for x, _ in points]), np.array([point.mean for _, point in points])
             n = max(point.n for _, point in points)
             drawn.append(_Drawn(series.label, x, y, np.array(half) if several else None, colour, marker, seeds=n))
-        elif series.experiment:
+        elif series.experiment or series.table:
             lacking.append(series.label)
         drawn += _published_line(series, published, colour)
-    return _lines(spec, drawn, lacking, published, paper, quantity(spec.along), logarithmic=spec.logarithmic)
+    axis = spec.below or quantity(spec.along)
+    return _lines(spec, drawn, lacking, published, paper, axis, logarithmic=spec.logarithmic)
 
 
 def _lines(
@@ -100,6 +104,9 @@ def _lines(
     ours = [line for line in drawn if not line.published]
     if not ours:
         return Shown(None, None, spec.title, lacking)
+    given = isinstance(spec, Along) and spec.axis
+    value_name = given or metric_names.title(spec.of)
+    measured = isinstance(spec, Along) and any(series.table for series in spec.series)
 
     def draw(canvas: Canvas, compact: bool) -> None:
         axes = canvas.add_subplot()
@@ -122,12 +129,15 @@ def _lines(
         values = np.concatenate([line.y for line in drawn])
         low, high = float(values.min()), float(values.max())
         margin = 0.08 * ((high - low) or abs(high) or 1.0)
-        axes.set_ylim(low - margin, high + margin)
+        if isinstance(spec, Along) and spec.logarithmic_values:
+            axes.set_yscale("log")
+        else:
+            axes.set_ylim(low - margin, high + margin)
         if logarithmic:
             logarithmic_axis(axes, [float(x) for line in drawn for x in line.x])
         elif isinstance(spec, Epochs):
             axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-        axes.set_title(direction(spec.of))
+        axes.set_title(value_name if given else direction(spec.of))
         axes.set_xlabel(axis)
         legend(canvas, axes, compact)
 
@@ -138,7 +148,7 @@ def _lines(
     caption = joined(
         [
             spec.note,
-            several if seeds[-1] > 1 else "Single runs: there is no interval.",
+            several if seeds[-1] > 1 else "" if measured else "Single runs: there is no interval.",
             "Dashed: published." if len(ours) < len(drawn) else "",
             f"Not run: {', '.join(lacking)}." if lacking else "",
             source_of(published) if len(ours) < len(drawn) else "",
@@ -148,7 +158,7 @@ def _lines(
         f"{line.label}: {decimal(float(line.y[0]))} at first, {decimal(float(line.y[-1]))} at last." for line in drawn
     ]
     name = file_stem("beside", paper, spec.title)
-    alt = " ".join([f"Line chart of {metric_names.title(spec.of)} against {axis}.", *sentences])
+    alt = " ".join([f"Line chart of {value_name} against {axis}.", *sentences])
     return Shown(render(name, spec.title, caption, alt, draw), None, spec.title, lacking)
 
 
@@ -194,6 +204,18 @@ def _points(runs: pd.DataFrame, spec: Along) -> list[tuple[float, Interval]]:
             x = float(np.mean([places[seed] for seed in shared]))
             found.append((x, mean_interval([values[seed] for seed in shared])))
     return sorted(found, key=lambda point: point[0])
+
+
+def _benchmark_points(series: Series, spec: Along, evidence: Evidence) -> list[tuple[float, Interval]]:
+    """A benchmark's rows; a timing is one number, which knows no interval."""
+    if series.table is None:
+        return []
+    rows = evidence.rows(Row(series.table, series.where))
+    for name in (spec.of, spec.along):
+        if any(not isinstance(row.get(name), int | float) for row in rows):
+            raise SelectionError(f"In {series.table}: '{name}' is no column of numbers.")
+    points = [(float(row[spec.along]), mean_interval([float(row[spec.of])])) for row in rows]
+    return sorted(points, key=lambda point: point[0])
 
 
 def source_of(published: Published | None) -> str:

@@ -108,22 +108,32 @@ class Evidence:
             return (tables, found) if len(found) else None
         return None
 
-    def row(self, selector: Row) -> dict[str, Any] | None:
-        """The row of a benchmark's table; None if there is no such table.
+    def rows(self, selector: Row) -> list[dict[str, Any]]:
+        """The rows of a benchmark's table that fit; none if there is no such table.
 
         Raises:
-            SelectionError: a column is unknown, or not exactly one row fits.
+            SelectionError: a column is unknown.
         """
         path = self.root / selector.table
         if not path.is_file():
-            return None
+            return []
         rows = benchmark_rows(path)
         columns = list(dict.fromkeys(column for row in rows for column in row))
         for name in selector.where:
             if name not in columns:
                 raise SelectionError(f"In {selector.table}: {unknown_choice('column', name, columns)}")
         wanted = {name: sort_key(value) for name, value in selector.where.items()}
-        found = [row for row in rows if all(sort_key(row.get(name)) == value for name, value in wanted.items())]
+        return [row for row in rows if all(sort_key(row.get(name)) == value for name, value in wanted.items())]
+
+    def row(self, selector: Row) -> dict[str, Any] | None:
+        """The row of a benchmark's table; None if there is no such table.
+
+        Raises:
+            SelectionError: a column is unknown, or not exactly one row fits.
+        """
+        if not (self.root / selector.table).is_file():
+            return None
+        found = self.rows(selector)
         if len(found) != 1:
             raise SelectionError(f"{selector} fits {len(found)} rows instead of one.")
         return found[0]

@@ -58,7 +58,11 @@ def test_patterns_become_names(tmp_path: Path) -> None:
         ("kind: epochs", "kind: epoch", "does not match any of the expected tags"),
         ("published: brouns_accuracy", "published: brouns", "Input should be .*'brouns_accuracy'"),
         ("axis: validation accuracy", "axes: accuracy", "Unknown key 'axes'. Did you mean 'axis'"),
-        ("{label: density 20 %, experiment: first/width}", "{label: density 20 %}", "needs an experiment, a published"),
+        (
+            "{label: density 20 %, experiment: first/width}",
+            "{label: density 20 %}",
+            "needs an experiment or a table, a published",
+        ),
         ("{label: density 20 %, exp", "{labl: density 20 %, exp", "Unknown key 'labl'. Did you mean 'label'"),
     ],
 )

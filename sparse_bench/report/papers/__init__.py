@@ -14,7 +14,8 @@ and ``figures``. A figure is one of
 
     {kind: studies}                    each experiment's metric against weights or density, and its learning curves
     {kind: epochs, of, series, …}      a metric per epoch, an arm a line
-    {kind: curve, of, along, series}   a metric against a count or a setting, arms of a series joined
+    {kind: curve, of, along, series}   a metric against a count or a setting, arms of a series joined; or a column of
+                                       a benchmark's table (series with ``table``) against another
     {kind: values, rows, …}            single numbers beside published ones
 
 with ``title``; ``published`` names a file of :mod:`sparse_bench.report.published`, and a series or a row says which
@@ -46,18 +47,21 @@ class _Strict(BaseModel):
 
 
 class Series(_Strict):
-    """A line of a figure: runs of an experiment, a published series, or both."""
+    """A line of a figure: runs of an experiment or rows of a benchmark's table, a published series, or both."""
 
     label: str
     experiment: str | None = None
+    table: str | None = None
     where: dict[str, Any] = Field(default_factory=dict)
     published: str | None = None
     ink: bool = False
 
     @model_validator(mode="after")
     def _something_to_draw(self) -> "Series":
-        if self.experiment is None and self.published is None:
-            raise ValueError("a series needs an experiment, a published series, or both")
+        if self.experiment is not None and self.table is not None:
+            raise ValueError("a series is of an experiment or of a table, not of both")
+        if self.experiment is None and self.table is None and self.published is None:
+            raise ValueError("a series needs an experiment or a table, a published series, or both")
         return self
 
 
@@ -85,13 +89,16 @@ class Epochs(_Figure):
 
 
 class Along(_Figure):
-    """A metric against a count or a setting."""
+    """A metric against a count or a setting; or a column of a benchmark's table against another."""
 
     kind: Literal["curve"]
     of: str
     along: str
     series: list[Series] = Field(min_length=1)
     logarithmic: bool = True
+    axis: str = ""  # what stands at the left and below, where the names of the columns do not say it
+    below: str = ""
+    logarithmic_values: bool = False
 
     @property
     def names(self) -> list[str]:
