@@ -1,5 +1,7 @@
 """Single numbers of ours beside the published ones, as a dot plot and a table."""
 
+from collections.abc import Sequence
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
@@ -23,12 +25,7 @@ def values_figure(spec: Values, evidence: Evidence, paper: str) -> Shown:
         sample = _measured(row, evidence)
         ours = sample.interval if isinstance(sample, Sample) else None
         rows.append((row.label, ours, published.one(row.published) if published and row.published else None))
-    table = DisplayTable(
-        joined([spec.note, source_of(published)]),
-        ["", "published", "measured", "seeds"],
-        [[label, _printed(number), interval(ours), str(ours.n) if ours else MISSING] for label, ours, number in rows],
-        [False, True, True, True],
-    )
+    table = _table(joined([spec.note, source_of(published)]), rows, with_published=published is not None)
     lacking = [label for label, ours, _ in rows if ours is None]
     if len(lacking) == len(rows):
         return Shown(None, table, spec.title, lacking)
@@ -63,7 +60,10 @@ def values_figure(spec: Values, evidence: Evidence, paper: str) -> Shown:
         axes.set_xlabel(spec.axis)
         legend(canvas, axes, compact)
 
-    sentences = [f"{label}: published {_printed(number)}, measured {interval(ours)}." for label, ours, number in rows]
+    sentences = [
+        f"{label}: {f'published {_printed(number)}, ' if published else ''}measured {interval(ours)}."
+        for label, ours, number in rows
+    ]
     caption = joined(
         [
             spec.note,
@@ -76,6 +76,17 @@ def values_figure(spec: Values, evidence: Evidence, paper: str) -> Shown:
     height = 1.3 + 0.45 * len(rows)
     figure = render(name, spec.title, caption, " ".join([f"Dot plot of {spec.axis}.", *sentences]), draw, height=height)
     return Shown(figure, table, spec.title, lacking)
+
+
+def _table(
+    caption: str, rows: Sequence[tuple[str, Interval | None, Number | None]], *, with_published: bool
+) -> DisplayTable:
+    columns = ["", *(["published"] if with_published else []), "measured", "seeds"]
+    cells = [
+        [label, *([_printed(number)] if with_published else []), interval(ours), str(ours.n) if ours else MISSING]
+        for label, ours, number in rows
+    ]
+    return DisplayTable(caption, columns, cells, [False] + [True] * (len(columns) - 1))
 
 
 def _measured(row: Value, evidence: Evidence) -> Sample | Unavailable:

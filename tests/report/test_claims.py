@@ -67,7 +67,8 @@ def test_seeds_are_paired(documents: Callable[..., list[Document]]) -> None:
     assert verdict(claims, evidence(*pair([0.111, 0.510, 0.911], [0.100, 0.500, 0.900]))) == "reproduced"
     lonely = [run("p/x", 0, {"test/f1": 1.0}), run("p/y", 1, {"test/f1": 0.0})]
     (entry,) = evaluate(claims, evidence(*lonely))
-    assert (entry.verdict, entry.outcomes[0].cases[0].problem) == ("inconclusive", "the two sides share no seed")
+    problem = entry.outcomes[0].cases[0].problem
+    assert (entry.verdict, problem) == ("inconclusive", "the two sides share no seed ([0] and [1])")
 
 
 def test_several_arms_are_not_mixed(documents: Callable[..., list[Document]]) -> None:
