@@ -1,0 +1,130 @@
+"""Corpora from a copy of one's own: a folder or an address."""
+
+import gzip
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from sparse_bench.data import download
+from sparse_bench.data.corpora import Corpus, CorpusFile, corpora
+from sparse_bench.data.download import checksums, corpus_files, fetch, problems
+from sparse_bench.errors import DataError
+from tests.data.file_server import QUICK, TAGS, WORDS, half_done, toy_corpus, whole
+
+
+def fill_mirror(folder: Path, packed: bool) -> Path:
+    for name, content in {"words.bin": WORDS, "sub/tags.txt": TAGS}.items():
+        path = folder / "toy" / (name + ".gz" if packed else name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(gzip.compress(content) if packed else content)
+    return folder
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_mirror_folder(tmp_path, packed):
+    mirror = fill_mirror(tmp_path / "mirror", packed)
+    half_done(tmp_path / "cache", b"from elsewhere")
+    fetch(toy_corpus("http://nowhere.invalid"), tmp_path / "cache", str(mirror), retry=QUICK)
+    assert whole(tmp_path / "cache")
+
+
+def test_mirror_folder_with_wrong_content(tmp_path):
+    mirror = fill_mirror(tmp_path / "mirror", packed=True)
+    (mirror / "toy/words.bin.gz").write_bytes(gzip.compress(WORDS[1:]))
+    with pytest.raises(DataError, match="expected SHA-256") as caught:
+        fetch(toy_corpus("http://nowhere.invalid"), tmp_path / "cache", str(mirror))
+    assert f"from {mirror}/toy/words.bin:" in str(caught.value)
+    assert not list((tmp_path / "cache/toy").iterdir())
+
+
+def test_mirror_folder_with_half_a_gzip_file(tmp_path):
+    mirror = fill_mirror(tmp_path / "mirror", packed=True)
+    (mirror / "toy/words.bin.gz").write_bytes(gzip.compress(WORDS)[:-100])
+    with pytest.raises(DataError, match="not a whole gzip file"):
+        fetch(toy_corpus("http://nowhere.invalid"), tmp_path / "cache", str(mirror))
+    assert not list((tmp_path / "cache/toy").iterdir())
+
+
+def test_mirror_that_lacks_the_file_or_is_no_folder(tmp_path):
+    corpus = toy_corpus("http://nowhere.invalid")
+    with pytest.raises(DataError, match=r"neither toy/words\.bin nor that with '\.gz' added"):
+        fetch(corpus, tmp_path / "cache", str(tmp_path))
+    with pytest.raises(DataError, match="absent is not a folder"):
+        fetch(corpus, tmp_path / "cache", str(tmp_path / "absent"))
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_mirror_address(server, tmp_path, slash):
+    server.files = {"/mirror/toy/words.bin": WORDS, "/mirror/toy/sub/tags.txt.gz": gzip.compress(TAGS)}
+    fetch(toy_corpus("http://nowhere.invalid"), tmp_path, f"{server.address}/mirror{slash}", retry=QUICK)
+    assert whole(tmp_path)
+    assert [path for path, _ in server.asked] == [
+        "/mirror/toy/words.bin",
+        "/mirror/toy/sub/tags.txt",
+        "/mirror/toy/sub/tags.txt.gz",
+    ]
+
+
+def test_mirror_address_cut_within_a_packed_file(server, tmp_path):
+    packed = gzip.compress(WORDS)
+    server.files = {"/toy/words.bin.gz": packed, "/toy/sub/tags.txt": TAGS}
+    server.faults = [404, "cut"]
+    fetch(toy_corpus("http://nowhere.invalid"), tmp_path, server.address, retry=QUICK)
+    assert whole(tmp_path)
+    assert server.asked[2] == ("/toy/words.bin.gz", f"bytes={len(packed) // 2}-")
+
+
+def test_mirror_address_with_a_broken_packed_file(server, tmp_path):
+    server.files = {"/toy/words.bin.gz": gzip.compress(WORDS)[:-100]}
+    with pytest.raises(DataError, match="not a whole gzip file"):
+        fetch(toy_corpus("http://nowhere.invalid"), tmp_path, server.address, retry=QUICK)
+    assert not list((tmp_path / "toy").iterdir())
+
+
+def test_mirror_address_that_lacks_the_file(server, tmp_path):
+    with pytest.raises(DataError, match=r"neither .*/toy/words\.bin nor .*/toy/words\.bin\.gz \(404\)"):
+        fetch(toy_corpus("http://nowhere.invalid"), tmp_path, server.address, retry=QUICK)
+    assert len(server.asked) == 2
+
+
+def test_a_file_that_is_itself_gzip_stays_packed(server, tmp_path):
+    packed = gzip.compress(TAGS)
+    file = CorpusFile("toy", "a.gz", hashlib.sha256(packed).hexdigest(), len(packed), f"{server.address}/a.gz", "free")
+    server.files = {"/a.gz": packed}
+    server.content_encoding = "gzip"  # as some servers declare every .gz
+    found = fetch(Corpus("toy", "", "", (file,)), tmp_path, retry=QUICK)
+    assert found["a.gz"].read_bytes() == packed
+
+
+def test_corpus_files_uses_cache_and_mirror_of_the_environment(shared_data, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPARSE_BENCH_DATA", str(tmp_path))
+    monkeypatch.setenv("SPARSE_BENCH_MIRROR", str(shared_data))
+    for name, corpus in corpora().items():
+        found = corpus_files(name)
+        assert found.keys() == checksums(name).keys()
+        assert problems(corpus, tmp_path) == {}
+        assert {hashlib.sha256(path.read_bytes()).hexdigest() for path in found.values()} == set(
+            checksums(name).values()
+        )
+    # From here on neither is asked.
+    monkeypatch.setenv("SPARSE_BENCH_MIRROR", str(tmp_path / "absent"))
+    assert corpus_files("ptb")["ptb.valid.txt"].read_text().split()[:4] == ["consumers", "may", "want", "to"]
+
+
+def test_the_given_mirror_goes_before_that_of_the_environment(shared_data, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPARSE_BENCH_DATA", str(tmp_path))
+    monkeypatch.setenv("SPARSE_BENCH_MIRROR", str(tmp_path / "absent"))
+    assert corpus_files("ted", mirror=str(shared_data))["test/simulated_hotel_test.md"].is_file()
+
+
+def test_default_cache(monkeypatch):
+    monkeypatch.delenv("SPARSE_BENCH_DATA", raising=False)
+    assert download.cache_folder() == Path.home() / ".cache" / "sparse_bench"
+    monkeypatch.setenv("SPARSE_BENCH_DATA", "~/elsewhere")
+    assert download.cache_folder() == Path.home() / "elsewhere"
+
+
+def test_unknown_corpus():
+    with pytest.raises(DataError, match=r"Unknown corpus 'pbt'\. Did you mean 'ptb'\? Valid choices: brouns, brown, "):
+        corpus_files("pbt")
