@@ -26,7 +26,7 @@ PAPERS := rasa brouns demeester sparselang embeddings
 
 SWEEPS-rasa := rasa/diet_density rasa/ted_density rasa/diet_splits
 SWEEPS-rasa-small := rasa/diet_small rasa/ted_small
-SWEEPS-brouns := brouns/arms
+SWEEPS-brouns := brouns/start_small brouns/arms
 SWEEPS-brouns-small := brouns/small
 SWEEPS-demeester := demeester/pos_density demeester/lm_small demeester/lm_small_finetune demeester/recite_small demeester/structure demeester/awd demeester/awd_finetune demeester/recite
 SWEEPS-demeester-small := demeester/pos_small demeester/lm_tiny demeester/lm_tiny_finetune demeester/recite_tiny
@@ -86,7 +86,7 @@ rasa-small: $(STAMP) ## the same on generated corpora, fewer widths (no download
 	@$(call train,$@)
 	@$(collect)
 
-brouns: $(STAMP) ## SET in the Transformer on Multi30k: eight arms, three seeds (24 runs)
+brouns: $(STAMP) ## SET in the Transformer on Multi30k: nine arms, three seeds (29 runs)
 	@$(BIN)/python -m sparse_bench.data download brouns multi30k
 	@$(call train,$@)
 	@$(collect)

@@ -55,6 +55,14 @@ def test_the_topology_depends_on_the_seed_and_the_layer_alone() -> None:
     assert not torch.equal(masks["both"], masks["seed"])
 
 
+def test_dense_weights_can_start_as_small_as_the_products_of_sparse_ones() -> None:
+    plain, scaled = attached(Dense()), attached(Dense(gain=0.5, layers=["first"]))
+    assert torch.equal(scaled.first.weight, 0.5 * plain.first.weight)
+    assert torch.equal(scaled.output.weight, plain.output.weight)
+    with pytest.raises(ConfigError, match=r"sparsity\.gain is 0; it has to be more than 0"):
+        Dense(gain=0)
+
+
 def test_random_connected_keeps_the_initial_weights_unscaled() -> None:
     scheme = RandomConnected(density=0.2)
     sparse, dense = attached(scheme), attached(Dense())

@@ -1,19 +1,29 @@
-"""No sparsity: the selected layers are counted and stay as they are."""
+"""No sparsity: the selected layers are counted and keep all of their weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from sparse_bench.errors import ConfigError
 from sparse_bench.sparsity.scheme import Scheme
 from sparse_bench.sparsity.topology import Shape
+from sparse_bench.sparsity.weights import SparseWeight
 from sparse_bench.streams import Streams
 
 
 @dataclass
 class Dense(Scheme):
-    """The dense model. ``layers`` says which layers a comparison counts."""
+    """The dense model. ``layers`` says which layers a comparison counts.
+
+    Attributes:
+        gain: factor on the first weights of these layers. A sparse matrix of density d whose weights are drawn as the
+            dense ones are gives √d times as large products; with ``gain`` = √d so does the dense one, which tells what
+            sparsity does from what smaller first products do.
+    """
+
+    gain: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -22,6 +32,15 @@ class Dense(Scheme):
                 f"sparsity=dense has density 1, not {self.density}. For a dense model with fewer weights use "
                 "sparsity=small_dense; for sparse layers use sparsity=random or sparsity=random_connected."
             )
+        if not self.gain > 0:
+            raise ConfigError(f"sparsity.gain is {self.gain}; it has to be more than 0.")
+
+    def install(self, model: nn.Module, streams: Streams) -> dict[str, SparseWeight]:
+        if self.gain != 1.0:
+            with torch.no_grad():
+                for name in self.selected:
+                    model.get_parameter(name).mul_(self.gain)
+        return super().install(model, streams)
 
     def first_topology(self, shapes: Mapping[str, Shape], streams: Streams) -> dict[str, Tensor]:
         return {}
