@@ -98,15 +98,15 @@ def measure_sides(
         return Unavailable(str(error), True)
     seeds = sorted(set.intersection(*(set(values) for values in by_seed)))
     if not seeds:
-        return Unavailable(_no_seed(by_seed), True)
+        return Unavailable(_no_seed(by_seed, epochs), True)
     values = [_compare(kind, [found[seed] for found in by_seed]) for seed in seeds]
     return Sample(values, exact=_EXACT.fullmatch(of) is not None and along is None)
 
 
-def _no_seed(by_seed: Sequence[Mapping[int, float]]) -> str:
+def _no_seed(by_seed: Sequence[Mapping[int, float]], epochs: str | None) -> str:
     """Why no seed could be measured on all sides."""
     if not all(by_seed):
-        return "no run reached the epochs asked for" if len(by_seed) == 1 else "a side has no run with this number"
+        return f"no run of a side has the epochs asked for ({epochs})" if epochs else "no run of a side has this number"
     return f"the two sides share no seed ({' and '.join(str(sorted(found)) for found in by_seed)})"
 
 
