@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from sparse_bench import sharing
-from sparse_bench.config import CONF, register
+from sparse_bench.config import CONF, choices, register
 from sparse_bench.errors import SparseBenchError
 
 #: Where the jobs of one command say how they ended, and the process that the command is; both travel to the processes
@@ -64,6 +64,15 @@ def _note(status: str, message: str) -> str:
     return status
 
 
+def _refuse_empty_groups(arguments: list[str]) -> None:
+    """Hydra answers ``model=null`` with a traceback that names no choice."""
+    for argument in arguments:
+        group, _, value = argument.partition("=")
+        if value == "null" and group in ("model", "dataset", "sparsity", "optimizer", "trainer"):
+            names = ", ".join(choices(group))
+            sys.exit(f"{group}=null: a run needs one of the files in conf/{group}. Valid choices: {names}.")
+
+
 def _stop(number: int, frame: object) -> NoReturn:
     logger.error("%s: stopped. The same command goes on from here.", signal.Signals(number).name)
     sys.exit(128 + number)
@@ -73,6 +82,7 @@ def main() -> None:
     """Run the command, and exit with 1 if any of its runs failed or was refused."""
     import tempfile
 
+    _refuse_empty_groups(sys.argv[1:])
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     with tempfile.TemporaryDirectory(prefix="sparse_bench_") as folder:

@@ -80,7 +80,7 @@ def run(config: DictConfig) -> Result | None:
             return None
         result = folder.result()
         if result is not None and result.status == FINISHED:
-            logger.info("%s: already finished, skipped", folder.path)
+            logger.info("%s: already finished, skipped (delete the folder to run it again)", folder.path)
             _clean_up(config.trainer.keep, folder)
             return result
         for leftover in folder.path.glob("*.tmp"):

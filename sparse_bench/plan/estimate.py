@@ -94,7 +94,7 @@ def _caption(estimates: Sequence[Estimate], workers: int, device: str) -> str:
     kind = f"{workers} CPU core{'' if workers == 1 else 's'}" if device == CPU else device
     parts = [f"Estimated for {kind}, from what was measured on {', '.join(machines) or 'nothing yet'}."]
     if any(e.timed < e.arms for e in estimates):
-        parts.append("An arm that was not timed counts as the mean of its sweep's timed ones.")
+        parts.append("An arm that was not timed counts as the mean of its sweep's timed ones; make probe times them.")
     if any(e.probed for e in estimates):
         parts.append(
             "Where no run has finished, steps were timed: without evaluations, and up to the last epoch allowed."

@@ -14,7 +14,7 @@ class _Family:
     """Arms of one scheme and one width of model, by realised density, and the dense arm of that width."""
 
     name: str
-    size: float
+    width: int  # trainable weights of the dense model
     dense: Arm
     arms: Mapping[float, Arm]
 
@@ -35,9 +35,11 @@ def density_table(study: Study, metrics: Sequence[str]) -> DisplayTable | None:
     for family in families:
         cells = []
         for metric in metrics:
-            cells += [_smallest(family, metric), _area(family, [f for f in families if f.size == family.size], metric)]
-        rows.append([family.name, whole(family.size), *cells])
-    columns = ["scheme", "weights of the dense layers"]
+            rivals = [f for f in families if f.width == family.width]
+            cells += [_smallest(family, metric), _area(family, rivals, metric)]
+        size = family.dense.mean(SPARSE_SIZE) or 0.0
+        rows.append([family.name, whole(size), whole(family.width), *cells])
+    columns = ["scheme", "weights of the dense layers", "of the dense model"]
     for metric in metrics:
         columns += [
             f"{metric_names.title(metric)}: smallest density within dense",
@@ -68,10 +70,7 @@ def _families(study: Study) -> list[_Family]:
                 density = (arm.mean(SPARSE_WEIGHTS) or 0.0) / full if full else None
             if width is not None and width in dense and density:
                 groups.setdefault((name, width), {})[density] = arm
-    return [
-        _Family(name, dense[width].mean(SPARSE_SIZE) or 0.0, dense[width], arms)
-        for (name, width), arms in groups.items()
-    ]
+    return [_Family(name, width, dense[width], arms) for (name, width), arms in groups.items()]
 
 
 def _smallest(family: _Family, metric: str) -> str:

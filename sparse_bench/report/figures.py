@@ -127,6 +127,8 @@ def study_figure(study: Study, metric: str) -> Figure | None:
 def legend(canvas: Canvas, axes: Axes, compact: bool) -> None:
     """A legend outside the axes: to the right, or below them in the compact form."""
     handles, labels = axes.get_legend_handles_labels()
+    if not labels:
+        return
     if not compact:
         canvas.legend(handles, labels, loc="outside right upper", labelspacing=0.7)
         return

@@ -1,6 +1,6 @@
 """Single numbers of ours beside the published ones, as a dot plot and a table."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
@@ -14,18 +14,21 @@ from sparse_bench.report.published import Number, read_published
 from sparse_bench.report.selection import Evidence, Row, Runs
 from sparse_bench.report.statistics import Interval
 from sparse_bench.report.style import INK, MUTED, SERIES, file_stem, render
-from sparse_bench.report.tables import MISSING, DisplayTable, interval
+from sparse_bench.report.tables import MISSING, DisplayTable, interval, whole
 
 
 def values_figure(spec: Values, evidence: Evidence, paper: str) -> Shown:
     """Single numbers, one a row: ours with its interval, the published one hollow."""
     published = read_published(spec.published) if spec.published else None
     rows: list[tuple[str, Interval | None, Number | None]] = []
+    exact = set()
     for row in spec.rows:
         sample = _measured(row, evidence)
         ours = sample.interval if isinstance(sample, Sample) else None
+        if isinstance(sample, Sample) and sample.exact:
+            exact.add(row.label)
         rows.append((row.label, ours, published.one(row.published) if published and row.published else None))
-    table = _table(joined([spec.note, source_of(published)]), rows, with_published=published is not None)
+    table = _table(joined([spec.note, source_of(published)]), rows, exact, with_published=published is not None)
     lacking = [label for label, ours, _ in rows if ours is None]
     if len(lacking) == len(rows):
         return Shown(None, table, spec.title, lacking)
@@ -61,7 +64,7 @@ def values_figure(spec: Values, evidence: Evidence, paper: str) -> Shown:
         legend(canvas, axes, compact)
 
     sentences = [
-        f"{label}: {f'published {_printed(number)}, ' if published else ''}measured {interval(ours)}."
+        f"{label}: {f'published {_printed(number)}, ' if published else ''}measured {_ours(ours, label in exact)[0]}."
         for label, ours, number in rows
     ]
     caption = joined(
@@ -79,14 +82,25 @@ def values_figure(spec: Values, evidence: Evidence, paper: str) -> Shown:
 
 
 def _table(
-    caption: str, rows: Sequence[tuple[str, Interval | None, Number | None]], *, with_published: bool
+    caption: str,
+    rows: Sequence[tuple[str, Interval | None, Number | None]],
+    exact: Container[str],
+    *,
+    with_published: bool,
 ) -> DisplayTable:
     columns = ["", *(["published"] if with_published else []), "measured", "seeds"]
     cells = [
-        [label, *([_printed(number)] if with_published else []), interval(ours), str(ours.n) if ours else MISSING]
+        [label, *([_printed(number)] if with_published else []), *_ours(ours, label in exact)]
         for label, ours, number in rows
     ]
     return DisplayTable(caption, columns, cells, [False] + [True] * (len(columns) - 1))
+
+
+def _ours(found: Interval | None, exact: bool) -> tuple[str, str]:
+    """What was measured, and over how many seeds: a count or a timing is one number without an interval."""
+    if found is None or not exact:
+        return interval(found), str(found.n) if found else MISSING
+    return whole(found.mean) if found.mean == round(found.mean) else f"{found.mean:.3g}", MISSING
 
 
 def _measured(row: Value, evidence: Evidence) -> Sample | Unavailable:

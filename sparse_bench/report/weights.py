@@ -91,9 +91,10 @@ def weight_figure(study: Study, curve: Curve, summary: Mapping[str, Any], seed: 
 
     shares = [f"{name} {100 * layers[name]['share_small']:.0f} %" for name in shown]
     more = f" The {len(shown)} layers with most weights of {len(names)}." if len(shown) < len(names) else ""
+    small = f"Below {summary['small']}: {', '.join(shares)}." if shares else "No weight exists."
     caption = (
         f"Left: existing weights after training (seed {seed}); dotted: ±{summary['small']}. Right: mean magnitude over "
-        f"the entries of a matrix, missing ones being 0. Below {summary['small']}: {', '.join(shares)}.{more}"
+        f"the entries of a matrix, missing ones being 0. {small}{more}"
     )
     largest = decimal(float(edges[-1]))
     alt = f"Histograms of the weights of {len(shown)} layers, from −{largest} to {largest}, and a map of {names[0]}."

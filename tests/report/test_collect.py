@@ -14,6 +14,7 @@ from sparse_bench.report.claims.schema import read_documents
 from sparse_bench.report.claims.verdicts import evaluate
 from sparse_bench.report.papers import read_papers
 from sparse_bench.report.selection import Evidence
+from sparse_bench.report.site.__main__ import main as site_main
 from sparse_bench.sweeps import jobs
 from tests.report.runs import write_run
 
@@ -52,6 +53,22 @@ def test_tables_gather_runs_over_time(tmp_path: Path, capsys: pytest.CaptureFixt
     fresh = ["--results", str(results), "--runs", str(tmp_path / "runs0"), "--fresh", "rasa/diet"]
     assert collect.main(fresh) == 0
     assert "6 runs read, 6 finished runs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["claims", "site"])
+def test_a_misspelt_folder_of_results_changes_nothing(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- results: written by make results -->\nmine\n<!-- end of results -->\n")
+    wrong = ["--results", str(tmp_path / "reslts")]
+    if command == "claims":
+        assert claims_main(wrong) == 1
+    else:
+        assert site_main([str(tmp_path / "site"), *wrong, "--readme", str(readme)]) == 1
+    assert "No committed results in" in capsys.readouterr().err
+    assert "mine" in readme.read_text()
+    assert not (tmp_path / "reslts").exists()
 
 
 def test_runs_of_no_paper_stay_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

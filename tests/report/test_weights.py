@@ -35,6 +35,14 @@ def test_a_figure_for_each_curve(tmp_path: Path) -> None:
     assert [path.name for path in report.paths if path.name.startswith("values--") and path.suffix == ".svg"]
 
 
+def test_a_model_without_any_weight(tmp_path: Path) -> None:
+    """Density 0 is a run like any other."""
+    empty = {"counts": [0, 0, 0], "share_small": 0.0, "map": [[0.0]]}
+    write(tmp_path, {**SUMMARY, "layers": {"empty": empty}}, density=0.2)
+    report = build(load([tmp_path]), tmp_path / "out")
+    assert [path for path in report.paths if path.name.startswith("values--") and path.suffix == ".svg"]
+
+
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     write(tmp_path, "{", seed=0)
     write(tmp_path, {"edges": []}, seed=1)

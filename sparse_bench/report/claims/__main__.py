@@ -11,6 +11,7 @@ from sparse_bench.report.claims.ledger import ledger_csv, ledger_markdown, summa
 from sparse_bench.report.claims.schema import FOLDER, read_documents
 from sparse_bench.report.claims.verdicts import VERDICTS, evaluate
 from sparse_bench.report.collect import collected
+from sparse_bench.report.load import NoResultsError
 from sparse_bench.report.papers import read_papers
 from sparse_bench.report.selection import Evidence
 
@@ -35,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         evidence = Evidence.committed(options.results, papers)
         if options.runs:
             evidence = collected(evidence, list(papers.values()), options.runs).evidence
+        elif not evidence.tables:
+            raise NoResultsError(f"No committed results in '{options.results}': no paper's folder there has a table.")
         entries = evaluate(documents, evidence)
     except SparseBenchError as error:
         print(f"error: {error}", file=sys.stderr)

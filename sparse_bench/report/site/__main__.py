@@ -10,6 +10,7 @@ from sparse_bench.report.catalog import experiments
 from sparse_bench.report.claims.ledger import ledger_csv, ledger_markdown
 from sparse_bench.report.claims.schema import FOLDER, read_documents
 from sparse_bench.report.claims.verdicts import evaluate
+from sparse_bench.report.load import NoResultsError
 from sparse_bench.report.papers import read_papers
 from sparse_bench.report.selection import Evidence
 from sparse_bench.report.site.build import build_site
@@ -29,8 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         known = experiments()
         papers = read_papers(known)
         evidence = Evidence.committed(options.results, papers)
+        if not evidence.tables:
+            raise NoResultsError(f"No committed results in '{options.results}': no paper's folder there has a table.")
         entries = evaluate(read_documents(FOLDER, list(papers), known), evidence)
-        options.results.mkdir(parents=True, exist_ok=True)
         paths = build_site(evidence, papers, entries, options.out, options.readme)
     except SparseBenchError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -45,7 +45,8 @@ class EveryEpoch(Schedule):
     def after_epoch(self, epoch: int, length: Callable[[], Length]) -> float:
         if self.final_zeta is None:
             return self.zeta
-        progress = epoch / max(1, length().epochs - 1)
+        last = length().epochs - 1
+        progress = epoch / last if last else 1.0  # a single epoch is the last one, after which nothing grows
         return self.final_zeta + (self.zeta - self.final_zeta) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
