@@ -86,7 +86,7 @@ rasa-small: $(STAMP) ## the same on generated corpora, fewer widths (no download
 	@$(call train,$@)
 	@$(collect)
 
-brouns: $(STAMP) ## SET in the Transformer on Multi30k: nine arms, three seeds (29 runs)
+brouns: $(STAMP) ## SET in the Transformer on Multi30k: nine arms, three seeds (31 runs)
 	@$(BIN)/python -m sparse_bench.data download brouns multi30k
 	@$(call train,$@)
 	@$(collect)

@@ -107,7 +107,7 @@ def shipped_scheme(name: str) -> dict[str, Any]:
     """A shipped scheme's settings, made to change something within the few steps of a toy run."""
     node = OmegaConf.to_container(OmegaConf.load(CONF / "sparsity" / f"{name}.yaml"))
     assert isinstance(node, dict)
-    changed = {"density": 1.0 if name == "dense" else 0.4, "interval": 2}
+    changed = {"density": 1.0 if name.startswith("dense") else 0.4, "interval": 2}
     return {str(key): changed.get(str(key), value) for key, value in node.items()}
 
 

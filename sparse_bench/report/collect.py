@@ -15,7 +15,7 @@ import pandas as pd
 
 from sparse_bench.errors import SparseBenchError
 from sparse_bench.record import FINISHED
-from sparse_bench.report.catalog import experiments
+from sparse_bench.report.catalog import check_experiment, experiments
 from sparse_bench.report.learning_curves import read_histories
 from sparse_bench.report.load import Problem, Results, load
 from sparse_bench.report.papers import Paper, read_papers
@@ -83,20 +83,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         papers = read_papers(experiments())
-        evidence = Evidence.committed(options.results, papers)
-        evidence = Evidence(evidence.root, {name: _without(t, options.fresh) for name, t in evidence.tables.items()})
-        found = collected(evidence, list(papers.values()), options.runs)
+        for name in options.fresh:
+            check_experiment(name, experiments())
+        committed = Evidence.committed(options.results, papers)
+        kept = {name: _without(tables, options.fresh) for name, tables in committed.tables.items()}
+        forgotten = {name for name, tables in kept.items() if len(tables.runs) < len(committed.tables[name].runs)}
+        found = collected(Evidence(committed.root, kept), list(papers.values()), options.runs)
     except SparseBenchError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    for name, count in found.new.items():
+    for name in [name for name in papers if name in found.new or name in forgotten]:
         tables = found.evidence.tables[name]
         write(tables, options.results / name)
         finished = int((tables.runs["status"] == FINISHED).sum())
-        print(f"{options.results / name}: {count} runs read, {finished} finished runs in the tables")
+        print(f"{options.results / name}: {found.new.get(name, 0)} runs read, {finished} finished runs in the tables")
     for problem in found.problems:
         print(f"warning: {problem.folder}: {problem.reason}")
-    if not found.new:
+    if not found.new and not forgotten:
         print("No run belongs to an experiment of the papers; the tables are as they were.")
     return 0
 

@@ -104,7 +104,11 @@ def thinned(series: pd.Series) -> pd.Series:
 
 
 def write(tables: Tables, folder: Path) -> list[Path]:
-    """Write the three files into ``folder``; the same tables give the same bytes."""
+    """Write the three files into ``folder``; the same tables give the same bytes. Tables without a run leave none."""
+    if not len(tables.runs):
+        for name in (RUNS, SETTINGS, CURVES):
+            (folder / name).unlink(missing_ok=True)
+        return []
     folder.mkdir(parents=True, exist_ok=True)
     settings = pd.DataFrame(
         [(path, json.dumps(value)) for path, value in sorted(tables.settings.items())], columns=["setting", "value"]

@@ -55,6 +55,22 @@ def test_tables_gather_runs_over_time(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "6 runs read, 6 finished runs" in capsys.readouterr().out
 
 
+def test_runs_are_forgotten_also_where_there_are_no_new_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results, other = tmp_path / "results", tmp_path / "other"
+    write_grid(tmp_path / "runs", seeds=(0,))
+    write_run(other, experiment="brouns/set", history=False)
+    collect.main(["--results", str(results), "--runs", str(tmp_path / "runs")])
+    arguments = ["--results", str(results), "--runs", str(other), "--fresh"]
+    assert collect.main([*arguments, "rasa/det"]) == 1
+    assert "Did you mean 'rasa/diet'" in capsys.readouterr().err
+    assert collect.main([*arguments, "rasa/diet"]) == 0
+    assert "rasa: 0 runs read, 0 finished runs in the tables" in capsys.readouterr().out
+    assert sorted(path.name for path in (results / "rasa").iterdir()) == []
+    assert (results / "brouns/runs.csv").is_file()
+
+
 @pytest.mark.parametrize("command", ["claims", "site"])
 def test_a_misspelt_folder_of_results_changes_nothing(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
