@@ -161,7 +161,7 @@ bench: $(STAMP) ## the performance tables in results/performance (an hour on a q
 		--output $(RESULTS)/performance/embeddings_vocabulary.md
 
 test: $(STAMP) ## all tests
-	@echo "Running the tests: about seven minutes on two cores."
+	@echo "Running the tests: about eight minutes on two cores."
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(STAMP) ## style, format and types

@@ -9,11 +9,8 @@ from typing import Any, Literal
 
 import yaml
 
+from sparse_bench.config import CONF
 from sparse_bench.errors import SparseBenchError, unknown_choice
-
-_PACKAGE = Path(__file__).resolve().parents[1]
-#: Inside an installed package, else beside it in the repository.
-CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
 
 Scale = Literal["paper", "reduced", "benchmark"]
 #: Experiments whose names hold one of these words are smaller than the paper's. (``small_dense`` is a scheme.)

@@ -34,10 +34,9 @@ def alterations(experiment: str, config: Mapping[str, Any]) -> str | None:
     if not known:
         return "no shipped experiment has this name"
     own = _settings(config)
-    differing = [[path for path in own if path not in one or own[path] != one[path]] for one in known]
-    fewest = min(range(len(known)), key=lambda i: len(differing[i]))
-    nearest = known[fewest]
-    return "; ".join(f"{path}: {own[path]}, not {nearest.get(path, 'set')}" for path in differing[fewest]) or None
+    compared = [(one, [path for path in own if path not in one or own[path] != one[path]]) for one in known]
+    nearest, differing = min(compared, key=lambda pair: len(pair[1]))
+    return "; ".join(f"{path}: {own[path]}, not {nearest.get(path, 'set')}" for path in differing) or None
 
 
 @cache
