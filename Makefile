@@ -28,7 +28,7 @@ SWEEPS-rasa := rasa/diet_density rasa/ted_density rasa/diet_splits
 SWEEPS-rasa-small := rasa/diet_small rasa/ted_small
 SWEEPS-brouns := brouns/start_small brouns/arms
 SWEEPS-brouns-small := brouns/small
-SWEEPS-demeester := demeester/pos_density demeester/lm_small demeester/lm_small_finetune demeester/recite_small demeester/structure demeester/awd demeester/awd_finetune demeester/recite
+SWEEPS-demeester := demeester/pos_density demeester/pos_wsj demeester/lm_small demeester/lm_small_finetune demeester/recite_small demeester/structure demeester/awd demeester/awd_finetune demeester/recite
 SWEEPS-demeester-small := demeester/pos_small demeester/lm_tiny demeester/lm_tiny_finetune demeester/recite_tiny
 SWEEPS-sparselang := sparselang/fixed_size sparselang/depth sparselang/fixed_weights sparselang/controls
 SWEEPS-sparselang-small := sparselang/small sparselang/controls_small sparselang/initial_small
@@ -97,7 +97,7 @@ brouns-small: $(STAMP) ## the report's three arms and a static one with a narrow
 	@$(collect)
 
 demeester: $(STAMP) ## predefined sparseness: tagging on Brown, reduced AWD-LSTMs (hours), then the paper's (a GPU)
-	@$(BIN)/python -m sparse_bench.data download ptb brown
+	@$(BIN)/python -m sparse_bench.data download ptb ptb_pos brown
 	@$(call train,$@)
 	@$(collect)
 
