@@ -26,7 +26,7 @@ PAPERS := rasa brouns demeester sparselang embeddings
 
 SWEEPS-rasa := rasa/diet_density rasa/ted_density rasa/diet_splits
 SWEEPS-rasa-small := rasa/diet_small rasa/ted_small
-SWEEPS-brouns := brouns/start_small brouns/arms
+SWEEPS-brouns := brouns/small_seeds brouns/arms
 SWEEPS-brouns-small := brouns/small
 SWEEPS-demeester := demeester/pos_density demeester/pos_wsj demeester/lm_small demeester/lm_small_finetune demeester/recite_small demeester/structure demeester/awd demeester/awd_finetune demeester/recite
 SWEEPS-demeester-small := demeester/pos_small demeester/lm_tiny demeester/lm_tiny_finetune demeester/recite_tiny
@@ -86,7 +86,7 @@ rasa-small: $(STAMP) ## the same on generated corpora, fewer widths (no download
 	@$(call train,$@)
 	@$(collect)
 
-brouns: $(STAMP) ## SET in the Transformer on Multi30k: nine arms, three seeds (31 runs)
+brouns: $(STAMP) ## SET in the Transformer on Multi30k: nine arms, three seeds (42 runs)
 	@$(BIN)/python -m sparse_bench.data download brouns multi30k
 	@$(call train,$@)
 	@$(collect)
@@ -159,6 +159,7 @@ bench: $(STAMP) ## the performance tables in results/performance (an hour on a q
 	@echo "scripts/bench_embeddings.py, from ten thousand words to three million"
 	@$(BIN)/python scripts/bench_embeddings.py --vocabulary 10000 30000 100000 300000 1000000 3000000 --dim 64 \
 		--output $(RESULTS)/performance/embeddings_vocabulary.md
+	@$(BIN)/python scripts/sparse_gradient_support.py --output $(RESULTS)/performance/sparse_gradient_support.md
 
 test: $(STAMP) ## all tests
 	@echo "Running the tests: about eight minutes on two cores."
