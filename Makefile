@@ -91,7 +91,7 @@ brouns: $(STAMP) ## SET in the Transformer on Multi30k: nine arms, three seeds (
 	@$(call train,$@)
 	@$(collect)
 
-brouns-small: $(STAMP) ## the report's three arms and a static one with a narrower model (a quarter of an hour)
+brouns-small: $(STAMP) ## the report's three arms with a narrower model (a quarter of an hour)
 	@$(BIN)/python -m sparse_bench.data download brouns multi30k
 	@$(call train,$@)
 	@$(collect)
@@ -106,7 +106,7 @@ demeester-small: $(STAMP) ## the same with a twentieth of the treebank, and tagg
 	@$(call train,$@)
 	@$(collect)
 
-sparselang: $(STAMP) ## SparseLang: both experiments, depths, and controls for the report's caveats (paper scale, on a CPU)
+sparselang: $(STAMP) ## SparseLang: both experiments, depths, and controls for the report's caveats (paper scale; its dense LSTMs need a GPU)
 	@$(BIN)/python -m sparse_bench.data download ptb brown
 	@$(call train,$@)
 	@$(collect)

@@ -3,7 +3,8 @@
 <output>/<experiment>/<run id>/
     config.yaml      the resolved configuration
     metrics.jsonl    one JSON object a line; a function of the configuration alone, so no times in it
-    topology.jsonl   degrees of every sparse layer at first and whenever the topology has changed; as reproducible
+    topology.jsonl   degrees of every sparse layer at first and after every epoch that changed the topology; as
+                     reproducible
     timing.jsonl     seconds and throughput of the same epochs
     checkpoint.pt    where an interrupted run goes on
     weights.pt       the final weights (``trainer.keep``)

@@ -221,7 +221,11 @@ def _look_at_weights(model: torch.nn.Module, scheme: Scheme, folder: RunFolder) 
 
 def _record_progress(result: Result, progress: Progress, device: torch.device) -> None:
     seconds = max(progress.train_seconds, 1e-9)
-    result.seconds |= {"train": progress.train_seconds, "evaluate": progress.evaluate_seconds}
+    result.seconds |= {
+        "train": progress.train_seconds,
+        "train_processor": progress.train_processor_seconds,
+        "evaluate": progress.evaluate_seconds,
+    }
     result.tokens_per_second = progress.tokens / seconds
     result.examples_per_second = progress.examples / seconds
     result.epochs, result.steps = progress.epoch, progress.step

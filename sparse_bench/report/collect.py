@@ -19,6 +19,9 @@ from sparse_bench.report.catalog import check_experiment, experiments
 from sparse_bench.report.learning_curves import read_histories
 from sparse_bench.report.load import Problem, Results, load
 from sparse_bench.report.papers import Paper, read_papers
+from sparse_bench.report.portraits import Portrait, take
+from sparse_bench.report.portraits import read as read_portraits
+from sparse_bench.report.portraits import write as write_portraits
 from sparse_bench.report.selection import Evidence
 from sparse_bench.report.shipped import ALTERED, alterations
 from sparse_bench.report.tidy import Tables, merge, tables_of, write
@@ -31,11 +34,13 @@ class Collected:
     Attributes:
         evidence: old and new runs together.
         new: number of runs read from folders, by paper.
+        portraits: what is kept of single runs, by paper.
         problems: folders that could not be read.
     """
 
     evidence: Evidence
     new: dict[str, int]
+    portraits: dict[str, list[Portrait]]
     problems: Sequence[Problem]
 
 
@@ -55,7 +60,13 @@ def collected(evidence: Evidence, papers: Sequence[Paper], folders: Sequence[Pat
         fresh = _marked(tables_of(found, histories, paper.curves), found)
         tables[paper.name] = merge(tables[paper.name], fresh) if paper.name in tables else fresh
         new[paper.name] = len(fresh.runs)
-    return Collected(Evidence(evidence.root, tables), new, results.problems)
+    joined = Evidence(evidence.root, tables)
+    portraits = {
+        paper.name: take(paper, joined, results, read_portraits(evidence.root / paper.name))
+        for paper in papers
+        if paper.name in tables
+    }
+    return Collected(joined, new, portraits, results.problems)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -95,6 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in [name for name in papers if name in found.new or name in forgotten]:
         tables = found.evidence.tables[name]
         write(tables, options.results / name)
+        write_portraits(found.portraits[name], options.results / name)
         finished = int((tables.runs["status"] == FINISHED).sum())
         print(f"{options.results / name}: {found.new.get(name, 0)} runs read, {finished} finished runs in the tables")
     for problem in found.problems:

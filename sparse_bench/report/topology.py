@@ -16,7 +16,7 @@ from sparse_bench.report.arms import Arm, Curve, Study
 from sparse_bench.report.figures import LineStyle, legend, line_styles
 from sparse_bench.report.learning_curves import Histories, Line, RunKey, mean_line
 from sparse_bench.report.load import Problem, Results
-from sparse_bench.report.style import INK, MUTED, Figure, file_stem, render
+from sparse_bench.report.style import INK, MUTED, SERIES, Figure, file_stem, render
 from sparse_bench.report.tables import decimal
 
 #: Kinds of figures, the first part of their files' names.
@@ -113,11 +113,14 @@ def topology_figures(study: Study, histories: Histories, changes: Changes) -> li
     Where a curve has several widths of model, the widest is drawn.
     """
     figures = [evolution_figure(study, histories)]
+    styles = line_styles(study)
     for curve in study.curves:
         runs = curve.arms[-1].runs.sort_values("seed")
         for experiment, run, seed in zip(runs["experiment"], runs["id"], runs["seed"], strict=True):
             if (experiment, run) in changes:
-                figures.append(degree_figure(study, curve, changes[experiment, run], int(seed)))
+                stem = file_stem("degrees", study.experiment, *map(str, study.labels.values()), curve.label)
+                change = changes[experiment, run]
+                figures.append(degree_figure(stem, curve.label, change, int(seed), styles[curve].colour))
                 break
     return [figure for figure in figures if figure is not None]
 
@@ -160,18 +163,18 @@ def evolution_figure(study: Study, histories: Histories) -> Figure | None:
     return render(name, "The topology during training", " ".join(caption), " ".join(alt), draw, height=2.9)
 
 
-def degree_figure(study: Study, curve: Curve, change: Change, seed: int) -> Figure:
+def degree_figure(stem: str, label: str, change: Change, seed: int, colour: str = SERIES[0]) -> Figure:
     """Degree distributions of every layer, first against last, with the last one's power-law fits.
 
     Args:
-        study: where the curve belongs.
-        curve: whose arm it is.
+        stem: name of the figure's files.
+        label: of the arm.
         change: of one run.
         seed: the run's.
+        colour: of the last distributions.
     """
     first, last = change.first, change.last
     names = list(first.layers)[:_MOST_LAYERS]
-    style = line_styles(study)[curve]
 
     def draw(canvas: Canvas, compact: bool) -> None:
         shape = (len(_SIDES), 1) if compact else (1, len(_SIDES))
@@ -179,7 +182,7 @@ def degree_figure(study: Study, curve: Curve, change: Change, seed: int) -> Figu
         for axes, (side, title) in zip(grid, _SIDES.items(), strict=True):
             for layer in names:
                 _draw_distribution(axes, first.layers[layer][side], MUTED)
-                _draw_distribution(axes, last.layers[layer][side], style.colour)
+                _draw_distribution(axes, last.layers[layer][side], colour)
                 _draw_fit(axes, last.layers[layer][side])
             _logarithmic(axes)
             axes.set_title(title, fontsize=9)
@@ -187,14 +190,13 @@ def degree_figure(study: Study, curve: Curve, change: Change, seed: int) -> Figu
         grid[0].set_ylabel("share of units of degree ≥ k")
         # One entry a kind of line, not one a layer.
         grid[0].plot([], [], "-", color=MUTED, linewidth=1.1, label="first")
-        grid[0].plot([], [], "-", color=style.colour, linewidth=1.1, label=f"after epoch {last.epoch}")
+        grid[0].plot([], [], "-", color=colour, linewidth=1.1, label=f"after epoch {last.epoch}")
         grid[0].plot([], [], ":", color=INK, linewidth=1.0, label="power-law fit")
         legend(canvas, grid[0], compact)
 
-    name = file_stem("degrees", study.experiment, *map(str, study.labels.values()), curve.label)
-    title = f"Degrees at first and at last: {curve.label}"
-    alt = _alt(first, last, names, curve.label)
-    return render(name, title, _caption(first, last, names, seed), alt, draw, height=3.4)
+    title = f"Degrees at first and at last: {label}"
+    alt = _alt(first, last, names, label)
+    return render(stem, title, _caption(first, last, names, seed), alt, draw, height=3.4)
 
 
 def _frames(arm: Arm, histories: Histories) -> list[Any]:

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 
 from sparse_bench.record import FINISHED, RunFolder
-from sparse_bench.report.arms import Curve, Study
+from sparse_bench.report.arms import Study
 from sparse_bench.report.figures import legend
 from sparse_bench.report.learning_curves import RunKey
 from sparse_bench.report.load import Problem, Results
@@ -30,20 +30,33 @@ def read_summaries(results: Results) -> tuple[Summaries, list[Problem]]:
     problems = []
     finished = results.runs[results.runs["status"] == FINISHED]
     for experiment, run, folder in zip(finished["experiment"], finished["id"], finished["folder"], strict=True):
-        path = RunFolder(folder).weight_summary
-        if not path.exists():
-            continue
         try:
-            summary = json.loads(path.read_text(encoding="utf-8"))
-            missing = {"edges", "layers", "small"} - summary.keys()
-        except (ValueError, AttributeError) as error:
-            problems.append(Problem(f"{experiment}/{run}", f"Its weight summary cannot be read: {error}"))
+            summary = read_summary(RunFolder(folder))
+        except ValueError as error:
+            problems.append(Problem(f"{experiment}/{run}", f"Its weight summary {error}"))
             continue
-        if missing:
-            problems.append(Problem(f"{experiment}/{run}", f"Its weight summary lacks {', '.join(sorted(missing))}."))
-        elif summary["layers"]:
+        if summary is not None:
             found[experiment, run] = summary
     return found, problems
+
+
+def read_summary(folder: RunFolder) -> Mapping[str, Any] | None:
+    """The weight summary of a run; None if it has none, or no weights to summarise.
+
+    Raises:
+        ValueError: it cannot be read, or lacks a part; says so in words that follow "Its weight summary".
+    """
+    path = folder.weight_summary
+    if not path.exists():
+        return None
+    try:
+        summary: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        missing = {"edges", "layers", "small"} - summary.keys()
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"cannot be read: {error}") from error
+    if missing:
+        raise ValueError(f"lacks {', '.join(sorted(missing))}.")
+    return summary if summary["layers"] else None
 
 
 def weight_figures(study: Study, summaries: Summaries) -> list[Figure]:
@@ -53,17 +66,18 @@ def weight_figures(study: Study, summaries: Summaries) -> list[Figure]:
         runs = curve.arms[-1].runs.sort_values("seed")
         for experiment, run, seed in zip(runs["experiment"], runs["id"], runs["seed"], strict=True):
             if (experiment, run) in summaries:
-                figures.append(weight_figure(study, curve, summaries[experiment, run], int(seed)))
+                stem = file_stem(KIND, study.experiment, *map(str, study.labels.values()), curve.label)
+                figures.append(weight_figure(stem, curve.label, summaries[experiment, run], int(seed)))
                 break
     return figures
 
 
-def weight_figure(study: Study, curve: Curve, summary: Mapping[str, Any], seed: int) -> Figure:
+def weight_figure(stem: str, label: str, summary: Mapping[str, Any], seed: int) -> Figure:
     """Histograms of the existing weights of every layer, and mean magnitudes over the matrix that holds most of them.
 
     Args:
-        study: where the curve belongs.
-        curve: whose arm it is.
+        stem: name of the figure's files.
+        label: of the arm.
         summary: of one run.
         seed: the run's.
     """
@@ -98,5 +112,4 @@ def weight_figure(study: Study, curve: Curve, summary: Mapping[str, Any], seed: 
     )
     largest = decimal(float(edges[-1]))
     alt = f"Histograms of the weights of {len(shown)} layers, from −{largest} to {largest}, and a map of {names[0]}."
-    name = file_stem(KIND, study.experiment, *map(str, study.labels.values()), curve.label)
-    return render(name, f"Weights after training: {curve.label}", caption, alt, draw, height=3.2)
+    return render(stem, f"Weights after training: {label}", caption, alt, draw, height=3.2)

@@ -128,14 +128,16 @@ class TaggingTask(Task):
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
-        """Share of tokens with the right tag: of all, of those that are ``<unk>``, of those that are no null ones."""
+        """Share of right tags: of all tokens, of those that are ``<unk>`` and not, of those that are no null elements."""
         if split not in self.splits:
             raise ConfigError(unknown_choice("split", split, self.splits))
         batches = self._held_out[split].beside(model)
         right = torch.cat([cast(TaggingModel, model).predict(batch) == batch.tags for batch in batches])
+        unknown = torch.cat([batch.words for batch in batches]) == self._unknown
         groups = {
             "accuracy": torch.ones_like(right),
-            "accuracy_unknown_words": torch.cat([batch.words for batch in batches]) == self._unknown,
+            "accuracy_known_words": ~unknown,
+            "accuracy_unknown_words": unknown,
         }
         if self._null is not None:
             groups["accuracy_without_null"] = torch.cat([batch.tags for batch in batches]) != self._null

@@ -39,6 +39,8 @@ class Progress:
     history: list[float] = field(default_factory=list)
     stopped: bool = False
     train_seconds: float = 0.0
+    #: Processor time of all threads in training: what else the machine does hardly changes it.
+    train_processor_seconds: float = 0.0
     evaluate_seconds: float = 0.0
     #: Of all sessions up to the checkpoint, everything included.
     elapsed_seconds: float = 0.0

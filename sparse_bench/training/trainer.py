@@ -170,7 +170,7 @@ class Trainer:
 
     def _train_epoch(self) -> None:
         progress, accumulate = self.progress, self.settings.accumulate
-        started = time.perf_counter()
+        started, started_processor = time.perf_counter(), time.process_time()
         batches = self.task.epoch_batches(progress.epoch, self.streams)
         total = self.task.epoch_steps(progress.epoch, self.streams)
         for batch in on_device(islice(batches, progress.batch, None), self.device):
@@ -186,10 +186,12 @@ class Trainer:
                 break
             if time.monotonic() - self._last_checkpoint > self.settings.checkpoint_seconds:
                 progress.train_seconds += time.perf_counter() - started
+                progress.train_processor_seconds += time.process_time() - started_processor
                 self._save()
-                started = time.perf_counter()
+                started, started_processor = time.perf_counter(), time.process_time()
         self._check_finite()
         progress.train_seconds += time.perf_counter() - started
+        progress.train_processor_seconds += time.process_time() - started_processor
 
     def _check_finite(self) -> None:
         loss = self._sums.get("loss")

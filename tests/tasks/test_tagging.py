@@ -103,7 +103,12 @@ def test_accuracy_with_and_without_null_elements() -> None:
     """Three of four tokens are no null elements, and two of them are nouns; two are unknown, both nouns or one null."""
     metrics = task().evaluate(Constant(), "valid")
     # the/D dog/N */0 cat/N: "dog" alone is unknown.
-    assert metrics == {"accuracy": 0.5, "accuracy_unknown_words": 1.0, "accuracy_without_null": pytest.approx(2 / 3)}
+    assert metrics == {
+        "accuracy": 0.5,
+        "accuracy_known_words": pytest.approx(1 / 3),
+        "accuracy_unknown_words": 1.0,
+        "accuracy_without_null": pytest.approx(2 / 3),
+    }
     assert task().evaluate(Constant(), "test") == {
         "accuracy": 1.0,
         "accuracy_unknown_words": 1.0,

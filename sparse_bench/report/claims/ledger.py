@@ -20,7 +20,7 @@ _MEASURES = {
 }
 LEDGER_CAPTION = (
     "Measured: mean over seeds ± half-width of the 95 % t-interval, differences and ratios paired over seeds; counts "
-    "and benchmarks are single numbers. Every rule was written down before it was measured."
+    "and benchmarks are single numbers. A rule that was changed after what it judges had been measured says so."
 )
 
 
@@ -124,7 +124,8 @@ def ledger_markdown(entries: Sequence[Entry], titles: Mapping[str, str]) -> str:
 def _rules(entry: Entry) -> list[str]:
     if entry.claim.untestable:
         return [f"Not testable: {entry.claim.untestable}."]
-    notes = [entry.claim.note] if entry.claim.note else []
+    claim = entry.claim
+    notes = ([claim.note] if claim.note else []) + ([f"Revised: {claim.revised}"] if claim.revised else [])
     return [text for test in entry.claim.tests for text in (rule_text(test), test.note) if text] + notes
 
 

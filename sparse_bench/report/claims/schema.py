@@ -8,6 +8,7 @@ A file holds ``document`` (the paper's name) and ``claims``. A claim has
     published     the value that the document gives, in a few words
     tests         one or more rules; or ``untestable``: why there can be none
     note          what a reader has to know, optional
+    revised       what of the rules was changed when runs that they judge were there, and why; else left out
 
 A test has
 
@@ -220,6 +221,7 @@ class Claim(_Strict):
     tests: list[Test] = Field(default_factory=list)
     untestable: str = ""
     note: str = ""
+    revised: str = ""
 
     @model_validator(mode="after")
     def _complete(self) -> "Claim":

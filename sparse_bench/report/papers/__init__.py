@@ -17,6 +17,8 @@ and ``figures``. A figure is one of
     {kind: curve, of, along, series}   a metric against a count or a setting, arms of a series joined; or a column of
                                        a benchmark's table (series with ``table``) against another
     {kind: values, rows, …}            single numbers beside published ones
+    {kind: degrees, experiment, …}     degrees of a run's layers before and after training (its first seed)
+    {kind: weights, experiment, …}     histograms and a map of a run's trained weights (its first seed)
 
 with ``title``; ``published`` names a file of :mod:`sparse_bench.report.published`, and a series or a row says which
 of its series it belongs to. Sides of rows are written as in a claim.
@@ -157,7 +159,19 @@ class Studies(_Strict):
         return []
 
 
-FigureSpec = Annotated[Epochs | Along | Values | Studies, Field(discriminator="kind")]
+class OneRun(_Figure):
+    """What one run looks like: the degrees of its topology at first and at last, or its trained weights."""
+
+    kind: Literal["degrees", "weights"]
+    experiment: str
+    where: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        return [self.experiment]
+
+
+FigureSpec = Annotated[Epochs | Along | Values | Studies | OneRun, Field(discriminator="kind")]
 
 
 class Section(_Strict):
@@ -182,6 +196,11 @@ class Paper(_Strict):
     curves: list[str]
     sections: list[Section] = Field(min_length=1)
     name: str = ""
+
+    @property
+    def single_runs(self) -> list[OneRun]:
+        """The figures of all sections that show one run."""
+        return [figure for section in self.sections for figure in section.figures if isinstance(figure, OneRun)]
 
 
 def read_papers(known: Iterable[str], folder: Path = FOLDER) -> dict[str, Paper]:
@@ -220,6 +239,7 @@ def _reason(problem: Mapping[str, Any]) -> str:
         kinds: dict[str, type[BaseModel]] = {
             "sections": Section, "series": Series, "rows": Value, "first": Place, "second": Place,
             "epochs": Epochs, "curve": Along, "values": Values, "studies": Studies,
+            "degrees": OneRun, "weights": OneRun,
         }  # fmt: skip
         holder = next((kinds[part] for part in reversed(place[:-1]) if part in kinds), Paper)
         text = unknown_choice("key", place[-1], holder.model_fields)

@@ -164,6 +164,7 @@ def _claim(entry: Entry) -> dict[str, Any]:
         "where": entry.claim.where,
         "published": unbroken(entry.claim.published),
         "note": entry.claim.note,
+        "revised": entry.claim.revised,
         "untestable": entry.claim.untestable,
         "verdict": entry.verdict,
         "verdict_text": verdict_text(entry),

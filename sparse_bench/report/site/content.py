@@ -15,7 +15,9 @@ from sparse_bench.report.catalog import scale
 from sparse_bench.report.densities import density_table
 from sparse_bench.report.figures import study_figure
 from sparse_bench.report.learning_curves import followed_metrics, learning_curves
-from sparse_bench.report.papers import Along, Epochs, Paper, Section, Studies
+from sparse_bench.report.papers import Along, Epochs, OneRun, Paper, Section, Studies
+from sparse_bench.report.portraits import portrait_figure
+from sparse_bench.report.portraits import read as read_portraits
 from sparse_bench.report.provenance import duration
 from sparse_bench.report.selection import Evidence
 from sparse_bench.report.shipped import ALTERED
@@ -86,6 +88,11 @@ def _section(section: Section, paper: str, evidence: Evidence, tables: Tables | 
                 drawn, written = _studies(part, section.metrics, curves=spec.curves)
                 figures += drawn
                 shown_tables += written
+            continue
+        if isinstance(spec, OneRun):
+            drawn_run = portrait_figure(spec, evidence, read_portraits(evidence.root / paper), paper)
+            figures += [drawn_run] if drawn_run is not None else []
+            lacking += [f"{spec.title}: not run."] if drawn_run is None else []
             continue
         shown: Shown
         if isinstance(spec, Epochs):
