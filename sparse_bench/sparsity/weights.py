@@ -164,7 +164,8 @@ class MaskedWeight(SparseWeight):
         state = optimizer.state.get(parameter, {}) if optimizer is not None else {}
         for moment in state.values():
             if isinstance(moment, Tensor) and moment.shape == parameter.shape:
-                moment.view(-1).index_fill_(0, removed, 0)  # where no weight has been they are what they were at first
+                # Where no weight was, a moment is zero already, but a counter of steps is not.
+                moment.view(-1).index_fill_(0, removed, 0).index_fill_(0, grown, 0)
         self.mask.view(-1).index_fill_(0, removed, False).index_fill_(0, grown, True)
         parameter.view(-1).index_fill_(0, removed, 0).index_copy_(0, grown, values.to(parameter))
         self.active += grown.numel() - removed.numel()
@@ -252,7 +253,7 @@ def sparsify(model: nn.Module, masks: Mapping[str, Tensor], execution: str) -> d
     """Give each weight matrix of ``model`` that ``masks`` names its topology.
 
     Under ``csr`` and ``kernel`` the owning layer is replaced by a :class:`SparseLinear` or :class:`SparseLSTM` of the
-    same name, whose parameters keep their names too.
+    same name, whose parameters keep their names too. Under ``auto`` as well, but a layer of another kind is masked.
 
     Raises:
         ConfigError: ``execution`` is not one of :data:`EXECUTIONS`, is not possible for a weight, or a weight
@@ -269,11 +270,21 @@ def sparsify(model: nn.Module, masks: Mapping[str, Tensor], execution: str) -> d
         for name in names:
             if isinstance(owner, SparseLinear | SparseLSTM) or hasattr(owner, name.rpartition(".")[2] + MASK_SUFFIX):
                 raise ConfigError(f"The weight '{name}' already has a topology; only one scheme can own it.")
-        if execution == "masked":
+        own = {name: masks[name] for name in names}
+        if execution == "masked" or (execution == "auto" and not _can_be_compressed(module, owner, own)):
             weights |= {name: MaskedWeight(name, owner, masks[name]) for name in names}
         else:
-            weights |= _compress(model, module, owner, {name: masks[name] for name in names}, execution)
+            weights |= _compress(model, module, owner, own, execution)
     return {name: weights[name] for name in masks}
+
+
+def _can_be_compressed(module: str, owner: nn.Module, masks: Mapping[str, Tensor]) -> bool:
+    """Whether a layer with these sparse weights has a form that computes with the existing ones alone."""
+    if not module:  # the model itself, which nothing can replace
+        return False
+    if type(owner) is nn.LSTM:
+        return {name.rpartition(".")[2] for name in masks} == set(STRUCTURES)
+    return type(owner) is nn.Linear
 
 
 def _compress(
@@ -282,18 +293,19 @@ def _compress(
     """Replace the layer ``module`` by one that computes with the existing weights alone."""
     by_attribute = {name.rpartition(".")[2]: mask for name, mask in masks.items()}
     replacement: nn.Module
-    if type(owner) is nn.Linear and module:
-        replacement = SparseLinear(owner, by_attribute["weight"], execution)
-        structures = {"weight": replacement.structure}
-    elif type(owner) is nn.LSTM and module and by_attribute.keys() == STRUCTURES.keys():
-        replacement = SparseLSTM(owner, by_attribute, execution)
-        structures = {name: getattr(replacement, structure) for name, structure in STRUCTURES.items()}
-    else:
+    if not _can_be_compressed(module, owner, masks):
         raise ConfigError(
             f"execution={execution} computes linear layers, and LSTM layers whose two weight matrices are both "
             f"selected. {' and '.join(masks)} of a {type(owner).__name__} cannot be computed so: use "
-            "execution=masked, or select other layers."
+            "execution=masked or auto, or select other layers."
         )
+    if isinstance(owner, nn.Linear):
+        replacement = SparseLinear(owner, by_attribute["weight"], execution)
+        structures = {"weight": replacement.structure}
+    else:
+        assert isinstance(owner, nn.LSTM)
+        replacement = SparseLSTM(owner, by_attribute, execution)
+        structures = {name: getattr(replacement, structure) for name, structure in STRUCTURES.items()}
     parent, _, child = module.rpartition(".")
     setattr(model.get_submodule(parent), child, replacement)
     return {name: CompressedWeight(name, replacement, structures[name.rpartition(".")[2]]) for name in masks}

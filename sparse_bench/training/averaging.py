@@ -14,6 +14,8 @@ from sparse_bench.training.stopping import no_longer_falling
 
 #: Entry of a parameter's optimizer state that holds its average.
 AVERAGE = "average"
+#: Entry that holds, for each weight, how many steps its average began before now.
+_AGE = "age"
 
 
 class AveragingOptimizer(Optimizer, ABC):
@@ -74,6 +76,10 @@ class NonMonotoneASGD(AveragingOptimizer):
     As in ``torch.optim.ASGD`` the learning rate of an averaging step is the one that was set for the step before it, so
     a rate that changes from step to step lags by one; the first one has its own.
 
+    With ``per_weight`` every weight's average has a beginning of its own, so that one which is grown during training is
+    not averaged with the zeros before: SNT-ASGD (Liu et al. 2021, "Selfish Sparse RNN Training", section 3.3). Weights
+    that are there from the first averaging step on have the averages of NT-ASGD.
+
     Args:
         params: the parameters, or groups of them.
         lr: learning rate.
@@ -81,6 +87,7 @@ class NonMonotoneASGD(AveragingOptimizer):
         window: evaluations that the trigger leaves out; None: never average.
         force_after: evaluations after which averaging begins at the latest; None: only when triggered.
         averaging: average from the first step, as a finetuning run does.
+        per_weight: a rewiring restarts the averages of the weights that it grows; takes a counter for each weight.
 
     Raises:
         ConfigError: a setting outside its range.
@@ -95,13 +102,14 @@ class NonMonotoneASGD(AveragingOptimizer):
         window: int | None = 5,
         force_after: int | None = None,
         averaging: bool = False,
+        per_weight: bool = False,
     ) -> None:
         if lr <= 0 or weight_decay < 0:
             raise ConfigError(f"lr ({lr}) has to be positive and weight_decay ({weight_decay}) must not be negative.")
         for name, value in (("window", window), ("force_after", force_after)):
             if value is not None and value < 1:
                 raise ConfigError(f"{name} has to be at least 1 or null, not {value}.")
-        self._window, self._force_after = window, force_after
+        self._window, self._force_after, self._per_weight = window, force_after, per_weight
         #: Values of all evaluations so far.
         self.history: list[float] = []
         #: Evaluations after which averaging began; None: it has not begun.
@@ -150,9 +158,15 @@ class NonMonotoneASGD(AveragingOptimizer):
         state = self.state[parameter]
         if not state:
             state |= {"step": 0, "rate": rate, AVERAGE: torch.zeros_like(parameter)}
+            if self._per_weight:
+                state[_AGE] = torch.zeros_like(parameter)
         _descend(parameter, state["rate"], weight_decay)
         share = 1 / max(1, state["step"])
-        if share == 1:
+        if self._per_weight:
+            # A rewiring sets a grown weight's age to zero, as it does with all moments.
+            state[AVERAGE].lerp_(parameter, state[_AGE].clamp(min=1).reciprocal())
+            state[_AGE] += 1
+        elif share == 1:
             state[AVERAGE].copy_(parameter)
         else:
             state[AVERAGE].lerp_(parameter, share)

@@ -64,6 +64,34 @@ def test_the_average_by_hand() -> None:
     assert seen == [(9.0, 9.0), (8.0, 8.0), (7.0, 7.5), (6.0, 7.0)]
 
 
+def model_of(layer: nn.Module) -> nn.Module:
+    """A model with one layer."""
+    return nn.ModuleDict({"layer": layer})
+
+
+def test_a_grown_weight_s_average_begins_when_it_is_grown() -> None:
+    """By hand: w is 1, 2, 3 after three steps; then the first weight is grown anew at 10, and both go on rising by 1."""
+    model = nn.Linear(2, 1, bias=False)
+    with torch.no_grad():
+        model.weight.zero_()
+    weight = sparsify(model_of(model), {"layer.weight": torch.ones(1, 2, dtype=torch.bool)}, "masked")["layer.weight"]
+    optimizer = NonMonotoneASGD(model.parameters(), lr=1.0, averaging=True, per_weight=True)
+
+    def rise() -> None:
+        model.weight.grad = -torch.ones_like(model.weight)
+        optimizer.step()
+
+    for _ in range(3):
+        rise()
+    assert optimizer.averages()[0][1].tolist() == [[2.5, 2.5]]  # the mean of the weights after steps 2 and 3
+    place = torch.tensor([0])
+    weight.rewire(place, place, torch.tensor([10.0]), optimizer)
+    for _ in range(3):
+        rise()
+    assert model.weight.tolist() == [[13.0, 6.0]]
+    assert optimizer.averages()[0][1].tolist() == [[12.5, 4.0]]
+
+
 def test_averaged_weights_stand_in_for_a_while_or_for_good() -> None:
     weight = nn.Parameter(torch.tensor([10.0]))
     optimizer = NonMonotoneASGD([weight], lr=1.0, averaging=True)
