@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -226,18 +225,18 @@ def never_ending(sizes: TranslationSizes) -> Transformer:
     return model
 
 
-def decode(model: Transformer, batches: list[TranslationBatch], ratio: float, beams: list[int]) -> list[Decoding]:
-    """Decode with each beam, at most ``ratio`` positions for a source position; 0: as many as the references have."""
+def decode(model: Transformer, batches: list[TranslationBatch], limit: int | None, beams: list[int]) -> list[Decoding]:
+    """Decode with each beam, at most ``limit`` positions; None: as many as the longest reference of a batch has."""
     found = []
     for beam in beams:
         tokens, begin, begin_processor = 0, time.perf_counter(), time.process_time()
         for batch in batches:
-            longest = math.ceil(ratio * batch.source.shape[1]) if ratio else batch.target_input.shape[1]
+            longest = limit or batch.target_input.shape[1]
             translated = model.translate(batch.source, batch.source_mask, beam, longest)
             tokens += int((translated != PAD).sum())
-        limit = f"{ratio:g} × source length" if ratio else "longest reference of the batch"
+        what = f"{limit} words, as in a run" if limit else "longest reference of the batch"
         seconds = time.perf_counter() - begin, time.process_time() - begin_processor
-        found.append(Decoding(limit, beam, tokens, *seconds))
+        found.append(Decoding(what, beam, tokens, *seconds))
         print(found[-1], flush=True)
     return found
 
@@ -250,10 +249,11 @@ def decodings(task: TranslationTask, weights: Path | None, beams: list[int]) -> 
     if weights is not None:
         model = Transformer(task.sizes).eval()
         model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=False)["model"])
-        return "Trained weights.", decode(model, batches, 2.0, beams)
+        return "Trained weights.", decode(model, batches, task.sizes.longest, beams)
     model = never_ending(task.sizes)
-    text = "Untrained weights, set so that no hypothesis ends before the limit: upper bounds of the time."
-    return text, decode(model, batches, 0.0, beams) + decode(model, batches, 2.0, beams)
+    text = "Untrained weights, set so that no hypothesis ends before the limit. Trained ones end about "
+    text += "where references do. The second limit is what a run allows each sentence, an upper bound of its time."
+    return text, decode(model, batches, None, beams) + decode(model, batches, task.sizes.longest, beams)
 
 
 def report(found: dict[str, Rates], left_out: list[str], batches: int, text: str, decoded: list[Decoding]) -> str:

@@ -34,6 +34,9 @@ from sparse_bench.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
+#: Multiply-accumulates are counted on so many batches.
+_COUNTED_BATCHES = 16
+
 
 class ModelFactory:
     """Builds the configured model for a task's sizes; a scheme may ask for other settings, a narrower width say."""
@@ -235,12 +238,13 @@ def _record_progress(result: Result, progress: Progress, device: torch.device) -
 def _macs(
     task: Task, model: torch.nn.Module, scheme: Scheme, streams: Streams, device: torch.device
 ) -> dict[str, float]:
-    """Multiply-accumulates per example, counted on the first training batch without dropout."""
-    batch = next(task.epoch_batches(0, streams)).to(device)
+    """Multiply-accumulates per example without dropout, over batches from all parts of the first epoch: their lengths
+    differ."""
+    steps = task.epoch_steps(0, streams)
+    wanted = {steps * part // _COUNTED_BATCHES for part in range(_COUNTED_BATCHES)}
+    batches = [batch.to(device) for place, batch in enumerate(task.epoch_batches(0, streams)) if place in wanted]
     model.eval()
-    with torch.no_grad():
-        examples = task.loss(model, batch).examples
-        counted = multiply_accumulates(model, scheme, lambda: task.loss(model, batch), examples)
+    counted = multiply_accumulates(model, scheme, lambda: sum(task.loss(model, batch).examples for batch in batches))
     model.train()
     return asdict(counted)
 

@@ -49,7 +49,7 @@ def test_result_holds_counts_metrics_and_provenance(toy_config: Make) -> None:
     assert set(result.data) == {"points"}
     written = json.loads(folder_of(config).result_path.read_text())
     assert written["metrics"] == result.metrics
-    assert written["seconds"].keys() == {"train", "evaluate", "total"}
+    assert written["seconds"].keys() == {"train", "train_processor", "evaluate", "total"}
 
 
 @pytest.mark.parametrize("execution", ["csr", "kernel"])

@@ -110,7 +110,13 @@ def portrait_figure(figure: OneRun, evidence: Evidence, portraits: Sequence[Port
 def _content(kind: str, folder: RunFolder) -> Mapping[str, Any] | None:
     if kind == "weights":
         summary = read_summary(folder)
-        return None if summary is None else _rounded(summary)
+        if summary is None:
+            return None
+        # The map that is drawn is that of the layer with most weights.
+        layers = summary["layers"]
+        drawn = max(layers, key=lambda name: sum(layers[name]["counts"]))
+        rest = {name: {k: v for k, v in layer.items() if k != "map"} for name, layer in layers.items()}
+        return _rounded({**summary, "layers": {**rest, drawn: layers[drawn]}})
     change = read_topology(folder)
     return None if change is None else _rounded(asdict(change))
 

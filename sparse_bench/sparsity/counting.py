@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.hooks import RemovableHandle
 
 from sparse_bench.sparsity.linear import SparseLinear
 from sparse_bench.sparsity.lstm import SparseLSTM
@@ -84,25 +85,36 @@ class MultiplyAccumulates:
 
 
 @torch.no_grad()
-def multiply_accumulates(
-    model: nn.Module, scheme: Scheme, forward: Callable[[], object], examples: int
-) -> MultiplyAccumulates:
-    """Count the products of one ``forward()`` call over ``examples`` examples.
+def multiply_accumulates(model: nn.Module, scheme: Scheme, forward: Callable[[], int]) -> MultiplyAccumulates:
+    """Count the products of one ``forward()`` call, which says over how many examples it went.
 
     Dense products are counted by torch's own flop counter (matrix products and attention; look-ups and element-wise
     operations are not products); a sparse layer saves its missing entries once for each row that it multiplies.
     """
-    saved = unseen = 0
+    saved = unseen = 0.0
+    counter = FlopCounterMode(display=False)
 
     def saver(missing: int, in_parts: bool) -> Callable[[nn.Module, tuple[Tensor], Any], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor], output: Any) -> None:
             nonlocal saved, unseen
-            rows = inputs[0].data  # of a packed sequence too
-            entries = rows.numel() // rows.shape[-1] * missing
+            entries = _rows(inputs[0]) * missing
             saved += entries
             unseen += entries if in_parts else 0
 
         return hook
+
+    def by_size(owner: nn.Module, size: int) -> list[RemovableHandle]:
+        before = 0.0
+
+        def begin(module: nn.Module, inputs: tuple[Tensor]) -> None:
+            nonlocal before
+            before = counter.get_total_flops()
+
+        def end(module: nn.Module, inputs: tuple[Tensor], output: Any) -> None:
+            nonlocal unseen
+            unseen += _rows(inputs[0]) * size - (counter.get_total_flops() - before) / 2
+
+        return [owner.register_forward_pre_hook(begin), owner.register_forward_hook(end)]
 
     # Look-ups are no products, so there is none to save. The parts of a layer in parts are all that the counter sees.
     hooks = [
@@ -112,29 +124,30 @@ def multiply_accumulates(
         for weight in scheme.weights.values()
         if isinstance(weight.owner, nn.Linear | SparseLinear | nn.RNNBase | SparseLSTM | BlockDiagonalLayer)
     ]
-    # The counter knows dense products alone, so layers with a product of their own compute as masked ones meanwhile.
-    executions = {
-        weight.owner: weight.owner.execution
-        for weight in scheme.weights.values()
-        if isinstance(weight.owner, SparseLinear | SparseLSTM)
-    }
+    # Of a layer with a product of its own the counter may see nothing or something; its matrices' sizes count instead.
+    for owner in {weight.owner for weight in scheme.weights.values()}:
+        if isinstance(owner, SparseLinear | SparseLSTM):
+            size = sum(weight.size for weight in scheme.weights.values() if weight.owner is owner)
+            hooks += by_size(owner, size)
     try:
-        for layer in executions:
-            layer.execution = "masked"
         # Recurrent layers of oneDNN and cuDNN are a single operation to the counter; without them they are products.
         with (
             _without_onednn(),
             torch.backends.cudnn.flags(enabled=False),
-            FlopCounterMode(display=False) as counter,
+            counter,
         ):
-            forward()
+            examples = forward()
     finally:
-        for layer, execution in executions.items():
-            layer.execution = execution
         for hook in hooks:
             hook.remove()
     dense = counter.get_total_flops() / 2 + unseen
     return MultiplyAccumulates(dense=dense / examples, sparse=(dense - saved) / examples)
+
+
+def _rows(x: Tensor) -> int:
+    """Rows that a layer multiplies; of a packed sequence too."""
+    data = x.data
+    return data.numel() // data.shape[-1]
 
 
 @contextmanager

@@ -128,7 +128,7 @@ class TaggingTask(Task):
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
-        """Share of right tags: of all tokens, of those that are ``<unk>`` and not, of those that are no null elements."""
+        """Share of right tags: of all tokens, of those that are ``<unk>`` and that are not, without null elements."""
         if split not in self.splits:
             raise ConfigError(unknown_choice("split", split, self.splits))
         batches = self._held_out[split].beside(model)

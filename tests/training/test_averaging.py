@@ -70,7 +70,7 @@ def model_of(layer: nn.Module) -> nn.Module:
 
 
 def test_a_grown_weight_s_average_begins_when_it_is_grown() -> None:
-    """By hand: w is 1, 2, 3 after three steps; then the first weight is grown anew at 10, and both go on rising by 1."""
+    """By hand: w is 1, 2, 3 after three steps; then the first weight is grown anew at 10, and both rise on by 1."""
     model = nn.Linear(2, 1, bias=False)
     with torch.no_grad():
         model.weight.zero_()
