@@ -117,8 +117,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _marked(tables: Tables, results: Results) -> Tables:
-    """With a column that tells altered runs from those as shipped."""
+    """With a column that tells altered runs, and second stages of such, from those as shipped."""
     altered = {(r.experiment, r.id): alterations(r.experiment, r.config) for r in results.records}
+    for record in results.records:
+        experiment, _, first = str(record.notes.get("start_from", "")).rpartition("/")
+        if altered[record.experiment, record.id] is None and altered.get((experiment, first)) is not None:
+            altered[record.experiment, record.id] = f"started from a run with {altered[experiment, first]}"
     keys = zip(tables.runs["experiment"], tables.runs["id"], strict=True)
     column = pd.Series([altered[key] for key in keys], dtype="object")
     return Tables(tables.runs.assign(**{ALTERED: column}), tables.settings, tables.curves)

@@ -15,7 +15,7 @@ from sparse_bench.report.claims.verdicts import evaluate
 from sparse_bench.report.papers import read_papers
 from sparse_bench.report.selection import Evidence
 from sparse_bench.report.site.__main__ import main as site_main
-from sparse_bench.sweeps import jobs
+from sparse_bench.sweeps import jobs, shipped_config
 from tests.report.runs import write_run
 
 GRID = ((1.0, 4), (1.0, 12), (1.0, 128), (0.2, 8), (0.2, 128), (0.05, 128))
@@ -94,6 +94,32 @@ def test_runs_of_no_paper_stay_out(tmp_path: Path, capsys: pytest.CaptureFixture
     assert not (tmp_path / "results").exists()
     assert collect.main(["--results", str(tmp_path / "results"), "--runs", str(tmp_path / "nothing")]) == 1
     assert "No results found" in capsys.readouterr().err
+
+
+def test_a_second_stage_is_as_shipped_as_its_first(tmp_path: Path) -> None:
+    first, second = "demeester/lm_tiny/dense", "demeester/lm_tiny/dense_finetune"
+    for epochs in (30, 1):
+        config = shipped_config(first)
+        config.trainer.epochs = epochs
+        settings: Any = OmegaConf.to_container(config, resolve=True)
+        folder = write_run(tmp_path / "runs", experiment=first, config=settings)
+        config = shipped_config(second)
+        config.start_from = f"{first}/{folder.name}"
+        settings = OmegaConf.to_container(config, resolve=True)
+        write_run(tmp_path / "runs", experiment=second, config=settings, notes={"start_from": config.start_from})
+    assert collect.main(["--results", str(tmp_path), "--runs", str(tmp_path / "runs")]) == 0
+    runs = Evidence.committed(tmp_path, ["demeester"]).tables["demeester"].runs
+    found = sorted(
+        (experiment.rpartition("/")[2], text or "")
+        for experiment, text in zip(runs["experiment"], runs["altered"], strict=True)
+    )
+    changed = "trainer.epochs: 1.0, not 30.0"
+    assert found == [
+        ("dense", ""),
+        ("dense", changed),
+        ("dense_finetune", ""),
+        ("dense_finetune", f"started from a run with {changed}"),
+    ]
 
 
 def test_folders_and_tables_give_the_same_verdicts(tmp_path: Path) -> None:
