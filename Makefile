@@ -151,11 +151,15 @@ bench: $(STAMP) ## the performance tables in results/performance (an hour on a q
 	@echo "Timing, arms interleaved. Leave the machine alone meanwhile."
 	@mkdir -p $(RESULTS)/performance
 	@$(BIN)/python -m sparse_bench.data download brouns
-	@for script in sparse_linear sparse_lstm sparse_models transformer set_epoch block_lstm rewiring \
-		embeddings launchers; do \
+	@for script in sparse_linear sparse_lstm set_epoch block_lstm rewiring embeddings launchers; do \
 		echo "scripts/bench_$$script.py"; \
 		$(BIN)/python scripts/bench_$$script.py --output $(RESULTS)/performance/$$script.md || exit; \
 	done
+	@export OMP_WAIT_POLICY=passive; for script in sparse_models transformer; do \
+		echo "scripts/bench_$$script.py"; \
+		$(BIN)/python scripts/bench_$$script.py --output $(RESULTS)/performance/$$script.md || exit; \
+	done; \
+	$(BIN)/python scripts/profile_diet.py --threads 1 2 --markdown $(RESULTS)/performance/diet_step.md
 	@echo "scripts/bench_embeddings.py, from ten thousand words to three million"
 	@$(BIN)/python scripts/bench_embeddings.py --vocabulary 10000 30000 100000 300000 1000000 3000000 --dim 64 \
 		--output $(RESULTS)/performance/embeddings_vocabulary.md

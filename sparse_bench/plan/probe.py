@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from sparse_bench import environment
 from sparse_bench.config import build
-from sparse_bench.plan.timings import Probe
+from sparse_bench.plan.timings import Probe, fingerprint
 from sparse_bench.record import RunFolder
 from sparse_bench.run import ModelFactory
 from sparse_bench.streams import Streams
@@ -45,6 +45,7 @@ def probe(job: Job, device: torch.device, seconds: float) -> Probe:
     return Probe(
         sweep=job.sweep,
         arm=job.arm,
+        settings=fingerprint(job),
         epoch_seconds=sum(epoch_seconds for epoch_seconds, _ in timed) / len(timed),
         batches=sum(batches for _, batches in timed),
         device=machine["device"],

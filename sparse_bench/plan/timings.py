@@ -4,12 +4,15 @@ Costs are seconds of one worker: a CPU core, or a GPU. Finished runs say how lon
 long an epoch of training takes, without evaluations and without an early end.
 """
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import pandas as pd
 
+from sparse_bench.config import identity
 from sparse_bench.errors import SparseBenchError
 from sparse_bench.record import FINISHED
 from sparse_bench.report.tables import csv_text
@@ -32,6 +35,7 @@ class Probe:
     Attributes:
         sweep: the sweep's name.
         arm: the arm's overrides, as in :class:`Job`.
+        settings: fingerprint of the arm's settings then; with others the probe is out of date.
         epoch_seconds: of training; the mean of the first and the last epoch, because batches may grow.
         batches: how many were timed.
         device: ``cpu`` (one thread, seconds of the processor) or a GPU's name (seconds of the clock).
@@ -41,6 +45,7 @@ class Probe:
 
     sweep: str
     arm: str
+    settings: str
     epoch_seconds: float
     batches: int
     device: str
@@ -89,7 +94,7 @@ def timings(
     found: dict[str, Timing] = {}
     for probe in probes:
         job = next((job for job in jobs if (job.sweep, job.arm) == (probe.sweep, probe.arm)), None)
-        if job is not None and probe.device == device:
+        if job is not None and probe.device == device and probe.settings == fingerprint(job):
             seconds = probe.epoch_seconds * job.config.trainer.epochs
             found[job.arm] = Timing(seconds, True, _machine(probe.processor, probe.device))
     by_arm: dict[str, list[_Cost]] = {}
@@ -101,6 +106,12 @@ def timings(
         mean = sum(cost.seconds for cost in costs) / len(costs)
         found[arm] = Timing(mean, False, " and ".join(sorted({cost.machine for cost in costs})))
     return found
+
+
+def fingerprint(job: Job) -> str:
+    """Of all settings that define a run but its seed. Begins with a letter: no table takes it for a number."""
+    settings = {key: value for key, value in identity(job.config).items() if key != "seed"}
+    return "c" + hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _finished(jobs: Sequence[Job], tables: Iterable[pd.DataFrame]) -> Mapping[tuple[str, str | None], _Cost]:

@@ -5,7 +5,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from sparse_bench.plan.estimate import estimate, plan_table
-from sparse_bench.plan.timings import Probe, TimingsError, read_probes, timings, write_probes
+from sparse_bench.plan.timings import Probe, TimingsError, fingerprint, read_probes, timings, write_probes
 from sparse_bench.record import Result, RunFolder
 from sparse_bench.sweeps import Job
 
@@ -31,7 +31,8 @@ def finish(found: Job, seconds: float, device: str = "cpu", threads: int = 1) ->
 
 
 def probe(arm: str, epoch_seconds: float, device: str = "cpu", processor: str = "Chip") -> Probe:
-    return Probe("a/sweep", arm, epoch_seconds, 9, device, processor, "2.13")
+    settings = fingerprint(job(arm, 0, Path("anywhere")))
+    return Probe("a/sweep", arm, settings, epoch_seconds, 9, device, processor, "2.13")
 
 
 def test_finished_runs_count_before_probes(sweep: list[Job]) -> None:
@@ -40,6 +41,14 @@ def test_finished_runs_count_before_probes(sweep: list[Job]) -> None:
     found = timings(sweep, "cpu", probes=[probe("a", 1.0), probe("b", 3.0), probe("unknown", 5.0)])
     assert {arm: timing.seconds for arm, timing in found.items()} == {"a": 250.0, "b": 30.0}
     assert {arm: timing.probed for arm, timing in found.items()} == {"a": False, "b": True}
+
+
+def test_a_probe_of_other_settings_is_out_of_date(sweep: list[Job], tmp_path: Path) -> None:
+    changed = [job("a", 0, tmp_path), job("b", 0, tmp_path)]
+    changed[0].config.trainer.accumulate = 2
+    changed[1].config.seed = 5
+    found = timings(changed, "cpu", probes=[probe("a", 1.0), probe("b", 3.0)])
+    assert {arm: timing.seconds for arm, timing in found.items()} == {"b": 30.0}
 
 
 def test_only_the_same_kind_of_device_counts(sweep: list[Job]) -> None:
