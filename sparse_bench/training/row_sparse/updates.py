@@ -170,7 +170,8 @@ class _Table:
             raise ConfigError(
                 f"The table '{self.name}' has a gradient for all of its rows: the model reads it otherwise than by "
                 "look-ups (as a tied decoder, under a penalty on its weights, or with words dropped from the whole "
-                "table). Switch that off in the model's settings, or leave the table out of sparsity.layers."
+                "table). Switch that off in the model's settings, if it can be, or leave the table out of "
+                "sparsity.layers."
             )
         if self._takes_dense_step():
             self.weight.grad = dense(gradient)
