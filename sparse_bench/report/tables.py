@@ -80,6 +80,13 @@ def summary_csv(runs: pd.DataFrame, metrics: Sequence[str]) -> str:
     return csv_text(summary_frame(runs, metrics))
 
 
+#: What a difference in a table is.
+PAIRED = (
+    "Paired over the seeds that both have: mean ± half-width of the 95 % t-interval of the differences. A star marks "
+    "those that differ at the 5 % level after Holm's correction over the column."
+)
+
+
 def study_table(study: Study, metrics: Sequence[str]) -> DisplayTable:
     """The table that people read of one study: an arm a row."""
     settings, implied = study.settings
@@ -129,20 +136,17 @@ def _against_dense(study: Study, metrics: Sequence[str]) -> DisplayTable | None:
     if len(dense) != 1 or not others:
         return None
     reference = dense[0].arms[0]
-    cells = {metric: _differences([arm for _, arm in others], reference, metric) for metric in metrics}
+    cells = {metric: differences([arm for _, arm in others], reference, metric) for metric in metrics}
     rows = [
         [curve.label, whole(arm.mean(SPARSE_WEIGHTS)), *(cells[metric][place] for metric in metrics)]
         for place, (curve, arm) in enumerate(others)
     ]
-    caption = (
-        "Difference to the dense arm, paired over the seeds that both have: mean ± half-width of the 95 % t-interval "
-        "of the differences. A star marks those that differ at the 5 % level after Holm's correction over the column."
-    )
+    caption = f"Differences to the dense arm. {PAIRED}"
     columns = ["arm", "weights in sparse layers", *(metric_names.title(metric) for metric in metrics)]
     return DisplayTable(caption, columns, rows, [False] + [True] * (len(columns) - 1))
 
 
-def _differences(arms: Sequence[Arm], reference: Arm, metric: str) -> list[str]:
+def differences(arms: Sequence[Arm], reference: Arm, metric: str) -> list[str]:
     """Each arm's difference to the reference as text, with a star where it stands the correction."""
     column = f"metric:{metric}"
     second = reference.values(column)

@@ -9,8 +9,9 @@ A file holds
     curves          patterns of the metrics whose learning curves are committed
     sections        parts of the page
 
-A section has ``heading``, ``text`` (optional), ``experiments`` (patterns), ``metrics``, ``command`` (what runs them)
-and ``figures``. A figure is one of
+A section has ``heading``, ``text`` (optional), ``experiments`` (patterns), ``metrics``, ``command`` (what runs them),
+``against`` (optional: the arm that the others are compared with, ``{experiment, where}``) and ``figures``. A figure is
+one of
 
     {kind: studies}                    each experiment's metric against weights or density, and its learning curves
     {kind: epochs, of, series, …}      a metric per epoch, an arm a line
@@ -174,6 +175,13 @@ class OneRun(_Figure):
 FigureSpec = Annotated[Epochs | Along | Values | Studies | OneRun, Field(discriminator="kind")]
 
 
+class Reference(_Strict):
+    """The arm that a section's arms are compared with."""
+
+    experiment: str
+    where: dict[str, Any] = Field(default_factory=dict)
+
+
 class Section(_Strict):
     """A part of a paper's page."""
 
@@ -182,6 +190,7 @@ class Section(_Strict):
     experiments: list[str] = Field(min_length=1)
     metrics: list[str] = Field(default_factory=list)
     command: str
+    against: Reference | None = None
     figures: list[FigureSpec] = Field(default_factory=list)
 
 
@@ -223,9 +232,9 @@ def _read(path: Path, known: set[str]) -> Paper:
     except ValidationError as error:
         raise PaperError(f"{path.name}: {'; '.join(map(_reason, error.errors()))}") from error
     for section in paper.sections:
-        for figure in section.figures:
-            for name in figure.names:
-                check_experiment(name, known)
+        compared = [section.against.experiment] if section.against is not None else []
+        for name in [*compared, *(name for figure in section.figures for name in figure.names)]:
+            check_experiment(name, known)
     sections = [
         section.model_copy(update={"experiments": expand(section.experiments, known)}) for section in paper.sections
     ]
@@ -237,7 +246,7 @@ def _reason(problem: Mapping[str, Any]) -> str:
     text = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         kinds: dict[str, type[BaseModel]] = {
-            "sections": Section, "series": Series, "rows": Value, "first": Place, "second": Place,
+            "sections": Section, "against": Reference, "series": Series, "rows": Value, "first": Place, "second": Place,
             "epochs": Epochs, "curve": Along, "values": Values, "studies": Studies,
             "degrees": OneRun, "weights": OneRun,
         }  # fmt: skip

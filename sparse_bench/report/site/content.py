@@ -9,7 +9,16 @@ import pandas as pd
 
 from sparse_bench.record import FINISHED
 from sparse_bench.report import metric_names
-from sparse_bench.report.arms import SPARSE_WEIGHTS, TRAINABLE, arms_of, identifying_settings, percent, studies_of
+from sparse_bench.report.arms import (
+    DENSITY,
+    SPARSE_WEIGHTS,
+    TRAINABLE,
+    Arm,
+    arms_of,
+    identifying_settings,
+    percent,
+    studies_of,
+)
 from sparse_bench.report.beside import Shown, curve_figure, epochs_figure
 from sparse_bench.report.catalog import scale
 from sparse_bench.report.densities import density_table
@@ -19,10 +28,20 @@ from sparse_bench.report.papers import Along, Epochs, OneRun, Paper, Section, St
 from sparse_bench.report.portraits import portrait_figure
 from sparse_bench.report.portraits import read as read_portraits
 from sparse_bench.report.provenance import duration
-from sparse_bench.report.selection import Evidence
+from sparse_bench.report.selection import Evidence, Runs, one_arm
 from sparse_bench.report.shipped import ALTERED
 from sparse_bench.report.style import Figure
-from sparse_bench.report.tables import MISSING, DisplayTable, comparison_table, interval, setting, study_table, whole
+from sparse_bench.report.tables import (
+    MISSING,
+    PAIRED,
+    DisplayTable,
+    comparison_table,
+    differences,
+    interval,
+    setting,
+    study_table,
+    whole,
+)
 from sparse_bench.report.tidy import Tables
 from sparse_bench.report.topology import evolution_figure
 from sparse_bench.report.values import values_figure
@@ -107,6 +126,7 @@ def _section(section: Section, paper: str, evidence: Evidence, tables: Tables | 
             lacking.append(f"{shown.title}: not run.")
     if part is not None and len(part.runs) and not has_studies:
         shown_tables.append(arms_table(part.runs, section.metrics))
+        shown_tables += _compared(part.runs, section, evidence)
     known = set(part.runs["experiment"]) if part is not None else set()
     if missing := [name for name in section.experiments if name not in known]:
         lacking.append(f"Not run: {', '.join(missing)}.")
@@ -132,14 +152,68 @@ def _studies(tables: Tables, metrics: Sequence[str], *, curves: bool) -> tuple[l
     return figures, written
 
 
+def _compared(runs: pd.DataFrame, section: Section, evidence: Evidence) -> list[DisplayTable]:
+    """Differences to the arm that the section names, and how far the density can go down where there are several."""
+    found = []
+    if section.against is not None:
+        chosen = evidence.runs(Runs(section.against.experiment, section.against.where))
+        if chosen is not None:
+            found.append(differences_table(runs, one_arm(chosen[1]), section.metrics))
+    for study in studies_of(runs):
+        measured = [metric for metric in section.metrics if any(arm.values(f"metric:{metric}") for arm in study.arms)]
+        table = density_table(study, measured) if len({arm.mean(DENSITY) for arm in study.arms}) > 2 else None
+        found.append(None if table is None else _titled(table, study.experiment))
+    return [table for table in found if table is not None]
+
+
 def _titled(table: DisplayTable, name: str) -> DisplayTable:
     return DisplayTable(f"{name}. {table.caption}", table.columns, table.rows, table.numeric)
 
 
 def arms_table(runs: pd.DataFrame, metrics: Sequence[str]) -> DisplayTable:
     """An arm a row, over several experiments: what tells it apart, its weights, its metrics."""
-    arms = arms_of(runs)
+    arms = _ordered(arms_of(runs))
     measured = [metric for metric in metrics if any(arm.values(f"metric:{metric}") for arm in arms)]
+    names, cells = _told_apart(arms)
+    rows = [
+        [
+            *cells[place],
+            whole(arm.mean(SPARSE_WEIGHTS)),
+            whole(arm.mean(TRAINABLE)),
+            *(interval(arm.interval(f"metric:{metric}")) for metric in measured),
+            f"{arm.runs['seed'].nunique()}" + (f" ({arm.failed} failed)" if arm.failed else ""),
+        ]
+        for place, arm in enumerate(arms)
+    ]
+    columns = [*names, "weights in sparse layers", "trainable", *(metric_names.title(m) for m in measured), "seeds"]
+    caption = (
+        "Mean over seeds ± half-width of the 95 % t-interval; none of a single seed. Density: as set, or realised."
+    )
+    return DisplayTable(caption, columns, rows, [False, False] + [True] * (len(columns) - 2))
+
+
+def differences_table(runs: pd.DataFrame, reference: Arm, metrics: Sequence[str]) -> DisplayTable | None:
+    """How far each arm is from the reference, seed by seed; None if nothing can be compared."""
+    arms = [arm for arm in _ordered(arms_of(runs)) if set(arm.ids) != set(reference.ids)]
+    measured = [m for m in metrics if reference.values(f"metric:{m}")]
+    if not arms or not measured:
+        return None
+    names, cells = _told_apart(arms)
+    found = {metric: differences(arms, reference, metric) for metric in measured}
+    rows = [[*cells[place], *(found[metric][place] for metric in measured)] for place in range(len(arms))]
+    own = _told_apart([reference])[1][0]
+    caption = f"Differences to {own[0]} ({', '.join(own[1:])}). {PAIRED}"
+    columns = [*names, *(metric_names.title(metric) for metric in measured)]
+    return DisplayTable(caption, columns, rows, [False, False] + [True] * (len(columns) - 2))
+
+
+def _ordered(arms: Sequence[Arm]) -> list[Arm]:
+    """The paper's scale first."""
+    return sorted(arms, key=lambda arm: scale(arm.experiment) != "paper")
+
+
+def _told_apart(arms: Sequence[Arm]) -> tuple[list[str], list[list[str]]]:
+    """Columns that tell arms of several experiments apart, and each arm's cells."""
     settings = [name for name in identifying_settings(arms)[0] if not name.rsplit(".", 1)[-1].startswith("_")]
     by_experiment: dict[str, set[str]] = {}
     for arm in arms:
@@ -153,25 +227,19 @@ def arms_table(runs: pd.DataFrame, metrics: Sequence[str]) -> DisplayTable:
             for experiment in by_experiment
         )
     ]
-    rows = []
-    for arm in sorted(arms, key=lambda arm: scale(arm.experiment) != "paper"):
-        density = arm.labels.get("density")
-        rows.append(
+    cells = []
+    for arm in arms:
+        density = arm.labels.get("density") or arm.mean(DENSITY)
+        cells.append(
             [
                 arm.experiment,
                 str(arm.labels.get("scheme", MISSING)).replace("_", " "),
-                MISSING if density is None else percent(float(density)),
+                MISSING if density is None else percent(float(density), digits=3),
                 *(setting(arm.settings[name]) for name in settings),
-                whole(arm.mean(SPARSE_WEIGHTS)),
-                whole(arm.mean(TRAINABLE)),
-                *(interval(arm.interval(f"metric:{metric}")) for metric in measured),
-                f"{arm.runs['seed'].nunique()}" + (f" ({arm.failed} failed)" if arm.failed else ""),
             ]
         )
-    columns = ["experiment", "scheme", "density", *(name.rsplit(".", 1)[-1].replace("_", " ") for name in settings)]
-    columns += ["weights in sparse layers", "trainable", *(metric_names.title(m) for m in measured), "seeds"]
-    caption = "Mean over seeds ± half-width of the 95 % t-interval; a single seed has none."
-    return DisplayTable(caption, columns, rows, [False, False] + [True] * (len(columns) - 2))
+    names = (name.rsplit(".", 1)[-1].replace("_", " ") for name in settings)
+    return ["experiment", "scheme", "density", *names], cells
 
 
 def _facts(runs: pd.DataFrame) -> list[tuple[str, str]]:
