@@ -65,6 +65,7 @@ def _is_default(parameter: inspect.Parameter | None, value: Any) -> bool:
     if parameter is None or parameter.default is parameter.empty:
         return False
     default = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
+    default = _as_annotated(parameter, default)  # torch writes "weight_decay: float = 0"
     return bool(type(default) is type(value) and default == value)
 
 
