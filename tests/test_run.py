@@ -413,6 +413,10 @@ def test_identity_ignores_defaults_and_where_a_run_happens(toy_config: Make) -> 
     assert run_id(toy_config(model__width=16)) == base  # the default in the code
     assert run_id(toy_config(output="elsewhere", threads=2, trainer__checkpoint_seconds=1.0)) == base
     assert run_id(toy_config(model__width=17)) != base
+    decay = {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.01}
+    ids = {run_id(toy_config(optimizer=decay | more)) for more in ({}, {"weight_decay": 0}, {"weight_decay": 0.0})}
+    assert len(ids) == 1, "torch writes `weight_decay: float = 0`"
+    assert run_id(toy_config(optimizer=decay | {"weight_decay": 0.1})) not in ids
     assert run_id(toy_config(seed=1)) != base
     assert run_id(toy_config(sparsity__density=1)) == run_id(toy_config(sparsity__density=1.0))
     assert run_id(toy_config(sparsity__layers=["default"])) == base
