@@ -6,6 +6,7 @@ long an epoch of training takes, without evaluations and without an early end.
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -122,17 +123,29 @@ def _finished(jobs: Sequence[Job], tables: Iterable[pd.DataFrame]) -> Mapping[tu
             continue
         for row in table[table["status"] == FINISHED].dropna(subset=[_SECONDS, _THREADS]).to_dict("records"):
             device, processor = str(row[_DEVICE]), str(row[_PROCESSOR])
-            workers = int(row[_THREADS]) if device == CPU else 1
+            seconds = {str(c).removeprefix("seconds:"): v for c, v in row.items() if str(c).startswith("seconds:")}
             key = (str(row["experiment"]), str(row["id"]))
-            found[key] = _Cost(float(row[_SECONDS]) * workers, device, _machine(processor, device))
+            cost = _worker_seconds(seconds, device, int(row[_THREADS]))
+            found[key] = _Cost(cost, device, _machine(processor, device))
     for job in jobs:
         result = job.result()
         if result is not None:
             machine = result.machine
-            workers = int(machine["threads"]) if machine["device"] == CPU else 1
+            cost = _worker_seconds(result.seconds, machine["device"], int(machine["threads"]))
             name = _machine(machine["processor"], machine["device"])
-            found[job.experiment, job.id] = _Cost(result.seconds["total"] * workers, machine["device"], name)
+            found[job.experiment, job.id] = _Cost(cost, machine["device"], name)
     return found
+
+
+def _worker_seconds(seconds: Mapping[str, float], device: str, threads: int) -> float:
+    """Of a whole run; as if the machine had had nothing else to do, where the run knows its processor time."""
+    total, train, processor = (seconds.get(name) for name in ("total", "train", "train_processor"))
+    assert total is not None
+    if device != CPU:
+        return float(total)
+    if not train or not processor or math.isnan(processor):
+        return float(total) * threads
+    return float(total) * processor / train
 
 
 def _machine(processor: str, device: str) -> str:

@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -41,6 +42,16 @@ def test_finished_runs_count_before_probes(sweep: list[Job]) -> None:
     found = timings(sweep, "cpu", probes=[probe("a", 1.0), probe("b", 3.0), probe("unknown", 5.0)])
     assert {arm: timing.seconds for arm, timing in found.items()} == {"a": 250.0, "b": 30.0}
     assert {arm: timing.probed for arm, timing in found.items()} == {"a": False, "b": True}
+
+
+def test_on_a_busy_machine_processor_time_counts(sweep: list[Job]) -> None:
+    """Trained for 80 of 100 seconds with two threads that got 40 seconds of processor: half of it was waiting."""
+    seconds = {"seconds:total": 100.0, "seconds:train": 80.0, "seconds:train_processor": 40.0}
+    machine = {"made:threads": 2, "made:device": "cpu", "made:processor": "Chip"}
+    row = {"experiment": "toy", "id": "b1", "status": "finished"} | seconds | machine
+    older = row | {"id": "a1", "seconds:train_processor": math.nan}
+    found = timings(sweep, "cpu", [pd.DataFrame([row, older])])
+    assert {arm: timing.seconds for arm, timing in found.items()} == {"b": 50.0, "a": 200.0}
 
 
 def test_a_probe_of_other_settings_is_out_of_date(sweep: list[Job], tmp_path: Path) -> None:
