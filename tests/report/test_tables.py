@@ -56,7 +56,7 @@ def test_difference_to_dense_is_paired(tmp_path: Path) -> None:
     assert table is not None
     # −1, −2, 0: mean −1, deviation 1; 4.302653 / √3
     assert [list(row) for row in table.rows] == [["density 10\N{NO-BREAK SPACE}%", "1,001", "−1.000 ± 2.484"]]
-    assert "paired over the seeds" in table.caption
+    assert "Paired over the seeds" in table.caption
 
 
 def test_differences_that_stand_holm_s_correction_have_a_star(tmp_path: Path) -> None:
