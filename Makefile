@@ -166,7 +166,7 @@ bench: $(STAMP) ## the performance tables in results/performance (an hour on a q
 	@$(BIN)/python scripts/sparse_gradient_support.py --output $(RESULTS)/performance/sparse_gradient_support.md
 
 test: $(STAMP) ## all tests
-	@echo "Running the tests: about eight minutes on two cores."
+	@echo "Running the tests: about ten minutes on two cores."
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(STAMP) ## style, format and types

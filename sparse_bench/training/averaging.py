@@ -77,8 +77,8 @@ class NonMonotoneASGD(AveragingOptimizer):
     a rate that changes from step to step lags by one; the first one has its own.
 
     With ``per_weight`` every weight's average has a beginning of its own, so that one which is grown during training is
-    not averaged with the zeros before: SNT-ASGD (Liu et al. 2021, "Selfish Sparse RNN Training", section 3.3). Weights
-    that are there from the first averaging step on have the averages of NT-ASGD.
+    not averaged with the zeros before: SNT-ASGD (Liu et al. 2021, "Selfish Sparse RNN Training"). Weights that are
+    there from the first averaging step on have the averages of NT-ASGD.
 
     Args:
         params: the parameters, or groups of them.

@@ -43,14 +43,14 @@ def test_arms_of_several_experiments_with_their_realised_density(runs: tuple[pd.
 
 
 def test_differences_are_paired_and_corrected(runs: tuple[pd.DataFrame, Arm]) -> None:
-    table = differences_table(*runs, [METRIC, "test/never_measured"])
+    table = differences_table(*runs, ORIGINAL, [METRIC, "test/never_measured"])
     assert table is not None
     # Mean .1, standard deviation .01: ± 4.303 · .01 / √3.
     assert [row[-1] for row in table.rows] == ["+0.100 ± 0.025 *"]
-    assert f"Differences to {ORIGINAL} (dense, 100" in table.caption
+    assert f"Differences to {ORIGINAL}. Paired" in table.caption
 
 
 def test_an_arm_alone_is_compared_with_nothing(runs: tuple[pd.DataFrame, Arm]) -> None:
     alone = runs[0][runs[0]["experiment"] == ORIGINAL]
-    assert differences_table(alone, runs[1], [METRIC]) is None
-    assert differences_table(*runs, ["test/never_measured"]) is None
+    assert differences_table(alone, runs[1], ORIGINAL, [METRIC]) is None
+    assert differences_table(*runs, ORIGINAL, ["test/never_measured"]) is None

@@ -156,9 +156,10 @@ def _compared(runs: pd.DataFrame, section: Section, evidence: Evidence) -> list[
     """Differences to the arm that the section names, and how far the density can go down where there are several."""
     found = []
     if section.against is not None:
-        chosen = evidence.runs(Runs(section.against.experiment, section.against.where))
+        selector = Runs(section.against.experiment, section.against.where)
+        chosen = evidence.runs(selector)
         if chosen is not None:
-            found.append(differences_table(runs, one_arm(chosen[1]), section.metrics))
+            found.append(differences_table(runs, one_arm(chosen[1]), str(selector), section.metrics))
     for study in studies_of(runs):
         measured = [metric for metric in section.metrics if any(arm.values(f"metric:{metric}") for arm in study.arms)]
         table = density_table(study, measured) if len({arm.mean(DENSITY) for arm in study.arms}) > 2 else None
@@ -192,8 +193,8 @@ def arms_table(runs: pd.DataFrame, metrics: Sequence[str]) -> DisplayTable:
     return DisplayTable(caption, columns, rows, [False, False] + [True] * (len(columns) - 2))
 
 
-def differences_table(runs: pd.DataFrame, reference: Arm, metrics: Sequence[str]) -> DisplayTable | None:
-    """How far each arm is from the reference, seed by seed; None if nothing can be compared."""
+def differences_table(runs: pd.DataFrame, reference: Arm, name: str, metrics: Sequence[str]) -> DisplayTable | None:
+    """How far each arm is from the reference, called ``name``, seed by seed; None if nothing can be compared."""
     arms = [arm for arm in _ordered(arms_of(runs)) if set(arm.ids) != set(reference.ids)]
     measured = [m for m in metrics if reference.values(f"metric:{m}")]
     if not arms or not measured:
@@ -201,8 +202,7 @@ def differences_table(runs: pd.DataFrame, reference: Arm, metrics: Sequence[str]
     names, cells = _told_apart(arms)
     found = {metric: differences(arms, reference, metric) for metric in measured}
     rows = [[*cells[place], *(found[metric][place] for metric in measured)] for place in range(len(arms))]
-    own = _told_apart([reference])[1][0]
-    caption = f"Differences to {own[0]} ({', '.join(own[1:])}). {PAIRED}"
+    caption = f"Differences to {name}. {PAIRED}"
     columns = [*names, *(metric_names.title(metric) for metric in measured)]
     return DisplayTable(caption, columns, rows, [False, False] + [True] * (len(columns) - 2))
 
