@@ -34,8 +34,6 @@ def training_step(layer: nn.Module, inputs: int, outputs: int, steps: int, batch
         optimizer.zero_grad()
         torch.autograd.backward(layer(x)[0], gradient)
         optimizer.step()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
 
     return step
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from sparse_bench.environment import tune_process
 from sparse_bench.sparsity.kernels import SparseStructure, kernel_available, sparse_linear
+from sparse_bench.sparsity.kernels.linear import triton_available
 
 DENSE, DENSE_BF16, SPARSEPROP, SPARSE = "dense", "dense_bf16", "sparseprop", ("kernel", "csr", "masked")
 #: The columns of the table.
@@ -47,7 +48,7 @@ class Timing:
 
 def dense_step(x: Tensor, grad: Tensor, bf16: bool) -> Step:
     """A step of ``nn.Linear``, in float32 or under bfloat16 autocast."""
-    layer = nn.Linear(x.shape[1], grad.shape[1])
+    layer = nn.Linear(x.shape[1], grad.shape[1], device=x.device)
     optimizer = torch.optim.Adam(layer.parameters(), fused=True)
     leaf = x.clone().requires_grad_()
     output_grad = grad.bfloat16() if bf16 else grad
@@ -55,7 +56,7 @@ def dense_step(x: Tensor, grad: Tensor, bf16: bool) -> Step:
     def step() -> None:
         leaf.grad = None
         optimizer.zero_grad()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=bf16):
             y = layer(leaf)
         torch.autograd.backward(y, output_grad)
         optimizer.step()
@@ -65,8 +66,8 @@ def dense_step(x: Tensor, grad: Tensor, bf16: bool) -> Step:
 
 def sparse_step(x: Tensor, grad: Tensor, structure: SparseStructure, execution: str) -> Step:
     """A step of a sparse layer whose trainable values are the stored entries alone."""
-    values = nn.Parameter(torch.randn(structure.entries) / math.sqrt(x.shape[1]))
-    bias = nn.Parameter(torch.zeros(grad.shape[1]))
+    values = nn.Parameter(torch.randn(structure.entries, device=x.device) / math.sqrt(x.shape[1]))
+    bias = nn.Parameter(torch.zeros(grad.shape[1], device=x.device))
     optimizer = torch.optim.Adam([values, bias], fused=True)
     leaf = x.clone().requires_grad_()
 
@@ -97,11 +98,13 @@ def sparseprop_step(x: Tensor, grad: Tensor, structure: SparseStructure) -> Step
     return step
 
 
-def left_out(bf16: str) -> dict[str, str]:
+def left_out(bf16: str, device: torch.device) -> dict[str, str]:
     """Ways that are not measured here, and why."""
     reasons = {}
-    if bf16 == "no" or (bf16 == "auto" and not bf16_is_native()):
+    if bf16 == "no" or (bf16 == "auto" and not bf16_is_native(device)):
         reasons[DENSE_BF16] = "this processor only emulates bfloat16" if bf16 == "auto" else "not asked for"
+    if device.type != "cpu":
+        return reasons | {SPARSEPROP: "it computes on CPUs alone"}
     try:
         import sparseprop.modules.linear  # noqa: F401
     except ImportError as error:
@@ -110,13 +113,19 @@ def left_out(bf16: str) -> dict[str, str]:
 
 
 def measure(
-    shape: tuple[int, int], tokens: int, density: float, seconds: float, skipped: dict[str, str], seed: int
+    shape: tuple[int, int],
+    tokens: int,
+    density: float,
+    seconds: float,
+    skipped: dict[str, str],
+    seed: int,
+    device: torch.device,
 ) -> Iterator[Timing]:
     """Timings of all ways for one layer."""
     generator = torch.Generator().manual_seed(seed)
-    structure = SparseStructure(torch.rand(shape, generator=generator) < density)
-    x = torch.randn(tokens, shape[1], generator=generator)
-    grad = torch.randn(tokens, shape[0], generator=generator)
+    structure = SparseStructure(torch.rand(shape, generator=generator) < density).to(device)
+    x = torch.randn(tokens, shape[1], generator=generator).to(device)
+    grad = torch.randn(tokens, shape[0], generator=generator).to(device)
     steps = {DENSE: dense_step(x, grad, bf16=False)}
     steps |= {execution: sparse_step(x, grad, structure, execution) for execution in SPARSE}
     if DENSE_BF16 not in skipped:
@@ -149,7 +158,7 @@ def crossover(timings: list[Timing]) -> str:
     return f"> {points[-1][0]:g}" if points[0][1] >= 1 else f"< {points[0][0]:g}"
 
 
-def table(timings: list[Timing], skipped: dict[str, str]) -> str:
+def table(timings: list[Timing], skipped: dict[str, str], device: torch.device) -> str:
     """Ratios first, milliseconds after."""
     cells: dict[tuple[int, int, int, float], dict[str, Timing]] = {}
     for t in timings:
@@ -157,7 +166,7 @@ def table(timings: list[Timing], skipped: dict[str, str]) -> str:
     lines = [
         "# One training step of a sparse linear layer",
         "",
-        f"{describe_machine()}.",
+        f"{describe_machine(device)}.",
         "",
         "Forward, gradients of input and weights, and fused Adam; times faster than `nn.Linear` in float32 (medians of "
         "interleaved repetitions; in parentheses of processor time).",
@@ -190,27 +199,30 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="for each layer")
     parser.add_argument("--bf16", choices=["auto", "yes", "no"], default="auto")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu", help="or cuda, where the kernel is the one in Triton")
     parser.add_argument("--output", type=Path, help="Markdown file; a CSV file goes beside it")
     arguments = parser.parse_args()
     tune_process()
     torch.set_num_threads(arguments.threads)
-    if not kernel_available():
-        raise SystemExit(f"the kernel is not available: {kernel_available().reason}")
+    device = torch.device(arguments.device)
+    available = kernel_available() if device.type == "cpu" else triton_available()
+    if not available:
+        raise SystemExit(f"the kernel is not available: {available.reason}")
 
     timings: list[Timing] = []
-    skipped = left_out(arguments.bf16)
+    skipped = left_out(arguments.bf16, device)
     for size in arguments.sizes:
         out, _, inner = size.partition("x")
         shape = int(out), int(inner or out)
         for tokens in arguments.tokens:
             for density in arguments.densities:
-                cell = list(measure(shape, tokens, density, arguments.seconds, skipped, arguments.seed))
+                cell = list(measure(shape, tokens, density, arguments.seconds, skipped, arguments.seed, device))
                 timings += cell
                 print(
                     f"{size} {tokens} {density:g}: " + ", ".join(f"{t.way} {t.median_ms:.2f} ms" for t in cell),
                     flush=True,
                 )
-    write(table(timings, skipped), arguments.output)
+    write(table(timings, skipped, device), arguments.output)
     if arguments.output:
         with arguments.output.with_suffix(".csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, [field.name for field in fields(Timing)])

@@ -24,23 +24,27 @@ from sparse_bench.streams import Streams
 VOCABULARY, STEPS, STREAMS = 10_000, 20, 20
 
 
-def training_step(hidden: int, density: float, lstm_alone: bool) -> tuple[Callable[[], object], int]:
+def training_step(
+    hidden: int, density: float, lstm_alone: bool, device: torch.device
+) -> tuple[Callable[[], object], int]:
     """A step, and the number of weights in the LSTM layers.
 
     Args:
         hidden: units of each layer.
         density: 1 is dense.
         lstm_alone: leave embedding and head out.
+        device: where.
     """
     torch.manual_seed(0)
     model = LSTMLM(LanguageSizes(VOCABULARY, (1,) * VOCABULARY), hidden=hidden, head="factored")
     scheme = RandomFanIn(density=density, execution="kernel" if density < 1 else "masked")
     scheme.attach(model, Streams(0))
+    model.to(device)
     weights = sum(parameter.numel() for parameter in model.layers.parameters() if parameter.requires_grad)
     trained: nn.Module = model.layers if lstm_alone else model
     optimizer = torch.optim.Adam([p for p in trained.parameters() if p.requires_grad], lr=5e-4, fused=True)
-    words = torch.randint(VOCABULARY, (STEPS + 1, STREAMS))
-    embedded = torch.randn(STEPS, STREAMS, 600)
+    words = torch.randint(VOCABULARY, (STEPS + 1, STREAMS)).to(device)
+    embedded = torch.randn(STEPS, STREAMS, 600).to(device)
 
     def step() -> None:
         if lstm_alone:
@@ -65,14 +69,16 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=2500)
     parser.add_argument("--densities", type=float, nargs="+", default=[0.0005, 0.001, 0.002, 0.005, 0.01])
     parser.add_argument("--seconds", type=float, default=60.0, help="for each of the two tables")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     environment.tune_process()
+    device = torch.device(arguments.device)
 
     lines = [
         "# A training step of SparseLang's LSTM, sparse against dense",
         "",
-        f"{describe_machine()}. Medians of interleaved steps; {STREAMS} streams of {STEPS} tokens, two layers of "
+        f"{describe_machine(device)}. Medians of interleaved steps; {STREAMS} streams of {STEPS} tokens, two layers of "
         f"{arguments.hidden:,} units, float32, fused Adam.",
         "",
         "| density | LSTM weights | times faster, LSTM layers alone | times faster, whole model | LSTM ms | model ms |",
@@ -83,7 +89,7 @@ def main() -> None:
     for lstm_alone in (True, False):
         arms = {}
         for density in (1.0, *arguments.densities):
-            arms[f"{density:g}"], weights[f"{density:g}"] = training_step(arguments.hidden, density, lstm_alone)
+            arms[f"{density:g}"], weights[f"{density:g}"] = training_step(arguments.hidden, density, lstm_alone, device)
         times[lstm_alone] = interleave(arms, arguments.seconds)
         del arms
     for density, count in weights.items():

@@ -316,7 +316,7 @@ def main() -> None:
         for bucketed in (False, True)
     }
     batches = Batches.of(tasks, arguments.batches)
-    native = arguments.bf16 == "yes" or (arguments.bf16 == "auto" and bf16_is_native())
+    native = arguments.bf16 == "yes" or (arguments.bf16 == "auto" and bf16_is_native(torch.device("cpu")))
     ways = [way for way in WAYS if native or not way.bf16]
     found = throughputs(ways, tasks[True], batches, arguments.rounds)
     text, decoded = decodings(tasks[True], arguments.weights, arguments.beams) if arguments.beams else ("", [])

@@ -13,6 +13,7 @@ import torch
 
 from sparse_bench.environment import machine
 from sparse_bench.sparsity.kernels import kernel_available
+from sparse_bench.sparsity.kernels.linear import triton_available
 
 LEAST_ROUNDS = 5
 
@@ -64,17 +65,25 @@ def interleave(
 
 
 def _run(arm: Callable[[], object], times: Times) -> None:
+    wait_for_gpu()
     begin, begin_processor = time.perf_counter(), time.process_time()
     arm()
+    wait_for_gpu()
     times.clock.append(time.perf_counter() - begin)
     times.processor.append(time.process_time() - begin_processor)
 
 
-def bf16_is_native() -> bool:
-    """Whether products in bfloat16 are faster here than in float32; elsewhere the processor emulates them."""
+def wait_for_gpu() -> None:
+    """Until it has done all that it was given, if this process uses one: calls return before that."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def bf16_is_native(device: torch.device) -> bool:
+    """Whether products in bfloat16 are faster there than in float32; some processors only emulate them."""
 
     def product(dtype: torch.dtype) -> Callable[[], object]:
-        a, b = torch.ones(1024, 512, dtype=dtype), torch.ones(512, 512, dtype=dtype)
+        a, b = torch.ones(1024, 512, dtype=dtype, device=device), torch.ones(512, 512, dtype=dtype, device=device)
         return lambda: torch.mm(a, b)
 
     times = interleave({"float32": product(torch.float32), "bfloat16": product(torch.bfloat16)}, seconds=0.1)
@@ -84,10 +93,12 @@ def bf16_is_native() -> bool:
 def describe_machine(device: torch.device | None = None) -> str:
     """Device or processor, cores, threads, load, kernel and versions in one line."""
     host = machine(device or torch.device("cpu"))
-    gpu = "" if host["device"] == "cpu" else f"{host['device']}; "
+    on_cpu = host["device"] == "cpu"
+    gpu = "" if on_cpu else f"{host['device']}; "
+    kernel = (kernel_available() if on_cpu else triton_available()).reason
     return (
         f"{gpu}{host['processor']}, {host['cores']} cores, {torch.get_num_threads()} threads, "
-        f"{os.getloadavg()[0]:.1f} programs running on average, kernel with {kernel_available().reason}, "
+        f"{os.getloadavg()[0]:.1f} programs running on average, kernel with {kernel}, "
         f"torch {torch.__version__}, Python {platform.python_version()}"
     )
 

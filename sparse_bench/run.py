@@ -163,7 +163,7 @@ def _train_and_measure(
     torch.set_num_threads(plain["threads"] or _cores())
     result.machine = environment.machine(device)
     environment.reset_peak_memory(device)
-    _deterministic(plain["trainer"]["deterministic"])
+    _deterministic(plain["trainer"]["deterministic"], device)
 
     streams = Streams(plain["seed"])
     task = _task(OmegaConf.create(plain["dataset"]))
@@ -272,10 +272,14 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _deterministic(wanted: bool) -> None:
+def _deterministic(wanted: bool, device: torch.device) -> None:
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
     torch.use_deterministic_algorithms(wanted, warn_only=True)
+    if device.type == "cuda":  # fused attention's gradients are sums in any order there, and with warn_only stay so
+        torch.backends.cuda.enable_flash_sdp(not wanted)
+        torch.backends.cuda.enable_mem_efficient_sdp(not wanted)
+        torch.backends.cuda.enable_cudnn_sdp(not wanted)
     # Every buffer of ours is written before it is read. (mypy does not see the attribute.)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
