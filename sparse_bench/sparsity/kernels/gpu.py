@@ -18,6 +18,8 @@ from sparse_bench.sparsity.kernels.structure import SparseStructure
 
 #: Tokens of a program; a power of two, as Triton wants it.
 _MOST_TOKENS = 1024
+#: What :meth:`SparseStructure.by_column` gives.
+Columns = tuple[Tensor, Tensor, Tensor]
 
 
 # Triton gives annotations of arguments a meaning of its own, hence none here.
@@ -92,6 +94,48 @@ def _blocks(tokens: int) -> tuple[int, int]:
     return block, triton.cdiv(tokens, block)
 
 
+def product(x: Tensor, start: Tensor, index: Tensor, values: Tensor, bias: Tensor | None = None) -> Tensor:
+    """W x + b [out, tokens] for ``x`` [in, tokens], contiguous, and W in CSR form; in CSC form the product with Wᵀ.
+
+    Args:
+        x: the numbers that are multiplied, a feature a row.
+        start: int32 [out + 1], where the entries of each row of W begin.
+        index: int32 [entries], their columns.
+        values: [entries], in the dtype of ``x``.
+        bias: [out] or None.
+    """
+    tokens = x.shape[1]
+    y = x.new_empty(start.numel() - 1, tokens)
+    if y.numel():
+        block, blocks = _blocks(tokens)
+        offset = values if bias is None else bias
+        _rows[(y.shape[0], blocks)](x, start, index, values, offset, y, tokens, HAS_BIAS=bias is not None, BLOCK=block)
+    return y
+
+
+def gradients(grad: Tensor, x: Tensor, by_column: Columns, values: Tensor, need_input: bool) -> tuple[Tensor, Tensor]:
+    """Gradients of ``x`` [in, tokens] and of ``values`` [entries], given that of W x: ``grad`` [out, tokens].
+
+    Args:
+        grad: contiguous, as ``x`` is, and of its dtype.
+        x: what W was multiplied with.
+        by_column: W's :meth:`SparseStructure.by_column`.
+        values: of W, in CSR order.
+        need_input: otherwise the first result is zeros.
+    """
+    column_start, row, origin = by_column
+    (columns, tokens), entries = x.shape, values.numel()
+    grad_x, grad_values = torch.zeros_like(x), torch.zeros_like(values)
+    if x.numel() and entries:
+        block, blocks = _blocks(tokens)
+        parts = values.new_empty(blocks, entries)
+        _columns[(columns, blocks)](
+            grad, x, column_start, row, values[origin], grad_x, parts, entries, tokens, INPUT=need_input, BLOCK=block
+        )
+        grad_values.index_copy_(0, origin, parts.sum(0))
+    return grad_x, grad_values
+
+
 class _GpuLinear(torch.autograd.Function):
     """The product of a batch [tokens, in]."""
 
@@ -99,45 +143,20 @@ class _GpuLinear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, structure: SparseStructure) -> Tensor:
         by_feature, values = x.t().contiguous(), values.contiguous()
         ctx.save_for_backward(by_feature, values)
-        ctx.by_column, ctx.rows = structure.by_column(), structure.out_features
-        tokens = x.shape[0]
-        y = x.new_empty(structure.out_features, tokens)
-        if y.numel():
-            block, blocks = _blocks(tokens)
-            indices = structure.row_start.contiguous(), structure.column.contiguous()
-            offset = values if bias is None else bias.contiguous()
-            _rows[(structure.out_features, blocks)](
-                by_feature, *indices, values, offset, y, tokens, HAS_BIAS=bias is not None, BLOCK=block
-            )
-        return y.t().contiguous()
+        ctx.by_column = structure.by_column()
+        indices = structure.row_start.contiguous(), structure.column.contiguous()
+        return product(by_feature, *indices, values, None if bias is None else bias.contiguous()).t().contiguous()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         by_feature, values = ctx.saved_tensors
         need_input, need_values, need_bias = ctx.needs_input_grad[:3]
-        column_start, row, origin = ctx.by_column
-        columns, tokens = by_feature.shape
-        grad_input, grad_values = torch.zeros_like(by_feature), torch.zeros_like(values)
-        if by_feature.numel() and ctx.rows and (need_input or need_values):
-            block, blocks = _blocks(tokens)
-            parts = values.new_empty(blocks, values.numel())
-            _columns[(columns, blocks)](
-                grad.t().contiguous(),
-                by_feature,
-                column_start,
-                row,
-                values[origin],
-                grad_input,
-                parts,
-                values.numel(),
-                tokens,
-                INPUT=need_input,
-                BLOCK=block,
-            )
-            grad_values.index_copy_(0, origin, parts.sum(0))
+        grad_input = grad_values = None
+        if need_input or need_values:
+            grad_input, grad_values = gradients(grad.t().contiguous(), by_feature, ctx.by_column, values, need_input)
         return (
-            grad_input.t().contiguous() if need_input else None,
+            grad_input.t().contiguous() if grad_input is not None and need_input else None,
             grad_values if need_values else None,
             grad.sum(0) if need_bias else None,
             None,

@@ -1,8 +1,9 @@
 """An LSTM layer over sequences, with sparse weights of inputs and of hidden states.
 
-With ``kernel`` on the CPU the recurrence is one call of compiled code (``native/sparse_lstm.cpp``); the inputs' share
-of the gates and all gradients of values are products over all time steps at once, those of a sparse linear layer. With
-``masked`` it is torch's own LSTM with full matrices. Otherwise the time steps are a loop over sparse products.
+With ``kernel`` the recurrence is one call of compiled code on the CPU (``native/sparse_lstm.cpp``), and on CUDA one
+launch a time step (``gpu_lstm.py``); the inputs' share of the gates and all gradients of values are products over all
+time steps at once, those of a sparse linear layer. With ``masked`` it is torch's own LSTM with full matrices. Otherwise
+the time steps are a loop over sparse products.
 """
 
 import ctypes
@@ -23,6 +24,9 @@ from sparse_bench.sparsity.kernels.structure import SparseStructure
 
 _SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 State = tuple[Tensor, Tensor]
+#: Gates [T, B, 4H] without the hidden state's share, h and c before the first step [B, H], values and structure of the
+#: recurrent weight → hidden states [T, B, H] and the last c; all numbers in float32 or all in float64.
+_Recurrence = Callable[[Tensor, Tensor, Tensor, Tensor, SparseStructure], tuple[Tensor, Tensor]]
 
 
 def sparse_lstm(
@@ -50,26 +54,13 @@ def sparse_lstm(
         execution = _fastest(x, inputs, recurrent, bias)
     if execution == "masked":
         return full_lstm(x, state, inputs[0].scatter(inputs[1]), recurrent[0].scatter(recurrent[1]), bias)
-    if execution == "kernel" and x.is_cpu:
-        execution = kernel_or_csr(x.device.type)
+    device = x.device.type
+    if execution == "kernel" and device in _RECURRENCES:
+        execution = kernel_or_csr(device)
     gates = sparse_linear(x, *inputs, bias, execution)
-    structure, values = recurrent
-    hidden, cell = state
-    if execution == "kernel" and x.is_cpu:
-        compute = torch.promote_types(gates.dtype, torch.float32)
-        with torch.autocast(x.device.type, enabled=False):
-            numbers = (tensor.to(compute) for tensor in (gates, hidden, cell, values))
-            y, last = _KernelRecurrence.apply(*numbers, structure)
-        return y.to(gates.dtype), (y[-1].to(gates.dtype), last.to(gates.dtype))
-    steps = []
-    for gate in gates:
-        in_gate, forget, candidate, out_gate = (gate + sparse_linear(hidden, structure, values, None, execution)).chunk(
-            4, dim=1
-        )
-        cell = forget.sigmoid() * cell + in_gate.sigmoid() * candidate.tanh()
-        hidden = out_gate.sigmoid() * cell.tanh()
-        steps.append(hidden)
-    return torch.stack(steps), (hidden, cell)
+    if execution == "kernel" and device in _RECURRENCES:
+        return _at_once(_RECURRENCES[device], gates, state, *recurrent)
+    return _step_by_step(gates, state, *recurrent, execution)
 
 
 def full_lstm(
@@ -82,6 +73,34 @@ def full_lstm(
     training = torch.is_grad_enabled()  # cuDNN keeps what gradients need only then
     y, hidden, cell = torch._VF.lstm(x, first, (*weights, *biases), bias is not None, 1, 0.0, training, False, False)
     return y, (hidden.squeeze(0), cell.squeeze(0))
+
+
+def _at_once(
+    recurrence: _Recurrence, gates: Tensor, state: State, structure: SparseStructure, values: Tensor
+) -> tuple[Tensor, State]:
+    """The recurrence as one function, in float32 where the gates are of less."""
+    compute = torch.promote_types(gates.dtype, torch.float32)
+    with torch.autocast(gates.device.type, enabled=False):
+        numbers = gates.to(compute), state[0].to(compute), state[1].to(compute), values.to(compute)
+        _check(*numbers, structure)
+        y, last = recurrence(*numbers, structure)
+    return y.to(gates.dtype), (y[-1].to(gates.dtype), last.to(gates.dtype))
+
+
+def _step_by_step(
+    gates: Tensor, state: State, structure: SparseStructure, values: Tensor, execution: str
+) -> tuple[Tensor, State]:
+    """The recurrence as a loop over sparse products."""
+    hidden, cell = state
+    steps = []
+    for gate in gates:
+        in_gate, forget, candidate, out_gate = (gate + sparse_linear(hidden, structure, values, None, execution)).chunk(
+            4, dim=1
+        )
+        cell = forget.sigmoid() * cell + in_gate.sigmoid() * candidate.tanh()
+        hidden = out_gate.sigmoid() * cell.tanh()
+        steps.append(hidden)
+    return torch.stack(steps), (hidden, cell)
 
 
 def _fastest(
@@ -131,7 +150,7 @@ def _library() -> ctypes.CDLL:
     return library
 
 
-class _Recurrence:
+class _Plan:
     """The compiled code's own form of a recurrent structure; freed with the last reference to it."""
 
     def __init__(self, structure: SparseStructure) -> None:
@@ -144,7 +163,7 @@ class _Recurrence:
 
 
 def _check(gates: Tensor, hidden: Tensor, cell: Tensor, values: Tensor, structure: SparseStructure) -> None:
-    """The compiled code trusts its caller: everything that it reads is checked here."""
+    """The kernels trust their caller: everything that they read is checked here."""
     steps, batch, width = gates.shape
     size = structure.in_features
     if steps < 1 or batch < 1 or width != 4 * size or structure.out_features != 4 * size:
@@ -153,8 +172,10 @@ def _check(gates: Tensor, hidden: Tensor, cell: Tensor, values: Tensor, structur
         raise ValueError(f"the state must be two of [{batch}, {size}], not {list(hidden.shape)}, {list(cell.shape)}")
     if values.shape != (structure.entries,):
         raise ValueError(f"the values must be [{structure.entries}], not {list(values.shape)}")
-    if gates.dtype not in _SUFFIX or not all(tensor.is_cpu for tensor in (gates, hidden, cell, values)):
-        raise ValueError("the kernel computes in float32 or float64 on the CPU")
+    if gates.dtype not in _SUFFIX:
+        raise ValueError(f"the kernel computes in float32 or float64, not {gates.dtype}")
+    if any(tensor.device != gates.device for tensor in (hidden, cell, values, structure.column)):
+        raise ValueError(f"gates are on {gates.device}, and something that they are computed with is elsewhere")
 
 
 class _KernelRecurrence(torch.autograd.Function):
@@ -164,11 +185,10 @@ class _KernelRecurrence(torch.autograd.Function):
     def forward(
         ctx: Any, gates: Tensor, hidden: Tensor, cell: Tensor, values: Tensor, structure: SparseStructure
     ) -> tuple[Tensor, Tensor]:
-        _check(gates, hidden, cell, values, structure)
         gates, hidden, cell, values = (tensor.contiguous() for tensor in (gates, hidden, cell, values))
         steps, batch, _ = gates.shape
         size, suffix, library = structure.in_features, _SUFFIX[gates.dtype], _library()
-        recurrence = structure.derived("recurrence", lambda: _Recurrence(structure))
+        recurrence = structure.derived("recurrence", lambda: _Plan(structure))
         saved = gates.new_empty(getattr(library, f"lstm_saved_{suffix}")(size, steps, batch))
         y, last = gates.new_empty(steps, batch, size), torch.empty_like(cell)
         arrays = (values, gates, hidden, cell, y, last, saved)
@@ -197,3 +217,22 @@ class _KernelRecurrence(torch.autograd.Function):
             before = torch.cat([hidden[None], y[:-1]]).view(-1, size)
             grad_values = kernel_values_gradient(grad_gates.view(-1, 4 * size), before, ctx.structure, values)
         return grad_gates, grad_hidden, grad_cell, grad_values, None
+
+
+def _compiled_recurrence(
+    gates: Tensor, hidden: Tensor, cell: Tensor, values: Tensor, structure: SparseStructure
+) -> tuple[Tensor, Tensor]:
+    y, last = _KernelRecurrence.apply(gates, hidden, cell, values, structure)
+    return y, last
+
+
+def _triton_recurrence(
+    gates: Tensor, hidden: Tensor, cell: Tensor, values: Tensor, structure: SparseStructure
+) -> tuple[Tensor, Tensor]:
+    from sparse_bench.sparsity.kernels.gpu_lstm import gpu_recurrence  # imports triton, which is optional
+
+    return gpu_recurrence(gates, hidden, cell, values, structure)
+
+
+#: The project's own recurrences, by the kind of device.
+_RECURRENCES: dict[str, _Recurrence] = {"cpu": _compiled_recurrence, "cuda": _triton_recurrence}
