@@ -22,7 +22,7 @@ STAMP := $(VENV)/.installed
 .DELETE_ON_ERROR:
 PAPERS := rasa brouns demeester sparselang embeddings
 .PHONY: help setup quickstart $(PAPERS) $(PAPERS:=-small) reproduce reproduce-small probe results claims dashboard \
-	bench test lint format constraints clean
+	bench bench-gpu test lint format constraints clean
 
 SWEEPS-rasa := rasa/diet_density rasa/ted_density rasa/diet_splits
 SWEEPS-rasa-small := rasa/diet_small rasa/ted_small
@@ -91,7 +91,7 @@ brouns: $(STAMP) ## SET in the Transformer on Multi30k: nine arms, three seeds (
 	@$(call train,$@)
 	@$(collect)
 
-brouns-small: $(STAMP) ## the report's three arms with a narrower model (a quarter of an hour)
+brouns-small: $(STAMP) ## the report's three arms with a narrower model (ten minutes)
 	@$(BIN)/python -m sparse_bench.data download brouns multi30k
 	@$(call train,$@)
 	@$(collect)
@@ -164,6 +164,13 @@ bench: $(STAMP) ## the performance tables in results/performance (an hour on a q
 	@$(BIN)/python scripts/bench_embeddings.py --vocabulary 10000 30000 100000 300000 1000000 3000000 --dim 64 \
 		--output $(RESULTS)/performance/embeddings_vocabulary.md
 	@$(BIN)/python scripts/sparse_gradient_support.py --output $(RESULTS)/performance/sparse_gradient_support.md
+
+bench-gpu: $(STAMP) ## the tables of the sparse layers on a GPU (two minutes)
+	@for script in sparse_linear sparse_lstm block_lstm; do \
+		echo "scripts/bench_$$script.py --device cuda"; \
+		$(BIN)/python scripts/bench_$$script.py --device cuda --seconds 2 \
+			--output $(RESULTS)/performance/$${script}_gpu.md || exit; \
+	done
 
 test: $(STAMP) ## all tests
 	@echo "Running the tests: about ten minutes on two cores."

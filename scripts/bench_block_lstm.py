@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from interleaved import Times, describe_machine, interleave, write
+from interleaved import Times, describe_machine, interleave, titled, write
 from torch import nn
 
 from sparse_bench.sparsity.recurrent import BlockDiagonalLayer
@@ -98,7 +98,7 @@ def main() -> None:
     }
     title = f"One training step of an LSTM layer, {given.steps} time steps of {given.batch} sequences"
     spent = interleave(steps, given.seconds, given.rounds)
-    write(table(layers, spent, title, describe_machine(device)), given.output)
+    write(table(layers, spent, titled(title, device), describe_machine(device)), given.output)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-from interleaved import bf16_is_native, describe_machine, interleave, write
+from interleaved import bf16_is_native, describe_machine, interleave, titled, write
 from torch import Tensor, nn
 
 from sparse_bench.environment import tune_process
@@ -164,7 +164,7 @@ def table(timings: list[Timing], skipped: dict[str, str], device: torch.device) 
     for t in timings:
         cells.setdefault((t.out_features, t.in_features, t.tokens, t.density), {})[t.way] = t
     lines = [
-        "# One training step of a sparse linear layer",
+        "# " + titled("One training step of a sparse linear layer", device),
         "",
         f"{describe_machine(device)}.",
         "",

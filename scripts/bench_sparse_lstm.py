@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from interleaved import Times, describe_machine, interleave, write
+from interleaved import Times, describe_machine, interleave, titled, write
 from torch import nn
 from torch.nn import functional as F
 
@@ -76,7 +76,7 @@ def main() -> None:
     device = torch.device(arguments.device)
 
     lines = [
-        "# A training step of SparseLang's LSTM, sparse against dense",
+        "# " + titled("A training step of SparseLang's LSTM, sparse against dense", device),
         "",
         f"{describe_machine(device)}. Medians of interleaved steps; {STREAMS} streams of {STEPS} tokens, two layers of "
         f"{arguments.hidden:,} units, float32, fused Adam.",

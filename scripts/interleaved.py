@@ -90,6 +90,11 @@ def bf16_is_native(device: torch.device) -> bool:
     return min(times["bfloat16"].clock) < min(times["float32"].clock)
 
 
+def titled(title: str, device: torch.device) -> str:
+    """The title of a table, with the GPU's name if it is of one."""
+    return title if device.type == "cpu" else f"{title}, on an {torch.cuda.get_device_name(device)}"
+
+
 def describe_machine(device: torch.device | None = None) -> str:
     """Device or processor, cores, threads, load, kernel and versions in one line."""
     host = machine(device or torch.device("cpu"))
@@ -99,8 +104,14 @@ def describe_machine(device: torch.device | None = None) -> str:
     return (
         f"{gpu}{host['processor']}, {host['cores']} cores, {torch.get_num_threads()} threads, "
         f"{os.getloadavg()[0]:.1f} programs running on average, kernel with {kernel}, "
-        f"torch {torch.__version__}, Python {platform.python_version()}"
+        f"torch {torch.__version__}, Python {platform.python_version()}{'' if on_cpu else _tf32()}"
     )
+
+
+def _tf32() -> str:
+    """Where float32 is computed with ten bits of mantissa: cuDNN's choice and that of products differ by default."""
+    flags = {"products": torch.backends.cuda.matmul.allow_tf32, "cuDNN": torch.backends.cudnn.allow_tf32}
+    return f"; TF32 in {' and '.join(name for name, allowed in flags.items() if allowed) or 'nothing'}"
 
 
 def write(text: str, path: Path | None) -> None:

@@ -18,7 +18,8 @@ def register() -> None:
 def processes(device: str) -> int:
     """How many runs there are at once: one a GPU if ``device`` means GPUs, else one a core (-1 to joblib).
 
-    Several processes on one GPU take turns, and each holds its own copy of the libraries in the GPU's memory.
+    Several processes on one GPU take turns, unless NVIDIA's MPS daemon lets them work at once, and each holds its own
+    copy of the libraries in the GPU's memory.
     """
     if device.startswith("cuda:"):
         return 1

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sparse_bench.errors import SparseBenchError
 from sparse_bench.plan.estimate import estimate, plan_table
-from sparse_bench.plan.timings import CPU, read_probes, timings, write_probes
+from sparse_bench.plan.timings import CPU, gpus, read_probes, timings, write_probes
 from sparse_bench.report.catalog import experiments
 from sparse_bench.report.papers import read_papers
 from sparse_bench.report.selection import Evidence
@@ -23,7 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the plan; 1 if a sweep is unknown or a table cannot be read."""
     parser = argparse.ArgumentParser(
         prog="python -m sparse_bench.plan",
-        description="What sweeps cost: their runs, those that are left, and the time that they take here, estimated "
+        description="What sweeps cost: their runs, those that are left, and the time that they take here "
+        "and on GPUs that something was timed on, estimated "
         "from finished runs, and from probes where there are none. Nothing is trained to an end.",
     )
     parser.add_argument("sweeps", nargs="+", metavar="SWEEP")
@@ -43,12 +44,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 known = timings(sweep, device, tables, read_probes(path))
                 _probe(_spread(sweep, set(known), options.arms), path, options.seconds)
         probes = read_probes(path)
-        estimates = [estimate(sweep, timings(sweep, device, tables, probes)) for sweep in found]
+        elsewhere = [gpu for gpu in gpus(tables, probes) if gpu != device]
+        for kind, side_by_side in [(device, workers), *((gpu, 1) for gpu in elsewhere)]:
+            estimates = [estimate(sweep, timings(sweep, kind, tables, probes)) for sweep in found]
+            if kind == device or any(known.timed for known in estimates):
+                table = plan_table(estimates, side_by_side, kind)
+                print(f"{table.caption}\n\n{plain_text(table)}\n")
     except SparseBenchError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    table = plan_table(estimates, workers, device)
-    print(f"{table.caption}\n\n{plain_text(table)}")
     return 0
 
 

@@ -99,6 +99,6 @@ def _caption(estimates: Sequence[Estimate], workers: int, device: str) -> str:
         parts.append(
             "Where no run has finished, steps were timed: without evaluations, and up to the last epoch allowed."
         )
-    if device == CPU:
-        parts.append("No time on a GPU was measured; there, --probe measures it.")
+    if device != CPU:
+        parts.append("Several runs at once on one GPU take less than this.")
     return " ".join(parts)

@@ -69,6 +69,15 @@ class Timing:
     machine: str
 
 
+def gpus(tables: Iterable[pd.DataFrame] = (), probes: Iterable[Probe] = ()) -> list[str]:
+    """Names of the GPUs that something was timed on."""
+    known = {probe.device for probe in probes}
+    for table in tables:
+        if _DEVICE in table.columns:
+            known |= set(table.loc[table["status"] == FINISHED, _DEVICE].dropna())
+    return sorted(known - {CPU})
+
+
 @dataclass(frozen=True)
 class _Cost:
     """What a finished run cost."""
@@ -83,7 +92,8 @@ def timings(
 ) -> dict[str, Timing]:
     """The cost of one run, by arm, for the arms of a sweep that something is known of.
 
-    Finished runs of any seed count before probes; each on a device of this kind alone.
+    Finished runs of any seed count before probes; each on a device of this kind alone. On a GPU the clock counts, and
+    runs may have shared it with others: there a probe counts where it says less.
 
     Args:
         jobs: the runs of one sweep.
@@ -105,6 +115,8 @@ def timings(
             by_arm.setdefault(job.arm, []).append(cost)
     for arm, costs in by_arm.items():
         mean = sum(cost.seconds for cost in costs) / len(costs)
+        if device != CPU and arm in found and found[arm].seconds < mean:
+            continue
         found[arm] = Timing(mean, False, " and ".join(sorted({cost.machine for cost in costs})))
     return found
 

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from omegaconf import OmegaConf
 from sparse_bench.config import build
 from sparse_bench.plan.__main__ import main
 from sparse_bench.plan.probe import probe
-from sparse_bench.plan.timings import read_probes
+from sparse_bench.plan.timings import Probe, fingerprint, read_probes, write_probes
 from sparse_bench.streams import Streams
 from sparse_bench.sweeps import Job, jobs
 from tests.test_shipped_configs import Compose
@@ -52,6 +53,17 @@ def test_the_plan_before_and_after_probing(tmp_path: Path, capsys: pytest.Captur
     assert timed.arm == jobs("rasa/quickstart", tmp_path)[0].arm
     assert main([*folders, "--probe", "--arms", "1", "rasa/quickstart"]) == 0
     assert "timing" not in capsys.readouterr().out
+
+
+def test_what_was_timed_on_a_gpu_elsewhere_is_told_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    known = jobs("rasa/quickstart", tmp_path)[0]
+    settings, epochs = fingerprint(known), known.config.trainer.epochs
+    timed = Probe(known.sweep, known.arm, settings, 60 / epochs, 9, "NVIDIA Fast", "Chip", "2.13")
+    write_probes(tmp_path / "throughput.csv", [timed])
+    assert main(["--runs", str(tmp_path), "--results", str(tmp_path), "rasa/quickstart"]) == 0
+    here, there = capsys.readouterr().out.split("Estimated for NVIDIA Fast")
+    assert "0 of 8            –" in here
+    assert re.search(r"1 of 8 +24 min 0 s", there)
 
 
 def test_an_unknown_sweep_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from sparse_bench.plan.estimate import estimate, plan_table
-from sparse_bench.plan.timings import Probe, TimingsError, fingerprint, read_probes, timings, write_probes
+from sparse_bench.plan.timings import Probe, TimingsError, fingerprint, gpus, read_probes, timings, write_probes
 from sparse_bench.record import Result, RunFolder
 from sparse_bench.sweeps import Job
 
@@ -70,6 +70,24 @@ def test_only_the_same_kind_of_device_counts(sweep: list[Job]) -> None:
     assert {arm: (timing.seconds, timing.machine) for arm, timing in on_gpu.items()} == {"a": (100.0, "NVIDIA H100")}
 
 
+def test_on_a_gpu_that_runs_may_have_shared_the_shorter_time_counts(sweep: list[Job]) -> None:
+    gpu = "NVIDIA H100"
+    finish(sweep[0], 100.0, device=gpu)
+    finish(sweep[1], 20.0, device=gpu)
+    found = timings(sweep, gpu, probes=[probe("a", 3.0, gpu), probe("b", 3.0, gpu)])
+    assert {arm: (timing.seconds, timing.probed) for arm, timing in found.items()} == {
+        "a": (30, True),
+        "b": (20, False),
+    }
+
+
+def test_gpus_that_something_was_timed_on() -> None:
+    table = pd.DataFrame(
+        [{"status": "finished", "made:device": "B"}, {"status": "finished"}, {"status": "failed", "made:device": "C"}]
+    )
+    assert gpus([table, pd.DataFrame()], [probe("a", 1.0), probe("a", 1.0, "A")]) == ["A", "B"]
+
+
 def test_committed_tables_tell_of_runs_whose_folders_are_elsewhere(sweep: list[Job]) -> None:
     row = {"experiment": "toy", "id": "b1", "status": "finished", "seconds:total": 50.0}
     machine = {"made:threads": 2, "made:device": "cpu", "made:processor": "Chip"}
@@ -96,8 +114,7 @@ def test_the_plan_names_what_it_does_not_know(sweep: list[Job]) -> None:
         ["all", "12", "10", "1 of 6", "over 3 h 0 min", "over 2 h 30 min"],
     ]
     assert "Estimated for 2 CPU cores, from what was measured on Chip." in table.caption
-    assert "No time on a GPU was measured" in table.caption
-    assert "--probe" not in plan_table([known], 1, "NVIDIA H100").caption
+    assert "Several runs at once on one GPU" in plan_table([known], 1, "NVIDIA H100").caption
 
 
 def test_probes_are_kept_in_a_table(tmp_path: Path) -> None:

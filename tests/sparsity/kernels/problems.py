@@ -47,7 +47,7 @@ def assert_close(actual: list[Tensor], wanted: list[Tensor], tolerance: float = 
     for a, w in zip(actual, wanted, strict=True):
         assert a.shape == w.shape
         scale = 1 + (w.abs().max().item() if w.numel() else 0)
-        torch.testing.assert_close(a.double(), w, rtol=0, atol=tolerance * scale)
+        torch.testing.assert_close(a.double().cpu(), w.cpu(), rtol=0, atol=tolerance * scale)
 
 
 def lstm_problem(

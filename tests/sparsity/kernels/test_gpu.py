@@ -1,6 +1,6 @@
-"""The Triton kernel in Triton's interpreter, on the CPU, against products of full matrices."""
+"""The Triton kernel, on a GPU or in Triton's interpreter, against products of full matrices."""
 
-import os
+import copy
 
 import pytest
 import torch
@@ -8,19 +8,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparse_bench.sparsity.kernels import SparseStructure, linear
+from tests.sparsity.kernels.on_triton import DEVICE, skip_without_triton
 from tests.sparsity.kernels.problems import assert_close, expected, problem
 
-os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported
-pytest.importorskip("triton", reason="triton is not installed: pip install 'sparse_bench[triton]'")
+skip_without_triton()
 gpu = pytest.importorskip("sparse_bench.sparsity.kernels.gpu")
+
+
+def product(
+    structure: SparseStructure, x: torch.Tensor, values: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """The kernel's output on its device; gradients reach the given tensors where they are."""
+    there = copy.deepcopy(structure).to(DEVICE)
+    return gpu.gpu_linear(x.to(DEVICE), there, values.to(DEVICE), None if bias is None else bias.to(DEVICE))
 
 
 def results(
     structure: SparseStructure, x: torch.Tensor, values: torch.Tensor, bias: torch.Tensor | None, grad: torch.Tensor
 ) -> list[torch.Tensor]:
-    y = gpu.gpu_linear(x, structure, values, bias)
+    y = product(structure, x, values, bias)
     leaves = [x, values] if bias is None else [x, values, bias]
-    return [y, *torch.autograd.grad(y, leaves, grad)]
+    return [y, *torch.autograd.grad(y, leaves, grad.to(DEVICE))]
 
 
 @settings(max_examples=15, deadline=None)
@@ -44,22 +52,24 @@ def test_several_blocks_of_tokens_empty_rows_and_strides(monkeypatch: pytest.Mon
     mask[2, 1:4] = mask[1:4, 3] = True  # rows and columns without an entry around them
     structure = SparseStructure(mask)
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(10, 21, generator=generator).t()[:, 2:7].requires_grad_()
+    x = torch.randn(10, 21, generator=generator).to(DEVICE).t()[:, 2:7].requires_grad_()
     values = torch.randn(structure.entries, generator=generator, requires_grad=True)
     grad = torch.randn(21, 6, generator=generator)
-    assert_close(results(structure, x, values, None, grad), expected(structure, x, values, None, grad))
+    assert_close(results(structure, x, values, None, grad), expected(structure, x.cpu(), values, None, grad))
 
 
 def test_gradients_only_where_wanted() -> None:
     structure, x, values, bias, grad = problem(5, 4, 7, 0.5)
     wanted = expected(structure, x, values, bias, grad)
-    y = gpu.gpu_linear(x.detach(), structure, values, bias.detach())
-    assert_close(list(torch.autograd.grad(y, [values], grad)), [wanted[2]])
-    y = gpu.gpu_linear(x, structure, values.detach(), None)
-    assert_close(list(torch.autograd.grad(y, [x], grad)), [wanted[1]])
+    y = product(structure, x.detach(), values, bias.detach())
+    assert_close(list(torch.autograd.grad(y, [values], grad.to(DEVICE))), [wanted[2]])
+    y = product(structure, x, values.detach(), None)
+    assert_close(list(torch.autograd.grad(y, [x], grad.to(DEVICE))), [wanted[1]])
 
 
-def test_kernel_on_cuda_is_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernel_on_cuda_is_this_one() -> None:
     assert linear.triton_available()
-    structure, x, values, bias, _ = problem(5, 4, 7, 0.5)
-    assert torch.equal(linear._KERNELS["cuda"](x, structure, values, bias), gpu.gpu_linear(x, structure, values, bias))
+    structure, *numbers, _ = problem(5, 4, 7, 0.5)
+    x, values, bias = (number.to(DEVICE) for number in numbers)
+    there = structure.to(DEVICE)
+    assert torch.equal(linear._KERNELS["cuda"](x, there, values, bias), gpu.gpu_linear(x, there, values, bias))

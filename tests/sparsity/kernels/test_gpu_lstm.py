@@ -1,6 +1,6 @@
-"""The Triton recurrence in Triton's interpreter, on the CPU, against torch's LSTM with full matrices."""
+"""The Triton recurrence, on a GPU or in Triton's interpreter, against torch's LSTM with full matrices."""
 
-import os
+import copy
 from typing import NamedTuple
 
 import pytest
@@ -10,12 +10,21 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparse_bench.sparsity.kernels import SparseStructure, lstm
+from tests.sparsity.kernels.on_triton import DEVICE, skip_without_triton
 from tests.sparsity.kernels.problems import assert_close, assert_same_lstm, lstm_problem
 
-os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported
-pytest.importorskip("triton", reason="triton is not installed: pip install 'sparse_bench[triton]'")
+skip_without_triton()
 gpu = pytest.importorskip("sparse_bench.sparsity.kernels.gpu")
 gpu_lstm = pytest.importorskip("sparse_bench.sparsity.kernels.gpu_lstm")
+
+
+def recurrence(
+    gates: Tensor, hidden: Tensor, cell: Tensor, values: Tensor, structure: SparseStructure
+) -> tuple[Tensor, Tensor]:
+    """The kernel's outputs on its device; gradients reach the given tensors where they are."""
+    numbers = (number.to(DEVICE) for number in (gates, hidden, cell, values))
+    y, last = gpu_lstm.gpu_recurrence(*numbers, copy.deepcopy(structure).to(DEVICE))
+    return y, last
 
 
 class Recurrence(NamedTuple):
@@ -27,8 +36,8 @@ class Recurrence(NamedTuple):
 
     def on_gpu(self) -> list[Tensor]:
         """Outputs and all gradients."""
-        outputs = gpu_lstm.gpu_recurrence(*self.leaves, self.structure)
-        return [*outputs, *torch.autograd.grad(outputs, self.leaves, self.grads)]
+        outputs = recurrence(*self.leaves, self.structure)
+        return [*outputs, *torch.autograd.grad(outputs, self.leaves, [grad.to(DEVICE) for grad in self.grads])]
 
     def expected(self) -> list[Tensor]:
         """The same from torch's LSTM in double precision, whose inputs are the gates themselves."""
@@ -88,16 +97,17 @@ def test_gradients_only_where_wanted() -> None:
     wanted = case.expected()[2:]
     for chosen, leaf in enumerate(case.leaves):
         inputs = [other if other is leaf else other.detach() for other in case.leaves]
-        outputs = gpu_lstm.gpu_recurrence(*inputs, case.structure)
-        assert_close(list(torch.autograd.grad(outputs, [leaf], case.grads)), [wanted[chosen]])
+        outputs = recurrence(*inputs, case.structure)
+        grads = [grad.to(DEVICE) for grad in case.grads]
+        assert_close(list(torch.autograd.grad(outputs, [leaf], grads)), [wanted[chosen]])
 
 
 @pytest.mark.parametrize("chosen", [0, 1])
 def test_gradients_of_one_output_alone(chosen: int) -> None:
     case = problem(3, 5, random_structure(4, 0.5))
     alone = [grad if place == chosen else torch.zeros_like(grad) for place, grad in enumerate(case.grads)]
-    output = gpu_lstm.gpu_recurrence(*case.leaves, case.structure)[chosen]
-    actual = torch.autograd.grad(output, case.leaves, case.grads[chosen])
+    output = recurrence(*case.leaves, case.structure)[chosen]
+    actual = torch.autograd.grad(output, case.leaves, case.grads[chosen].to(DEVICE))
     assert_close(list(actual), case._replace(grads=alone).expected()[2:])
 
 
@@ -114,16 +124,19 @@ def test_small_states_keep_their_digits_and_saturated_gates_stay_finite(scale: f
     case = problem(3, 4, random_structure(5, 0.5))
     leaves = [(leaf.detach() * scale).requires_grad_() for leaf in case.leaves]
     case = case._replace(leaves=leaves)
-    y, last = gpu_lstm.gpu_recurrence(*leaves, case.structure)
+    y, last = recurrence(*leaves, case.structure)
     for actual, wanted in zip((y, last), case.expected()[:2], strict=True):
-        torch.testing.assert_close(actual.double(), wanted, rtol=1e-5, atol=1e-6 * wanted.abs().max().item())
+        torch.testing.assert_close(actual.double().cpu(), wanted, rtol=1e-5, atol=1e-6 * wanted.abs().max().item())
     assert all(tensor.isfinite().all() for tensor in case.on_gpu())
 
 
 def test_kernel_on_cuda_is_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
     case = problem(2, 3, random_structure(4, 0.5))
-    wanted = gpu_lstm.gpu_recurrence(*case.leaves, case.structure)
-    for actual, want in zip(lstm._RECURRENCES["cuda"](*case.leaves, case.structure), wanted, strict=True):
+    there = [leaf.detach().to(DEVICE) for leaf in case.leaves]
+    structure = case.structure.to(DEVICE)
+    wanted = gpu_lstm.gpu_recurrence(*there, structure)
+    for actual, want in zip(lstm._RECURRENCES["cuda"](*there, structure), wanted, strict=True):
         assert torch.equal(actual, want)
-    monkeypatch.setitem(lstm._RECURRENCES, "cpu", lstm._RECURRENCES["cuda"])
-    assert_same_lstm(lstm_problem(steps=3, batch=5, inputs=4, hidden=6, density=0.4), "kernel")
+    monkeypatch.setitem(lstm._RECURRENCES, DEVICE.type, lstm._RECURRENCES["cuda"])
+    dense, sparse, numbers = lstm_problem(steps=3, batch=5, inputs=4, hidden=6, density=0.4)
+    assert_same_lstm((dense.to(DEVICE), sparse.to(DEVICE), [number.to(DEVICE) for number in numbers]), "kernel")
