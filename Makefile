@@ -26,10 +26,10 @@ PAPERS := rasa brouns demeester sparselang embeddings
 
 SWEEPS-rasa := rasa/diet_density rasa/ted_density rasa/diet_splits
 SWEEPS-rasa-small := rasa/diet_small rasa/ted_small
-SWEEPS-brouns := brouns/small_seeds brouns/arms
+SWEEPS-brouns := brouns/small_seeds brouns/small_padding brouns/arms brouns/padding
 SWEEPS-brouns-small := brouns/small
 SWEEPS-demeester := demeester/pos_density demeester/pos_wsj demeester/lm_small demeester/lm_small_finetune demeester/recite_small demeester/structure demeester/awd demeester/awd_finetune demeester/recite
-SWEEPS-demeester-small := demeester/pos_small demeester/lm_tiny demeester/lm_tiny_finetune demeester/recite_tiny
+SWEEPS-demeester-small := demeester/pos_small demeester/lm_tiny demeester/lm_tiny_finetune
 SWEEPS-sparselang := sparselang/fixed_size sparselang/depth sparselang/fixed_weights sparselang/controls
 SWEEPS-sparselang-small := sparselang/small sparselang/controls_small sparselang/initial_small
 SWEEPS-embeddings := embeddings/brown embeddings/optimizers
@@ -86,7 +86,7 @@ rasa-small: $(STAMP) ## the same on generated corpora, fewer widths (no download
 	@$(call train,$@)
 	@$(collect)
 
-brouns: $(STAMP) ## SET in the Transformer on Multi30k: nine arms, three seeds (42 runs)
+brouns: $(STAMP) ## SET in the Transformer on Multi30k: nine arms, and what padding does (54 runs)
 	@$(BIN)/python -m sparse_bench.data download brouns multi30k
 	@$(call train,$@)
 	@$(collect)
@@ -166,11 +166,10 @@ bench: $(STAMP) ## the performance tables in results/performance (an hour on a q
 	@$(BIN)/python scripts/sparse_gradient_support.py --output $(RESULTS)/performance/sparse_gradient_support.md
 
 bench-gpu: $(STAMP) ## the tables of the sparse layers on a GPU (two minutes)
-	@for script in sparse_linear sparse_lstm block_lstm; do \
-		echo "scripts/bench_$$script.py --device cuda"; \
-		$(BIN)/python scripts/bench_$$script.py --device cuda --seconds 2 \
-			--output $(RESULTS)/performance/$${script}_gpu.md || exit; \
-	done
+	@$(BIN)/python scripts/bench_sparse_linear.py --device cuda --sizes 1024 2048 --tokens 1024 4096 --seconds 0.3 \
+		--output $(RESULTS)/performance/sparse_linear_gpu.md
+	@$(BIN)/python scripts/bench_sparse_lstm.py --device cuda --seconds 5 --output $(RESULTS)/performance/sparse_lstm_gpu.md
+	@$(BIN)/python scripts/bench_block_lstm.py --device cuda --seconds 1 --output $(RESULTS)/performance/block_lstm_gpu.md
 
 test: $(STAMP) ## all tests
 	@echo "Running the tests: about ten minutes on two cores."

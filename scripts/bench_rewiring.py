@@ -3,7 +3,8 @@
 All ways do the same to the same layers (masks, values and two Adam moments of each): remove the fraction ζ of the
 positive weights nearest zero and the fraction ζ of the negative ones, and grow as many at random free places. They run
 in turn in one process, so that what else happens on the machine hits all alike; the figures are medians. What the
-diagnostics of the topology take, once an epoch, is told beside them.
+diagnostics of the topology take, once an epoch, is told beside them; so are RigL's rewiring, which grows where the
+gradient is largest, and what the sparse kernel pays at its first step with another structure.
 
     python scripts/bench_rewiring.py --threads 1 --output results/performance/rewiring.md
 """
@@ -19,9 +20,15 @@ import torch
 from interleaved import Times, describe_machine, write
 from torch import nn
 
+from sparse_bench.sparsity.scheme import Length
+from sparse_bench.sparsity.schemes.dynamic import Dynamic
+from sparse_bench.sparsity.schemes.rigl import RigL
 from sparse_bench.sparsity.schemes.set import SET
 from sparse_bench.sparsity.weights import MaskedWeight
 from sparse_bench.streams import Streams
+
+#: Rows of a batch, about the tokens of one of Multi30k's.
+_TOKENS = 1024
 
 
 class Layers(nn.Module):
@@ -32,20 +39,41 @@ class Layers(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(number))
 
 
-def prepared(
-    number: int, width: int, density: float, zeta: float, execution: str
-) -> tuple[Layers, SET, torch.optim.Adam]:
-    """Layers under SET that an optimizer with moments has trained for a step."""
+def prepared(number: int, width: int, scheme: Dynamic) -> tuple[Layers, torch.optim.Adam, Callable[[], None]]:
+    """Layers under a scheme that an optimizer with moments has trained for a step; and a forward and backward pass."""
     torch.manual_seed(0)
     model = Layers(number, width)
-    scheme = SET(density=density, zeta=zeta, layers=["layers.*.weight"], execution=execution)
     scheme.attach(model, Streams(0))
+    scheme.before_training(lambda: Length(1, 10**6))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
-    x = torch.randn(64, width)
-    sum(layer(x).square().mean() for layer in model.layers).backward()  # type: ignore[union-attr]
-    scheme.after_backward()
+    x = torch.randn(_TOKENS, width)
+
+    def forward_backward() -> None:
+        optimizer.zero_grad()
+        scheme.before_backward(1)
+        sum(layer(x).square().mean() for layer in model.layers).backward()  # type: ignore[union-attr]
+        scheme.after_backward()
+
+    forward_backward()
     optimizer.step()
-    return model, scheme, optimizer
+    return model, optimizer, forward_backward
+
+
+def under_set(density: float, zeta: float, execution: str) -> SET:
+    """SET on all layers."""
+    return SET(density=density, zeta=zeta, layers=["layers.*.weight"], execution=execution)
+
+
+def give_values(scheme: Dynamic) -> None:
+    """Small random values for the connections that have none yet."""
+    for weight in scheme.weights.values():
+        places, values = weight.entries()
+        untrained = (values == 0).nonzero().squeeze(1)
+        new = torch.randn(len(untrained)) / 100
+        if isinstance(weight, MaskedWeight):
+            weight.parameter.detach().view(-1)[places[untrained]] = new
+        else:
+            values[untrained] = new
 
 
 @dataclass
@@ -77,31 +105,49 @@ class Arm:
 
 def ours(number: int, width: int, density: float, zeta: float, execution: str) -> Arm:
     """The project's rewiring, with all that it notes for its diagnostics; and those."""
-    _, scheme, optimizer = prepared(number, width, density, zeta, execution)
-
-    def train() -> None:
-        for weight in scheme.weights.values():
-            places, values = weight.entries()
-            untrained = (values == 0).nonzero().squeeze(1)
-            new = torch.randn(len(untrained)) / 100
-            if isinstance(weight, MaskedWeight):
-                weight.parameter.detach().view(-1)[places[untrained]] = new
-            else:
-                values[untrained] = new
-
+    scheme = under_set(density, zeta, execution)
+    _, optimizer, _ = prepared(number, width, scheme)
     name = "masked" if execution == "masked" else "compressed"
     return Arm(
         {
             f"ours, {name}": lambda: scheme.rewire(zeta, optimizer, Streams(0)),
             f"ours, {name}: diagnostics, once an epoch": scheme.topology,
         },
-        train,
+        lambda: give_values(scheme),
     )
+
+
+def rigl(number: int, width: int, density: float, zeta: float, execution: str) -> Arm:
+    """RigL's rewiring; the gradient that it goes by was computed in the step before, unmeasured."""
+    scheme = RigL(density=density, fraction=zeta, interval=1, layers=["layers.*.weight"], execution=execution)
+    _, optimizer, forward_backward = prepared(number, width, scheme)
+
+    def train() -> None:
+        give_values(scheme)
+        forward_backward()
+
+    name = "masked" if execution == "masked" else "compressed"
+    return Arm({f"RigL, {name}": lambda: scheme.rewire(zeta, optimizer, Streams(0))}, train)
+
+
+def steps_after(number: int, width: int, density: float, zeta: float) -> Arm:
+    """Forward and backward pass of the sparse kernel, which arranges a new structure for itself in the first."""
+    scheme = under_set(density, zeta, "kernel")
+    _, optimizer, forward_backward = prepared(number, width, scheme)
+    first, later = (f"sparse kernel: the {which} pass with a structure" for which in ("first", "second"))
+
+    def train() -> None:
+        give_values(scheme)
+        scheme.rewire(zeta, optimizer, Streams(0))
+        give_values(scheme)
+
+    return Arm({first: forward_backward, later: forward_backward}, train)
 
 
 def naive(number: int, width: int, density: float, zeta: float) -> Arm:
     """Sort the full matrix for two thresholds, then draw single places until enough free ones are hit."""
-    model, scheme, optimizer = prepared(number, width, density, zeta, "masked")
+    scheme = under_set(density, zeta, "masked")
+    model, optimizer, _ = prepared(number, width, scheme)
     draw = np.random.default_rng(0)
     layers = {name: (model.get_parameter(name), weight.mask.numpy().copy()) for name, weight in scheme.weights.items()}
 
@@ -152,6 +198,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     size = (arguments.layers, arguments.width, arguments.density, arguments.zeta)
     arms = [naive(*size), ours(*size, "masked"), ours(*size, "csr")]
+    arms += [rigl(*size, "masked"), rigl(*size, "csr"), steps_after(*size)]
     for repetition in range(arguments.repetitions + 1):
         for arm in arms:
             arm.repeat(measured=repetition > 0)  # the first one warms up
@@ -161,8 +208,8 @@ def main() -> None:
         f"# Rewiring {arguments.layers} masks of {arguments.width} × {arguments.width}",
         "",
         f"Density {arguments.density:g}, ζ = {arguments.zeta:g}, {arguments.repetitions} repetitions in turn; "
-        f"{describe_machine()}. Milliseconds for all layers together; processor time is the steadier of the two on a "
-        "machine that others use.",
+        f"{describe_machine()}. A pass is forward and backward on {_TOKENS:,} tokens. Milliseconds for all "
+        "layers together; processor time is the steadier of the two on a machine that others use.",
         "",
         "| way | × sort and loop | of processor time | by the clock | least by the clock |",
         "|:--|--:|--:|--:|--:|",

@@ -18,6 +18,8 @@ from torch.nn import functional as F
 from sparse_bench import environment
 from sparse_bench.batch.language import LanguageSizes
 from sparse_bench.models.lstm_lm import LSTMLM
+from sparse_bench.sparsity.kernels import kernel_available
+from sparse_bench.sparsity.kernels.linear import triton_available
 from sparse_bench.sparsity.schemes.random_fan_in import RandomFanIn
 from sparse_bench.streams import Streams
 
@@ -74,6 +76,9 @@ def main() -> None:
     arguments = parser.parse_args()
     environment.tune_process()
     device = torch.device(arguments.device)
+    available = kernel_available() if device.type == "cpu" else triton_available()
+    if not available:
+        raise SystemExit(f"the kernel is not available: {available.reason}")
 
     lines = [
         "# " + titled("A training step of SparseLang's LSTM, sparse against dense", device),

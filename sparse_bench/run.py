@@ -276,10 +276,11 @@ def _deterministic(wanted: bool, device: torch.device) -> None:
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
     torch.use_deterministic_algorithms(wanted, warn_only=True)
-    if device.type == "cuda":  # fused attention's gradients are sums in any order there, and with warn_only stay so
-        torch.backends.cuda.enable_flash_sdp(not wanted)
-        torch.backends.cuda.enable_mem_efficient_sdp(not wanted)
-        torch.backends.cuda.enable_cudnn_sdp(not wanted)
+    # On a GPU fused attention's gradients are sums in any order, and with warn_only stay so.
+    fused = not (wanted and device.type == "cuda")
+    torch.backends.cuda.enable_flash_sdp(fused)
+    torch.backends.cuda.enable_mem_efficient_sdp(fused)
+    torch.backends.cuda.enable_cudnn_sdp(fused)
     # Every buffer of ours is written before it is read. (mypy does not see the attribute.)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 

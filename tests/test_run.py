@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from sparse_bench.config import CONF, choices, run_id
 from sparse_bench.errors import ConfigError
 from sparse_bench.record import RunFolder
-from sparse_bench.run import run
+from sparse_bench.run import _deterministic, run
 from sparse_bench.sparsity.schemes.dynamic import Dynamic
 from sparse_bench.training.trainer import Trainer
 
@@ -246,6 +246,17 @@ def test_a_damaged_checkpoint_is_named(toy_config: Make) -> None:
     assert result.error is not None
     assert result.error["type"] == "CheckpointError"
     assert "checkpoint.pt" in result.error["message"]
+
+
+def test_attention_whose_gradients_differ_between_repetitions_is_switched_off_on_a_gpu_alone() -> None:
+    def fused() -> set[bool]:
+        backends = torch.backends.cuda
+        return {backends.flash_sdp_enabled(), backends.mem_efficient_sdp_enabled(), backends.cudnn_sdp_enabled()}
+
+    cases = [(True, "cuda", False), (False, "cuda", True), (True, "cuda", False), (True, "cpu", True)]
+    for wanted, device, expected in cases:
+        _deterministic(wanted, torch.device(device))
+        assert fused() == {expected}
 
 
 def test_best_weights_are_evaluated_at_the_end(toy_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:

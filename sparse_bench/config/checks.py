@@ -16,7 +16,7 @@ from sparse_bench.config.nodes import LABEL, build, parameters_of, target_of, ta
 from sparse_bench.config.schema import CONF, Config, TrainerConfig, choices
 from sparse_bench.errors import ConfigError, unknown_choice
 
-PRECISIONS = ("fp32", "bf16", "fp16")
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 #: Settings of hydra's ``instantiate`` that are no arguments of the target.
 _HYDRA_KEYS = ("_target_", "_partial_", "_recursive_", "_convert_", LABEL)
 

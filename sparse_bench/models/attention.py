@@ -27,6 +27,17 @@ def padding_bias(mask: Tensor) -> Tensor:
     return torch.where(mask, 0.0, _NEVER)[:, None, None, :]
 
 
+def mixed_padding_bias(mask: Tensor, heads: int) -> Tensor:
+    """:func:`padding_bias` with a fault: other sentences' padding is hidden → [B, H, 1, S].
+
+    Head h of sentence b gets the padding of sentence ⌊(h · B + b) / H⌋. So it is where a mask is repeated for each
+    sentence in turn, and queries, keys and values are stacked head by head.
+    """
+    batch = mask.shape[0]
+    place = torch.arange(heads, device=mask.device) * batch + torch.arange(batch, device=mask.device)[:, None]
+    return torch.where(mask, 0.0, _NEVER)[place // heads][:, :, None, :]
+
+
 def causal_bias(length: int, device: torch.device) -> Tensor:
     """What is added to logits so that no later position is attended to [1, 1, length, length]."""
     return torch.full((length, length), _NEVER, device=device).triu(1)[None, None]
@@ -71,7 +82,8 @@ class MultiHeadAttention(nn.Module):
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = None) -> Tensor:
         """Attend from ``x`` [B, T, U] to ``keys`` and ``values`` [B, H, S, U/H] → [B, T, U].
 
-        ``bias`` is added to the logits and broadcasts to [B, H, T, S], its first dimension being 1 or B, its second 1.
+        ``bias`` is added to the logits and broadcasts to [B, H, T, S]: its first dimensions are [1, 1], [B, 1] or
+        [B, H].
         """
         query = self._split(self.query(x))
         attended = (self._explicit if self._is_explicit(query) else self._sdpa)(query, keys, values, bias)

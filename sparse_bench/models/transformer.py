@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sparse_bench.batch.translation import TranslationBatch, TranslationSizes
 from sparse_bench.errors import ConfigError, unknown_choice
-from sparse_bench.models.attention import Past, causal_bias, padding_bias
+from sparse_bench.models.attention import Past, causal_bias, mixed_padding_bias, padding_bias
 from sparse_bench.models.base import Model
 from sparse_bench.models.decoding import beam_search, check_search, greedy
 from sparse_bench.models.dropout import Dropout
@@ -27,6 +27,7 @@ from sparse_bench.models.packing import take
 ATTENTION_SCALES = ("sqrt_model", "sqrt_head")
 #: Which of source embedding, target embedding and vocabulary projection are one matrix.
 TIES = ("none", "target", "all")
+PADDINGS = ("own", "mixed")
 
 _DEFAULT_SIZE = 512
 _DEFAULT_INNER = 512
@@ -57,6 +58,9 @@ class Transformer(Model):
         target_dropout: of the sum of target embedding and position.
         attention: how attention is computed: ``auto``, ``sdpa`` or ``explicit``, see
             :mod:`sparse_bench.models.attention`.
+        padding: ``own``: attention sees no padding; ``mixed``: it sees its own and not other sentences', as in the
+            report's program (:func:`sparse_bench.models.attention.mixed_padding_bias`). What a sentence gets then
+            depends on its batch.
 
     Raises:
         ConfigError: a setting outside its range.
@@ -96,6 +100,7 @@ class Transformer(Model):
         source_dropout: float = 0.1,
         target_dropout: float = 0.0,
         attention: str = "auto",
+        padding: str = "own",
     ) -> None:
         super().__init__()
         if min(d_model, d_inner, encoder_layers, decoder_layers, heads) < 1:
@@ -105,6 +110,8 @@ class Transformer(Model):
             )
         if attention_scale not in ATTENTION_SCALES:
             raise ConfigError(unknown_choice("attention_scale", attention_scale, ATTENTION_SCALES))
+        if padding not in PADDINGS:
+            raise ConfigError(unknown_choice("padding", padding, PADDINGS))
         if tie not in TIES:
             raise ConfigError(unknown_choice("tie", tie, TIES))
         if tie == "all" and sizes.source_vocabulary != sizes.target_vocabulary:
@@ -123,7 +130,7 @@ class Transformer(Model):
             norm_eps_on=norm_eps_on,
             attention=attention,
         )
-        self.size = d_model
+        self.size, self.heads, self.padding = d_model, heads, padding
         self.embedding_scale = math.sqrt(d_model) if scale_embeddings else 1.0
         self.source_embedding = _embedding(sizes.source_vocabulary, d_model)
         self.target_embedding = self.source_embedding if tie == "all" else _embedding(sizes.target_vocabulary, d_model)
@@ -139,16 +146,23 @@ class Transformer(Model):
 
     def forward(self, batch: TranslationBatch) -> Tensor:
         """Logits of the next token at the N real target positions [N, target vocabulary]."""
-        padding = padding_bias(batch.source_mask)
+        padding = self.hide_padding(batch.source_mask)
         memory = self.encode(batch.source, padding)
         length = batch.target_input.shape[1]
         causal = causal_bias(length, memory.device)
+        if self.padding == "mixed":  # elsewhere a position's own padding comes after it, and is hidden as the future
+            real = torch.arange(length, device=memory.device) < batch.target_lengths[:, None]
+            causal = torch.minimum(causal, self.hide_padding(real))
         positions = sinusoids(length, self.size, memory.device)
         x = self.target_dropout(self._embed(self.target_embedding, batch.target_input, positions))
         for layer in self.decoder:
             assert isinstance(layer, DecoderLayer)
             x = layer(x, layer.cross_attention.keys_values(memory), padding, causal)
         return self._predict(take(x.flatten(0, 1), batch.target_rows))
+
+    def hide_padding(self, mask: Tensor) -> Tensor:
+        """The bias that keeps attention from padding, given where a batch's sentences are real [B, S]."""
+        return padding_bias(mask) if self.padding == "own" else mixed_padding_bias(mask, self.heads)
 
     @torch.no_grad()
     def translate(
@@ -177,7 +191,7 @@ class Transformer(Model):
         return beam_search(stepper, source.shape[0], beam, longest, source.device, length_penalty)
 
     def encode(self, source: Tensor, padding: Tensor) -> Tensor:
-        """The encoder's output [B, S, U] for token numbers [B, S] and the bias [B, 1, 1, S] that hides padding."""
+        """The encoder's output [B, S, U] for token numbers [B, S] and the bias of :meth:`hide_padding`."""
         positions = sinusoids(source.shape[1], self.size, source.device)
         x = self.source_dropout(self._embed(self.source_embedding, source, positions))
         for layer in self.encoder:
@@ -235,7 +249,7 @@ class _Stepper:
 
     def __init__(self, model: Transformer, source: Tensor, source_mask: Tensor, longest: int) -> None:
         self._model = model
-        self._padding = padding_bias(source_mask)
+        self._padding = model.hide_padding(source_mask)
         memory = model.encode(source, self._padding)
         self._layers = [layer for layer in model.decoder if isinstance(layer, DecoderLayer)]
         self._memories = [layer.cross_attention.keys_values(memory) for layer in self._layers]

@@ -96,9 +96,8 @@ def _caption(estimates: Sequence[Estimate], workers: int, device: str) -> str:
     if any(e.timed < e.arms for e in estimates):
         parts.append("An arm that was not timed counts as the mean of its sweep's timed ones; make probe times them.")
     if any(e.probed for e in estimates):
-        parts.append(
-            "Where no run has finished, steps were timed: without evaluations, and up to the last epoch allowed."
-        )
+        where = "no run has finished" if device == CPU else "no run has finished, or runs took longer beside others"
+        parts.append(f"Where {where}, steps were timed: without evaluations, and up to the last epoch allowed.")
     if device != CPU:
-        parts.append("Several runs at once on one GPU take less than this.")
+        parts.append("Runs may have shared the GPU; several at once end sooner together, though each takes longer.")
     return " ".join(parts)

@@ -63,7 +63,7 @@ def epochs_figure(spec: Epochs, evidence: Evidence, paper: str) -> Shown:
                 _Drawn(series.label, line.epochs, line.mean, line.half_width, colour, marker, seeds=line.seeds)
             )
         elif series.experiment:
-            lacking.append(series.label)
+            lacking.append(_lacking(series, evidence))
         drawn += _published_line(series, published, colour)
     return _lines(spec, drawn, lacking, published, paper, "epoch", logarithmic=False)
 
@@ -85,7 +85,7 @@ def curve_figure(spec: Along, evidence: Evidence, paper: str) -> Shown:
             n = max(point.n for _, point in points)
             drawn.append(_Drawn(series.label, x, y, np.array(half) if several else None, colour, marker, seeds=n))
         elif series.experiment or series.table:
-            lacking.append(series.label)
+            lacking.append(_lacking(series, evidence))
         drawn += _published_line(series, published, colour)
     axis = spec.below or quantity(spec.along)
     return _lines(spec, drawn, lacking, published, paper, axis, logarithmic=spec.logarithmic)
@@ -102,7 +102,8 @@ def _lines(
     logarithmic: bool,
 ) -> Shown:
     ours = [line for line in drawn if not line.published]
-    if not ours:
+    compared = len({one.ink for one in spec.series}) == 2
+    if not ours or (compared and all(line.colour == INK for line in ours)):  # what others are compared with, alone
         return Shown(None, None, spec.title, lacking)
     given = isinstance(spec, Along) and spec.axis
     value_name = given or metric_names.title(spec.of)
@@ -150,7 +151,7 @@ def _lines(
             spec.note,
             several if seeds[-1] > 1 else "" if measured else "Single runs: there is no interval.",
             "Dashed: published." if len(ours) < len(drawn) else "",
-            f"Not run: {', '.join(lacking)}." if lacking else "",
+            f"Not shown: {'; '.join(lacking)}." if lacking else "",
             source_of(published) if len(ours) < len(drawn) else "",
         ]
     )
@@ -160,6 +161,12 @@ def _lines(
     name = file_stem("beside", paper, spec.title)
     alt = " ".join([f"Line chart of {value_name} against {axis}.", *sentences])
     return Shown(render(name, spec.title, caption, alt, draw), None, spec.title, lacking)
+
+
+def _lacking(series: Series, evidence: Evidence) -> str:
+    """A series that cannot be drawn, and why."""
+    run = series.experiment is not None and evidence.runs(Runs(series.experiment, series.where)) is not None
+    return f"{series.label} ({'not measured' if run else 'not run'})"
 
 
 def _looks(series: Sequence[Series]) -> list[tuple[str, str]]:

@@ -9,13 +9,17 @@ import math
 import numbers
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from hydra.utils import get_object
 from pydantic import TypeAdapter, ValidationError
 
+from sparse_bench.config.nodes import parameters_of
+from sparse_bench.config.schema import TrainerConfig
 from sparse_bench.errors import SparseBenchError, unknown_choice
 from sparse_bench.record import FINISHED, SCHEMA, Result, RunFolder
 
@@ -186,7 +190,7 @@ def _run_folders(roots: Iterable[Path]) -> list[tuple[Path, str]]:
 
 def _tabulate(found: list[tuple[Path, Result]], problems: list[Problem]) -> Results:
     rows = [{**row_of(record), "folder": folder} for folder, record in found]
-    table, order = tabulate(rows, [flatten(record.config) for _, record in found])
+    table, order = tabulate(rows, completed([flatten(record.config) for _, record in found]))
     for i in order:
         record = found[i][1]
         broken = [name for name, value in record.metrics.items() if not _is_finite(value)]
@@ -215,6 +219,44 @@ def tabulate(rows: Sequence[Mapping[str, Any]], configs: Sequence[Mapping[str, A
     keys = [c for c in columns if c == "experiment" or c.startswith(("label:", "setting:"))] + ["seed", "id"]
     order = sorted(range(len(complete)), key=lambda i: [sort_key(complete[i].get(column)) for column in keys])
     return pd.DataFrame({column: _column([complete[i].get(column) for i in order]) for column in columns}), order
+
+
+def completed(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The flat configurations with the settings that some of them are too old to have.
+
+    A setting that is younger than a run had the code's default there: a default in the code never changes its meaning.
+    """
+    paths = sorted({path for config in configs for path in config})
+    filled = [dict(config) for config in configs]
+    for config in filled:
+        for path in paths:
+            if path not in config and (default := _default(config, path)) is not MISSING:
+                config[path] = default
+    return filled
+
+
+def _default(config: Mapping[str, Any], path: str) -> Any:
+    """What the code takes for a setting that a configuration lacks; MISSING if it belongs to nothing in it."""
+    node, _, name = path.rpartition(".")
+    if node == "trainer":
+        return {field.name: field.default for field in fields(TrainerConfig)}.get(name, MISSING)
+    target = config.get(f"{node}._target_")
+    if not isinstance(target, str):
+        return MISSING
+    return _defaults(target).get(name, MISSING)
+
+
+@cache
+def _defaults(target: str) -> Mapping[str, Any]:
+    """Defaults of a target's arguments, as a configuration would hold them; none if it is no longer there."""
+    try:
+        parameters = parameters_of(get_object(target))
+    except Exception:  # a class that has gone, or that nothing is known of
+        return {}
+    found = {
+        name: list(one.default) if isinstance(one.default, tuple) else one.default for name, one in parameters.items()
+    }
+    return {name: value for name, value in found.items() if isinstance(value, bool | int | float | str | list | None)}
 
 
 def defining_settings(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

@@ -77,6 +77,10 @@ def paired_difference(
     return mean_interval([first[seed] - second[seed] for seed in shared], confidence)
 
 
+#: So many equal values are no coincidence.
+_TELLING = 3
+
+
 def p_above(values: Sequence[float], bound: float) -> float | None:
     """One-sided p-value of the t-test that the mean lies above ``bound`` (hypothesis: it does not).
 
@@ -87,7 +91,7 @@ def p_above(values: Sequence[float], bound: float) -> float | None:
         bound: where the mean is compared with.
 
     Returns:
-        None for a single value, which says nothing of its spread.
+        None for a single value, or two equal ones, which say nothing of their spread.
 
     Raises:
         StatisticsError: there are no values.
@@ -97,6 +101,8 @@ def p_above(values: Sequence[float], bound: float) -> float | None:
         return None
     distance = interval.mean - bound
     if interval.half_width == 0.0:  # equal values: no spread to compare the distance with
+        if interval.n < _TELLING:
+            return None
         return 0.0 if distance > 0 else 1.0
     freedom = interval.n - 1
     error = interval.half_width / float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom))

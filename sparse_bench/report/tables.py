@@ -106,7 +106,7 @@ def study_table(study: Study, metrics: Sequence[str]) -> DisplayTable:
                 MISSING if density is None else percent(float(density)),
                 *(setting(arm.settings[name]) for name in settings),
                 whole(arm.mean(SPARSE_WEIGHTS)),
-                *(interval(arm.interval(f"metric:{metric}")) for metric in metrics),
+                *(mean_of_seeds(arm, metric) for metric in metrics),
                 seeds,
                 percent(realised, digits=3) if realised is not None else MISSING,
                 whole(arm.mean(TRAINABLE)),
@@ -241,6 +241,10 @@ def whole(value: float | None) -> str:
     return MISSING if value is None or not math.isfinite(value) else f"{round(value):,}"
 
 
+#: Below this three decimals would show a spread as none.
+_SMALLEST_SHOWN = 0.0005
+
+
 def decimal(value: float | None, *, signed: bool = False) -> str:
     """Three decimals; thousands separators where it is large."""
     if value is None or not math.isfinite(value):
@@ -254,7 +258,18 @@ def interval(value: Interval | None, *, signed: bool = False) -> str:
     if value is None:
         return MISSING
     mean = decimal(value.mean, signed=signed)
-    return f"{mean} (n = 1)" if value.half_width is None else f"{mean} ± {decimal(value.half_width)}"
+    if value.half_width is None:
+        return f"{mean} (n = 1)"
+    half = f"{value.half_width:.1g}" if 0.0 < value.half_width < _SMALLEST_SHOWN else decimal(value.half_width)
+    return f"{mean} ± {half}"
+
+
+def mean_of_seeds(arm: Arm, metric: str) -> str:
+    """A metric's :func:`interval`, with the number of its runs if some of the arm's runs lack the metric."""
+    found = arm.interval(f"metric:{metric}")
+    text = interval(found)
+    fewer = found is not None and 1 < found.n < arm.runs["seed"].nunique()
+    return f"{text} (n = {found.n})" if found is not None and fewer else text
 
 
 def setting(value: Any) -> str:

@@ -22,7 +22,16 @@ import pandas as pd
 
 from sparse_bench.record import FINISHED
 from sparse_bench.report.learning_curves import Histories
-from sparse_bench.report.load import NoResultsError, Results, defining_settings, flatten, plain, row_of, tabulate
+from sparse_bench.report.load import (
+    NoResultsError,
+    Results,
+    completed,
+    defining_settings,
+    flatten,
+    plain,
+    row_of,
+    tabulate,
+)
 from sparse_bench.report.tables import csv_text, runs_csv
 
 RUNS, SETTINGS, CURVES = "runs.csv", "settings.csv", "curves.csv"
@@ -83,7 +92,7 @@ def tables_of(results: Results, histories: Histories, curves: Sequence[str]) -> 
         histories: their learning curves.
         curves: patterns (``test/*``) of the metrics whose curves are kept.
     """
-    configs = [flatten(record.config) for record in results.records]
+    configs = completed([flatten(record.config) for record in results.records])
     runs, _ = tabulate([row_of(record) for record in results.records], configs)
     rows = []
     for experiment, run, seed in zip(runs["experiment"], runs["id"], runs["seed"], strict=True):
@@ -151,7 +160,7 @@ def merge(old: Tables, new: Tables) -> Tables:
                 continue
             cells = {c: v for c, v in row.items() if not c.startswith("setting:")}
             kept[key] = (cells, tables.config(row), by_run.get(key, pd.DataFrame(columns=list(CURVE_COLUMNS))))
-    rows, configs = [cells for cells, _, _ in kept.values()], [config for _, config, _ in kept.values()]
+    rows, configs = [cells for cells, _, _ in kept.values()], completed([config for _, config, _ in kept.values()])
     runs, order = tabulate(rows, configs)
     curves = [list(kept.values())[i][2] for i in order]
     filled = [frame for frame in curves if len(frame)]

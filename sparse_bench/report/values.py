@@ -71,7 +71,10 @@ def values_figure(spec: Values, evidence: Evidence, paper: str) -> Shown:
         [
             spec.note,
             "Dots: mean over seeds with the 95 % t-interval." if any(r[1] and r[1].n > 1 for r in rows) else "",
-            f"Not run: {', '.join(lacking)}." if lacking else "",
+            "A dot without a line is a single run."
+            if any(r[1] and r[1].n == 1 for r in rows if r[0] not in exact)
+            else "",
+            f"Not run: {'; '.join(lacking)}." if lacking else "",
             source_of(published),
         ]
     )

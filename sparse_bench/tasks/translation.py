@@ -62,7 +62,8 @@ class TranslationTask(Task):
         min_count: how often a token has to occur in the training sentences to be known.
         joint_vocabulary: one vocabulary for both languages, as tied embeddings need it.
         batch_size: sentence pairs of a training batch.
-        bucketed: batches of pairs of like length (:func:`bucketed_batches`); otherwise random ones.
+        bucketed: batches of pairs of like length (:func:`bucketed_batches`); otherwise random ones, and of held-out
+            pairs in the corpus's order.
         pool: see :func:`bucketed_batches`.
         loss: ``sentence`` or ``token``.
         label_smoothing: of the training loss, from 0 to less than 1.
@@ -120,8 +121,8 @@ class TranslationTask(Task):
         self.train = self.encoded.train
         self.sizes = self.encoded.sizes
         self._held_out = {
-            "valid": _Pairs(self.encoded.valid, evaluate_batch_size),
-            "test": _Pairs(self.encoded.test, evaluate_batch_size),
+            "valid": _Pairs(self.encoded.valid, evaluate_batch_size, bucketed),
+            "test": _Pairs(self.encoded.test, evaluate_batch_size, bucketed),
         }
         self._last_epoch = LastEpoch[list[np.ndarray]]()
 
@@ -211,15 +212,16 @@ class TranslationTask(Task):
 
 
 class _Pairs(HeldOut[TranslationBatch]):
-    """A split that is translated, in batches of like length.
+    """A split that is translated, in batches of like length, or in the corpus's order.
 
     Attributes:
         order: numbers of the pairs, batch after batch [pairs].
         lengths: target positions of each of them [pairs].
     """
 
-    def __init__(self, pairs: PairArrays, batch_size: int) -> None:
-        self.order = np.lexsort((pairs.target_lengths, pairs.source.lengths))
+    def __init__(self, pairs: PairArrays, batch_size: int, bucketed: bool) -> None:
+        by_length = np.lexsort((pairs.target_lengths, pairs.source.lengths))
+        self.order = by_length if bucketed else np.arange(len(pairs))
         self.lengths = pairs.target_lengths[self.order]
         cuts = range(batch_size, len(pairs), batch_size)
         super().__init__(pairs.batch(rows) for rows in np.split(self.order, cuts))

@@ -9,9 +9,15 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Precision:
-    """``fp32``: everything as it is. ``bf16``: autocast. ``fp16``: autocast, and a scaler against underflow."""
+    """How a run computes.
+
+    ``fp32``: everything as it is. ``tf32``: GPUs may round the factors of products to ten bits of mantissa (torch's own
+    setting lets cuDNN's LSTMs do that and other products not). ``bf16``: autocast. ``fp16``: autocast, and a scaler
+    against underflow.
+    """
 
     def __init__(self, name: str, device: torch.device) -> None:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
         self._dtype = _DTYPES.get(name)
         self._device_type = device.type
         self.scaler = GradScaler(device.type, enabled=name == "fp16")

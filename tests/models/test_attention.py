@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from sparse_bench.errors import ConfigError
-from sparse_bench.models.attention import MultiHeadAttention, Past, causal_bias, padding_bias
+from sparse_bench.models.attention import MultiHeadAttention, Past, causal_bias, mixed_padding_bias, padding_bias
 
 MASK = torch.tensor([[True, True, True, False], [True, True, False, False]])
 
@@ -119,3 +119,10 @@ def test_the_past_grows_and_is_reordered():
     keys, values = past.append(first + 10, first)
     assert keys[:, 0].tolist() == [[[2.0, 3.0], [10.0, 11.0]], [[2.0, 3.0], [12.0, 13.0]]]
     assert values[:, 0, 0].tolist() == [[-2.0, -3.0], [-2.0, -3.0]]
+
+
+def test_mixed_padding_is_that_of_other_sentences_head_by_head() -> None:
+    """Sentences of lengths 1 to 3, two heads: stacked head by head they are 0 1 2 0 1 2, their masks 0 0 1 1 2 2."""
+    mask = torch.arange(3) < torch.tensor([[1], [2], [3]])
+    lengths = mixed_padding_bias(mask, 2).eq(0).sum(3).squeeze(2)
+    assert lengths.tolist() == [[1, 2], [1, 3], [2, 3]]  # a sentence a row, a head a column

@@ -122,6 +122,7 @@ def test_widths_keep_the_proportion_of_the_inner_layer():
         ({"norm_eps_on": "sigma"}, "std, variance"),
         ({"attention_scale": "sqrt_key"}, "sqrt_head, sqrt_model"),
         ({"attention": "flash"}, "auto, explicit, sdpa"),
+        ({"padding": "others"}, "mixed, own"),
         ({"tie": "source"}, "all, none, target"),
         ({"tie": "all"}, "have 10 and 11 tokens"),
         ({"dropout": 1.0}, "dropout"),
@@ -208,6 +209,14 @@ def test_padding_changes_nothing():
     torch.testing.assert_close(module(tight), module(loose), rtol=1e-5, atol=1e-5)
     loose.source = torch.where(loose.source_mask, loose.source, 7)
     torch.testing.assert_close(module(tight), module(loose), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "explicit"])
+def test_mixed_padding_is_a_fault_only_among_sentences_of_different_lengths(attention: str):
+    own, mixed = (perturbed(model(padding=padding, attention=attention)).eval() for padding in ("own", "mixed"))
+    alike = batch_of([([4, 5, 6], [6, 7]), ([7, 8, 9], [8, 9])], extra=2)
+    torch.testing.assert_close(own(alike), mixed(alike), rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(own(batch_of(PAIRS)), mixed(batch_of(PAIRS)), atol=1e-2)
 
 
 def test_no_position_sees_a_later_one():

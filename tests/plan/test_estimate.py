@@ -114,7 +114,7 @@ def test_the_plan_names_what_it_does_not_know(sweep: list[Job]) -> None:
         ["all", "12", "10", "1 of 6", "over 3 h 0 min", "over 2 h 30 min"],
     ]
     assert "Estimated for 2 CPU cores, from what was measured on Chip." in table.caption
-    assert "Several runs at once on one GPU" in plan_table([known], 1, "NVIDIA H100").caption
+    assert "Runs may have shared the GPU" in plan_table([known], 1, "NVIDIA H100").caption
 
 
 def test_probes_are_kept_in_a_table(tmp_path: Path) -> None:

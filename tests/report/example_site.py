@@ -132,6 +132,7 @@ def write_results(root: Path) -> None:
     runs = []
     for seed in (0, 1):
         for name, scheme, density, best in (("dense", "dense", 1.0, 0.68), ("sparse", "set", 0.1, 0.70)):
+            best += 0.0001 * seed * (scheme == "set")  # so that the arms' difference has a spread
             curve = [best - 0.4 / epoch + 0.001 * seed for epoch in range(1, 9)]
             metrics = {"valid/sentence_accuracy": curve[-1], "test/bleu": 30.0 + seed}
             counts = {"count:sparse_layers": 1000 * density, "count:trainable": 9000, "count:density": density}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from sparse_bench.report.catalog import UnknownExperimentError
 from sparse_bench.report.claims.ledger import ledger_csv, ledger_markdown, rule_text
@@ -35,6 +36,11 @@ def documents(tmp_path: Path) -> Callable[..., list[Document]]:
         return read_documents(tmp_path, ["p"], KNOWN)
 
     return make
+
+
+def test_a_key_given_twice_is_refused(documents: Callable[..., list[Document]]) -> None:
+    with pytest.raises(yaml.YAMLError, match="duplicate key published"):
+        documents(DIFFERENCE, extra="published: more\npublished: less")
 
 
 def pair(first: list[float], second: list[float], suffix: str = "") -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ import pytest
 
 from sparse_bench import config
 from sparse_bench.record import RunFolder
-from sparse_bench.report.load import NOT_DEFINING, NoResultsError, Results, load, read_history
+from sparse_bench.report.load import NOT_DEFINING, NoResultsError, Results, completed, load, read_history
 from tests.report.runs import write_run
 
 
@@ -42,6 +42,18 @@ def test_columns_for_settings_that_vary_alone(tmp_path: Path) -> None:
     ]
     assert list(runs["setting:model.transformer_size"]) == [32, 64]
     assert list(runs["setting:sparsity.layers"]) == ['["attention"]', '["default"]']
+
+
+def test_a_setting_that_is_younger_than_a_run_had_the_code_s_default() -> None:
+    node = {"sparsity._target_": "sparse_bench.sparsity.schemes.rigl.RigL", "sparsity.density": 0.1}
+    young = node | {"trainer.accumulate": 1, "sparsity.interval": 100, "sparsity.layers": ["default"], "model.odd": 2}
+    other = {"sparsity._target_": "gone.Scheme", "sparsity.epsilon": 20}
+    completed_old, completed_young, completed_other = completed([node, young, other])
+    assert completed_old == {path: value for path, value in young.items() if path != "model.odd"} | {
+        "sparsity.epsilon": None
+    }
+    assert completed_young == young | {"sparsity.epsilon": None}
+    assert completed_other == other | {"trainer.accumulate": 1}
 
 
 def test_settings_that_do_not_define_a_run_are_the_config_s(tmp_path: Path) -> None:

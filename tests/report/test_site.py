@@ -73,7 +73,7 @@ def test_the_overview_has_the_ledger(example_site: Site) -> None:
     text = plain(pages(example_site)["index.html"])
     for words in (
         "2 reproduced 1 not run",
-        "“sparse is better” page 3 published +2 points measured, paper scale +0.020 ± 0.000 seeds: 2",
+        "“sparse is better” page 3 published +2 points measured, paper scale +0.020 ± 0.001 seeds: 2",
         "It is fast. page 1 published 7 times measured, benchmark 7.5 verdict reproduced (benchmark)",
         "It is good. page 2 published 0.9 measured, paper scale not run verdict not run",
         "A &lt;first&gt; paper",
@@ -91,7 +91,7 @@ def test_a_paper_s_page_shows_ours_beside_the_published(example_site: Site) -> N
         "dense 0.6974 0.627 ± 0.006 2",
         "both – – –",
         "Not run: both.",
-        "first/sparse set 10 % 100 9,000 0.651 ± 0.006 30.500 ± 6.353 2",
+        "first/sparse set 10 % 100 9,000 0.651 ± 0.007 30.500 ± 6.353 2",
         "0123456789ab",
         "How close Very. calibration.md",
     ):
@@ -137,7 +137,7 @@ def test_the_readme_tells_the_same(example_site: Site) -> None:
     text = (example_site.results / "README.md").read_text(encoding="utf-8")
     for words in (
         "| First | 1 | 0 | 0 | 0 | 0 | 1 |",
-        "| “sparse is better” | +2 points | paper | +0.020 ± 0.000 | 2 | reproduced |",
+        "| “sparse is better” | +2 points | paper | +0.020 ± 0.001 | 2 | reproduced |",
         "Not run. To run it: `make second`.",
         "- [Speed of things](performance/speed.md)",
     ):

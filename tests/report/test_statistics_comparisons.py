@@ -28,15 +28,18 @@ def test_one_value_says_nothing_and_none_is_an_error() -> None:
 
 
 def test_equal_values_have_no_doubt() -> None:
-    assert p_above([1.0, 1.0], 0.5) == 0.0
-    assert p_above([1.0, 1.0], 1.0) == p_above([1.0, 1.0], 1.5) == 1.0
+    assert p_above([1.0, 1.0, 1.0], 0.5) == 0.0
+    assert p_above([1.0, 1.0, 1.0], 1.0) == p_above([1.0, 1.0, 1.0], 1.5) == 1.0
+    assert p_above([1.0, 1.0], 0.5) is None
+    assert p_different([1.0, 1.0]) is None
 
 
 @given(VALUES, st.integers(-1000, 1000).map(lambda value: value / 8))
 def test_p_is_at_most_a_fortieth_where_the_interval_lies_above(values: list[float], bound: float) -> None:
     p, low = p_above(values, bound), mean_interval(values).low
-    assert p is not None
-    if abs(low - bound) > 1e-6:
+    if p is None:
+        assert values == [values[0]] * 2
+    elif abs(low - bound) > 1e-6:
         assert (p <= 0.025) is (low > bound)
 
 

@@ -10,12 +10,19 @@ from sparse_bench.run import run
 from sparse_bench.training.precision import Precision
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
 def test_every_precision_learns(precision: str, toy_config: Callable[..., DictConfig]) -> None:
     result = run(toy_config(trainer__precision=precision, trainer__epochs=20, trainer__gradient_clip=1.0))
     assert result is not None
     assert result.status == "finished", result.error
     assert result.metrics["test/accuracy"] > 0.85
+
+
+def test_float32_is_float32_unless_asked_otherwise() -> None:
+    """Torch's own setting lets cuDNN round the factors of its products, and other products not."""
+    for name, allowed in [("tf32", True), ("bf16", False), ("fp32", False)]:
+        Precision(name, torch.device("cpu"))
+        assert torch.backends.cuda.matmul.allow_tf32 == torch.backends.cudnn.allow_tf32 == allowed
 
 
 def test_autocast_and_scaler() -> None:

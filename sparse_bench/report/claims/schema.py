@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
+from omegaconf import OmegaConf
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from sparse_bench.errors import SparseBenchError, unknown_choice
@@ -277,7 +277,7 @@ def _sides(claim: Claim) -> list[Runs | Row]:
 
 
 def _read(path: Path) -> Document:
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = OmegaConf.to_container(OmegaConf.load(path))  # unlike yaml's own reading it refuses a key given twice
     try:
         return Document.model_validate(content)
     except ValidationError as error:

@@ -4,7 +4,8 @@ A test is reproduced if the 95 % interval of every case lies in its region. That
 protection against many comparisons (an intersection-union test), so nothing is corrected. It is contradicted if any
 case lies in the contradicting region after Holm's correction over the cases. Anything else is inconclusive.
 
-A single seed has no interval and decides nothing; counts and benchmarks are single numbers and need none.
+A single seed has no interval and decides nothing, and neither do two with equal values; counts and benchmarks are
+single numbers and need none.
 """
 
 import math
@@ -122,7 +123,8 @@ def decide(test: Resolved, evidence: Evidence) -> Outcome:
             cases.append(CaseOutcome(case.label, None, problem=sample.reason))
         else:
             alone = before is None
-            problem = "a single seed has no interval" if alone else ""
+            few = "a single seed has no interval" if sample.interval.n == 1 else "two equal values have no spread"
+            problem = few if alone else ""
             p_reproduced = _p(sample, rule.reproduced)
             cases.append(CaseOutcome(case.label, sample.interval, p_reproduced, None if alone else after, problem))
     if any(case.p_contradicted is not None and case.p_contradicted <= LEVEL for case in cases):

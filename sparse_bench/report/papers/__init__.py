@@ -29,7 +29,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
+from omegaconf import OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sparse_bench.errors import SparseBenchError, unknown_choice
@@ -226,7 +226,7 @@ def read_papers(known: Iterable[str], folder: Path = FOLDER) -> dict[str, Paper]
 
 
 def _read(path: Path, known: set[str]) -> Paper:
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content: Any = OmegaConf.to_container(OmegaConf.load(path))  # refuses a key that is given twice, unlike yaml's own
     try:
         paper = Paper.model_validate({**content, "name": path.stem})
     except ValidationError as error:

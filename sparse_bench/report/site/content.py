@@ -37,7 +37,7 @@ from sparse_bench.report.tables import (
     DisplayTable,
     comparison_table,
     differences,
-    interval,
+    mean_of_seeds,
     setting,
     study_table,
     whole,
@@ -181,7 +181,7 @@ def arms_table(runs: pd.DataFrame, metrics: Sequence[str]) -> DisplayTable:
             *cells[place],
             whole(arm.mean(SPARSE_WEIGHTS)),
             whole(arm.mean(TRAINABLE)),
-            *(interval(arm.interval(f"metric:{metric}")) for metric in measured),
+            *(mean_of_seeds(arm, metric) for metric in measured),
             f"{arm.runs['seed'].nunique()}" + (f" ({arm.failed} failed)" if arm.failed else ""),
         ]
         for place, arm in enumerate(arms)
@@ -256,7 +256,7 @@ def _facts(runs: pd.DataFrame) -> list[tuple[str, str]]:
         if values:
             facts.append((name, f"{values[0]:,}" if len(values) == 1 else f"{values[0]:,} to {values[-1]:,}"))
     if "seconds:total" in runs.columns:
-        facts.append(("time of all runs", duration(float(runs["seconds:total"].fillna(0.0).sum()))))
+        facts.append(("clocks of all runs, added up", duration(float(runs["seconds:total"].fillna(0.0).sum()))))
     return facts
 
 
