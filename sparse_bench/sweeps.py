@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,7 @@ def shipped_config(experiment: str) -> DictConfig:
     return _compose([f"experiment={experiment}"])
 
 
+@cache  # reading takes milliseconds, and finding what may start an experiment reads hundreds
 def _read(group: str, name: str) -> Any:
     return OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml"))
 

@@ -99,17 +99,19 @@ def logged() -> set[str]:
 def test_panels_show_what_runs_really_log(name: str, compose_config: Compose, tmp_path: Path) -> None:
     """Experiments of every task and scheme of a paper run for two steps, until all names in its panels were logged."""
     paper = read_papers(experiments())[name]
-    kinds: dict[tuple[str, str], str] = {}
-    for experiment in paper.experiments:
-        if (CONF / "experiment" / f"{experiment}.yaml").is_file():
-            plain: Any = OmegaConf.to_container(compose_config(f"experiment={experiment}"))
-            parts = [target_of(plain[group], group).__name__ for group in ("dataset", "sparsity")]
-            kinds.setdefault((parts[0], parts[1]), experiment)
+    kinds: set[tuple[str, str]] = set()
     Recorder.followed.clear()
     Recorder.summed_up.clear()
-    for experiment in kinds.values():
+    for experiment in paper.experiments:
         if shown(paper) <= logged():
             break
+        if not (CONF / "experiment" / f"{experiment}.yaml").is_file():
+            continue
+        plain: Any = OmegaConf.to_container(compose_config(f"experiment={experiment}"))
+        dataset, scheme = (target_of(plain[group], group).__name__ for group in ("dataset", "sparsity"))
+        if (dataset, scheme) in kinds:
+            continue
+        kinds.add((dataset, scheme))
         config = brief([f"experiment={experiment}", "trainer.evaluate_every=1"], compose_config, tmp_path)
         config.logger = {"recorder": {"_target_": f"{__name__}.Recorder"}}
         result = run(config)

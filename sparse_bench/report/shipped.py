@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from sparse_bench.config import choices
 from sparse_bench.report.load import NOT_DEFINING, flatten, plain, sort_key
@@ -44,11 +44,20 @@ def _shipped(experiment: str) -> tuple[Mapping[str, str], ...]:
     """The settings of every run of an experiment that a sweep, or the experiment's own file, starts."""
     # Composing takes half a second a file, so only sweeps that may have the experiment are looked at.
     sweeps = [sweep for sweep in choices("sweep") if may_start(sweep, experiment)]
-    configs = [job.config for sweep in sweeps for job in jobs(sweep, Path()) if job.experiment == experiment]
+    found = [settings for sweep in sweeps for name, settings in _started(sweep) if name == experiment]
     if experiment in choices("experiment"):
-        configs.append(shipped_config(experiment))
-    found = [_settings(OmegaConf.to_container(config, resolve=True)) for config in configs]  # type: ignore[arg-type]
+        found.append(_settings_of(shipped_config(experiment)))
     return tuple({tuple(settings.items()): settings for settings in found}.values())
+
+
+@cache
+def _started(sweep: str) -> tuple[tuple[str, Mapping[str, str]], ...]:
+    """Experiment and settings of every run that a sweep starts."""
+    return tuple((job.experiment, _settings_of(job.config)) for job in jobs(sweep, Path()))
+
+
+def _settings_of(config: DictConfig) -> dict[str, str]:
+    return _settings(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, str]:

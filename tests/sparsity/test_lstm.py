@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sparse_bench.errors import ConfigError
+from sparse_bench.sparsity.kernels import SparseStructure
+from sparse_bench.sparsity.kernels.lstm import _check
 from sparse_bench.sparsity.lstm import SparseLSTM
 from sparse_bench.sparsity.weights import CompressedWeight, sparsify
 from tests.sparsity.kernels.problems import assert_same_lstm, lstm_problem
@@ -152,3 +154,18 @@ def test_what_cannot_be_computed_is_refused() -> None:
         sparsify(model, masks(model, "0.weight_ih_l0"), "csr")
     with pytest.raises(TypeError, match="takes"):
         model[0](nn.utils.rnn.pack_sequence([torch.randn(3, 6)]))
+
+
+def test_the_recurrence_refuses_what_its_kernel_would_read_wrongly() -> None:
+    structure = SparseStructure(torch.ones(12, 3, dtype=torch.bool))
+    gates, state, values = torch.zeros(2, 4, 12), torch.zeros(4, 3), torch.zeros(structure.entries)
+    _check(gates, state, state, values, structure)
+    for wrong, message in [
+        ((gates[..., :8], state, state, values), "do not fit"),
+        ((gates, state[:2], state, values), "the state must be"),
+        ((gates, state, state, values[1:]), "the values must be"),
+        ((gates.half(), state, state, values), "float32 or float64"),
+        ((gates, state.to("meta"), state, values), "elsewhere"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            _check(*wrong, structure)

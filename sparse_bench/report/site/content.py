@@ -250,6 +250,10 @@ def _facts(runs: pd.DataFrame) -> list[tuple[str, str]]:
     if len(altered):
         what = " / ".join(sorted(set(altered[ALTERED])))
         facts.append(("not as shipped, so not counted beside published values", f"{len(altered)} runs ({what})"))
+    devices = finished["made:device"].dropna().value_counts() if "made:device" in finished else pd.Series(dtype="Int64")
+    if set(devices.index) - {"cpu"}:
+        kinds = [f"{count} on {'a CPU' if name == 'cpu' else name}" for name, count in devices.items()]
+        facts.append(("made", ", ".join(kinds)))
     facts.append(("seeds", ", ".join(str(seed) for seed in sorted(set(runs["seed"])))))
     for name in ("epochs", "steps"):
         values = sorted({int(value) for value in finished.get(name, pd.Series(dtype="Int64")).dropna()})

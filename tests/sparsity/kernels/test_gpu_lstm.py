@@ -1,7 +1,7 @@
 """The Triton recurrence, on a GPU or in Triton's interpreter, against torch's LSTM with full matrices."""
 
 import copy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -137,6 +137,15 @@ def test_kernel_on_cuda_is_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = gpu_lstm.gpu_recurrence(*there, structure)
     for actual, want in zip(lstm._RECURRENCES["cuda"](*there, structure), wanted, strict=True):
         assert torch.equal(actual, want)
-    monkeypatch.setitem(lstm._RECURRENCES, DEVICE.type, lstm._RECURRENCES["cuda"])
+    calls: list[Tensor] = []
+
+    def counted(*given: Any) -> tuple[Tensor, Tensor]:
+        y, last = gpu_lstm.gpu_recurrence(*given)
+        calls.append(y)
+        return y, last
+
+    monkeypatch.setitem(lstm._RECURRENCES, DEVICE.type, counted)
+    monkeypatch.setattr(lstm, "kernel_or_csr", lambda device: "kernel")
     dense, sparse, numbers = lstm_problem(steps=3, batch=5, inputs=4, hidden=6, density=0.4)
     assert_same_lstm((dense.to(DEVICE), sparse.to(DEVICE), [number.to(DEVICE) for number in numbers]), "kernel")
+    assert len(calls) == 1
