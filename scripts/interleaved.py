@@ -92,7 +92,7 @@ def bf16_is_native(device: torch.device) -> bool:
 
 def titled(title: str, device: torch.device) -> str:
     """The title of a table, with the GPU's name if it is of one."""
-    return title if device.type == "cpu" else f"{title}, on an {torch.cuda.get_device_name(device)}"
+    return title if device.type == "cpu" else f"{title}: {torch.cuda.get_device_name(device)}"
 
 
 def describe_machine(device: torch.device | None = None) -> str:

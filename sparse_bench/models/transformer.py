@@ -58,8 +58,8 @@ class Transformer(Model):
         target_dropout: of the sum of target embedding and position.
         attention: how attention is computed: ``auto``, ``sdpa`` or ``explicit``, see
             :mod:`sparse_bench.models.attention`.
-        padding: ``own``: attention sees no padding; ``mixed``: it sees its own and not other sentences', as in the
-            report's program (:func:`sparse_bench.models.attention.mixed_padding_bias`). What a sentence gets then
+        padding: ``own``: a sentence's own padding is hidden from attention; ``mixed``: other sentences' is, as in the
+            report's program (:func:`sparse_bench.models.attention.mixed_padding_bias`), so that what a sentence gets
             depends on its batch.
 
     Raises:

@@ -250,10 +250,8 @@ def _facts(runs: pd.DataFrame) -> list[tuple[str, str]]:
     if len(altered):
         what = " / ".join(sorted(set(altered[ALTERED])))
         facts.append(("not as shipped, so not counted beside published values", f"{len(altered)} runs ({what})"))
-    devices = finished["made:device"].dropna().value_counts() if "made:device" in finished else pd.Series(dtype="Int64")
-    if set(devices.index) - {"cpu"}:
-        kinds = [f"{count} on {'a CPU' if name == 'cpu' else name}" for name, count in devices.items()]
-        facts.append(("made", ", ".join(kinds)))
+    if made := made_on(finished):
+        facts.append(("made", made))
     facts.append(("seeds", ", ".join(str(seed) for seed in sorted(set(runs["seed"])))))
     for name in ("epochs", "steps"):
         values = sorted({int(value) for value in finished.get(name, pd.Series(dtype="Int64")).dropna()})
@@ -262,6 +260,12 @@ def _facts(runs: pd.DataFrame) -> list[tuple[str, str]]:
     if "seconds:total" in runs.columns:
         facts.append(("clocks of all runs, added up", duration(float(runs["seconds:total"].fillna(0.0).sum()))))
     return facts
+
+
+def made_on(runs: pd.DataFrame) -> str:
+    """How many runs were made on which kind of device; empty where none is known."""
+    devices = runs["made:device"].dropna() if "made:device" in runs else pd.Series(dtype="object")
+    return ", ".join(f"{n} on {'a CPU' if name == 'cpu' else name}" for name, n in devices.value_counts().items())
 
 
 def _made(runs: pd.DataFrame) -> list[tuple[str, Sequence[tuple[str, int]]]]:

@@ -3,12 +3,10 @@
 import re
 from collections.abc import Sequence
 
-import pandas as pd
-
 from sparse_bench.errors import SparseBenchError
 from sparse_bench.report.claims.ledger import LEDGER_CAPTION, ledger_table, summary_table
 from sparse_bench.report.claims.verdicts import Entry
-from sparse_bench.report.site.content import PaperContent
+from sparse_bench.report.site.content import PaperContent, made_on
 from sparse_bench.report.site.performance import FOLDER, Benchmark
 from sparse_bench.report.tables import DisplayTable, markdown
 from sparse_bench.report.tidy import CURVES, RUNS, SETTINGS
@@ -81,19 +79,9 @@ def _paper(content: PaperContent, entries: Sequence[Entry], titles: dict[str, st
         parts += [f"Not run. To run it: {', '.join(f'`{command}`' for command in commands)}.", ""]
     else:
         links = ", ".join(f"[{name}]({paper.name}/{name})" for name in (RUNS, SETTINGS, CURVES))
-        parts += [f"{_counted(content.tables.runs)}: {links}.", ""]
+        made = made_on(content.tables.runs)
+        parts += [f"{len(content.tables.runs)} runs{f' ({made})' if made else ''}: {links}.", ""]
     return parts
-
-
-def _counted(runs: pd.DataFrame) -> str:
-    """How many runs there are, and on what they were made."""
-    devices = runs.get("made:device", pd.Series(dtype="object")).dropna()
-    kinds = [f"{count} on {_device(str(name))}" for name, count in devices.value_counts().items()]
-    return f"{len(runs)} runs" + (f" ({', '.join(kinds)})" if kinds else "")
-
-
-def _device(name: str) -> str:
-    return "a CPU" if name == "cpu" else name
 
 
 def _without(table: DisplayTable, dropped: Sequence[str]) -> DisplayTable:
