@@ -40,7 +40,6 @@ struct Layout {
   int vectors = 1;              // of tokens in a full tile
   int64_t blocks = 1;
   int64_t block = 1;            // inner features of a block; the last may have fewer
-  bool reads_ahead = false;     // the first-level cache is not in use for a block, and the second one has room
   std::vector<int32_t> start;   // [segments + 1], segments = outer * blocks
   std::vector<int32_t> feature; // outer feature of each segment, counted from the first of its panel
   std::vector<uint16_t> index;  // inner feature of each entry, counted from the first of its block
@@ -114,7 +113,6 @@ struct Layout {
       vectors = widest(std::min(blocked_vectors, 4), second_level_cache());
     }
     block = std::max<int64_t>(1, (inner_size + blocks - 1) / blocks);
-    reads_ahead = blocks == 1 && inner_size * vectors * VECTOR_BYTES <= second_level_cache() / 4;
   }
 };
 

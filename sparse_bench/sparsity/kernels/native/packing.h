@@ -11,8 +11,10 @@ namespace {
 
 constexpr int kLine = 16;       // features in a cache line of floats
 // Features that a few token rows are read or written through before the next few are. Token rows are often a power of
-// two apart and then share few places in the caches: the fewer of them are in turn the better.
+// two apart and then share few places in the caches: the fewer of them are in turn the better. The processor does not
+// foresee such jumps, so that each run asks for the same token rows' next one.
 constexpr int kRun = 32;
+constexpr int kToSecondLevel = 2;  // how near: one run of a tile's rows would push another out of the first level
 constexpr int kMaxVectors = 8;  // vectors of tokens in the widest tile
 
 // Addresses of the token rows of a tile. Rows beyond the last token read zeros or write to a dump, so that no inner
@@ -26,13 +28,6 @@ struct Rows {
   }
 };
 
-// Asks for the cache lines of features [f, f_end) of the token rows [t, t_end), a row at a time.
-template <bool Write, class S>
-inline void fetch(const S* matrix, int64_t stride, int64_t t, int64_t t_end, int64_t f, int64_t f_end) {
-  for (; t < t_end; t++)
-    for (int64_t i = f; i < f_end; i += 64 / sizeof(S)) __builtin_prefetch(matrix + t * stride + i, Write, 2);
-}
-
 // Squares of vectors in one line: all of a token's line is taken at once, before other tokens' lines push it out.
 template <int Run>
 constexpr int kSquares = (Run < kLine ? Run : kLine) / kFloats;
@@ -44,8 +39,10 @@ inline void pack_run(const Rows<const float*>& rows, int64_t first, float* dst, 
     for (int run = 0; run < Run; run += H * W) {
       const int64_t f = first + run;
       Floats v[H][W];
-      for (int i = 0; i < W; i++)
+      for (int i = 0; i < W; i++) {
+        if constexpr (Run == kRun) __builtin_prefetch(rows.row[t + i] + f + kRun, 0, kToSecondLevel);
         for (int h = 0; h < H; h++) v[h][i] = load(rows.row[t + i] + f + h * W);
+      }
       for (int h = 0; h < H; h++) {
         if constexpr (Sum) {
           Floats total = load(sum + f + h * W);
@@ -68,8 +65,10 @@ inline void unpack_run(const float* src, int64_t first, const Rows<float*>& rows
         for (int i = 0; i < W; i++) v[h][i] = load(src + (run + h * W + i) * T + t);
         transpose(v[h]);
       }
-      for (int i = 0; i < W; i++)
+      for (int i = 0; i < W; i++) {
+        if constexpr (Run == kRun) __builtin_prefetch(rows.row[t + i] + first + run + kRun, 1, kToSecondLevel);
         for (int h = 0; h < H; h++) store(rows.row[t + i] + first + run + h * W, v[h][i]);
+      }
     }
 }
 

@@ -172,17 +172,6 @@ void for_tiles(int64_t begin, int64_t end, int vectors, const Body& body) {
   }
 }
 
-// Asks for what comes after a panel of `count` outer features from `done` on, of `all`: the same tokens' next panel of
-// the result, and such a share of the next tile's rows that all of that is near when it is packed.
-template <class S>
-inline void fetch_ahead(const Layout& layout, const S* in, int64_t stride, int64_t features, const S* out,
-                        int64_t token, int valid, int64_t end, int64_t done, int64_t count, int64_t all) {
-  if (!layout.reads_ahead) return;
-  if (out) fetch<true>(out, all, token, token + valid, done + count, std::min(all, done + count + kPanel));
-  const int64_t next = token + valid, tokens = std::min<int64_t>(valid, end - next);
-  fetch<false>(in, stride, next + tokens * done / all, next + tokens * (done + count) / all, 0, features);
-}
-
 // ---- the two passes --------------------------------------------------------------------------------------------
 
 // The values in the layout's order.
@@ -237,7 +226,6 @@ void forward(const Plan& w, int64_t tokens, const S* values, const S* bias, cons
       for (int64_t r = 0; r < w.rows; r += kPanel) {
         const int count = static_cast<int>(std::min<int64_t>(kPanel, w.rows - r));
         const int64_t segment = r * layout.blocks;
-        fetch_ahead(layout, x, x_stride, w.columns, y, token, valid, end, r, count, w.rows);
         row_products<N, S>(packed, layout, segment, count, values, bias ? bias + r : nullptr, panel);
         unpack<N, S>(panel, r, count, out);
       }
@@ -281,7 +269,6 @@ void backward(const Plan& w, int64_t tokens, const S* values, const S* gy, int64
         const int count = static_cast<int>(std::min<int64_t>(kPanel, w.columns - c));
         pack<N, false, S>(in, c, count, x_panel, nullptr);
         const int64_t segment = c * layout.blocks;
-        fetch_ahead(layout, gy, gy_stride, w.rows, Input ? gx : nullptr, token, valid, end, c, count, w.columns);
         column_products<N, Input, S>(packed, x_panel, layout, segment, count, arranged, gx_panel, value_sum);
         if constexpr (Input) unpack<N, S>(gx_panel, c, count, in_grad);
       }
