@@ -35,8 +35,12 @@ SWEEPS-sparselang-small := sparselang/small sparselang/controls_small sparselang
 SWEEPS-embeddings := embeddings/brown embeddings/optimizers
 SWEEPS-embeddings-small := embeddings/small
 
-# $(call train,PAPER): its sweeps one after another. Each can be stopped at any time and goes on where it was.
-train = for sweep in $(SWEEPS-$(1)); do $(BIN)/python -m sparse_bench sweep=$$sweep output=$(RUNS) logger=none || exit; done
+# $(call train,PAPER): its sweeps one after another; the tables have the results of each, also of one in which a run failed,
+# before the next begins. A sweep can be stopped at any time and goes on where it was.
+train = for sweep in $(SWEEPS-$(1)); do \
+	$(BIN)/python -m sparse_bench sweep=$$sweep output=$(RUNS) logger=none; failed=$$?; \
+	$(collect) || exit; test $$failed = 0 || exit $$failed; \
+	done
 # $(call plan,PAPER …): what their sweeps cost, and what of them is left.
 plan = $(BIN)/python -m sparse_bench.plan --runs $(RUNS) --results $(RESULTS) $(foreach paper,$(1),$(SWEEPS-$(paper)))
 # What the runs below $(RUNS) have measured goes into the tables of $(RESULTS); rows of earlier runs stay.
@@ -80,50 +84,40 @@ quickstart: $(STAMP) ## a first small sweep with its figures (minutes, no downlo
 rasa: $(STAMP) ## Rasa's sparse layers: DIET on Sara and TED, every density, width and seed (183 runs)
 	@$(BIN)/python -m sparse_bench.data download sara ted
 	@$(call train,$@)
-	@$(collect)
 
 rasa-small: $(STAMP) ## the same on generated corpora, fewer widths (no download)
 	@$(call train,$@)
-	@$(collect)
 
 brouns: $(STAMP) ## SET in the Transformer on Multi30k: nine arms, and what padding does (54 runs)
 	@$(BIN)/python -m sparse_bench.data download brouns multi30k
 	@$(call train,$@)
-	@$(collect)
 
 brouns-small: $(STAMP) ## the report's three arms with a narrower model (ten minutes)
 	@$(BIN)/python -m sparse_bench.data download brouns multi30k
 	@$(call train,$@)
-	@$(collect)
 
 demeester: $(STAMP) ## predefined sparseness: tagging on Brown, reduced AWD-LSTMs (hours), then the paper's (a GPU)
 	@$(BIN)/python -m sparse_bench.data download ptb ptb_pos brown
 	@$(call train,$@)
-	@$(collect)
 
 demeester-small: $(STAMP) ## the same with a twentieth of the treebank, and tagging on the sample of the Wall Street Journal
 	@$(BIN)/python -m sparse_bench.data download ptb ptb_pos
 	@$(call train,$@)
-	@$(collect)
 
 sparselang: $(STAMP) ## SparseLang: both experiments, depths, and controls for the report's caveats (paper scale; its dense LSTMs need a GPU)
 	@$(BIN)/python -m sparse_bench.data download ptb brown
 	@$(call train,$@)
-	@$(collect)
 
 sparselang-small: $(STAMP) ## Experiment 1, with its dense baseline, and the controls, with 256 units
 	@$(BIN)/python -m sparse_bench.data download ptb
 	@$(call train,$@)
-	@$(collect)
 
 embeddings: $(STAMP) ## sparse gradients of embeddings: typing texts of the Brown corpus, dense and sparse
 	@$(BIN)/python -m sparse_bench.data download brown
 	@$(call train,$@)
-	@$(collect)
 
 embeddings-small: $(STAMP) ## the same on a generated corpus (no download)
 	@$(call train,$@)
-	@$(collect)
 
 reproduce: $(STAMP) ## the plan of every paper at its own scale, with its cost; RUN=yes carries it out, resumable
 	@$(call plan,$(PAPERS))

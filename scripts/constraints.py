@@ -1,7 +1,7 @@
 """Print exact pins of every installed package that the project and its ``dev`` extra need, for ``constraints.txt``.
 
 Run in the environment to be pinned: ``make constraints``. Packages that are installed but not needed are left out, as
-are the CUDA libraries that torch names for GPU machines: torch's own pin already fixes their versions.
+are the CUDA libraries and the version of triton that torch names for GPU machines: torch's own pins already fix them.
 """
 
 import tomllib
@@ -47,7 +47,7 @@ def closure() -> Iterator[tuple[str, str]]:
             waiting += [Requirement(line) for extra in requirement.extras for line in extras[extra]]
             continue
         package = installed(name)
-        if package is None or name.startswith(("nvidia-", "cuda-")):
+        if package is None or name.startswith(("nvidia-", "cuda-", "triton")):
             continue
         if name not in pinned:
             pinned.add(name)
