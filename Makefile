@@ -132,7 +132,7 @@ probe: $(STAMP) ## time a few steps of sweeps that nothing is known of, for the 
 	@$(call plan,$(PAPERS) $(PAPERS:=-small)) --probe
 
 results: $(STAMP) ## tables, claims and pages from results/; pages go to results/site, the gist into README.md
-	@echo "Making pages from the tables in $(RESULTS): seconds. Nothing is trained."
+	@echo "Making pages from the tables in $(RESULTS): a minute. Nothing is trained."
 	@$(BIN)/python -m sparse_bench.report.site $(RESULTS)/site --results $(RESULTS) --readme README.md
 
 claims: $(STAMP) ## what of the papers' claims reproduces, from the tables in results/

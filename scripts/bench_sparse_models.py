@@ -5,10 +5,16 @@
 A step is forward, backward and fused Adam, with everything that a run does between them for its scheme. DIET (U = 256)
 has its default layers sparse and trains on synthetic batches of Sara's shape; the transformer (d_model 512, 2 + 2
 layers) has every linear layer but the vocabulary projection sparse and trains on real sentences, in batches of like
-length that stand for an epoch. All arms compute in float32 and run in turn in one process.
+length that stand for an epoch: evenly spaced among all of its batches in order of size.
+
+All arms compute in float32 and take turns in one process. Each turn is a step on every batch; a round is a turn of each
+arm. What is reported are a round's ratios to its dense turn: their median and quartiles. With the variable above
+OpenMP's threads sleep while they wait for work; otherwise they may spin, which counts as processor time.
 """
 
 import argparse
+import os
+import statistics
 from collections.abc import Callable, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -98,11 +104,33 @@ def transformer(density: float, count: int) -> dict[str, Step]:
 def rows(title: str, density: float, spent: dict[str, Times], steps: int) -> list[str]:
     """One line for each arm: what share of the dense time it takes."""
     dense = spent[DENSE]
-    return [
-        f"| {title} | {name if name == DENSE else f'{name}, density {density:g}'} | {times.median / dense.median:.2f} "
-        f"| {times.median_processor / dense.median_processor:.2f} | {times.milliseconds / steps:.1f} |"
-        for name, times in spent.items()
-    ]
+    lines = []
+    for name, times in spent.items():
+        arm = name if name == DENSE else f"{name}, density {density:g}"
+        # An arm that leaves out rounds leaves out the last ones, so equal places are of one round.
+        clock = [arm_s / dense_s for arm_s, dense_s in zip(times.clock, dense.clock, strict=False)]
+        processor = [arm_s / dense_s for arm_s, dense_s in zip(times.processor, dense.processor, strict=False)]
+        lines.append(
+            f"| {title} | {arm} | {statistics.median(clock):.2f} | {quartiles(clock)} "
+            f"| {statistics.median(processor):.2f} | {quartiles(processor)} | {times.milliseconds / steps:.1f} "
+            f"| {len(clock)} |"
+        )
+    return lines
+
+
+def quartiles(ratios: Sequence[float]) -> str:
+    """The first and the third one."""
+    if len(ratios) < 2:
+        return "–"
+    first, _, third = statistics.quantiles(ratios, n=4, method="inclusive")
+    return f"{first:.2f} to {third:.2f}"
+
+
+def command() -> str:
+    """What makes this table, with the environment variable that this process was given."""
+    waiting = os.environ.get("OMP_WAIT_POLICY")
+    variable = f"OMP_WAIT_POLICY={waiting} " if waiting else ""
+    return f"{variable}python scripts/bench_sparse_models.py --output FILE"
 
 
 def main() -> None:
@@ -110,8 +138,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=["diet", "transformer"], default=["diet", "transformer"])
     parser.add_argument("--density", type=float, default=0.2)
-    parser.add_argument("--batches", type=int, default=4, help="batches that stand for the transformer's epoch")
-    parser.add_argument("--seconds", type=float, default=60.0, help="for each model")
+    parser.add_argument("--batches", type=int, default=8, help="batches that stand for the transformer's epoch")
+    parser.add_argument("--seconds", type=float, default=180.0, help="for each model")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--output", type=Path, help="Markdown file")
     arguments = parser.parse_args()
@@ -129,11 +157,17 @@ def main() -> None:
     head = [
         "# Training steps of whole models with sparse layers",
         "",
-        f"{describe_machine()}. Forward, backward and fused Adam in float32; medians of interleaved repetitions. DIET: "
-        "its default layers are sparse. Transformer: every linear layer but the vocabulary projection.",
+        f"Made by `{command()}`. {describe_machine()}.",
         "",
-        "| model | arm | time / dense | of processor time | ms a step |",
-        "|:--|:--|--:|--:|--:|",
+        "Whole steps: forward, backward and fused Adam in float32. The arms take turns, each in every round; a turn is "
+        "one step on every batch. Ratios are those of a round to its dense turn, median and quartiles over the rounds. "
+        f"Processor time counts all threads. DIET: its default layers are sparse; {_ROUND} synthetic batches of Sara's "
+        "shape. Transformer: every linear layer but the vocabulary projection is; "
+        f"{arguments.batches} batches of {_BATCH} sentence pairs of Multi30k that stand for an epoch, evenly spaced "
+        "among all of its batches of like length in order of size.",
+        "",
+        "| model | arm | time / dense | quartiles | of processor time | quartiles of it | ms a step | rounds |",
+        "|:--|:--|--:|--:|--:|--:|--:|--:|",
     ]
     write("\n".join(head + lines) + "\n", arguments.output)
 

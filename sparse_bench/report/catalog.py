@@ -5,14 +5,17 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 
 from sparse_bench.config import CONF
 from sparse_bench.errors import SparseBenchError, unknown_choice
 
-Scale = Literal["paper", "reduced", "benchmark"]
+#: A stand-in has the paper's size and another corpus than the paper's, which is not to be had.
+Scale = Literal["paper", "stand-in", "benchmark", "reduced"]
+#: In the order in which verdicts are taken from them.
+SCALES: tuple[Scale, ...] = get_args(Scale)
 #: Experiments whose names hold one of these words are smaller than the paper's. (``small_dense`` is a scheme.)
 _REDUCED = re.compile(r"(.*[_/])?(small|tiny|quickstart)(?!_dense)([_/].*)?")
 #: A group's label in an experiment's name.
@@ -54,7 +57,7 @@ def _names(name: str, swept: dict[str, Any], conf: Path) -> set[str]:
 
 
 def scale(experiment: str) -> Scale:
-    """Whether an experiment is the paper's or a smaller one, by its name."""
+    """Whether an experiment has the paper's size or a smaller one, by its name; claims say which ones stand in."""
     return "reduced" if _REDUCED.fullmatch(experiment) else "paper"
 
 

@@ -5,15 +5,26 @@ Claims and the figures of single numbers ask here, so that they cannot disagree.
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
 from sparse_bench.errors import unknown_choice
 from sparse_bench.report import metric_names
-from sparse_bench.report.selection import Evidence, Row, Runs, SelectionError, one_arm
+from sparse_bench.report.arms import arms_of
+from sparse_bench.report.load import sort_key
+from sparse_bench.report.selection import (
+    Evidence,
+    Row,
+    Runs,
+    SelectionError,
+    differing,
+    differing_text,
+    one_arm,
+)
+from sparse_bench.report.shipped import ALTERED
 from sparse_bench.report.statistics import Interval, StatisticsError, log_average, mean_interval
 from sparse_bench.report.tidy import Tables
 
@@ -31,10 +42,12 @@ class Sample:
     Attributes:
         values: one a seed; the single number of a benchmark or a count.
         exact: whether the value is known without error, so that it needs no second seed.
+        remark: which runs it is of, where these are not all that fit; without its full stop.
     """
 
     values: Sequence[float]
     exact: bool
+    remark: str = ""
 
     @property
     def interval(self) -> Interval:
@@ -74,12 +87,13 @@ def measure_sides(
         sides: runs, or rows of a table; all of one kind.
         evidence: where they are.
         epochs: ``epoch N`` or ``last N`` (their mean): of the learning curve, in place of the final value.
-        along: average over a logarithmic axis, this column, over the range that all seeds of all sides reach.
+        along: average over a logarithmic axis, this column, over the range that all seeds of all sides reach. Seeds
+            whose curve lacks points that another seed's has are left out.
 
     Raises:
         SelectionError: the results do not know a name that is used.
     """
-    missing = [side for side in sides if not _exists(side, evidence)]
+    missing = [side for side in sides if not _exists(side, evidence, of)]
     if missing:
         side = missing[0]
         return Unavailable(f"no runs of {side}" if isinstance(side, Runs) else f"no {side.table}", False)
@@ -87,20 +101,21 @@ def measure_sides(
         numbers = [_cell(side, of, evidence) for side in sides if isinstance(side, Row)]
         return Sample([_compare(kind, numbers)], exact=True)
     arms = [_Side(side, evidence, of) for side in sides if isinstance(side, Runs)]
+    remark = "from runs of another length" if any(arm.altered for arm in arms) else ""
     try:
         if along:
-            by_seed = _areas(arms, along)
+            by_seed, remark = _areas(arms, along)
         elif kind == "share_above":
             return _share_above(*(arm.curves() for arm in arms))
         else:
             by_seed = [arm.values(epochs) for arm in arms]
-    except _SeveralArmsError as error:
+    except _UnmeasurableError as error:
         return Unavailable(str(error), True)
     seeds = sorted(set.intersection(*(set(values) for values in by_seed)))
     if not seeds:
         return Unavailable(_no_seed(by_seed, epochs), True)
     values = [_compare(kind, [found[seed] for found in by_seed]) for seed in seeds]
-    return Sample(values, exact=_EXACT.fullmatch(of) is not None and along is None)
+    return Sample(values, exact=is_exact(of) and along is None, remark=remark)
 
 
 def _no_seed(by_seed: Sequence[Mapping[int, float]], epochs: str | None) -> str:
@@ -108,6 +123,11 @@ def _no_seed(by_seed: Sequence[Mapping[int, float]], epochs: str | None) -> str:
     if not all(by_seed):
         return f"no run of a side has the epochs asked for ({epochs})" if epochs else "no run of a side has this number"
     return f"the two sides share no seed ({' and '.join(str(sorted(found)) for found in by_seed)})"
+
+
+def is_exact(name: str) -> bool:
+    """Whether a quantity of runs is known without error."""
+    return _EXACT.fullmatch(name) is not None
 
 
 def column_of(name: str) -> str:
@@ -128,45 +148,64 @@ def quantity(name: str) -> str:
     return metric_names.title(name)
 
 
-class _SeveralArmsError(Exception):
-    """Runs of several arms fit a choice that has to name one."""
+class _UnmeasurableError(Exception):
+    """Runs fit, but not those that the quantity needs: those of one arm, or of one curve."""
 
 
 class _Side:
     """The runs of one side."""
 
     def __init__(self, selector: Runs, evidence: Evidence, of: str) -> None:
-        found = evidence.runs(selector)
+        found = _runs(selector, evidence, of)
         assert found is not None, "its existence was checked"
         self.selector, self.of = selector, of
         self.tables: Tables = found[0]
         self.runs: pd.DataFrame = found[1]
+
+    @property
+    def altered(self) -> bool:
+        """Whether the runs are not as shipped."""
+        return ALTERED in self.runs and bool(self.runs[ALTERED].notna().any())
 
     def values(self, epochs: str | None) -> dict[int, float]:
         """The value of one arm for each seed."""
         try:
             arm = one_arm(self.runs)
         except SelectionError as error:
-            raise _SeveralArmsError(str(error)) from error
+            raise _UnmeasurableError(str(error)) from error
         if epochs is not None:
             return {seed: value for seed, curve in self.curves().items() if (value := _at(curve, epochs)) is not None}
         return arm.values(self._column(self.of))
 
-    def points(self, along: str) -> dict[int, dict[float, float]]:
-        """For each seed the value at each place of a curve."""
-        x, y = self.runs[self._column(along)], self.runs[self._column(self.of)]
-        found: dict[int, dict[float, float]] = {}
-        for seed, place, value in zip(self.runs["seed"], x, y, strict=True):
-            if not pd.isna(place) and not pd.isna(value):
-                found.setdefault(int(seed), {})[float(place)] = float(value)
-        return found
+    def points(self, along: str) -> dict[int, dict[Any, tuple[float, float]]]:
+        """For each seed the points (place, value) of its curve, by the setting that varies along it.
+
+        One label or setting has to be all that the runs differ in: what differs in more, such as runs of another
+        length, lies on several curves.
+        """
+        arms = arms_of(self.runs)
+        found = differing(arms)
+        if len(found) > 1:
+            raise _UnmeasurableError(f"several curves fit, whose runs differ in {differing_text(found)}")
+        x, y, axis = self._column(along), self._column(self.of), next(iter(found), "")
+        several: dict[int, dict[Any, list[tuple[float, float]]]] = {}
+        for arm in arms:
+            places, values = arm.values(x), arm.values(y)
+            place_of = sort_key(arm.labels.get(axis, arm.settings.get(axis)))
+            for seed in places.keys() & values.keys():
+                several.setdefault(seed, {}).setdefault(place_of, []).append((places[seed], values[seed]))
+        # A seed has several arms at a place where it was run on several splits, say.
+        return {
+            seed: {name: (_mean(x for x, _ in pairs), _mean(y for _, y in pairs)) for name, pairs in points.items()}
+            for seed, points in several.items()
+        }
 
     def curves(self) -> dict[int, pd.Series]:
         """For each seed the values by epoch."""
         try:
             one_arm(self.runs)
         except SelectionError as error:
-            raise _SeveralArmsError(str(error)) from error
+            raise _UnmeasurableError(str(error)) from error
         ids = set(self.runs["id"])
         rows = self.tables.curves
         rows = rows[rows["id"].isin(ids) & (rows["experiment"] == self.selector.experiment)]
@@ -175,7 +214,7 @@ class _Side:
             raise SelectionError(f"In the curves of {self.selector}: {unknown_choice('metric', self.of, known)}")
         rows = rows[rows["metric"] == self.of]
         return {
-            int(seed): rows[rows["seed"] == seed].set_index("epoch")["value"].sort_index()
+            int(seed): rows[rows["seed"] == seed].groupby("epoch")["value"].mean()
             for seed in sorted(rows["seed"].unique())
         }
 
@@ -188,8 +227,13 @@ class _Side:
         return column
 
 
-def _exists(side: Runs | Row, evidence: Evidence) -> bool:
-    return (evidence.runs(side) if isinstance(side, Runs) else evidence.row(side)) is not None
+def _exists(side: Runs | Row, evidence: Evidence, of: str) -> bool:
+    return (_runs(side, evidence, of) if isinstance(side, Runs) else evidence.row(side)) is not None
+
+
+def _runs(side: Runs, evidence: Evidence, of: str) -> tuple[Tables, pd.DataFrame] | None:
+    """The runs of a side; for a count, which no length of training changes, of another length if need be."""
+    return evidence.runs(side, any_length=of.startswith("count:"))
 
 
 def _cell(side: Row, column: str, evidence: Evidence) -> float:
@@ -227,15 +271,36 @@ def _share_above(first: Mapping[int, pd.Series], second: Mapping[int, pd.Series]
     return Sample(shares, exact=False) if shares else Unavailable("the two sides share no seed", True)
 
 
-def _areas(sides: Sequence[_Side], along: str) -> list[dict[int, float]]:
-    """Each side's average over the range of the axis that every seed of every side reaches."""
+def _areas(sides: Sequence[_Side], along: str) -> tuple[list[dict[int, float]], str]:
+    """Each side's average over the range of the axis that every seed reaches, and how many seeds were left out.
+
+    Only seeds that have all points of all sides count: a few points reach less far, and would narrow the range for all.
+    """
     curves = [side.points(along) for side in sides]
-    points = [found for side in curves for found in side.values()]
-    bounds = max(min(found) for found in points), min(max(found) for found in points)
+    whole = [{seed for seed, points in side.items() if points.keys() == _all_places(side)} for side in curves]
+    seeds = set.intersection(*whole)
+    left_out = len({seed for side in curves for seed in side} - seeds)
+    if not seeds:
+        raise _UnmeasurableError("no seed has all points of the curves")
+    kept = [{seed: side[seed].values() for seed in sorted(seeds)} for side in curves]
+    places = [[x for x, _ in points] for side in kept for points in side.values()]
+    bounds = max(min(found) for found in places), min(max(found) for found in places)
     try:
-        return [
-            {seed: log_average(list(found), list(found.values()), bounds) for seed, found in side.items()}
-            for side in curves
+        averages = [
+            {seed: log_average([x for x, _ in points], [y for _, y in points], bounds) for seed, points in side.items()}
+            for side in kept
         ]
     except StatisticsError as error:
-        raise _SeveralArmsError(str(error)) from error
+        raise _UnmeasurableError(str(error)) from error
+    remark = f"{left_out} seed{'s' if left_out > 1 else ''} with an incomplete curve left out" if left_out else ""
+    return averages, remark
+
+
+def _all_places(side: Mapping[int, Mapping[Any, object]]) -> set[Any]:
+    """Every place that any seed's curve has."""
+    return {place for points in side.values() for place in points}
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return math.fsum(found) / len(found)

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -18,6 +18,9 @@ from sparse_bench.report.shipped import ALTERED
 from sparse_bench.report.tidy import Tables, read, read_rows, typed
 
 Where = Mapping[str, Any]
+#: Cells of the column :data:`ALTERED`: of a run as shipped, and of one that differs in the length of training alone.
+_NOTHING = re.compile("")
+_LENGTH = re.compile(r"((^|; )(trainer\.(epochs|steps)|dataset\.batch_epochs): [^;]*)+")
 
 
 class SelectionError(SparseBenchError):
@@ -82,22 +85,30 @@ class Evidence:
                     raise
         return cls(root, found)
 
-    def runs(self, selector: Runs) -> tuple[Tables, pd.DataFrame] | None:
+    def runs(self, selector: Runs, *, any_length: bool = False) -> tuple[Tables, pd.DataFrame] | None:
         """The finished runs as shipped that ``selector`` names, and the tables that hold them; None if there is none.
+
+        Args:
+            selector: which.
+            any_length: take runs that were altered in nothing but the length of training where none is as shipped:
+                they have the weights of those that are.
 
         Raises:
             SelectionError: ``where`` names what is neither a label nor a setting of any run of the experiment.
         """
         key = json.dumps([selector.experiment, selector.where], sort_keys=True, default=str)
         if key not in self._found:
-            self._found[key] = self._select(selector)
+            self._found[key] = self._select(selector, _NOTHING)
+        if any_length and self._found[key] is None:
+            return self._select(selector, _LENGTH)
         return self._found[key]
 
-    def _select(self, selector: Runs) -> tuple[Tables, pd.DataFrame] | None:
+    def _select(self, selector: Runs, altered: re.Pattern[str]) -> tuple[Tables, pd.DataFrame] | None:
         for tables in self.tables.values():
             named = (tables.runs["experiment"] == selector.experiment) & (tables.runs["status"] == FINISHED)
             if ALTERED in tables.runs:
-                named &= tables.runs[ALTERED].isna()
+                texts = ("" if pd.isna(text) else str(text) for text in tables.runs[ALTERED])
+                named &= pd.Series([altered.fullmatch(text) is not None for text in texts], index=named.index)
             if not named.any():
                 continue
             runs = tables.runs[named.to_numpy()].reset_index(drop=True)
@@ -178,18 +189,26 @@ def one_arm(runs: pd.DataFrame) -> Arm:
     """
     arms = arms_of(runs)
     first = arms[0]
-    differing = {
+    if found := differing(arms):
+        raise SelectionError(f"{len(arms)} arms fit, which differ in {differing_text(found)}")
+    if len(arms) == 1:
+        return first
+    return Arm(first.experiment, first.labels, first.settings, runs, 0, list(runs["id"]))
+
+
+def differing(arms: Sequence[Arm]) -> dict[str, list[str]]:
+    """Labels and settings in which arms differ, with their values as text; not those that follow the seed."""
+    return {
         name: sorted({str(plain(values[name])) for values in all_values})
         for all_values in ([arm.labels for arm in arms], [arm.settings for arm in arms])
         for name in all_values[0]
         if len({sort_key(values[name]) for values in all_values}) > 1 and not name.endswith("seed")
     }
-    if differing:
-        text = "; ".join(f"{name} ({', '.join(values)})" for name, values in differing.items())
-        raise SelectionError(f"{len(arms)} arms fit, which differ in {text}")
-    if len(arms) == 1:
-        return first
-    return Arm(first.experiment, first.labels, first.settings, runs, 0, list(runs["id"]))
+
+
+def differing_text(found: Mapping[str, Sequence[str]]) -> str:
+    """What :func:`differing` gives, in a line."""
+    return "; ".join(f"{name} ({', '.join(values)})" for name, values in found.items())
 
 
 def _matching(tables: Tables, runs: pd.DataFrame, name: str, wanted: Any, experiment: str) -> pd.Series:

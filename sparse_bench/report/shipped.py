@@ -1,7 +1,8 @@
 """Whether a run is one that a shipped experiment or sweep starts, or one with settings of its own.
 
 An experiment's name says which paper and which scale its runs speak for. Someone who trains it for three epochs, or
-with narrower layers, keeps the name; such runs are shown, but no claim and no figure beside the paper's counts them.
+with narrower layers, keeps the name; such runs are shown, but no claim and no figure beside the paper's counts them. (A
+number of weights does not depend on how long a run was; it is taken from a shorter one where there is no other.)
 """
 
 from collections.abc import Mapping

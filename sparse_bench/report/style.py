@@ -6,6 +6,7 @@ page each becomes a CSS variable, so that figures follow the page's light or dar
 
 import io
 import re
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
+from matplotlib.text import Text
 
 INK = "#1b1f24"
 MUTED = "#5c6670"
@@ -80,6 +82,8 @@ _RC: Any = {
     "svg.hashsalt": "sparse_bench",
 }
 PNG_DPI = 200
+#: Inches between the title of an axis and the canvas's edge: a browser sets text a little wider than it is measured.
+_EDGE = 0.05
 
 
 @dataclass(frozen=True)
@@ -165,7 +169,23 @@ def theme_css() -> str:
 def _fix_layout(canvas: Canvas) -> None:
     """Lay the drawing out once; otherwise every file that is written of it would do so again."""
     canvas.draw_without_rendering()
+    titles = [axis.label for axes in canvas.axes for axis in (axes.xaxis, axes.yaxis)]
+    while any(_wrap(title, canvas) for title in titles):
+        canvas.draw_without_rendering()  # another line takes room from the axes, whose middle moves
     canvas.set_layout_engine("none")
+
+
+def _wrap(title: Text, canvas: Canvas) -> bool:
+    """Break the title of an axis, which is centred there, where it leaves the canvas; whether that made it another."""
+    text = title.get_text()
+    box, margin = title.get_window_extent(), _EDGE * canvas.dpi
+    low, high, end = (box.x0, box.x1, canvas.bbox.x1) if title.get_rotation() == 0 else (box.y0, box.y1, canvas.bbox.y1)
+    outside = max(margin - low, high - (end - margin))
+    if not text or outside <= 0:
+        return False
+    letters = max(map(len, text.splitlines())) * (1 - 2 * outside / (high - low))
+    title.set_text(textwrap.fill(text, max(1, int(letters)), break_long_words=False))
+    return title.get_text() != text
 
 
 def _svg(canvas: Canvas) -> str:

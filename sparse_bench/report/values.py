@@ -21,16 +21,17 @@ def values_figure(spec: Values, evidence: Evidence, paper: str) -> Shown:
     """Single numbers, one a row: ours with its interval, the published one hollow."""
     published = read_published(spec.published) if spec.published else None
     rows: list[tuple[str, Interval | None, Number | None]] = []
-    exact = set()
+    exact, lacking = set(), []
     for row in spec.rows:
         sample = _measured(row, evidence)
         ours = sample.interval if isinstance(sample, Sample) else None
         if isinstance(sample, Sample) and sample.exact:
             exact.add(row.label)
+        if ours is None and row.sides:
+            lacking.append(row.label)
         rows.append((row.label, ours, published.one(row.published) if published and row.published else None))
     table = _table(joined([spec.note, source_of(published)]), rows, exact, with_published=published is not None)
-    lacking = [label for label, ours, _ in rows if ours is None]
-    if len(lacking) == len(rows):
+    if all(ours is None for _, ours, _ in rows):
         return Shown(None, table, spec.title, lacking)
 
     def draw(canvas: Canvas, compact: bool) -> None:
@@ -106,9 +107,9 @@ def _ours(found: Interval | None, exact: bool) -> tuple[str, str]:
     return whole(found.mean) if found.mean == round(found.mean) else f"{found.mean:.3g}", MISSING
 
 
-def _measured(row: Value, evidence: Evidence) -> Sample | Unavailable:
-    sides = [_side(side) for side in (row.first, row.second) if side is not None]
-    return measure_sides(row.measure, row.of, sides, evidence, epochs=row.epochs)
+def _measured(row: Value, evidence: Evidence) -> Sample | Unavailable | None:
+    sides = [_side(side) for side in row.sides]
+    return measure_sides(row.measure, row.of, sides, evidence, epochs=row.epochs) if sides else None
 
 
 def _side(place: Place) -> Runs | Row:

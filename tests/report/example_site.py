@@ -25,6 +25,7 @@ sections:
     experiments: [first/dense, first/sparse]
     metrics: [valid/sentence_accuracy, test/bleu]
     command: make first
+    each_run: {code: "made:commit"}
     figures:
       - kind: epochs
         title: Accuracy per epoch
@@ -42,6 +43,7 @@ sections:
              first: {experiment: first/dense}}
           - {label: sparse, of: valid/sentence_accuracy, epochs: last 2, published: set,
              first: {experiment: first/sparse}}
+          - {label: transfer, of: valid/sentence_accuracy, published: original_with_transfer}
           - {label: both, of: valid/sentence_accuracy, measure: difference, epochs: last 2,
              first: {experiment: first/sparse}, second: {experiment: second/all}}
   - heading: Widths

@@ -9,10 +9,11 @@ import pytest
 import yaml
 
 from sparse_bench.report.catalog import UnknownExperimentError
-from sparse_bench.report.claims.ledger import ledger_csv, ledger_markdown, rule_text
+from sparse_bench.report.claims.ledger import ledger_csv, ledger_markdown, measured, rule_text, verdict_text
 from sparse_bench.report.claims.schema import ClaimError, Document, read_documents, region
 from sparse_bench.report.claims.verdicts import evaluate
 from sparse_bench.report.selection import Evidence, SelectionError
+from sparse_bench.report.shipped import ALTERED
 from tests.report.evidence import evidence, run
 
 KNOWN = {"p/x", "p/y", "p/x_small", "p/y_small"}
@@ -111,6 +112,76 @@ def test_the_paper_s_scale_goes_before_the_reduced(documents: Callable[..., list
     )
 
 
+BOTH = DIFFERENCE.replace("p/x}", "{paper: p/x, reduced: p/x_small}}").replace(
+    "p/y}", "{paper: p/y, reduced: p/y_small}}"
+)
+BETTER = ([0.80, 0.81, 0.82], [0.70, 0.71, 0.73])
+
+
+def test_a_single_seed_does_not_hide_what_a_smaller_scale_decides(documents: Callable[..., list[Document]]) -> None:
+    small = pair(*BETTER, suffix="_small")
+    (entry,) = evaluate(documents(BOTH), evidence(*pair([0.5], [0.7]), *small))
+    assert [(o.test.scale, o.verdict) for o in entry.shown] == [("paper", "inconclusive"), ("reduced", "reproduced")]
+    assert (entry.verdict, verdict_text(entry)) == ("reproduced", "reproduced (reduced)")
+    titles = {"p": "Paper"}
+    assert "| Paper | 1 | 0 | 0 | 0 | 0 | 1 | 1 |" in ledger_markdown([entry], titles)
+    assert ledger_csv([entry]).splitlines()[1].startswith("p,one,more,reproduced,reduced,paper,")
+    # Nor does it decide anything where the smaller scale does not either.
+    unsure = pair([0.80, 0.71, 0.62], [0.70, 0.71, 0.73], suffix="_small")
+    (entry,) = evaluate(documents(BOTH), evidence(*pair([0.5], [0.7]), *unsure))
+    assert verdict_text(entry) == "inconclusive"
+
+
+def test_intervals_that_decide_nothing_are_not_passed_over(documents: Callable[..., list[Document]]) -> None:
+    unsure, small = pair([0.80, 0.71, 0.62], [0.70, 0.71, 0.73]), pair(*BETTER, suffix="_small")
+    (entry,) = evaluate(documents(BOTH), evidence(*unsure, *small))
+    assert verdict_text(entry) == "inconclusive"
+
+
+def test_tests_at_one_scale_are_one(documents: Callable[..., list[Document]]) -> None:
+    claims = documents(DIFFERENCE, DIFFERENCE.replace("test/f1", "test/f2"))
+
+    def measured(second: list[float]) -> str:
+        runs = [
+            run(name, seed, {"test/f1": first[seed], "test/f2": other})
+            for name, first, others in (("p/x", BETTER[0], second), ("p/y", BETTER[1], BETTER[1]))
+            for seed, other in enumerate(others)
+        ]
+        return verdict(claims, evidence(*runs))
+
+    assert measured([0.80, 0.81, 0.82]) == "reproduced"
+    assert measured([0.80, 0.71, 0.62]) == "inconclusive"
+    assert measured([0.60, 0.61, 0.62]) == "contradicted"
+
+
+def test_another_corpus_is_a_scale_of_its_own(documents: Callable[..., list[Document]]) -> None:
+    (document,) = documents(BOTH.replace("paper:", "stand-in:"))
+    (entry,) = evaluate([document], evidence(*pair(*BETTER)))
+    assert verdict_text(entry) == "reproduced (stand-in)"
+    (entry,) = evaluate([document], evidence(*pair(*BETTER, suffix="_small")))
+    assert [(o.test.scale, o.verdict) for o in entry.shown] == [("stand-in", "not run"), ("reduced", "reproduced")]
+
+
+def test_caveats_become_notes_of_the_tests_that_they_are_about(
+    documents: Callable[..., list[Document]], tmp_path: Path
+) -> None:
+    count = DIFFERENCE.replace("test/f1", "count:sparse_layers")
+    documents(BOTH + "  note: A note.", DIFFERENCE, count.replace("p/x", "p/x_small").replace("p/y", "p/y_small"))
+    path = tmp_path / "p.yaml"
+    text = path.read_text()
+
+    def with_caveat(pattern: str) -> list[str]:
+        path.write_text(
+            text.replace("claims:", f"caveats: [{{experiments: ['{pattern}'], text: Beware.}}]\nclaims:", 1)
+        )
+        (document,) = read_documents(tmp_path, ["p"], KNOWN)
+        return [test.note for test in document.claims[0].tests]
+
+    assert with_caveat("p/*small") == ["A note. Beware.", "", ""]
+    with pytest.raises(UnknownExperimentError, match="p/z"):
+        with_caveat("p/z")
+
+
 def many(widths: list[int]) -> str:
     cases = [f"{{label: w{w}, first: {{where: {{width: {w}}}}}}}" for w in widths]
     return f"""
@@ -166,6 +237,44 @@ def test_counts_are_exact(documents: Callable[..., list[Document]]) -> None:
     assert verdict(claims, counted(106_495)) == "contradicted"
 
 
+def test_biases_are_counted_where_the_document_counts_them(documents: Callable[..., list[Document]]) -> None:
+    (document,) = documents(
+        """
+        measure: value
+        of: count:sparse_layers
+        biases: 20
+        experiment: p/x
+        cases: [{first: {}}]
+        reproduced: exactly 120
+        contradicted: outside 120 to 120
+        """
+    )
+    (entry,) = evaluate([document], evidence(run("p/x", 0, columns={"count:sparse_layers": 100})))
+    assert entry.verdict == "reproduced"
+    text = ledger_markdown([entry], {"p": "Paper"})
+    assert "| 120 |" in text
+    assert "Weights in the sparse layers and 20 biases: reproduced exactly 120" in text
+
+
+def test_counts_need_no_run_of_full_length(documents: Callable[..., list[Document]]) -> None:
+    count = DIFFERENCE.replace("test/f1", "count:trainable").replace("difference", "ratio").replace(" 0", " 0.5")
+
+    def of(altered: str | None, number: int) -> list[dict[str, Any]]:
+        columns = {"count:trainable": number, ALTERED: altered}
+        return [run(name, number, {"test/f1": 0.5}, columns=columns) for name in ("p/x", "p/y")]
+
+    short, narrow = (
+        of("trainer.epochs: 1.0, not 500.0", 10),
+        of("trainer.epochs: 1.0, not 500.0; model.width: 8, not 9", 4),
+    )
+    (entry,) = evaluate(documents(count), evidence(*short, *narrow))
+    assert (entry.verdict, measured(entry.outcomes[0])) == ("reproduced", "1 (from runs of another length)")
+    (entry,) = evaluate(documents(count), evidence(*short, *narrow, *of(None, 20)))
+    assert measured(entry.outcomes[0]) == "1", "there are runs as shipped"
+    assert verdict(documents(count), evidence(*narrow)) == "not run"
+    assert verdict(documents(DIFFERENCE), evidence(*short)) == "not run", "a metric does depend on the length"
+
+
 def test_learning_curves_are_asked_by_epoch(documents: Callable[..., list[Document]]) -> None:
     def claim(measure: str, epochs: str, reproduced: str, contradicted: str) -> list[Document]:
         second = "" if measure == "value" else ", second: {experiment: p/y}"
@@ -199,6 +308,12 @@ def test_learning_curves_are_asked_by_epoch(documents: Callable[..., list[Docume
         assert interval.mean == pytest.approx(mean)
     (entry,) = evaluate(claim("value", "last 9", "within 0 to 1", "outside 0 to 1"), found)
     assert entry.verdict == "inconclusive", "the runs are too short"
+    splits = [
+        run("p/x", 0, curves={"valid/accuracy": curve}, settings={"split_seed": split})
+        for split, curve in enumerate(([0.2, 0.4], [0.4, 0.6]))
+    ]
+    (entry,) = evaluate(claim("value", "epoch 2", "within 0 to 1", "outside 0 to 1"), evidence(*splits))
+    assert measured(entry.outcomes[0]) == "0.500 (n = 1)", "a seed's runs on several splits are one"
 
 
 def test_curves_along_an_axis_are_compared_by_their_average(documents: Callable[..., list[Document]]) -> None:
@@ -228,6 +343,74 @@ def test_curves_along_an_axis_are_compared_by_their_average(documents: Callable[
     assert entry.verdict == "reproduced"
 
 
+ALONG = """
+  measure: difference
+  of: test/f1
+  along: count:sparse_layers
+  experiment: p/x
+  cases: [{first: {where: {arm: a}}, second: {where: {arm: b}}}]
+  reproduced: above 0
+  contradicted: below 0
+"""
+
+
+def points(seed: int, widths: list[int], epochs: int = 100) -> list[dict[str, Any]]:
+    """Two curves over some widths: one is 0.3 above the other."""
+    return [
+        run(
+            "p/x",
+            seed,
+            {"test/f1": height + 0.001 * seed * width},
+            columns={"count:sparse_layers": 10**width},
+            settings={"width": width, "trainer.epochs": epochs},
+            arm=arm,
+        )
+        for arm, height in (("a", 0.8), ("b", 0.5))
+        for width in widths
+    ]
+
+
+def test_runs_that_differ_in_more_than_the_axis_make_no_curve(documents: Callable[..., list[Document]]) -> None:
+    claims = documents(ALONG)
+    swept = [one for seed in (0, 1, 2) for one in points(seed, [1, 2, 3])]
+    assert verdict(claims, evidence(*swept)) == "reproduced"
+    for odd in (points(0, [2], epochs=5), points(0, [4], epochs=5)):
+        (entry,) = evaluate(claims, evidence(*swept, *odd))
+        problem = entry.outcomes[0].cases[0].problem
+        assert entry.verdict == "inconclusive"
+        assert problem.startswith("several curves fit, whose runs differ in trainer.epochs (100, 5); width (1, 2, 3")
+
+
+def test_seeds_with_an_incomplete_curve_are_left_out(documents: Callable[..., list[Document]]) -> None:
+    claims = documents(ALONG)
+    swept = [one for seed in (0, 1) for one in points(seed, [1, 2, 3])]
+    (entry,) = evaluate(claims, evidence(*swept, *points(2, [1, 2])))
+    outcome = entry.outcomes[0]
+    assert (outcome.seeds, measured(outcome)) == (
+        (2, 2),
+        "+0.300 ± 0.000 (1 seed with an incomplete curve left out)",
+    )
+    assert ledger_csv([entry]).splitlines()[1].endswith("1 seed with an incomplete curve left out")
+    (entry,) = evaluate(claims, evidence(*points(0, [1, 2]), *points(1, [2, 3])))
+    assert entry.outcomes[0].cases[0].problem == "no seed has all points of the curves"
+
+
+def test_a_place_that_was_run_twice_counts_by_its_mean(documents: Callable[..., list[Document]]) -> None:
+    def split(number: int, height: float) -> list[dict[str, Any]]:
+        runs = [one for seed in (0, 1, 2) for one in points(seed, [1, 2])]
+        for one in runs:
+            one["settings"] = {**one["settings"], "split_seed": number}
+            one["row"] = {**one["row"], "id": f"{one['row']['id']}{number}"}
+            if one["row"]["label:arm"] == "a":
+                one["row"]["metric:test/f1"] += height
+        return runs
+
+    (entry,) = evaluate(documents(ALONG), evidence(*split(0, 0.0), *split(1, 0.2)))
+    interval = entry.outcomes[0].cases[0].interval
+    assert interval is not None
+    assert interval.mean == pytest.approx(0.4)
+
+
 def test_a_benchmark_is_a_single_number(documents: Callable[..., list[Document]], tmp_path: Path) -> None:
     claims = documents(
         """
@@ -242,8 +425,7 @@ def test_a_benchmark_is_a_single_number(documents: Callable[..., list[Document]]
         (tmp_path / "speed.csv").write_text(f"arm,ms\ndense,{dense}\nsparse,10\n")
         (entry,) = evaluate(claims, Evidence(tmp_path, {}))
         assert entry.verdict == expected
-        assert entry.decisive is not None
-        assert entry.decisive.test.scale == "benchmark"
+        assert entry.scale == "benchmark"
     assert verdict(claims, Evidence(tmp_path / "empty", {})) == "not run"
 
 
@@ -304,6 +486,9 @@ FAULTS: dict[str, tuple[str, str]] = {
     "share": ("measure: share_above", "share_above and 'epochs: all' go together"),
     "no experiment": ("cases: [{first: {}, second: {}}]", "no scale has an experiment or a table for every side"),
     "wrong scale": ("experiment: {paper: p/x_small}", "not of paper scale"),
+    "reduced stand-in": ("experiment: {stand-in: p/x_small}", "not of stand-in scale"),
+    "unknown scale": ("experiment: {small: p/x}", "Input should be 'paper', 'stand-in' or 'reduced'"),
+    "biases": ("biases: 3", "biases are added to a value alone"),
     "unknown side": ("cases: [{first: {tabel: p/x}, second: {}}]", "Unknown key 'tabel'. Did you mean 'table'"),
 }  # fmt: skip
 
@@ -320,6 +505,10 @@ def test_faults_are_named(documents: Callable[..., list[Document]], name: str) -
 def test_faults_of_a_claim(documents: Callable[..., list[Document]], tmp_path: Path) -> None:
     with pytest.raises(ClaimError, match="needs either tests or 'untestable'"):
         documents()
+    with pytest.raises(ClaimError, match="'beside' is for what is untestable"):
+        documents(
+            DIFFERENCE, extra="published: more\nbeside: [{measure: value, of: a, cases: [{first: {experiment: p/x}}]}]"
+        )
     with pytest.raises(ClaimError, match="either a quotation or a paraphrase"):
         documents(DIFFERENCE, extra="published: more\nparaphrase: too")
     with pytest.raises(ClaimError, match=r"Unknown key 'publishd'. Did you mean 'published'"):
@@ -351,13 +540,38 @@ def test_the_ledger_shows_every_claim(documents: Callable[..., list[Document]]) 
     titles = {"p": "Paper"}
     entries = evaluate(documents(DIFFERENCE), evidence(*pair([0.80, 0.81, 0.82], [0.70, 0.71, 0.73])))
     text = ledger_markdown(entries, titles)
-    assert "| Paper | 1 | 0 | 0 | 0 | 0 | 1 |" in text
+    assert "| Paper | 1 | 0 | 0 | 0 | 0 | 1 | 0 |" in text
     assert "| Paper | “x is better” | here | more | paper | +0.097 ± 0.014 | 3 | reproduced |" in text
     header, row = ledger_csv(entries).splitlines()
-    assert header.startswith("document,claim,published,claim_verdict,scale,rule,verdict,case,mean,low,high,seeds")
-    assert row.startswith("p,one,more,reproduced,paper,")
+    columns = "document,claim,published,claim_verdict,claim_scale,scale,rule,verdict,case,mean,low,high,seeds"
+    assert header.startswith(columns)
+    assert row.startswith("p,one,more,reproduced,paper,paper,")
     not_run = evaluate(documents(DIFFERENCE), evidence())
     assert "| not run | – | not run |" in ledger_markdown(not_run, titles)
     untestable = evaluate(documents(extra="published: more\nuntestable: no data"), evidence())
     assert "| – | no data | – | not testable |" in ledger_markdown(untestable, titles)
     assert ledger_csv(untestable).splitlines()[1].startswith("p,one,more,not testable,")
+
+
+def test_notes_and_revisions_of_what_is_not_testable_are_told(documents: Callable[..., list[Document]]) -> None:
+    extra = "published: more\nuntestable: no data\nnote: A word about it.\nrevised: it was reproduced."
+    text = ledger_markdown(evaluate(documents(extra=extra), evidence()), {"p": "Paper"})
+    assert "- **one** Not testable: no data. A word about it. Revised: it was reproduced.\n" in text
+
+
+def test_what_is_measured_beside_an_untestable_claim_is_shown_and_decides_nothing(
+    documents: Callable[..., list[Document]],
+) -> None:
+    beside = "beside:\n- measure: value\n  of: test/f1\n  cases: [{first: {experiment: p/x}}]"
+    claims = documents(extra=f"published: more\nuntestable: no data\n{beside}")
+    (entry,) = evaluate(claims, evidence(*pair([0.80, 0.81, 0.82], [])))
+    assert (entry.verdict, entry.scale, verdict_text(entry)) == ("not testable", None, "not testable")
+    text = ledger_markdown([entry], {"p": "Paper"})
+    assert "| here | more | – | no data | – | not testable |" in text
+    assert "| here | more | paper | 0.810 ± 0.025 | 3 | not testable |" in text
+    assert "Not testable: no data. F1 (test): measured beside the claim, judged by no rule." in text
+    problem, measured = ledger_csv([entry]).splitlines()[1:]
+    assert problem.endswith("no data")
+    assert ",paper," in measured
+    (entry,) = evaluate(claims, evidence())
+    assert [found.verdict for found in entry.shown] == ["not run"]

@@ -1,5 +1,7 @@
 """What is committed tells what the committed tables say: after `make results` nothing changes."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -8,43 +10,93 @@ from sparse_bench.config import choices
 from sparse_bench.report.catalog import experiments
 from sparse_bench.report.claims.ledger import ledger_csv, ledger_markdown
 from sparse_bench.report.claims.schema import FOLDER, read_documents
-from sparse_bench.report.claims.verdicts import evaluate
+from sparse_bench.report.claims.verdicts import Entry, evaluate
 from sparse_bench.report.papers import read_papers
 from sparse_bench.report.selection import Evidence
 from sparse_bench.report.shipped import ALTERED
-from sparse_bench.report.site.content import paper_content
+from sparse_bench.report.site.build import page_texts
+from sparse_bench.report.site.content import PaperContent, paper_content
 from sparse_bench.report.site.performance import FOLDER as PERFORMANCE
 from sparse_bench.report.site.performance import benchmarks
 from sparse_bench.report.site.readme import gist, readme, with_gist
 from sparse_bench.sweeps import jobs, may_start
+from tests.report.browser import brightness, find_browser, measure
 
 ROOT = Path(__file__).resolve().parents[2]
 STALE = "is not what the committed tables say; run `make results`"
 
+pytestmark = pytest.mark.skipif(not (ROOT / "results").is_dir(), reason="needs the repository's results")
 
-@pytest.mark.skipif(not (ROOT / "results").is_dir(), reason="needs the repository's results")
-def test_documents_are_current() -> None:
+
+@dataclass(frozen=True)
+class Committed:
+    """What the committed tables give: the papers' pages and the decided claims."""
+
+    results: Path
+    contents: Sequence[PaperContent]
+    entries: Sequence[Entry]
+
+
+@pytest.fixture(scope="module")
+def browser() -> str:
+    return find_browser()
+
+
+@pytest.fixture(scope="module")
+def committed() -> Committed:
+    """Made once: drawing the figures takes a minute."""
     papers = read_papers(experiments())
     evidence = Evidence.committed(ROOT / "results", papers)
     entries = evaluate(read_documents(FOLDER, list(papers), experiments()), evidence)
-    contents = [paper_content(paper, evidence) for paper in papers.values()]
-    titles = {name: paper.short for name, paper in papers.items()}
+    return Committed(evidence.root, [paper_content(paper, evidence) for paper in papers.values()], entries)
+
+
+@pytest.fixture(scope="module")
+def pages(committed: Committed, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The papers' pages as files, in the order of the contents."""
+    folder = tmp_path_factory.mktemp("pages")
+    texts = page_texts(committed.results, committed.contents, committed.entries, [])
+    found = [folder / f"{content.paper.name}.html" for content in committed.contents]
+    for page in found:
+        page.write_text(texts[page.name], encoding="utf-8")
+    return found
+
+
+def test_documents_are_current(committed: Committed) -> None:
+    titles = {content.paper.name: content.paper.short for content in committed.contents}
     front = (ROOT / "README.md").read_text(encoding="utf-8")
+    measurements = benchmarks(committed.results / PERFORMANCE)
     expected = {
-        "README.md": with_gist(front, gist(contents, entries, "results")),
-        "results/README.md": readme(contents, entries, benchmarks(evidence.root / PERFORMANCE)),
-        "results/claims.md": ledger_markdown(entries, titles),
-        "results/claims.csv": ledger_csv(entries),
+        "README.md": with_gist(front, gist(committed.contents, committed.entries, "results")),
+        "results/README.md": readme(committed.contents, committed.entries, measurements),
+        "results/claims.md": ledger_markdown(committed.entries, titles),
+        "results/claims.csv": ledger_csv(committed.entries),
     }
     for name, text in expected.items():
         assert (ROOT / name).read_text(encoding="utf-8") == text, f"{name} {STALE}"
-    for content in contents:
+    for content in committed.contents:
         for figure in content.figures:
-            path = evidence.root / content.paper.name / "figures" / f"{figure.name}.svg"
+            path = committed.results / content.paper.name / "figures" / f"{figure.name}.svg"
             assert path.is_file(), f"{path} is missing; run `make results`"
 
 
-@pytest.mark.skipif(not (ROOT / "results").is_dir(), reason="needs the repository's results")
+@pytest.mark.browser
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)], ids=["desk, light", "phone, dark"])
+def test_the_papers_pages_fit_the_screen(
+    browser: str, committed: Committed, pages: list[Path], tmp_path: Path, width: int, dark: bool
+) -> None:
+    results = measure(browser, pages, tmp_path, width, dark)
+    for page, content, found in zip(pages, committed.contents, results, strict=True):
+        assert found["client"] == width, page.name
+        assert found["scroll"] <= width, f"{page.name} scrolls sideways"
+        assert found["figures"] == len(found["shown"]) == len(content.figures), page.name
+        assert found["compact"] is (width < 500) or not content.figures
+        assert found["inside"], f"in {page.name} text leaves its figure"
+        assert found["letters"] >= 10, f"in {page.name} letters are too small to read"
+        assert (brightness(found["background"]) < 3 * 60) is dark
+        assert (brightness(found["ink"]) > 3 * 128) is dark
+
+
 def test_sweeps_still_start_the_runs_that_are_committed(tmp_path: Path) -> None:
     """A setting that renames runs would have them all made again, and would leave the committed ones behind."""
     tables = Evidence.committed(ROOT / "results", read_papers(experiments())).tables.values()

@@ -63,6 +63,11 @@ def test_patterns_become_names(tmp_path: Path) -> None:
             "{label: density 20 %}",
             "needs an experiment or a table, a published",
         ),
+        (
+            "published: original,\n             first: {experiment: first/dense}",
+            "second: {experiment: first/dense}",
+            "a row needs a first side, or a published number alone",
+        ),
         ("{label: density 20 %, exp", "{labl: density 20 %, exp", "Unknown key 'labl'. Did you mean 'label'"),
     ],
 )

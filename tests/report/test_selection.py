@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from sparse_bench.report.selection import Evidence, Row, Runs, SelectionError, benchmark_rows, one_arm
+from sparse_bench.report.shipped import ALTERED
 from tests.report.evidence import evidence, run
 
 
@@ -28,6 +29,19 @@ def test_runs_are_chosen_by_labels_and_settings() -> None:
     assert seeds(found, Runs("a/x", {"model.width": [8, 16]})) == [0, 1, 2]
     assert seeds(found, Runs("a/x", {"density": 0.5})) == []
     assert seeds(found, Runs("a/z")) == []
+
+
+def test_runs_of_another_length_are_taken_only_where_asked_for_and_none_is_as_shipped() -> None:
+    short = run("a/x", 0, columns={ALTERED: "dataset.batch_epochs: 1, not 9; trainer.epochs: 1, not 9"})
+    other = run("a/x", 1, columns={ALTERED: "trainer.epochs: 1, not 9; optimizer.lr: 1, not 2"}, settings={"lr": 1})
+    for found, expected in (
+        (evidence(short, other), [0]),
+        (evidence(short, run("a/x", 2, columns={ALTERED: None})), [2]),
+    ):
+        chosen = found.runs(Runs("a/x"), any_length=True)
+        assert chosen is not None
+        assert list(chosen[1]["seed"]) == expected
+    assert evidence(short, other).runs(Runs("a/x")) is None
 
 
 def test_an_unknown_name_is_an_error_that_names_the_choices() -> None:

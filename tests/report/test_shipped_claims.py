@@ -1,10 +1,17 @@
 """The claims and papers that are shipped: complete, valid, and no copy of each other's numbers by mistake."""
 
+from pathlib import Path
+
+import pytest
+
 from sparse_bench.report.catalog import experiments
 from sparse_bench.report.claims.schema import FOLDER, read_documents
 from sparse_bench.report.papers import ORDER, read_papers
 from sparse_bench.report.published import read_published
-from sparse_bench.report.selection import Runs
+from sparse_bench.report.selection import Runs, benchmark_rows
+from sparse_bench.report.tidy import read
+
+RESULTS = Path(__file__).resolve().parents[2] / "results"
 
 
 def test_the_five_documents_are_there() -> None:
@@ -23,6 +30,36 @@ def test_every_tested_experiment_is_collected() -> None:
         sides = [s for claim in document.claims for test in claim.resolved() for case in test.cases for s in case.sides]
         names = {side.experiment for side in sides if isinstance(side, Runs)}
         assert names <= set(papers[document.document].experiments)
+
+
+def test_no_experiment_stands_in_here_and_is_the_paper_s_own_there() -> None:
+    scales: dict[str, set[str]] = {}
+    for document in read_documents(FOLDER, list(ORDER), experiments()):
+        for test in (test for claim in document.claims for test in claim.resolved()):
+            for side in (side for case in test.cases for side in case.sides if isinstance(side, Runs)):
+                scales.setdefault(side.experiment, set()).add(test.scale)
+    assert not {name: found for name, found in scales.items() if len(found) > 1}
+    assert {name for name, found in scales.items() if found == {"stand-in"}} == {
+        "demeester/pos_density",
+        "embeddings/dense",
+        "embeddings/sparse",
+    }
+
+
+@pytest.mark.skipif(not RESULTS.is_dir(), reason="needs the repository's results")
+def test_reduced_lstms_are_still_worse_than_counted_pairs() -> None:
+    """SparseLang's claims at reduced scale say so, with this number."""
+    (bigrams,) = (
+        row["perplexity (valid)"]
+        for row in benchmark_rows(RESULTS / "sparselang/ngram_reference.md")
+        if (row["training lines"], row[""]) == ("5%", "bigrams")
+    )
+    (document,) = (d for d in read_documents(FOLDER, list(ORDER), experiments()) if d.document == "sparselang")
+    assert f"(validation perplexity {bigrams}" in document.caveats[0].text
+    runs = read(RESULTS / "sparselang").runs
+    small = runs["experiment"].str.endswith("small") & (runs["setting:model.recurrence"] == "trained")
+    assert small.any()
+    assert (runs.loc[small, "metric:valid/perplexity"] > bigrams).all()
 
 
 def test_figures_name_series_that_exist() -> None:

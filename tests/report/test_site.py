@@ -89,10 +89,11 @@ def test_a_paper_s_page_shows_ours_beside_the_published(example_site: Site) -> N
         "dense, published",
         "Published numbers: J. G. C. Brouns",
         "dense 0.6974 0.627 ± 0.006 2",
+        "transfer 0.708 – –",
         "both – – –",
         "Not run: both.",
         "first/sparse set 10 % 100 9,000 0.651 ± 0.007 30.500 ± 6.353 2",
-        "0123456789ab",
+        "experiment seed code first/dense 0 0123456789ab",
         "How close Very. calibration.md",
     ):
         assert words in text, words

@@ -90,3 +90,28 @@ def test_a_reader_s_own_settings_do_not_change_a_figure(monkeypatch: pytest.Monk
     assert again == first
     assert again.png() == first.png()
     assert mpl.rcParams["axes.linewidth"] == 5.0
+
+
+def test_the_title_of_an_axis_that_leaves_the_canvas_is_wrapped() -> None:
+    long, canvases = "share of the right next words in the text that it was trained on", []
+
+    def draw(canvas: Canvas, compact: bool) -> None:
+        canvases.append(canvas)
+        upper, lower = canvas.subplots(2, 1)
+        upper.set_ylabel(long)
+        lower.set_xlabel(long)
+        lower.set_ylabel("short")
+        lower.set_yticks([0, 1], ["a long name of an arm", "another"])
+
+    style.render("name", "", "", "", draw)
+    wide, compact = canvases
+    assert wide.axes[1].get_xlabel() == long
+    for canvas in canvases:
+        canvas.draw_without_rendering()  # writing a file has moved the titles: it has another resolution
+        titles = [canvas.axes[0].yaxis.label, canvas.axes[1].xaxis.label, canvas.axes[1].yaxis.label]
+        assert [title.get_text().replace("\n", " ") for title in titles] == [long, long, "short"]
+        for title in titles:
+            box = title.get_window_extent()
+            assert min(box.x0, box.y0, canvas.bbox.x1 - box.x1, canvas.bbox.y1 - box.y1) >= 0
+    assert "\n" in compact.axes[1].get_xlabel()
+    assert "\n" in compact.axes[0].get_ylabel()

@@ -8,10 +8,16 @@ from torch import nn
 
 from sparse_bench.errors import ConfigError
 from sparse_bench.sparsity.kernels import SparseStructure
-from sparse_bench.sparsity.kernels.lstm import _check
+from sparse_bench.sparsity.kernels.lstm import _check, _compiled_recurrence
 from sparse_bench.sparsity.lstm import SparseLSTM
 from sparse_bench.sparsity.weights import CompressedWeight, sparsify
-from tests.sparsity.kernels.problems import assert_same_lstm, lstm_problem
+from tests.sparsity.kernels.problems import (
+    assert_digits,
+    assert_same_lstm,
+    lstm_problem,
+    recurrence_problem,
+    recurrent_structure,
+)
 
 WAYS = ["kernel", "csr", "masked", "auto"]
 
@@ -45,6 +51,33 @@ def test_saturated_gates_stay_finite() -> None:
     assert_same_lstm((dense, sparse, [x * 1e4, h, c, *grads]), "kernel", tolerance=1e-4)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-13)])
+@pytest.mark.parametrize("scale", [1e-2, 1e-4, 1e-8])
+def test_small_states_keep_their_digits(dtype: torch.dtype, tolerance: float, scale: float) -> None:
+    case = recurrence_problem(3, 9, recurrent_structure(37, 0.2), dtype=dtype, scale=scale)
+    outputs = _compiled_recurrence(*case.leaves, case.structure)
+    actual = [*outputs, *torch.autograd.grad(outputs, case.leaves, case.grads)]
+    for got, wanted in zip(actual, case.expected(), strict=True):
+        parts = 4 if wanted.shape[-1] == 4 * 37 else 1  # each gate's gradient is of another magnitude
+        assert_digits(list(got.chunk(parts, -1)), list(wanted.chunk(parts, -1)), tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 3e-7), (torch.float64, 1e-15)])
+def test_gates_are_right_to_the_last_digits_at_any_magnitude(dtype: torch.dtype, tolerance: float) -> None:
+    size = torch.logspace(-30, 1.9, 2001, dtype=torch.float64).to(dtype)
+    x = torch.cat([-size, torch.zeros(1, dtype=dtype), size])
+    nothing, open_gate = torch.zeros_like(x), torch.full_like(x, 60)
+    empty = SparseStructure(torch.zeros(4, 1, dtype=torch.bool))
+
+    def last_cell(i: torch.Tensor, f: torch.Tensor, g: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+        gates = torch.stack([i, f, g, nothing], dim=1)[None]
+        return _compiled_recurrence(gates, nothing[:, None], before[:, None], gates.new_empty(0), empty)[1].squeeze(1)
+
+    tanh, sigmoid = last_cell(open_gate, nothing, x, nothing), last_cell(nothing, x, nothing, torch.ones_like(x))
+    torch.testing.assert_close(tanh.double(), x.double().tanh(), rtol=tolerance, atol=0)
+    torch.testing.assert_close(sigmoid.double(), x.double().sigmoid(), rtol=tolerance, atol=0)
+
+
 def test_outputs_do_not_depend_on_the_threads_and_gradients_to_rounding() -> None:
     def results(threads: int) -> list[torch.Tensor]:
         before = torch.get_num_threads()
@@ -62,7 +95,7 @@ def test_outputs_do_not_depend_on_the_threads_and_gradients_to_rounding() -> Non
     assert torch.equal(output, output_of_two)
     assert len(gradients) >= 3
     for one, two in zip(gradients, gradients_of_two, strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-6)
+        assert_digits([one], [two], tolerance=1e-5)
 
 
 def two_layers() -> nn.Sequential:
@@ -165,7 +198,9 @@ def test_the_recurrence_refuses_what_its_kernel_would_read_wrongly() -> None:
         ((gates, state[:2], state, values), "the state must be"),
         ((gates, state, state, values[1:]), "the values must be"),
         ((gates.half(), state, state, values), "float32 or float64"),
-        ((gates, state.to("meta"), state, values), "elsewhere"),
+        ((gates, state.to("meta"), state, values), "on cpu.* on meta"),
     ]:
         with pytest.raises(ValueError, match=message):
             _check(*wrong, structure)
+    with pytest.raises(ValueError, match=r"on cpu.* on meta"):
+        _check(gates, state, state, values, structure.to("meta"))

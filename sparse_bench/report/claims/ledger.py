@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from sparse_bench.report.claims.schema import Resolved, Test
-from sparse_bench.report.claims.verdicts import VERDICTS, CaseOutcome, Entry, Outcome
+from sparse_bench.report.claims.schema import Measurement, Resolved, Test
+from sparse_bench.report.claims.verdicts import DECIDED, VERDICTS, CaseOutcome, Entry, Outcome
 from sparse_bench.report.measure import quantity
 from sparse_bench.report.statistics import Interval
 from sparse_bench.report.tables import MISSING, DisplayTable, csv_text, interval, markdown, whole
@@ -20,22 +20,38 @@ _MEASURES = {
 }
 LEDGER_CAPTION = (
     "Measured: mean over seeds ± half-width of the 95 % t-interval, differences and ratios paired over seeds; counts "
-    "and benchmarks are single numbers. A rule that was changed after what it judges had been measured says so."
+    "and benchmarks are single numbers. A rule that was changed after what it judges had been measured says so. "
+    "Scales: the paper's; a stand-in, of its size on another corpus, as its own is not to be had; a benchmark; reduced."
+)
+#: How a claim's verdict comes about, as a sentence or two that start with it.
+VERDICT_RULE = (
+    "A verdict is the paper's scale's. Where that was not run, or has too few seeds to decide anything, it is the "
+    "first decided one of a stand-in for the paper's corpus, a benchmark and the reduced scale, and says so. Of "
+    "several tests at one scale all have to be reproduced; one that is contradicted contradicts."
+)
+#: What a reader of an earlier ledger has to know of it.
+_VERDICT_REVISED = (
+    "How verdicts come about was revised when runs were there: a verdict had been that of the first scale with any "
+    "run, be it a single seed, and of several tests there the first."
 )
 
 
-def rule_text(test: Test) -> str:
+def rule_text(test: Measurement) -> str:
     """A rule in words."""
     what = f"{_MEASURES[test.measure]}{quantity(test.of)}"
+    if test.biases:
+        what += f" and {test.biases:,} biases"
     if test.epochs and test.epochs != "all":
         what += f", mean of the {test.epochs} epochs" if test.epochs.startswith("last") else f", {test.epochs}"
     if test.along:
         what += f", averaged along {quantity(test.along)}"
+    what = what[0].upper() + what[1:]
+    if not isinstance(test, Test):
+        return f"{what}: measured beside the claim, judged by no rule."
     every = " in every case" if len(test.cases) > 1 else ""
     some = " in any, Holm-corrected" if len(test.cases) > 1 else ""
     return (
-        f"{what[0].upper()}{what[1:]}: reproduced {minus(test.reproduced.text)}{every}, "
-        f"contradicted {minus(test.contradicted.text)}{some}."
+        f"{what}: reproduced {minus(test.reproduced.text)}{every}, contradicted {minus(test.contradicted.text)}{some}."
     )
 
 
@@ -51,6 +67,7 @@ def measured(outcome: Outcome) -> str:
     parts = []
     for case in outcome.cases:
         text = number(case.interval, outcome.test) if case.interval is not None else case.problem
+        text += f" ({case.remark})" if case.remark else ""
         parts.append(f"{case.label}: {text}" if case.label else text)
     return "; ".join(parts)
 
@@ -81,8 +98,7 @@ def claim_text(entry: Entry) -> str:
 
 def verdict_text(entry: Entry) -> str:
     """The verdict, with the scale where it is not the paper's."""
-    scale = entry.decisive.test.scale if entry.decisive else "paper"
-    return entry.verdict if scale == "paper" else f"{entry.verdict} ({scale})"
+    return entry.verdict if entry.scale in ("paper", None) else f"{entry.verdict} ({entry.scale})"
 
 
 def ledger_table(entries: Sequence[Entry], titles: Mapping[str, str]) -> DisplayTable:
@@ -103,30 +119,32 @@ def ledger_table(entries: Sequence[Entry], titles: Mapping[str, str]) -> Display
 
 
 def summary_table(entries: Sequence[Entry], titles: Mapping[str, str]) -> DisplayTable:
-    """How many claims of each document have each verdict."""
+    """How many claims of each document have each verdict, and how many of these the paper's scale did not decide."""
     rows = []
-    for name in dict.fromkeys(entry.document for entry in entries):
-        verdicts = Counter(entry.verdict for entry in entries if entry.document == name)
-        rows.append([titles[name], *(str(verdicts[v]) for v in VERDICTS), str(verdicts.total())])
-    verdicts = Counter(entry.verdict for entry in entries)
-    rows.append(["all", *(str(verdicts[verdict]) for verdict in VERDICTS), str(verdicts.total())])
-    caption = "Claims by verdict; a verdict is the paper's scale's where that was run, else the reduced scale's."
-    return DisplayTable(caption, ["document", *VERDICTS, "claims"], rows, [False] + [True] * (len(VERDICTS) + 1))
+    named = {titles[entry.document]: [e for e in entries if e.document == entry.document] for entry in entries}
+    for title, found in {**named, "all": list(entries)}.items():
+        verdicts = Counter(entry.verdict for entry in found)
+        elsewhere = sum(entry.verdict in DECIDED and entry.scale in ("stand-in", "reduced") for entry in found)
+        rows.append([title, *(str(verdicts[v]) for v in VERDICTS), str(len(found)), str(elsewhere)])
+    caption = f"Claims by verdict. {VERDICT_RULE} Elsewhere: decided on a stand-in or at reduced scale."
+    columns = ["document", *VERDICTS, "claims", "elsewhere"]
+    return DisplayTable(caption, columns, rows, [False] + [True] * (len(columns) - 1))
 
 
 def ledger_markdown(entries: Sequence[Entry], titles: Mapping[str, str]) -> str:
     """The whole ledger as a document."""
     summary, table = summary_table(entries, titles), ledger_table(entries, titles)
     rules = [f"- **{entry.claim.id}** " + " ".join(_rules(entry)) for entry in entries]
-    return "\n".join(["# Claims", "", markdown(summary), "## Ledger", "", markdown(table), "## Rules", "", *rules, ""])
+    head = ["# Claims", "", markdown(summary), _VERDICT_REVISED, ""]
+    return "\n".join([*head, "## Ledger", "", markdown(table), "## Rules", "", *rules, ""])
 
 
 def _rules(entry: Entry) -> list[str]:
-    if entry.claim.untestable:
-        return [f"Not testable: {entry.claim.untestable}."]
     claim = entry.claim
-    notes = ([claim.note] if claim.note else []) + ([f"Revised: {claim.revised}"] if claim.revised else [])
-    return [text for test in entry.claim.tests for text in (rule_text(test), test.note) if text] + notes
+    texts = [f"Not testable: {claim.untestable}."] if claim.untestable else []
+    texts += [text for test in (*claim.tests, *claim.beside) for text in (rule_text(test), test.note)]
+    texts += [claim.note, f"Revised: {claim.revised}" if claim.revised else ""]
+    return [text for text in texts if text]
 
 
 def ledger_csv(entries: Sequence[Entry]) -> str:
@@ -138,8 +156,9 @@ def ledger_csv(entries: Sequence[Entry]) -> str:
             "claim": entry.claim.id,
             "published": entry.claim.published,
             "claim_verdict": entry.verdict,
+            "claim_scale": entry.scale,
         }
-        if not entry.outcomes:
+        if entry.claim.untestable:
             rows.append({**claim, "problem": entry.claim.untestable})
         for outcome in entry.outcomes:
             test = {
@@ -148,8 +167,8 @@ def ledger_csv(entries: Sequence[Entry]) -> str:
                 "verdict": outcome.verdict,
             }
             rows += [{**claim, **test, **_case(case)} for case in outcome.cases]
-    columns = ["document", "claim", "published", "claim_verdict", "scale", "rule", "verdict", "case", "mean", "low"]
-    columns += ["high", "seeds", "p_reproduced", "p_contradicted", "problem"]
+    columns = ["document", "claim", "published", "claim_verdict", "claim_scale", "scale", "rule", "verdict", "case"]
+    columns += ["mean", "low", "high", "seeds", "p_reproduced", "p_contradicted", "problem"]
     frame = pd.DataFrame(rows, columns=columns).astype({"seeds": "Int64"})
     return csv_text(frame)
 
@@ -165,5 +184,5 @@ def _case(case: CaseOutcome) -> dict[str, object]:
         "seeds": found.n if found else None,
         "p_reproduced": case.p_reproduced,
         "p_contradicted": case.p_contradicted,
-        "problem": case.problem,
+        "problem": "; ".join(filter(None, [case.problem, case.remark])),
     }

@@ -1,24 +1,31 @@
 """The vocabulary of claims, checked strictly.
 
-A file holds ``document`` (the paper's name) and ``claims``. A claim has
+A file holds ``document`` (the paper's name), ``claims``, and ``caveats``: what has to be known of all results of some
+``experiments`` (patterns), as ``text``. It becomes a note of every rule that judges them, except of their counts.
+
+A claim has
 
     id            unique, lower case, words joined by hyphens
     where         where the sentence stands in the document
     quotation     its words, or ``paraphrase``: its sense (a figure's, a table's)
     published     the value that the document gives, in a few words
-    tests         one or more rules; or ``untestable``: why there can be none
+    tests         one or more rules; or ``untestable``: why there can be none, and ``beside``: what was measured all the
+                  same (tests without regions), to be shown beside the published value
     note          what a reader has to know, optional
-    revised       what of the rules was changed when runs that they judge were there, and why; else left out
+    revised       what of the rules was changed when runs that they judge were there, why, and what the verdict had
+                  been; else left out
 
 A test has
 
     measure       ``value`` of one arm; ``difference`` first − second or ``ratio`` first / second, paired over the seeds
                   that both have; ``share_above``: the share of epochs at which the first lies above the second
     of            a metric (``test/intent_f1``), ``count:…``, ``seconds:…``, ``macs:…``, or a column of a table
+    biases        optional, for a value: how many biases the document counts as well as the weights; added to the value
     epochs        optional, for metrics with a learning curve: ``epoch N``, ``last N`` (their mean) or ``all``
     along         optional: average over a logarithmic axis (``count:sparse_layers``), over the range that both curves
                   share, instead of a single arm's value
-    experiment    of all cases: a name, or ``{paper: NAME, reduced: NAME}``, which makes a test for each scale
+    experiment    of all cases: a name, or ``{paper: NAME, reduced: NAME}``, which makes a test for each scale;
+                  ``stand-in`` in place of ``paper``: the paper's size on another corpus than the paper's
     where         labels and settings that all cases have in common
     cases         what is compared: ``first`` and ``second`` (or ``first`` alone for a value), each with ``where``,
                   its own ``experiment``, or a benchmark's ``table``; ``label`` where there are several
@@ -32,14 +39,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from omegaconf import OmegaConf
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from sparse_bench.errors import SparseBenchError, unknown_choice
-from sparse_bench.report.catalog import Scale, check_experiment, scale
-from sparse_bench.report.measure import Measure
+from sparse_bench.report.catalog import SCALES, Scale, check_experiment, expand, scale
+from sparse_bench.report.measure import Measure, is_exact
 from sparse_bench.report.selection import Row, Runs
 
 FOLDER = Path(__file__).parent
@@ -99,26 +106,23 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
 
-class Experiments(_Strict):
-    """An experiment's names at its two scales."""
-
-    paper: str | None = None
-    reduced: str | None = None
-
-    @model_validator(mode="after")
-    def _named_for_their_scale(self) -> "Experiments":
-        for wanted in ("paper", "reduced"):
-            name = getattr(self, wanted)
-            if name is not None and scale(name) != wanted:
-                raise ValueError(f"'{name}' is not of {wanted} scale by its name (reduced ones end in _small)")
-        return self
-
-
 def _experiments(value: Any) -> Any:
     return {scale(value): value} if isinstance(value, str) else value
 
 
-Names = Annotated[Experiments, BeforeValidator(_experiments)]
+def _named_for_their_scale(names: dict[Scale, str]) -> dict[Scale, str]:
+    for wanted, name in names.items():
+        if (scale(name) == "reduced") != (wanted == "reduced"):
+            raise ValueError(f"'{name}' is not of {wanted} scale by its name (reduced ones end in _small)")
+    return names
+
+
+#: An experiment's names at its scales.
+Names = Annotated[
+    dict[Literal["paper", "stand-in", "reduced"], str],
+    BeforeValidator(_experiments),
+    AfterValidator(_named_for_their_scale),
+]
 Regions = Annotated[Region, BeforeValidator(lambda value: region(str(value)))]
 
 
@@ -138,30 +142,27 @@ class Case(_Strict):
     second: Side | None = None
 
 
-class Test(_Strict):
-    """A rule; see the module."""
-
-    __test__ = False  # no test of pytest's
+class Measurement(_Strict):
+    """What is measured; see the module."""
 
     measure: Measure
     of: str
+    biases: int = 0
     epochs: str | None = None
     along: str | None = None
     experiment: Names | None = None
     where: dict[str, Any] = Field(default_factory=dict)
     cases: list[Case] = Field(min_length=1)
-    reproduced: Regions
-    contradicted: Regions
     note: str = ""
 
     @model_validator(mode="after")
-    def _fits_together(self) -> "Test":
-        if self.reproduced.overlaps(self.contradicted):
-            raise ValueError(f"'{self.reproduced.text}' and '{self.contradicted.text}' overlap")
+    def _fits_together(self) -> "Measurement":
         if self.epochs is not None and not _EPOCHS.fullmatch(self.epochs):
             raise ValueError(f"epochs '{self.epochs}': write 'epoch N', 'last N' or 'all'")
         if (self.measure == "share_above") != (self.epochs == "all"):
             raise ValueError("share_above and 'epochs: all' go together")
+        if self.biases and self.measure != "value":
+            raise ValueError("biases are added to a value alone")
         for case in self.cases:
             if (case.second is None) != (self.measure == "value"):
                 raise ValueError(f"{self.measure} needs {'one side' if self.measure == 'value' else 'two sides'}")
@@ -174,7 +175,7 @@ class Test(_Strict):
     def resolved(self) -> list["Resolved"]:
         """The test at each scale for which every side names an experiment (or a table)."""
         found: list[Resolved] = []
-        for at in ("paper", "reduced", "benchmark"):
+        for at in SCALES:
             cases = [
                 (case.label, self._side(case.first, at), self._side(case.second, at) if case.second else None)
                 for case in self.cases
@@ -188,9 +189,23 @@ class Test(_Strict):
         where = {**self.where, **side.where}
         if side.table is not None:
             return Row(side.table, where) if at == "benchmark" else None
-        names = side.experiment or self.experiment
-        name = getattr(names, at, None) if names else None
-        return Runs(name, where) if name else None
+        names = side.experiment or self.experiment or {}
+        return Runs(names[at], where) if at != "benchmark" and at in names else None
+
+
+class Test(Measurement):
+    """A rule; see the module."""
+
+    __test__ = False  # no test of pytest's
+
+    reproduced: Regions
+    contradicted: Regions
+
+    @model_validator(mode="after")
+    def _decides(self) -> "Test":
+        if self.reproduced.overlaps(self.contradicted):
+            raise ValueError(f"'{self.reproduced.text}' and '{self.contradicted.text}' overlap")
+        return self
 
 
 @dataclass(frozen=True)
@@ -203,9 +218,9 @@ class ResolvedCase:
 
 @dataclass(frozen=True)
 class Resolved:
-    """A test at one scale."""
+    """A test at one scale, or a measurement that is no test."""
 
-    rule: Test
+    rule: Measurement
     scale: Scale
     cases: Sequence[ResolvedCase]
 
@@ -220,6 +235,7 @@ class Claim(_Strict):
     published: str
     tests: list[Test] = Field(default_factory=list)
     untestable: str = ""
+    beside: list[Measurement] = Field(default_factory=list)
     note: str = ""
     revised: str = ""
 
@@ -229,18 +245,28 @@ class Claim(_Strict):
             raise ValueError("needs either a quotation or a paraphrase")
         if bool(self.tests) == bool(self.untestable):
             raise ValueError("needs either tests or 'untestable' with the reason")
+        if self.beside and self.tests:
+            raise ValueError("'beside' is for what is untestable")
         return self
 
     def resolved(self) -> list[Resolved]:
-        """All tests at all their scales, the paper's scale first."""
-        order = ("paper", "benchmark", "reduced")
-        return sorted((found for test in self.tests for found in test.resolved()), key=lambda r: order.index(r.scale))
+        """All tests (or what is shown without one) at all their scales, in the order of the scales."""
+        found = [one for rule in (*self.tests, *self.beside) for one in rule.resolved()]
+        return sorted(found, key=lambda one: SCALES.index(one.scale))
+
+
+class Caveat(_Strict):
+    """What has to be known of all results of some experiments."""
+
+    experiments: list[str] = Field(min_length=1)
+    text: str
 
 
 class Document(_Strict):
-    """The claims of one document."""
+    """The claims of one document. After reading, its caveats are in the notes of the tests."""
 
     document: str
+    caveats: list[Caveat] = Field(default_factory=list)
     claims: list[Claim]
 
 
@@ -254,10 +280,12 @@ def read_documents(folder: Path, names: Sequence[str], known: Iterable[str]) -> 
 
     Raises:
         ClaimError: a file does not follow the vocabulary; the message names the place and the valid choices.
-        UnknownExperimentError: a test names an experiment that does not exist.
+        UnknownExperimentError: a test or a caveat names an experiment that does not exist.
     """
     known = set(known)
-    documents = [_read(folder / f"{name}.yaml") for name in names if (folder / f"{name}.yaml").is_file()]
+    documents = [
+        _with_caveats(_read(folder / f"{name}.yaml"), known) for name in names if (folder / f"{name}.yaml").is_file()
+    ]
     seen: set[str] = set()
     for document in documents:
         if document.document not in names:
@@ -272,8 +300,20 @@ def read_documents(folder: Path, names: Sequence[str], known: Iterable[str]) -> 
     return documents
 
 
-def _sides(claim: Claim) -> list[Runs | Row]:
+def _sides(claim: Claim | Test) -> list[Runs | Row]:
     return [side for test in claim.resolved() for case in test.cases for side in case.sides]
+
+
+def _with_caveats(document: Document, known: set[str]) -> Document:
+    told = [(set(expand(caveat.experiments, known)), caveat.text.strip()) for caveat in document.caveats]
+
+    def noted(test: Test) -> Test:
+        judged = {side.experiment for side in _sides(test) if isinstance(side, Runs)}
+        texts = [] if is_exact(test.of) else [text for names, text in told if names & judged]
+        return test.model_copy(update={"note": " ".join(filter(None, [test.note.strip(), *texts]))})
+
+    claims = [claim.model_copy(update={"tests": [noted(test) for test in claim.tests]}) for claim in document.claims]
+    return document.model_copy(update={"claims": claims})
 
 
 def _read(path: Path) -> Document:
@@ -287,7 +327,8 @@ def _read(path: Path) -> Document:
 
 
 _FIELDS: Mapping[str, type[BaseModel]] = {
-    "claims": Claim, "tests": Test, "cases": Case, "first": Side, "second": Side, "experiment": Experiments
+    "claims": Claim, "tests": Test, "beside": Measurement, "caveats": Caveat, "cases": Case, "first": Side,
+    "second": Side,
 }  # fmt: skip
 
 

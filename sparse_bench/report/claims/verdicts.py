@@ -6,20 +6,27 @@ case lies in the contradicting region after Holm's correction over the cases. An
 
 A single seed has no interval and decides nothing, and neither do two with equal values; counts and benchmarks are
 single numbers and need none.
+
+Several tests at one scale are one: reproduced if all are, contradicted if any is. A claim's verdict is the paper's
+scale's. Where that was not run, or has too few seeds to decide anything, it is the first that is decided of a stand-in
+for the paper's corpus, a benchmark and a reduced scale, and is labelled so. A scale with intervals that decide neither
+way is left undecided: a smaller one does not speak for it.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from sparse_bench.report.claims.schema import Claim, Document, Region, Resolved
+from sparse_bench.report.catalog import Scale
+from sparse_bench.report.claims.schema import Claim, Document, Region, Resolved, Test
 from sparse_bench.report.measure import Sample, Unavailable, measure_sides
 from sparse_bench.report.selection import Evidence, SelectionError
 from sparse_bench.report.statistics import CONFIDENCE, Interval, holm, p_above
 
 Verdict = Literal["reproduced", "contradicted", "inconclusive", "not run", "not testable"]
 VERDICTS: tuple[Verdict, ...] = ("reproduced", "contradicted", "inconclusive", "not run", "not testable")
+DECIDED: tuple[Verdict, ...] = ("reproduced", "contradicted")
 #: One-sided level at which "the whole two-sided 95 % interval lies beyond the bound" is decided.
 LEVEL = (1.0 - CONFIDENCE) / 2
 
@@ -34,6 +41,7 @@ class CaseOutcome:
         p_reproduced: p-value of lying in the reproducing region; None if that cannot be said.
         p_contradicted: of lying in the contradicting one, after Holm's correction.
         problem: why there is no measurement, or none that decides.
+        remark: which runs were measured, where these are not all.
     """
 
     label: str
@@ -41,11 +49,12 @@ class CaseOutcome:
     p_reproduced: float | None = None
     p_contradicted: float | None = None
     problem: str = ""
+    remark: str = ""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A test at one scale, decided."""
+    """A test at one scale, decided; or a measurement beside what is not testable."""
 
     test: Resolved
     cases: Sequence[CaseOutcome]
@@ -57,6 +66,11 @@ class Outcome:
         counts = [case.interval.n for case in self.cases if case.interval is not None]
         return (min(counts), max(counts)) if counts else None
 
+    @property
+    def decidable(self) -> bool:
+        """Whether every case was measured well enough to decide it."""
+        return all(case.p_reproduced is not None for case in self.cases)
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -67,23 +81,45 @@ class Entry:
     outcomes: Sequence[Outcome]
 
     @property
-    def decisive(self) -> Outcome | None:
-        """The outcome that the verdict is taken from: the first with runs, the paper's scale before the reduced."""
-        return next((outcome for outcome in self.outcomes if outcome.verdict != "not run"), None)
+    def scale(self) -> Scale | None:
+        """The scale that the verdict is taken from; None without runs, or if the claim is not testable."""
+        if self.claim.untestable:
+            return None
+        run = [scale for scale in self._by_scale if self._at(scale) != "not run"]
+        for scale in run:
+            if self._at(scale) in DECIDED:
+                return scale
+            if all(outcome.decidable for outcome in self._by_scale[scale]):
+                break
+        return run[0] if run else None
 
     @property
     def shown(self) -> list[Outcome]:
-        """Outcomes worth a line: what was run, and that the paper's scale was not; one line if nothing was."""
-        if self.decisive is None:
+        """Outcomes worth a line: what was run, and what of the paper's size was not; one line if nothing was."""
+        if all(found.verdict == "not run" for found in self.outcomes):
             return list(self.outcomes[:1])
-        return [found for found in self.outcomes if found.verdict != "not run" or found.test.scale == "paper"]
+        return [found for found in self.outcomes if found.verdict != "not run" or found.test.scale != "reduced"]
 
     @property
     def verdict(self) -> Verdict:
         """The claim's verdict."""
         if self.claim.untestable:
             return "not testable"
-        return self.decisive.verdict if self.decisive else "not run"
+        return self._at(self.scale) if self.scale else "not run"
+
+    @property
+    def _by_scale(self) -> dict[Scale, list[Outcome]]:
+        found: dict[Scale, list[Outcome]] = {}
+        for outcome in self.outcomes:
+            found.setdefault(outcome.test.scale, []).append(outcome)
+        return found
+
+    def _at(self, scale: Scale) -> Verdict:
+        """The verdict of all tests at one scale together."""
+        verdicts = {outcome.verdict for outcome in self._by_scale[scale]}
+        if "contradicted" in verdicts:
+            return "contradicted"
+        return verdicts.pop() if len(verdicts) == 1 else "inconclusive"
 
 
 def evaluate(documents: Sequence[Document], evidence: Evidence) -> list[Entry]:
@@ -114,6 +150,9 @@ def decide(test: Resolved, evidence: Evidence) -> Outcome:
         measure_sides(rule.measure, rule.of, case.sides, evidence, epochs=rule.epochs, along=rule.along)
         for case in test.cases
     ]
+    measured = [_with_biases(sample, rule.biases) for sample in measured]
+    if not isinstance(rule, Test):
+        return _beside(test, measured)
     p_contradicted: list[float | None] = [_p(sample, rule.contradicted) for sample in measured]
     # A case without a p-value is a comparison that was made (or will be), so it counts in the correction.
     corrected = holm([1.0 if p is None else p for p in p_contradicted])
@@ -126,7 +165,8 @@ def decide(test: Resolved, evidence: Evidence) -> Outcome:
             few = "a single seed has no interval" if sample.interval.n == 1 else "two equal values have no spread"
             problem = few if alone else ""
             p_reproduced = _p(sample, rule.reproduced)
-            cases.append(CaseOutcome(case.label, sample.interval, p_reproduced, None if alone else after, problem))
+            p_corrected = None if alone else after
+            cases.append(CaseOutcome(case.label, sample.interval, p_reproduced, p_corrected, problem, sample.remark))
     if any(case.p_contradicted is not None and case.p_contradicted <= LEVEL for case in cases):
         verdict: Verdict = "contradicted"
     elif all(case.p_reproduced is not None and case.p_reproduced <= LEVEL for case in cases):
@@ -136,6 +176,21 @@ def decide(test: Resolved, evidence: Evidence) -> Outcome:
     else:
         verdict = "inconclusive"
     return Outcome(test, cases, verdict)
+
+
+def _beside(test: Resolved, measured: Sequence[Sample | Unavailable]) -> Outcome:
+    """What was measured of something that is not testable."""
+    cases = [
+        CaseOutcome(case.label, None, problem=sample.reason)
+        if isinstance(sample, Unavailable)
+        else CaseOutcome(case.label, sample.interval, remark=sample.remark)
+        for case, sample in zip(test.cases, measured, strict=True)
+    ]
+    return Outcome(test, cases, "not testable" if any(case.interval for case in cases) else "not run")
+
+
+def _with_biases(sample: Sample | Unavailable, biases: int) -> Sample | Unavailable:
+    return sample if isinstance(sample, Unavailable) else replace(sample, values=[v + biases for v in sample.values])
 
 
 def _p(sample: Sample | Unavailable, where: Region) -> float | None:

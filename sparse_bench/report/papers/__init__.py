@@ -10,8 +10,9 @@ A file holds
     sections        parts of the page
 
 A section has ``heading``, ``text`` (optional), ``experiments`` (patterns), ``metrics``, ``command`` (what runs them),
-``against`` (optional: the arm that the others are compared with, ``{experiment, where}``) and ``figures``. A figure is
-one of
+``against`` (optional: the arm that the others are compared with, ``{experiment, where}``), ``each_run`` (optional:
+columns of ``runs.csv`` by heading, for a table with a row a run) and ``figures``. A metric that only learning curves
+hold is shown as it was at the last epoch. A figure is one of
 
     {kind: studies}                    each experiment's metric against weights or density, and its learning curves
     {kind: epochs, of, series, …}      a metric per epoch, an arm a line
@@ -22,7 +23,8 @@ one of
     {kind: weights, experiment, …}     histograms and a map of a run's trained weights (its first seed)
 
 with ``title``; ``published`` names a file of :mod:`sparse_bench.report.published`, and a series or a row says which
-of its series it belongs to. Sides of rows are written as in a claim.
+of its series it belongs to. Sides of rows are written as in a claim; a row without sides shows a published number
+alone.
 """
 
 from collections.abc import Iterable, Mapping
@@ -129,9 +131,20 @@ class Value(_Strict):
     of: str
     measure: Literal["value", "difference", "ratio"] = "value"
     epochs: str | None = None
-    first: Place
+    first: Place | None = None
     second: Place | None = None
     published: str | None = None
+
+    @model_validator(mode="after")
+    def _something_to_show(self) -> "Value":
+        if self.first is None and (self.second is not None or self.published is None):
+            raise ValueError("a row needs a first side, or a published number alone")
+        return self
+
+    @property
+    def sides(self) -> list[Place]:
+        """Where its number comes from; none where only the published one is shown."""
+        return [side for side in (self.first, self.second) if side is not None]
 
 
 class Values(_Figure):
@@ -144,8 +157,7 @@ class Values(_Figure):
 
     @property
     def names(self) -> list[str]:
-        sides = [side for row in self.rows for side in (row.first, row.second) if side is not None]
-        return [side.experiment for side in sides if side.experiment]
+        return [side.experiment for row in self.rows for side in row.sides if side.experiment]
 
 
 class Studies(_Strict):
@@ -191,6 +203,7 @@ class Section(_Strict):
     metrics: list[str] = Field(default_factory=list)
     command: str
     against: Reference | None = None
+    each_run: dict[str, str] = Field(default_factory=dict)
     figures: list[FigureSpec] = Field(default_factory=list)
 
 

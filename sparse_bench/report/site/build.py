@@ -21,7 +21,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from sparse_bench.report.claims.ledger import claim_text, measured, rule_text, seeds, verdict_text
+from sparse_bench.report.claims.ledger import VERDICT_RULE, claim_text, measured, rule_text, seeds, verdict_text
 from sparse_bench.report.claims.verdicts import VERDICTS, Entry
 from sparse_bench.report.markup import table_html
 from sparse_bench.report.page import STYLE, figure_parts, resource, unbroken
@@ -58,9 +58,38 @@ def build_site(
     """
     contents = [paper_content(paper, evidence) for paper in papers.values()]
     measurements = benchmarks(evidence.root / FOLDER)
-    with_runs = [content.paper.name for content in contents if content.tables is not None]
+    paths = _write_texts(out, page_texts(evidence.root, contents, entries, measurements))
+    paths += _write_figures(out / "figures", contents)
+    for content in contents:
+        name = content.paper.name
+        if content.tables is not None:
+            paths += _copy(_table_files(evidence.root / name), out / "data" / name)
+        for told in _told(evidence.root / name):
+            paths += _copy(told.files, out / "data" / name)
+    for measurement in measurements:
+        paths += _copy(measurement.files, out / "data" / FOLDER)
+    paths += _write_figures(evidence.root, contents, below="figures")
+    (evidence.root / "README.md").write_text(readme(contents, entries, measurements), encoding="utf-8")
+    if front is not None:
+        written = gist(contents, entries, Path(os.path.relpath(evidence.root, front.parent)).as_posix())
+        front.write_text(with_gist(front.read_text(encoding="utf-8"), written), encoding="utf-8")
+    return [*paths, evidence.root / "README.md"]
+
+
+def page_texts(
+    results: Path, contents: Sequence[PaperContent], entries: Sequence[Entry], measurements: Sequence[Benchmark]
+) -> dict[str, str]:
+    """Every page as text, by its path below the site.
+
+    Args:
+        results: the folder of the committed tables.
+        contents: what the papers' pages show.
+        entries: the decided claims.
+        measurements: what was measured of speed.
+    """
     environment = _environment()
-    navigation = [("index.html", "Overview"), *((f"{paper.name}.html", paper.short) for paper in papers.values())]
+    papers = [content.paper for content in contents]
+    navigation = [("index.html", "Overview"), *((f"{paper.name}.html", paper.short) for paper in papers)]
     navigation.append(("performance.html", "Performance"))
     texts: dict[str, str] = {}
 
@@ -73,8 +102,9 @@ def build_site(
         "index.html.j2",
         title="What reproduces",
         papers=[_card(content, entries) for content in contents],
-        claims=[(paper, [_claim(entry) for entry in _of(entries, paper)]) for paper in papers.values()],
+        claims=[(paper, [_claim(entry) for entry in _of(entries, paper)]) for paper in papers],
         totals=_totals(entries),
+        verdict_rule=VERDICT_RULE,
         runs=sum(len(content.tables.runs) for content in contents if content.tables is not None),
     )
     for content in contents:
@@ -88,8 +118,8 @@ def build_site(
             claims=[_claim(entry) for entry in _of(entries, paper)],
             totals=_totals(_of(entries, paper)),
             made=content.made,
-            told=_told(evidence.root / paper.name),
-            files=_table_files(evidence.root / paper.name) if content.tables is not None else [],
+            told=_told(results / paper.name),
+            files=_table_files(results / paper.name) if content.tables is not None else [],
         )
         if content.tables is not None:
             runs, shared = run_entries(paper, content.tables), shared_settings(content.tables)
@@ -98,23 +128,7 @@ def build_site(
                 title = f"{run.experiment} {run.id}"
                 render(f"{RUN_PAGES}/{run.file}", "run.html.j2", title=title, paper=paper, run=run, shared=shared)
     render("performance.html", "performance.html.j2", title="Performance", benchmarks=measurements)
-
-    paths = _write_texts(out, texts)
-    paths += _write_figures(out / "figures", contents)
-    for name in with_runs:
-        paths += _copy(_table_files(evidence.root / name), out / "data" / name)
-    for paper in papers.values():
-        paths += [
-            path for told in _told(evidence.root / paper.name) for path in _copy(told.files, out / "data" / paper.name)
-        ]
-    for measurement in measurements:
-        paths += _copy(measurement.files, out / "data" / FOLDER)
-    paths += _write_figures(evidence.root, contents, below="figures")
-    (evidence.root / "README.md").write_text(readme(contents, entries, measurements), encoding="utf-8")
-    if front is not None:
-        written = gist(contents, entries, Path(os.path.relpath(evidence.root, front.parent)).as_posix())
-        front.write_text(with_gist(front.read_text(encoding="utf-8"), written), encoding="utf-8")
-    return [*paths, evidence.root / "README.md"]
+    return texts
 
 
 def _environment() -> jinja2.Environment:

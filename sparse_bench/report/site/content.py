@@ -1,12 +1,14 @@
 """What a paper's page shows: its sections with figures, tables and what has not been run."""
 
+import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
 
+from sparse_bench.errors import unknown_choice
 from sparse_bench.record import FINISHED
 from sparse_bench.report import metric_names
 from sparse_bench.report.arms import (
@@ -28,7 +30,7 @@ from sparse_bench.report.papers import Along, Epochs, OneRun, Paper, Section, St
 from sparse_bench.report.portraits import portrait_figure
 from sparse_bench.report.portraits import read as read_portraits
 from sparse_bench.report.provenance import duration
-from sparse_bench.report.selection import Evidence, Runs, one_arm
+from sparse_bench.report.selection import Evidence, Runs, SelectionError, one_arm
 from sparse_bench.report.shipped import ALTERED
 from sparse_bench.report.style import Figure
 from sparse_bench.report.tables import (
@@ -36,6 +38,7 @@ from sparse_bench.report.tables import (
     PAIRED,
     DisplayTable,
     comparison_table,
+    decimal,
     differences,
     mean_of_seeds,
     setting,
@@ -45,6 +48,11 @@ from sparse_bench.report.tables import (
 from sparse_bench.report.tidy import Tables
 from sparse_bench.report.topology import evolution_figure
 from sparse_bench.report.values import values_figure
+
+#: Where the table of runs says what each was made on.
+DEVICE = "made:device"
+#: What a metric is called whose last value along the learning curves stands for it.
+AT_LAST = " at the last epoch"
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,9 @@ def paper_content(paper: Paper, evidence: Evidence) -> PaperContent:
 
 def _section(section: Section, paper: str, evidence: Evidence, tables: Tables | None) -> SectionContent:
     part = tables.only(section.experiments) if tables is not None else None
+    metrics: Sequence[str] = section.metrics
+    if part is not None:
+        part, metrics = with_last_epochs(part, section.metrics)
     figures: list[Figure] = []
     shown_tables: list[DisplayTable] = []
     lacking: list[str] = []
@@ -104,7 +115,7 @@ def _section(section: Section, paper: str, evidence: Evidence, tables: Tables | 
     for spec in section.figures:
         if isinstance(spec, Studies):
             if part is not None and len(part.runs):
-                drawn, written = _studies(part, section.metrics, curves=spec.curves)
+                drawn, written = _studies(part, metrics, curves=spec.curves)
                 figures += drawn
                 shown_tables += written
             continue
@@ -125,13 +136,33 @@ def _section(section: Section, paper: str, evidence: Evidence, tables: Tables | 
         if shown.figure is None:
             lacking.append(f"{shown.title}: not run.")
     if part is not None and len(part.runs) and not has_studies:
-        shown_tables.append(arms_table(part.runs, section.metrics))
-        shown_tables += _compared(part.runs, section, evidence)
+        shown_tables.append(arms_table(part.runs, metrics))
+        shown_tables += _compared(part.runs, metrics, section, evidence)
+    if part is not None and len(part.runs) and section.each_run:
+        shown_tables.append(each_run_table(part.runs, section.each_run))
     known = set(part.runs["experiment"]) if part is not None else set()
     if missing := [name for name in section.experiments if name not in known]:
         lacking.append(f"Not run: {', '.join(missing)}.")
-    facts = _facts(part.runs) if part is not None and len(part.runs) else []
+    facts = _facts(part.runs, metrics) if part is not None and len(part.runs) else []
     return SectionContent(section, facts, figures, shown_tables, lacking)
+
+
+def with_last_epochs(tables: Tables, metrics: Sequence[str]) -> tuple[Tables, list[str]]:
+    """The tables with a column for each metric that only learning curves hold, and the names to look for.
+
+    Such a metric (accuracy in training, for one) is what it was at a run's last epoch, and its name says so.
+    """
+    runs, names = tables.runs, []
+    for metric in metrics:
+        column, followed = f"metric:{metric}", tables.curves[tables.curves["metric"] == metric]
+        if (column in runs and bool(runs[column].notna().any())) or followed.empty:
+            names.append(metric)
+            continue
+        last = followed.sort_values("epoch").groupby(["experiment", "id"])["value"].last()
+        values = [last.get(key, math.nan) for key in zip(runs["experiment"], runs["id"], strict=True)]
+        runs = runs.assign(**{f"{column}{AT_LAST}": values})
+        names.append(f"{metric}{AT_LAST}")
+    return replace(tables, runs=runs), names
 
 
 def _studies(tables: Tables, metrics: Sequence[str], *, curves: bool) -> tuple[list[Figure], list[DisplayTable]]:
@@ -143,7 +174,7 @@ def _studies(tables: Tables, metrics: Sequence[str], *, curves: bool) -> tuple[l
         measured = [metric for metric in metrics if any(arm.values(f"metric:{metric}") for arm in study.arms)]
         drawn = [study_figure(study, metric) for metric in measured]
         if curves:
-            names = followed_metrics(study, histories, measured)
+            names = followed_metrics(study, histories, [metric.removesuffix(AT_LAST) for metric in measured])
             drawn += [learning_curves(study, histories, name) for name in names]
         drawn.append(evolution_figure(study, histories))
         figures += [figure for figure in drawn if figure is not None]
@@ -152,16 +183,17 @@ def _studies(tables: Tables, metrics: Sequence[str], *, curves: bool) -> tuple[l
     return figures, written
 
 
-def _compared(runs: pd.DataFrame, section: Section, evidence: Evidence) -> list[DisplayTable]:
+def _compared(runs: pd.DataFrame, metrics: Sequence[str], section: Section, evidence: Evidence) -> list[DisplayTable]:
     """Differences to the arm that the section names, and how far the density can go down where there are several."""
     found = []
     if section.against is not None:
         selector = Runs(section.against.experiment, section.against.where)
         chosen = evidence.runs(selector)
         if chosen is not None:
-            found.append(differences_table(runs, one_arm(chosen[1]), str(selector), section.metrics))
+            reference, _ = with_last_epochs(replace(chosen[0], runs=chosen[1]), section.metrics)
+            found.append(differences_table(runs, one_arm(reference.runs), str(selector), metrics))
     for study in studies_of(runs):
-        measured = [metric for metric in section.metrics if any(arm.values(f"metric:{metric}") for arm in study.arms)]
+        measured = [metric for metric in metrics if any(arm.values(f"metric:{metric}") for arm in study.arms)]
         table = density_table(study, measured) if len({arm.mean(DENSITY) for arm in study.arms}) > 2 else None
         found.append(None if table is None else _titled(table, study.experiment))
     return [table for table in found if table is not None]
@@ -172,8 +204,12 @@ def _titled(table: DisplayTable, name: str) -> DisplayTable:
 
 
 def arms_table(runs: pd.DataFrame, metrics: Sequence[str]) -> DisplayTable:
-    """An arm a row, over several experiments: what tells it apart, its weights, its metrics."""
+    """An arm a row, over several experiments: what tells it apart, its weights, its metrics.
+
+    What each arm was made on is said where not all were made on the same.
+    """
     arms = _ordered(arms_of(runs))
+    several = len(_devices(arms)) > 1
     measured = [metric for metric in metrics if any(arm.values(f"metric:{metric}") for arm in arms)]
     names, cells = _told_apart(arms)
     rows = [
@@ -183,14 +219,17 @@ def arms_table(runs: pd.DataFrame, metrics: Sequence[str]) -> DisplayTable:
             whole(arm.mean(TRAINABLE)),
             *(mean_of_seeds(arm, metric) for metric in measured),
             f"{arm.runs['seed'].nunique()}" + (f" ({arm.failed} failed)" if arm.failed else ""),
+            *([made_on(arm.runs)] if several else []),
         ]
         for place, arm in enumerate(arms)
     ]
     columns = [*names, "weights in sparse layers", "trainable", *(metric_names.title(m) for m in measured), "seeds"]
+    columns += ["made"] if several else []
     caption = (
         "Mean over seeds ± half-width of the 95 % t-interval; none of a single seed. Density: as set, or realised."
     )
-    return DisplayTable(caption, columns, rows, [False, False] + [True] * (len(columns) - 2))
+    numeric = [False, False, *(name != "made" for name in columns[2:])]
+    return DisplayTable(caption, columns, rows, numeric)
 
 
 def differences_table(runs: pd.DataFrame, reference: Arm, name: str, metrics: Sequence[str]) -> DisplayTable | None:
@@ -203,8 +242,50 @@ def differences_table(runs: pd.DataFrame, reference: Arm, name: str, metrics: Se
     found = {metric: differences(arms, reference, metric) for metric in measured}
     rows = [[*cells[place], *(found[metric][place] for metric in measured)] for place in range(len(arms))]
     caption = f"Differences to {name}. {PAIRED}"
+    if len(_devices([*arms, reference])) > 1:
+        caption += (
+            " Not all runs were made on the same device. A seed's runs on different ones drew different random numbers "
+            "while they trained, so that pairing them takes little noise out."
+        )
     columns = [*names, *(metric_names.title(metric) for metric in measured)]
     return DisplayTable(caption, columns, rows, [False, False] + [True] * (len(columns) - 2))
+
+
+def each_run_table(runs: pd.DataFrame, columns: Mapping[str, str]) -> DisplayTable:
+    """A finished run a row: its experiment, its seed, and what these columns hold.
+
+    Args:
+        runs: the runs.
+        columns: names of columns by heading.
+
+    Raises:
+        SelectionError: there is no such column.
+    """
+    for column in columns.values():
+        if column not in runs.columns:
+            raise SelectionError(
+                f"In a table of single runs: {unknown_choice('column', column, map(str, runs.columns))}"
+            )
+    finished = runs[runs["status"] == FINISHED]
+    rows = [
+        [str(row["experiment"]), str(row["seed"]), *(_cell(row[column]) for column in columns.values())]
+        for row in finished.to_dict("records")
+    ]
+    numeric = [pd.api.types.is_numeric_dtype(finished[column]) for column in columns.values()]
+    return DisplayTable("Single runs.", ["experiment", "seed", *columns], rows, [False, True, *numeric])
+
+
+def _cell(value: Any) -> str:
+    if value is None or pd.isna(value):
+        return MISSING
+    if not isinstance(value, int | float):
+        return str(value)
+    return whole(value) if value == round(value) else decimal(value)
+
+
+def _devices(arms: Sequence[Arm]) -> set[str]:
+    """What the arms' runs were made on, as far as it is known."""
+    return {str(device) for arm in arms if DEVICE in arm.runs for device in arm.runs[DEVICE].dropna()}
 
 
 def _ordered(arms: Sequence[Arm]) -> list[Arm]:
@@ -242,7 +323,7 @@ def _told_apart(arms: Sequence[Arm]) -> tuple[list[str], list[list[str]]]:
     return ["experiment", "scheme", "density", *names], cells
 
 
-def _facts(runs: pd.DataFrame) -> list[tuple[str, str]]:
+def _facts(runs: pd.DataFrame, metrics: Sequence[str]) -> list[tuple[str, str]]:
     finished = runs[runs["status"] == FINISHED]
     failed = len(runs) - len(finished)
     facts = [("runs", f"{len(finished)} finished" + (f", {failed} failed" if failed else ""))]
@@ -252,6 +333,10 @@ def _facts(runs: pd.DataFrame) -> list[tuple[str, str]]:
         facts.append(("not as shipped, so not counted beside published values", f"{len(altered)} runs ({what})"))
     if made := made_on(finished):
         facts.append(("made", made))
+    columns = {metric: f"metric:{metric}" for metric in metrics}
+    lacking = [m for m, column in columns.items() if column not in finished or finished[column].isna().all()]
+    if lacking and len(finished):
+        facts.append(("not recorded by these runs", ", ".join(map(metric_names.title, lacking))))
     facts.append(("seeds", ", ".join(str(seed) for seed in sorted(set(runs["seed"])))))
     for name in ("epochs", "steps"):
         values = sorted({int(value) for value in finished.get(name, pd.Series(dtype="Int64")).dropna()})
@@ -264,13 +349,13 @@ def _facts(runs: pd.DataFrame) -> list[tuple[str, str]]:
 
 def made_on(runs: pd.DataFrame) -> str:
     """How many runs were made on which kind of device; empty where none is known."""
-    devices = runs["made:device"].dropna() if "made:device" in runs else pd.Series(dtype="object")
+    devices = runs[DEVICE].dropna() if DEVICE in runs else pd.Series(dtype="object")
     return ", ".join(f"{n} on {'a CPU' if name == 'cpu' else name}" for name, n in devices.value_counts().items())
 
 
 def _made(runs: pd.DataFrame) -> list[tuple[str, Sequence[tuple[str, int]]]]:
     names = {
-        "made:commit": "code, at commit", "made:processor": "processor", "made:device": "device",
+        "made:commit": "code, at commit", "made:processor": "processor", DEVICE: "device",
         "made:threads": "threads", "made:python": "Python", "made:torch": "torch",
         "made:data": "data, digest of checksums",
     }  # fmt: skip

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sparse_bench.sparsity.kernels.build import cache_directory, processor, source_hash
+from sparse_bench.sparsity.kernels.build import BuildError, cache_directory, processor, source_hash
 from sparse_bench.sparsity.kernels.structure import SparseStructure
 
 _REPETITIONS = 3
@@ -75,7 +75,7 @@ def choose(
     if setting not in chosen:
         key, ways = subject(), candidates()
         if _remembered.get(key) not in ways:
-            _remembered[key] = _recall(key, ways) or _measure(key, ways, prepare(), structure.column.device)
+            _remembered[key] = _recall(key, ways) or _measure(key, ways, prepare, structure.column.device)
         chosen[setting] = _remembered[key]
     return chosen[setting]
 
@@ -108,13 +108,18 @@ def _recall(key: str, candidates: Sequence[str]) -> str | None:
     return str(execution)
 
 
-def _measure(key: str, candidates: Sequence[str], trial: Callable[[str], object], device: torch.device) -> str:
+# In inference mode too a backward pass is timed, which takes tensors that were made outside of it.
+@torch.inference_mode(False)
+def _measure(
+    key: str, candidates: Sequence[str], prepare: Callable[[], Callable[[str], object]], device: torch.device
+) -> str:
+    trial = prepare()
     seconds: dict[str, float] = {}
     failures: dict[str, str] = {}
     for execution in candidates:
         try:
             seconds[execution] = _time(trial, execution, device)
-        except (RuntimeError, NotImplementedError) as error:  # a device or dtype that this way does not know
+        except (RuntimeError, MemoryError) as error:  # a device or dtype that this way does not know, or too large
             failures[execution] = str(error).splitlines()[0]
     if not seconds:
         raise RuntimeError(f"no way of computing the sparse product works on {device}: {failures}")
@@ -150,7 +155,7 @@ def _synchronize(device: torch.device) -> None:
 def _read() -> dict[str, Any]:
     try:
         content = json.loads(cache_file().read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, BuildError):
         return {}
     except (OSError, ValueError) as error:
         _log.warning("the choices in %s cannot be read and are measured again: %s", cache_file(), error)
@@ -161,8 +166,8 @@ def _read() -> dict[str, Any]:
 def _remember(key: str, entry: dict[str, Any], candidates: Sequence[str]) -> str:
     """Add one choice to the file, unless another process has chosen in the meantime: then that choice holds here too,
     so that a run computes alike in whichever process it goes on. Returns the choice that holds."""
-    path = cache_file()
     try:
+        path = cache_file()
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -173,6 +178,6 @@ def _remember(key: str, entry: dict[str, Any], candidates: Sequence[str]) -> str
             with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".json", delete=False) as file:
                 json.dump({**content, key: entry}, file, indent=1, sort_keys=True)
             os.replace(file.name, path)  # noqa: PTH105 - a temporary file's name is a string
-    except OSError as error:
-        _log.warning("the choice for %s cannot be kept in %s: %s", key, path, error)
+    except (OSError, BuildError) as error:
+        _log.warning("the choice for %s cannot be kept: %s", key, error)
     return str(entry["execution"])

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sparse_bench.sparsity.kernels.build import BuildError, load_library
+from sparse_bench.sparsity.kernels.checks import Weight, check_product
 from sparse_bench.sparsity.kernels.structure import SparseStructure
 
 
@@ -52,7 +53,7 @@ def _library() -> ctypes.CDLL:
         forward.argtypes = [pointer, size, pointer, pointer, pointer, size, pointer, number]
         # plan, tokens, values, gy, stride of gy, x, stride of x, gx, gv, gb, threads
         backward.argtypes = [pointer, size, pointer, pointer, size, pointer, size, pointer, pointer, pointer, number]
-        forward.restype = backward.restype = None
+        forward.restype = backward.restype = number
     return library
 
 
@@ -60,11 +61,16 @@ _SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 
 
 class _Plan:
-    """The compiled code's own form of a structure; freed with the last reference to it."""
+    """The compiled code's own form of a structure on the CPU; freed with the last reference to it.
+
+    Raises:
+        MemoryError: There is not enough for it.
+    """
 
     def __init__(self, structure: SparseStructure) -> None:
         library = _library()
         row_start, column = structure.row_start.contiguous(), structure.column.contiguous()
+        self.device = column.device
         self.out_features, self.in_features, self.entries = (
             structure.out_features,
             structure.in_features,
@@ -73,11 +79,16 @@ class _Plan:
         self.handle = library.plan_new(
             self.out_features, self.in_features, self.entries, row_start.data_ptr(), column.data_ptr()
         )
+        if not self.handle:
+            raise MemoryError(f"not enough memory for the sparse kernel's plan of {self}")
         weakref.finalize(self, library.plan_free, self.handle)
         self.functions = {
             dtype: (getattr(library, f"forward_{suffix}"), getattr(library, f"backward_{suffix}"))
             for dtype, suffix in _SUFFIX.items()
         }
+
+    def __str__(self) -> str:
+        return f"a weight [{self.out_features}, {self.in_features}] with {self.entries} entries"
 
 
 def kernel_linear(x: Tensor, structure: SparseStructure, values: Tensor, bias: Tensor | None) -> Tensor:
@@ -87,10 +98,10 @@ def kernel_linear(x: Tensor, structure: SparseStructure, values: Tensor, bias: T
 
     Raises:
         BuildError: The kernel is not available.
+        MemoryError: There is not enough for what the kernel needs besides its results.
         ValueError: Sizes, dtypes or devices do not fit together.
     """
-    plan: _Plan = structure.derived("kernel", lambda: _Plan(structure))
-    _check(x, plan, values, bias)
+    plan = _plan(x, structure, values, bias)
     if x.dim() == 2:
         return _KernelLinear.apply(x, values, bias, plan)
     y: Tensor = _KernelLinear.apply(x.reshape(x.shape[:-1].numel(), plan.in_features), values, bias, plan)
@@ -102,25 +113,35 @@ def kernel_values_gradient(grad: Tensor, x: Tensor, structure: SparseStructure, 
 
     For products whose other gradients are computed elsewhere. All in the dtype of ``values``, which the kernel reads
     and does not use.
+
+    Raises:
+        BuildError, MemoryError, ValueError: As :func:`kernel_linear`.
     """
-    plan: _Plan = structure.derived("kernel", lambda: _Plan(structure))
-    _check(x, plan, values, None)
+    plan = _plan(x, structure, values, None)
+    if x.dim() != 2 or grad.shape != (x.shape[0], structure.out_features):
+        wanted = f"[tokens, {structure.in_features}] and [tokens, {structure.out_features}]"
+        raise ValueError(f"input and gradient must be {wanted}, not {list(x.shape)} and {list(grad.shape)}")
+    if grad.dtype != x.dtype or grad.device != x.device:
+        raise ValueError(f"the input is {x.dtype} on {x.device}, the gradient {grad.dtype} on {grad.device}")
     return _gradients(plan, grad, x, values, None)[0]
 
 
-def _check(x: Tensor, plan: _Plan, values: Tensor, bias: Tensor | None) -> None:
-    """The compiled code trusts its caller: everything that it reads is checked here."""
-    if x.dtype not in _SUFFIX or values.dtype != x.dtype or (bias is not None and bias.dtype != x.dtype):
-        given = [x.dtype, values.dtype, *([] if bias is None else [bias.dtype])]
-        raise ValueError(f"the kernel needs input, values and bias all in float32 or all in float64, not {given}")
-    if not (x.is_cpu and values.is_cpu and (bias is None or bias.is_cpu)):
-        raise ValueError("the kernel computes on the CPU; choose execution 'csr' or 'masked' for other devices")
-    if x.dim() == 0 or x.shape[-1] != plan.in_features:
-        raise ValueError(f"the input must be [..., {plan.in_features}], not {list(x.shape)}")
-    if values.dim() != 1 or values.numel() != plan.entries:
-        raise ValueError(f"the values must be [{plan.entries}], not {list(values.shape)}")
-    if bias is not None and (bias.dim() != 1 or bias.numel() != plan.out_features):
-        raise ValueError(f"the bias must be [{plan.out_features}], not {list(bias.shape)}")
+def _plan(x: Tensor, structure: SparseStructure, values: Tensor, bias: Tensor | None) -> _Plan:
+    """The structure's plan, and a check of all that is computed with it: by the plan, which knows its sizes at once."""
+
+    def make() -> _Plan:
+        _check(x, structure, values, bias)
+        return _Plan(structure)
+
+    plan: _Plan = structure.derived("kernel", make)
+    _check(x, plan, values, bias)
+    return plan
+
+
+def _check(x: Tensor, weight: Weight, values: Tensor, bias: Tensor | None) -> None:
+    check_product(x, weight, values, bias)
+    if not x.is_cpu:
+        raise ValueError(f"the kernel computes on the CPU, not on {x.device}; choose execution 'csr' or 'masked' there")
 
 
 def _unit_stride(matrix: Tensor) -> Tensor:
@@ -139,7 +160,7 @@ class _KernelLinear(torch.autograd.Function):
         y = x.new_empty((x.shape[0], plan.out_features))
         if bias is not None:
             bias = bias.contiguous()
-        plan.functions[x.dtype][0](
+        done = plan.functions[x.dtype][0](
             plan.handle,
             x.shape[0],
             values.data_ptr(),
@@ -149,6 +170,8 @@ class _KernelLinear(torch.autograd.Function):
             y.data_ptr(),
             torch.get_num_threads(),
         )
+        if not done:
+            raise MemoryError(f"not enough memory for {x.shape[0]} tokens times {plan}")
         return y
 
     @staticmethod
@@ -168,7 +191,7 @@ def _gradients(
     """Gradients of values and bias; that of the input is written into ``grad_input`` where it is wanted."""
     grad, x = _unit_stride(grad), _unit_stride(x)
     grad_values, grad_bias = values.new_empty(values.shape), values.new_empty(plan.out_features)
-    plan.functions[x.dtype][1](
+    done = plan.functions[x.dtype][1](
         plan.handle,
         x.shape[0],
         values.data_ptr(),
@@ -181,4 +204,6 @@ def _gradients(
         grad_bias.data_ptr(),
         torch.get_num_threads(),
     )
+    if not done:
+        raise MemoryError(f"not enough memory for the gradients of {x.shape[0]} tokens times {plan}")
     return grad_values, grad_bias

@@ -15,6 +15,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sparse_bench.sparsity.kernels.checks import check_product
 from sparse_bench.sparsity.kernels.structure import SparseStructure
 
 #: Tokens of a program; a power of two, as Triton wants it.
@@ -83,7 +84,11 @@ def gpu_linear(x: Tensor, structure: SparseStructure, values: Tensor, bias: Tens
     """y = x Wᵀ + b for ``x`` [..., in] of float32 or float64 on a GPU; returns [..., out], contiguous.
 
     Differentiable once, for ``x``, ``values`` [entries] and ``bias`` [out].
+
+    Raises:
+        ValueError: Sizes, dtypes or devices do not fit together.
     """
+    check_product(x, structure, values, bias)
     tokens = x.reshape(x.shape[:-1].numel(), structure.in_features)
     y: Tensor = _GpuLinear.apply(tokens, values, bias, structure)
     return y.view(*x.shape[:-1], structure.out_features)

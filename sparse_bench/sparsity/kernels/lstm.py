@@ -146,12 +146,16 @@ def _library() -> ctypes.CDLL:
         # recurrence, steps, batch, then arrays, then threads: see native/sparse_lstm.cpp
         for name, arrays in (("forward", 7), ("backward", 8)):
             function = getattr(library, f"lstm_{name}_{suffix}")
-            function.argtypes, function.restype = [pointer, size, size, *[pointer] * arrays, number], None
+            function.argtypes, function.restype = [pointer, size, size, *[pointer] * arrays, number], number
     return library
 
 
 class _Plan:
-    """The compiled code's own form of a recurrent structure; freed with the last reference to it."""
+    """The compiled code's own form of a recurrent structure on the CPU; freed with the last reference to it.
+
+    Raises:
+        MemoryError: There is not enough for it.
+    """
 
     def __init__(self, structure: SparseStructure) -> None:
         library = _library()
@@ -159,6 +163,8 @@ class _Plan:
         self.handle = library.recurrence_new(
             structure.in_features, structure.entries, row_start.data_ptr(), column.data_ptr()
         )
+        if not self.handle:
+            raise MemoryError(f"not enough memory for the sparse LSTM's plan of {structure}")
         weakref.finalize(self, library.recurrence_free, self.handle)
 
 
@@ -174,8 +180,9 @@ def _check(gates: Tensor, hidden: Tensor, cell: Tensor, values: Tensor, structur
         raise ValueError(f"the values must be [{structure.entries}], not {list(values.shape)}")
     if gates.dtype not in _SUFFIX:
         raise ValueError(f"the kernel computes in float32 or float64, not {gates.dtype}")
-    if any(tensor.device != gates.device for tensor in (hidden, cell, values, structure.column)):
-        raise ValueError(f"gates are on {gates.device}, and something that they are computed with is elsewhere")
+    for tensor in (hidden, cell, values, structure.column):
+        if tensor.device != gates.device:
+            raise ValueError(f"gates are on {gates.device}, and something that they need is on {tensor.device}")
 
 
 class _KernelRecurrence(torch.autograd.Function):
@@ -192,9 +199,11 @@ class _KernelRecurrence(torch.autograd.Function):
         saved = gates.new_empty(getattr(library, f"lstm_saved_{suffix}")(size, steps, batch))
         y, last = gates.new_empty(steps, batch, size), torch.empty_like(cell)
         arrays = (values, gates, hidden, cell, y, last, saved)
-        getattr(library, f"lstm_forward_{suffix}")(
+        done = getattr(library, f"lstm_forward_{suffix}")(
             recurrence.handle, steps, batch, *(array.data_ptr() for array in arrays), torch.get_num_threads()
         )
+        if not done:
+            raise MemoryError(f"not enough memory for a sparse LSTM of {size} units and {batch} sequences")
         ctx.save_for_backward(values, hidden, cell, y, saved)
         ctx.recurrence, ctx.structure = recurrence, structure
         return y, last
@@ -209,9 +218,11 @@ class _KernelRecurrence(torch.autograd.Function):
         grad_gates = y.new_empty(steps, batch, 4 * size)
         grad_hidden, grad_cell = torch.empty_like(hidden), torch.empty_like(cell)
         arrays = (values, saved, cell, grad, grad_last, grad_gates, grad_hidden, grad_cell)
-        getattr(library, f"lstm_backward_{suffix}")(
+        done = getattr(library, f"lstm_backward_{suffix}")(
             ctx.recurrence.handle, steps, batch, *(array.data_ptr() for array in arrays), torch.get_num_threads()
         )
+        if not done:
+            raise MemoryError(f"not enough memory for the gradients of a sparse LSTM of {size} units")
         grad_values = None
         if ctx.needs_input_grad[3]:
             before = torch.cat([hidden[None], y[:-1]]).view(-1, size)

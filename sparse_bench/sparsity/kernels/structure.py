@@ -64,6 +64,11 @@ class SparseStructure(nn.Module):
         return self.column.numel()
 
     @property
+    def device(self) -> torch.device:
+        """Where the indices are."""
+        return self.column.device
+
+    @property
     def density(self) -> float:
         """Share of the matrix that is stored; 1 for a matrix without entries at all."""
         size = self.out_features * self.in_features
@@ -91,7 +96,8 @@ class SparseStructure(nn.Module):
     def derived(self, name: str, build: Any) -> Any:
         """What ``build()`` makes of the present indices, kept under ``name`` until they change."""
         if name not in self._derived:
-            self._derived[name] = build()
+            with torch.inference_mode(False):  # a tensor that is made in that mode could not be used in training later
+                self._derived[name] = build()
         return self._derived[name]
 
     def rows(self) -> Tensor:

@@ -1,11 +1,12 @@
 """Random sparse layers and what a dense computation makes of them."""
 
 import copy
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from sparse_bench.sparsity.kernels import EXECUTIONS, SparseStructure, sparse_linear
+from sparse_bench.sparsity.kernels import EXECUTIONS, SparseStructure, lstm, sparse_linear
 from sparse_bench.sparsity.lstm import STRUCTURES, SparseLSTM
 
 EXPLICIT = tuple(execution for execution in EXECUTIONS if execution != "auto")
@@ -41,6 +42,25 @@ def expected(structure: SparseStructure, x: Tensor, values: Tensor, bias: Tensor
     y = x.detach().double() @ weight.T
     parts = [y if bias is None else y + bias.detach().double(), (g2 @ weight).view(x.shape), (g2.T @ x2)[mask]]
     return parts if bias is None else [*parts, g2.sum(0)]
+
+
+def assert_product(
+    structure: SparseStructure, x: Tensor, values: Tensor, bias: Tensor | None, grad: Tensor, execution: str
+) -> None:
+    """Output and all gradients are right, relative to the sum of the magnitudes of each number's terms."""
+    terms = [None if tensor is None else tensor.abs() for tensor in (x, values, bias, grad)]
+    actual = results(structure, x, values, bias, grad, execution)
+    wanted, magnitudes = expected(structure, x, values, bias, grad), expected(structure, *terms)
+    for a, w, magnitude in zip(actual, wanted, magnitudes, strict=True):
+        assert a.shape == w.shape
+        assert ((a.double() - w).abs() <= 2e-6 * magnitude).all()
+
+
+def assert_digits(actual: list[Tensor], wanted: list[Tensor], tolerance: float) -> None:
+    """Each number is right to a relative tolerance; where sums cancel, a tenth of it of the tensor's largest number."""
+    for a, w in zip(actual, wanted, strict=True):
+        largest = w.abs().max().item() if w.numel() else 0.0
+        torch.testing.assert_close(a.double().cpu(), w.double().cpu(), rtol=tolerance, atol=tolerance / 10 * largest)
 
 
 def assert_close(actual: list[Tensor], wanted: list[Tensor], tolerance: float = 2e-5) -> None:
@@ -85,5 +105,49 @@ def assert_same_lstm(
     for name, full in zip(names, wanted[6:], strict=True):
         structure = getattr(sparse, STRUCTURES[name]) if name in STRUCTURES else None
         wanted_part = structure.gather(full) if structure is not None else full
-        assert_close([by_name[name]], [wanted_part.double()], tolerance)
-    assert_close(actual[:6], [tensor.double() for tensor in wanted[:6]], tolerance)
+        assert_digits([by_name[name]], [wanted_part], tolerance)
+    assert_digits(actual[:6], wanted[:6], tolerance)
+
+
+class Recurrence(NamedTuple):
+    """The recurrence of an LSTM alone.
+
+    Attributes:
+        leaves: gates [T, B, 4H], hidden and cell states [B, H] and values.
+        structure: of the values.
+        grads: gradients of the outputs.
+    """
+
+    leaves: list[Tensor]
+    structure: SparseStructure
+    grads: list[Tensor]
+
+    def expected(self) -> list[Tensor]:
+        """Outputs and all gradients, from torch's LSTM in double precision, whose inputs are the gates themselves."""
+        leaves = [leaf.detach().double().requires_grad_() for leaf in self.leaves]
+        gates, hidden, cell, values = leaves
+        identity = torch.eye(gates.shape[-1], dtype=torch.float64)
+        y, (_, last) = lstm.full_lstm(gates, (hidden, cell), identity, self.structure.scatter(values), None)
+        return [y, last, *torch.autograd.grad((y, last), leaves, [grad.double() for grad in self.grads])]
+
+
+def recurrence_problem(
+    steps: int,
+    batch: int,
+    structure: SparseStructure,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    scale: float = 1.0,
+) -> Recurrence:
+    """Random numbers; those that the outputs depend on times ``scale``."""
+    generator = torch.Generator().manual_seed(seed)
+    size = structure.in_features
+    shapes = [(steps, batch, 4 * size), (batch, size), (batch, size), (structure.entries,)]
+    leaves = [(torch.randn(shape, generator=generator, dtype=dtype) * scale).requires_grad_() for shape in shapes]
+    grads = [torch.randn(shape, generator=generator, dtype=dtype) for shape in [(steps, batch, size), (batch, size)]]
+    return Recurrence(leaves, structure, grads)
+
+
+def recurrent_structure(size: int, density: float, seed: int = 0) -> SparseStructure:
+    """Random, [4 size, size]."""
+    return SparseStructure(torch.rand(4 * size, size, generator=torch.Generator().manual_seed(seed)) < density)

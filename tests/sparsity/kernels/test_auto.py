@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sparse_bench.sparsity.kernels import SparseStructure, auto, kernel_available, linear, sparse_linear
+from sparse_bench.sparsity.kernels.build import BuildError
 from tests.sparsity.kernels.problems import EXPLICIT, assert_close, expected, lstm_problem, problem, results
 
 
@@ -51,8 +52,44 @@ def test_auto_survives_a_damaged_cache(caplog: pytest.LogCaptureFixture) -> None
     assert len(json.loads(auto.cache_file().read_text())) == 1
 
 
+def test_auto_can_choose_in_inference_mode_and_training_goes_on() -> None:
+    wanted = expected(*problem(64, 48, 40, 0.1))
+    structure, x, values, bias, grad = problem(64, 48, 40, 0.1)  # from which nothing has been derived
+    with torch.inference_mode():
+        assert_close([sparse_linear(x, structure, values, bias, "auto")], wanted[:1])
+        assert_close([sparse_linear(x.clone(), structure, values.clone(), bias + 0, "auto")], wanted[:1])
+    (entry,) = json.loads(auto.cache_file().read_text()).values()
+    assert set(entry["seconds"]) == set(EXPLICIT) - {"block"}  # none has failed
+    for execution in ("auto", *EXPLICIT):  # what was derived from the structure in that mode serves training too
+        assert_close(results(structure, x, values, bias, grad, execution), wanted)
+
+
+def test_an_lstm_layer_can_choose_in_inference_mode() -> None:
+    _, layer, (x, h, c, *_) = lstm_problem(steps=5, batch=6, inputs=7, hidden=40, density=0.1)
+    layer.execution = "auto"
+    with torch.inference_mode():
+        y = layer(x.clone(), (h, c))[0]
+    layer.execution = "csr"
+    torch.testing.assert_close(layer(x, (h, c))[0], y)
+    seconds = [
+        set(entry["seconds"]) for key, entry in json.loads(auto.cache_file().read_text()).items() if "lstm" in key
+    ]
+    assert seconds == [{"kernel", "csr", "masked"}]
+
+
 def choose(structure: SparseStructure, ways: tuple[str, ...], trial: Callable[[str], object]) -> str:
     return auto.choose(structure, "here", lambda: "a product", lambda: ways, lambda: trial)
+
+
+def test_auto_works_without_a_home(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def no_directory() -> Path:
+        raise BuildError("there is no directory")
+
+    monkeypatch.setattr(auto, "cache_file", no_directory)
+    structure, x, values, bias, grad = problem(8, 8, 8, 0.5)
+    for _ in range(2):
+        assert_close(results(structure, x, values, bias, grad, "auto"), expected(structure, x, values, bias, grad))
+    assert caplog.text.count("cannot be kept: there is no directory") == 1
 
 
 def test_auto_leaves_out_what_fails() -> None:

@@ -57,6 +57,50 @@ def test_missing_compiler_is_explained(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert not list(tmp_path.glob("**/*.so"))
 
 
+def test_without_a_home_csr_is_used_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    cached = [build.load_library, cpu._library, cpu.kernel_available, linear.kernel_or_csr]
+    for function in cached:
+        function.cache_clear()
+    try:
+        with pytest.warns(RuntimeWarning, match="'csr' is used instead: .*set HOME or XDG_CACHE_HOME"):
+            assert linear.kernel_or_csr("cpu") == "csr"
+    finally:
+        for function in cached:
+            function.cache_clear()
+
+
+def test_a_kernel_of_one_thread_is_said_to_be_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    compiler = tmp_path / "without_openmp"
+    source = "int has_threads() { return 0; }"
+    compiler.write_text(
+        f"""#!/bin/sh
+        case " $* " in *" -fopenmp "*) exit 1; esac
+        for target; do :; done
+        echo '{source}' | {build.compiler()} -shared -fPIC -x c - -o "$target"
+        """
+    )
+    compiler.chmod(0o755)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CXX", str(compiler))
+    build.load_library.cache_clear()
+    try:
+        for _ in range(2):
+            assert not build.load_library().has_threads()
+    finally:
+        build.load_library.cache_clear()
+    (warning,) = caplog.records
+    assert warning.levelname == "WARNING"
+    for part in ("one thread", f"{compiler} has no OpenMP", "libgomp", "libomp-dev", f"remove {tmp_path}"):
+        assert part in warning.getMessage()
+
+
 def test_two_processes_that_compile_at_once_both_find_a_whole_library(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

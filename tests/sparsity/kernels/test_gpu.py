@@ -67,6 +67,23 @@ def test_gradients_only_where_wanted() -> None:
     assert_close(list(torch.autograd.grad(y, [x], grad.to(DEVICE))), [wanted[1]])
 
 
+def test_what_the_kernel_would_read_wrongly_is_refused() -> None:
+    structure, *numbers, _ = problem(5, 4, 7, 0.5)
+    x, values, bias = (number.to(DEVICE) for number in numbers)
+    there = structure.to(DEVICE)
+    for wrong in [
+        (x[:, :3], values, bias),
+        (x, values[1:], bias),
+        (x, values, bias[1:]),
+        (x, values.double(), bias),
+        (x, values.to("meta"), bias),
+    ]:
+        with pytest.raises(ValueError, match=r"must be|needs"):
+            gpu.gpu_linear(wrong[0], there, wrong[1], wrong[2])
+    with pytest.raises(ValueError, match="structure on meta"):
+        gpu.gpu_linear(x, structure.to("meta"), values, bias)
+
+
 def test_kernel_on_cuda_is_this_one() -> None:
     assert linear.triton_available()
     structure, *numbers, _ = problem(5, 4, 7, 0.5)

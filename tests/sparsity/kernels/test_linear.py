@@ -7,7 +7,16 @@ from hypothesis import strategies as st
 
 from sparse_bench.errors import ConfigError
 from sparse_bench.sparsity.kernels import EXECUTIONS, SparseStructure, sparse_linear
-from tests.sparsity.kernels.problems import EXPLICIT, assert_close, expected, problem, results
+from sparse_bench.sparsity.kernels.cpu import kernel_values_gradient
+from tests.sparsity.kernels.problems import (
+    EXPLICIT,
+    assert_close,
+    assert_digits,
+    assert_product,
+    expected,
+    problem,
+    results,
+)
 
 
 @pytest.mark.parametrize("execution", EXPLICIT)
@@ -24,9 +33,7 @@ def test_agrees_with_dense(
     execution: str, out: int, inner: int, tokens: int, density: float, with_bias: bool, seed: int
 ) -> None:
     structure, x, values, bias, grad = problem(out, inner, tokens, density, seed)
-    chosen_bias = bias if with_bias else None
-    actual = results(structure, x, values, chosen_bias, grad, execution)
-    assert_close(actual, expected(structure, x, values, chosen_bias, grad))
+    assert_product(structure, x, values, bias if with_bias else None, grad, execution)
 
 
 # One block and several, the width of the input above and below what the second-level cache holds in a wide tile.
@@ -36,8 +43,21 @@ def test_agrees_with_dense(
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_kernel_agrees_with_dense_at_size(out: int, inner: int, density: float, threads: int) -> None:
     torch.set_num_threads(threads)
-    structure, x, values, bias, grad = problem(out, inner, 213, density)
-    assert_close(results(structure, x, values, bias, grad, "kernel"), expected(structure, x, values, bias, grad))
+    assert_product(*problem(out, inner, 213, density), "kernel")
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_features_that_16_bits_cannot_tell_apart(transposed: bool) -> None:
+    """Many inputs are a matter of the forward pass, many outputs of the backward one."""
+    features = 2 * 2**16 + 1
+    mask = torch.zeros(3, features, dtype=torch.bool)
+    mask[0, 0] = mask[:, 65535:65537] = mask[1:, 131072] = True
+    structure = SparseStructure(mask.t() if transposed else mask)
+    generator = torch.Generator().manual_seed(0)
+    sizes = (5, structure.in_features), (structure.entries,), (structure.out_features,), (5, structure.out_features)
+    x, values, bias, grad = (torch.randn(size, generator=generator) for size in sizes)
+    leaves = x.requires_grad_(), values.requires_grad_(), bias.requires_grad_()
+    assert_digits(results(structure, *leaves, grad, "kernel"), results(structure, *leaves, grad, "csr"), 1e-6)
 
 
 @pytest.mark.parametrize("execution", EXPLICIT)
@@ -64,9 +84,8 @@ def test_any_strides_and_leading_dimensions(execution: str) -> None:
     for x in inputs:
         leaf = x.detach().requires_grad_()
         grad = torch.randn(33, *x.shape[:-1], generator=torch.Generator().manual_seed(3)).movedim(0, -1)
-        actual = results(structure, leaf, values, bias, grad, execution)
-        assert_close(actual, expected(structure, leaf, values, bias, grad))
-        assert actual[0].is_contiguous()
+        assert_product(structure, leaf, values, bias, grad, execution)
+        assert sparse_linear(leaf, structure, values, bias, execution).is_contiguous()
 
 
 @pytest.mark.parametrize("execution", EXPLICIT)
@@ -184,3 +203,21 @@ def test_wrong_arguments_are_named() -> None:
     ]:
         with pytest.raises(ValueError, match=r"must be|needs"):
             sparse_linear(broken[0], structure, broken[1], broken[2], "kernel")
+    with pytest.raises(ValueError, match=r"must be \[tokens, 5\] and \[tokens, 6\], not"):
+        kernel_values_gradient(x.new_zeros(4, 5), x, structure, values)
+    with pytest.raises(ValueError, match=r"gradient torch\.float64"):
+        kernel_values_gradient(x.new_zeros(4, 6).double(), x, structure, values)
+
+
+def test_what_is_on_another_device_is_named() -> None:
+    structure, x, values, bias, grad = problem(6, 5, 4, 0.5)
+    for name, *others in [("values", values.to("meta"), bias), ("bias", values, bias.to("meta"))]:
+        with pytest.raises(ValueError, match=f"input on cpu, .*{name} on meta"):
+            sparse_linear(x, structure, *others, "kernel")
+    structure = structure.to("meta")  # it has no addresses that compiled code could read
+    with pytest.raises(ValueError, match="input on cpu, structure on meta"):
+        sparse_linear(x, structure, values, bias, "kernel")
+    with pytest.raises(ValueError, match="input on cpu, structure on meta"):
+        kernel_values_gradient(grad, x, structure, values)
+    with pytest.raises(ValueError, match="computes on the CPU, not on meta"):
+        kernel_values_gradient(grad.to("meta"), x.to("meta"), structure, values.to("meta"))

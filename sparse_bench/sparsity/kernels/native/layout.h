@@ -107,9 +107,10 @@ struct Layout {
     };
     vectors = widest(blocked_vectors, second_level_cache() / 2);
     const int64_t room = std::max<int64_t>(1, first_level_cache() * 3 / 4 / (vectors * VECTOR_BYTES));
-    blocks = std::max<int64_t>(1, (inner_size + room - 1) / room);
+    const int64_t fewest = std::max<int64_t>(1, (inner_size + kMostIndices - 1) / kMostIndices);
+    blocks = std::max(fewest, (inner_size + room - 1) / room);
     if (entries < least_entries * outer_size * blocks) {
-      blocks = inner_size / (kMostIndices + 1) + 1;
+      blocks = fewest;
       vectors = widest(std::min(blocked_vectors, 4), second_level_cache());
     }
     block = std::max<int64_t>(1, (inner_size + blocks - 1) / blocks);

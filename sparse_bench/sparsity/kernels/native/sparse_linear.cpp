@@ -17,6 +17,7 @@
 #include <new>
 #include <type_traits>
 
+#include "guard.h"
 #include "layout.h"
 #include "packing.h"
 #include "simd.h"
@@ -104,6 +105,8 @@ class Scratch {
   void* get(std::size_t bytes) {
     if (bytes > size_) {
       const std::size_t rounded = (bytes + 4095) / 4096 * 4096;
+      memory_.reset();  // first, so that old and new need not fit side by side
+      size_ = 0;
       memory_.reset(std::aligned_alloc(4096, rounded));
       if (!memory_) throw std::bad_alloc();
       size_ = rounded;
@@ -144,9 +147,12 @@ struct Split {
       if (parts == 1) body(int64_t(0), int64_t(0), size);
       return;
     }
+    bool done = true;
     // The team always has all threads: a runtime that shrinks its pool would pay for growing it again.
-#pragma omp parallel for num_threads(threads) schedule(static, 1)
-    for (int64_t part = 0; part < parts; part++) body(part, part * step, std::min(size, (part + 1) * step));
+#pragma omp parallel for num_threads(threads) schedule(static, 1) reduction(&& : done)
+    for (int64_t part = 0; part < parts; part++)
+      done = finishes([&] { body(part, part * step, std::min(size, (part + 1) * step)); }) && done;
+    if (!done) throw std::bad_alloc();
   }
 };
 
@@ -288,7 +294,8 @@ void backward(const Plan& w, int64_t tokens, const S* values, const S* gy, int64
 
 // ---- what Python calls -----------------------------------------------------------------------------------------
 // Matrices are token-major with unit stride along features; strides are those of token rows, in elements. Results are
-// contiguous. `gx` may be null where the input needs no gradient.
+// contiguous. `gx` may be null where the input needs no gradient. Where memory is short, there is no plan (null), and
+// the passes return 0 instead of 1.
 
 extern "C" {
 
@@ -303,21 +310,26 @@ int has_threads() {
 }
 
 void* plan_new(int64_t rows, int64_t columns, int64_t entries, const int32_t* row_start, const int32_t* column) {
-  return new Plan(rows, columns, entries, row_start, column);
+  Plan* made = nullptr;
+  finishes([&] { made = new Plan(rows, columns, entries, row_start, column); });
+  return made;
 }
 
 void plan_free(void* plan) { delete static_cast<Plan*>(plan); }
 
 #define EXPORT(S, NAME)                                                                                               \
-  void forward_##NAME(const void* plan, int64_t tokens, const S* values, const S* bias, const S* x, int64_t x_stride, \
-                      S* y, int threads) {                                                                            \
-    forward<S>(*static_cast<const Plan*>(plan), tokens, values, bias, x, x_stride, y, threads);                       \
-  }                                                                                                                   \
-  void backward_##NAME(const void* plan, int64_t tokens, const S* values, const S* gy, int64_t gy_stride, const S* x, \
-                       int64_t x_stride, S* gx, S* gv, S* gb, int threads) {                                          \
+  int forward_##NAME(const void* plan, int64_t tokens, const S* values, const S* bias, const S* x, int64_t x_stride,  \
+                     S* y, int threads) {                                                                             \
     const Plan& w = *static_cast<const Plan*>(plan);                                                                  \
-    if (gx) backward<true, S>(w, tokens, values, gy, gy_stride, x, x_stride, gx, gv, gb, threads);                    \
-    else backward<false, S>(w, tokens, values, gy, gy_stride, x, x_stride, gx, gv, gb, threads);                      \
+    return finishes([&] { forward<S>(w, tokens, values, bias, x, x_stride, y, threads); });                           \
+  }                                                                                                                   \
+  int backward_##NAME(const void* plan, int64_t tokens, const S* values, const S* gy, int64_t gy_stride, const S* x,  \
+                      int64_t x_stride, S* gx, S* gv, S* gb, int threads) {                                           \
+    const Plan& w = *static_cast<const Plan*>(plan);                                                                  \
+    return finishes([&] {                                                                                             \
+      if (gx) backward<true, S>(w, tokens, values, gy, gy_stride, x, x_stride, gx, gv, gb, threads);                  \
+      else backward<false, S>(w, tokens, values, gy, gy_stride, x, x_stride, gx, gv, gb, threads);                    \
+    });                                                                                                               \
   }
 
 EXPORT(float, f32)

@@ -10,7 +10,6 @@
 // that the threads need, and every sum is in an order of its own, whatever the number of threads.
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
@@ -21,6 +20,7 @@
 #include <omp.h>
 #endif
 
+#include "guard.h"
 #include "packing.h"
 #include "simd.h"
 
@@ -33,8 +33,15 @@ constexpr int kMostVectors = 4;
 
 // ---- functions of vectors ---------------------------------------------------------------------------------------
 
-// e^x to about 1e-7 relative: 2^n times a polynomial in the remainder (Cephes' coefficients). Saturates at both ends.
-inline Floats exponential(Floats x) {
+// e^x as scale * (1 + rest): the power of two that leaves a remainder of at most ln(2) / 2, and a polynomial in it.
+// Where x is that small, the scale is one and the rest e^x - 1, with all its digits.
+template <class V>
+struct Exponential {
+  V scale, rest;
+};
+
+// To about 1e-7 relative (Cephes' coefficients). Saturates at both ends.
+inline Exponential<Floats> exponential(Floats x) {
   const Floats high = broadcast(88.0f), low = broadcast(-87.0f);
   x = x > high ? high : x;
   x = x < low ? low : x;
@@ -47,26 +54,41 @@ inline Floats exponential(Floats x) {
   p = p * r + broadcast(4.1665795894e-2f);
   p = p * r + broadcast(1.6666665459e-1f);
   p = p * r + broadcast(5.0000001201e-1f);
-  p = p * r * r + r + broadcast(1.0f);
   const Lanes power = (__builtin_convertvector(n, Lanes) + 127) << 23;
   Floats scale;
   std::memcpy(&scale, &power, sizeof scale);
-  return p * scale;
+  return {scale, p * r * r + r};
 }
 
-inline Vector<double> exponential(Vector<double> x) {
-  for (int j = 0; j < Simd<double>::width; j++) x[j] = std::exp(x[j]);
-  return x;
+// To about 1e-16 relative (Taylor's series). Saturates too.
+inline Exponential<Vector<double>> exponential(Vector<double> x) {
+  const Vector<double> high = broadcast(708.0), low = broadcast(-708.0);
+  x = x > high ? high : x;
+  x = x < low ? low : x;
+  const Vector<double> magic = broadcast(6755399441055744.0);  // leaves the whole number in the last bits, too
+  const Vector<double> shifted = x * broadcast(1.44269504088896341) + magic, n = shifted - magic;
+  const Vector<double> r = x - n * broadcast(0.693145751953125) - n * broadcast(1.42860682030941723212e-6);
+  Vector<double> p = broadcast(1.0);
+  for (int k = 13; k > 1; k--) p = p * (r * broadcast(1.0 / k)) + broadcast(1.0);
+  Vector<uint64_t> power;
+  std::memcpy(&power, &shifted, sizeof power);
+  power = (power + 1023) << 52;
+  Vector<double> scale;
+  std::memcpy(&scale, &power, sizeof scale);
+  return {scale, p * r};
 }
 
 template <class V>
 inline V sigmoid(V x) {
-  return 1 / (1 + exponential(-x));
+  const auto e = exponential(-x);
+  return 1 / (1 + (e.rest + 1) * e.scale);
 }
 
 template <class V>
 inline V hyperbolic_tangent(V x) {
-  return 1 - 2 / (1 + exponential(x + x));
+  const auto e = exponential(x + x);
+  const V less_one = e.rest * e.scale + (e.scale - 1);  // e^2x - 1, to all digits where it is small
+  return less_one / (less_one + 2);
 }
 
 // ---- the weight -------------------------------------------------------------------------------------------------
@@ -352,11 +374,14 @@ void backward(const Recurrence& w, int64_t steps, int64_t batch, const S* values
 
 // ---- what Python calls -----------------------------------------------------------------------------------------
 // Everything is contiguous: z and gz [steps, batch, 4 hidden]; y and gy [steps, batch, hidden]; states [batch, hidden].
+// Where memory is short, there is no recurrence (null), and the passes return 0 instead of 1.
 
 extern "C" {
 
 void* recurrence_new(int64_t hidden, int64_t entries, const int32_t* row_start, const int32_t* column) {
-  return new Recurrence(hidden, entries, row_start, column);
+  Recurrence* made = nullptr;
+  finishes([&] { made = new Recurrence(hidden, entries, row_start, column); });
+  return made;
 }
 
 void recurrence_free(void* recurrence) { delete static_cast<Recurrence*>(recurrence); }
@@ -365,15 +390,16 @@ void recurrence_free(void* recurrence) { delete static_cast<Recurrence*>(recurre
   int64_t lstm_saved_##NAME(int64_t hidden, int64_t steps, int64_t batch) {                                           \
     return saved_size<S>(hidden, steps, batch);                                                                       \
   }                                                                                                                   \
-  void lstm_forward_##NAME(const void* recurrence, int64_t steps, int64_t batch, const S* values, const S* z,         \
-                           const S* h0, const S* c0, S* y, S* c_last, S* saved, int threads) {                        \
-    forward<S>(*static_cast<const Recurrence*>(recurrence), steps, batch, values, z, h0, c0, y, c_last, saved,        \
-               threads);                                                                                              \
+  int lstm_forward_##NAME(const void* recurrence, int64_t steps, int64_t batch, const S* values, const S* z,          \
+                          const S* h0, const S* c0, S* y, S* c_last, S* saved, int threads) {                         \
+    const Recurrence& w = *static_cast<const Recurrence*>(recurrence);                                                \
+    return finishes([&] { forward<S>(w, steps, batch, values, z, h0, c0, y, c_last, saved, threads); });              \
   }                                                                                                                   \
-  void lstm_backward_##NAME(const void* recurrence, int64_t steps, int64_t batch, const S* values, const S* saved,    \
-                            const S* c0, const S* gy, const S* gc_last, S* gz, S* gh0, S* gc0, int threads) {         \
-    backward<S>(*static_cast<const Recurrence*>(recurrence), steps, batch, values, saved, c0, gy, gc_last, gz, gh0,   \
-                gc0, threads);                                                                                        \
+  int lstm_backward_##NAME(const void* recurrence, int64_t steps, int64_t batch, const S* values, const S* saved,     \
+                           const S* c0, const S* gy, const S* gc_last, S* gz, S* gh0, S* gc0, int threads) {          \
+    const Recurrence& w = *static_cast<const Recurrence*>(recurrence);                                                \
+    return finishes(                                                                                                  \
+        [&] { backward<S>(w, steps, batch, values, saved, c0, gy, gc_last, gz, gh0, gc0, threads); });                \
   }
 
 EXPORT(float, f32)
