@@ -142,6 +142,8 @@ dashboard: $(STAMP) ## the specification of the W&B dashboard, as a file (script
 	@$(BIN)/python scripts/wandb_dashboard.py --output $(RUNS)/wandb_dashboard.json
 
 bench: $(STAMP) ## the performance tables in results/performance (an hour on a quiet machine)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[bench]' \
+		|| echo "SparseProp, which the sparse layers are compared with, cannot be built here: the table will say so."
 	@echo "Timing, arms interleaved. Leave the machine alone meanwhile."
 	@mkdir -p $(RESULTS)/performance
 	@$(BIN)/python -m sparse_bench.data download brouns

@@ -108,7 +108,7 @@ def left_out(bf16: str, device: torch.device) -> dict[str, str]:
     try:
         import sparseprop.modules.linear  # noqa: F401
     except ImportError as error:
-        reasons[SPARSEPROP] = f"not installed or not built here ({error}); pip install sparseprop"
+        reasons[SPARSEPROP] = f"not installed or not built here ({error}); pip install 'sparse_bench[bench]'"
     return reasons
 
 
