@@ -9,6 +9,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: many 
 
 import pytest
 import torch
+
+if not torch.cuda.is_available():  # before triton is imported, by whatever module: its kernels run in its interpreter
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 from hydra import compose, initialize_config_dir
 from hypothesis import settings
 from omegaconf import DictConfig, OmegaConf

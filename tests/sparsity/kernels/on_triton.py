@@ -1,6 +1,7 @@
-"""Where the tests run Triton's kernels: on a GPU if there is one, else in Triton's interpreter, on the CPU."""
+"""Where the tests run Triton's kernels: on a GPU if there is one, else in Triton's interpreter, on the CPU.
 
-import os
+``tests/conftest.py`` chooses the interpreter.
+"""
 
 import numpy as np
 import pytest
@@ -11,8 +12,6 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 def skip_without_triton() -> None:
     """Call before a test module imports a kernel."""
-    if DEVICE.type == "cpu":
-        os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported
     triton = pytest.importorskip("triton", reason="triton is not installed: pip install 'sparse_bench[triton]'")
     from sparse_bench.sparsity.kernels import SparseStructure
     from sparse_bench.sparsity.kernels.gpu import gpu_linear
