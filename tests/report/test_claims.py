@@ -316,33 +316,6 @@ def test_learning_curves_are_asked_by_epoch(documents: Callable[..., list[Docume
     assert measured(entry.outcomes[0]) == "0.500 (n = 1)", "a seed's runs on several splits are one"
 
 
-def test_curves_along_an_axis_are_compared_by_their_average(documents: Callable[..., list[Document]]) -> None:
-    # First: 0 at 10, 1 at 1000 (and out of the common range 1 at 10⁴); second: ½ at both ends, by seed ± a little.
-    points = {"a": ((10, 0.0), (1000, 1.0), (10_000, 1.0)), "b": ((10, 0.2), (1000, 0.2))}
-    runs = [
-        run("p/x", seed, {"test/f1": value + 0.01 * seed}, columns={"count:sparse_layers": weights}, arm=arm, w=weights)
-        for seed in (0, 1, 2)
-        for arm, found in points.items()
-        for weights, value in found
-    ]
-    claims = documents(
-        """
-        measure: difference
-        of: test/f1
-        along: count:sparse_layers
-        experiment: p/x
-        cases: [{first: {where: {arm: a}}, second: {where: {arm: b}}}]
-        reproduced: above 0
-        contradicted: below 0
-        """
-    )
-    (entry,) = evaluate(claims, evidence(*runs))
-    interval = entry.outcomes[0].cases[0].interval
-    assert interval is not None
-    assert interval.mean == pytest.approx(0.3)
-    assert entry.verdict == "reproduced"
-
-
 ALONG = """
   measure: difference
   of: test/f1
@@ -352,6 +325,22 @@ ALONG = """
   reproduced: above 0
   contradicted: below 0
 """
+
+
+def test_curves_along_an_axis_are_compared_by_their_average(documents: Callable[..., list[Document]]) -> None:
+    # First: 0 at 10, 1 at 1000 (and out of the common range 1 at 10⁴); second: ½ at both ends, by seed ± a little.
+    points = {"a": ((10, 0.0), (1000, 1.0), (10_000, 1.0)), "b": ((10, 0.2), (1000, 0.2))}
+    runs = [
+        run("p/x", seed, {"test/f1": value + 0.01 * seed}, columns={"count:sparse_layers": weights}, arm=arm, w=weights)
+        for seed in (0, 1, 2)
+        for arm, found in points.items()
+        for weights, value in found
+    ]
+    (entry,) = evaluate(documents(ALONG), evidence(*runs))
+    interval = entry.outcomes[0].cases[0].interval
+    assert interval is not None
+    assert interval.mean == pytest.approx(0.3)
+    assert entry.verdict == "reproduced"
 
 
 def points(seed: int, widths: list[int], epochs: int = 100) -> list[dict[str, Any]]:
