@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sparse_bench.config import identity
+from sparse_bench.config import identity, run_id
 from sparse_bench.errors import SparseBenchError
 from sparse_bench.record import FINISHED
 from sparse_bench.report.tables import csv_text
@@ -110,10 +110,11 @@ def timings(
             found[job.arm] = Timing(seconds, True, _machine(probe.processor, probe.device))
     by_arm: dict[str, list[_Cost]] = {}
     for job in jobs:
-        cost = finished.get((job.experiment, job.id))
-        if cost is not None and cost.device == device:
-            by_arm.setdefault(job.arm, []).append(cost)
+        costs = [finished[job.experiment, name] for name in _names(job, finished) if (job.experiment, name) in finished]
+        by_arm.setdefault(job.arm, []).extend(cost for cost in costs if cost.device == device)
     for arm, costs in by_arm.items():
+        if not costs:
+            continue
         mean = sum(cost.seconds for cost in costs) / len(costs)
         if device != CPU and arm in found and found[arm].seconds < mean:
             continue
@@ -125,6 +126,14 @@ def fingerprint(job: Job) -> str:
     """Of all settings that define a run but its seed. Begins with a letter: no table takes it for a number."""
     settings = {key: value for key, value in identity(job.config).items() if key != "seed"}
     return "c" + hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _names(job: Job, finished: Iterable[tuple[str, str | None]]) -> list[str]:
+    """What the run is called. A second stage is named after its first: where that has not run, after any that has."""
+    if job.id is not None:
+        return [job.id]
+    firsts = [f"{experiment}/{name}" for experiment, name in finished if experiment == job.config.start_from]
+    return [run_id(job.config, first) for first in firsts]
 
 
 def _finished(jobs: Sequence[Job], tables: Iterable[pd.DataFrame]) -> Mapping[tuple[str, str | None], _Cost]:

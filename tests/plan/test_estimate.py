@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
+from sparse_bench.config import run_id
 from sparse_bench.plan.estimate import estimate, plan_table
 from sparse_bench.plan.timings import Probe, TimingsError, fingerprint, gpus, read_probes, timings, write_probes
 from sparse_bench.record import Result, RunFolder
-from sparse_bench.sweeps import Job
+from sparse_bench.sweeps import Job, jobs
 
 
 def job(arm: str, seed: int, runs: Path, epochs: int = 10) -> Job:
@@ -94,6 +95,25 @@ def test_committed_tables_tell_of_runs_whose_folders_are_elsewhere(sweep: list[J
     table = pd.DataFrame([row | machine, row | machine | {"id": "a0", "status": "failed"}])
     found = timings(sweep, "cpu", [table, pd.DataFrame([{"id": "b1"}])])
     assert {arm: timing.seconds for arm, timing in found.items()} == {"b": 100.0}
+
+
+def test_a_second_stage_is_known_where_its_first_has_not_run(tmp_path: Path) -> None:
+    stages = jobs("demeester/lm_tiny_finetune", tmp_path)
+    machine = {"made:threads": 1, "made:device": "cpu", "made:processor": "Chip"}
+    first = {
+        "experiment": "demeester/lm_tiny/dense",
+        "id": "f1",
+        "status": "finished",
+        "seconds:total": 500.0,
+    } | machine
+    name = run_id(
+        next(job.config for job in stages if job.experiment.endswith("dense_finetune")), f"{first['experiment']}/f1"
+    )
+    second = first | {"experiment": "demeester/lm_tiny/dense_finetune", "id": name, "seconds:total": 50.0}
+    found = timings(stages, "cpu", [pd.DataFrame([first, second])])
+    assert {arm: timing.seconds for arm, timing in found.items()} == {
+        "experiment=demeester/lm_tiny/dense_finetune": 50.0
+    }
 
 
 def test_an_arm_that_was_not_timed_counts_as_the_mean_of_the_others(sweep: list[Job]) -> None:
