@@ -193,7 +193,7 @@ def _learning_curve(series: Series, metric: str, evidence: Evidence) -> Line | N
     if found is None:
         return None
     tables, runs = found
-    histories = tables.histories()
+    histories = tables.histories
     keys = zip(runs["experiment"], runs["id"], strict=True)
     return mean_line([histories[key] for key in keys if key in histories], metric)
 

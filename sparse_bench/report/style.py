@@ -16,6 +16,7 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Canvas
 from matplotlib.text import Text
 
@@ -190,8 +191,9 @@ def _wrap(title: Text, canvas: Canvas) -> bool:
 
 def _svg(canvas: Canvas) -> str:
     buffer = io.StringIO()
+    # Not savefig, which goes through the whole drawing once more before it writes.
+    FigureCanvasSVG(canvas).print_svg(buffer, metadata={"Date": None, "Creator": None})
     FigureCanvasAgg(canvas)
-    canvas.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
 
 

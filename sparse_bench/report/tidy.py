@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,7 @@ class Tables:
         own = {c.removeprefix("setting:"): value for c, value in row.items() if c.startswith("setting:")}
         return {**self.settings, **own}
 
+    @cached_property  # each figure of learning curves asks for it
     def histories(self) -> Histories:
         """The learning curves by run: index epoch, a column a metric."""
         found = {}

@@ -61,7 +61,7 @@ def test_arms_and_curves_survive_the_file(runs: Path, tmp_path: Path) -> None:
     for before, after in zip(arms_of(made.runs), arms_of(found.runs), strict=True):
         assert (before.labels, before.settings, before.failed) == (after.labels, after.settings, after.failed)
         assert before.mean("metric:test/intent_f1") == pytest.approx(after.mean("metric:test/intent_f1"))
-    histories, read_again = made.histories(), found.histories()
+    histories, read_again = made.histories, found.histories
     assert histories.keys() == read_again.keys()
     assert len(histories) == 4, "a failed run has no curve here"
     for key, frame in histories.items():

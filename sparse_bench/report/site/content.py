@@ -167,7 +167,7 @@ def with_last_epochs(tables: Tables, metrics: Sequence[str]) -> tuple[Tables, li
 
 def _studies(tables: Tables, metrics: Sequence[str], *, curves: bool) -> tuple[list[Figure], list[DisplayTable]]:
     """Figures and tables of every experiment of a section, the paper's scale first."""
-    histories = tables.histories()
+    histories = tables.histories
     figures: list[Figure] = []
     written: list[DisplayTable] = []
     for study in sorted(studies_of(tables.runs), key=lambda study: scale(study.experiment) != "paper"):

@@ -46,7 +46,7 @@ class RunEntry:
 
 def run_entries(paper: Paper, tables: Tables) -> list[RunEntry]:
     """All runs of the tables, in their order."""
-    histories = tables.histories()
+    histories = tables.histories
     main = [metric for section in paper.sections for metric in section.metrics]
     entries = []
     for row in tables.rows():
