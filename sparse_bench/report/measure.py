@@ -141,6 +141,8 @@ def quantity(name: str) -> str:
     words = {"count:sparse_layers": "weights in the sparse layers", "count:trainable": "trainable weights"}
     if name in words:
         return words[name]
+    if match := re.fullmatch(r"count:groups\.(.+)\.(active|size)", name):
+        return f"{'places for ' if match[2] == 'size' else ''}weights in the group {match[1].replace('_', ' ')}"
     if kind in ("count", "macs"):
         return rest.replace("_", " ")
     if kind == "seconds":

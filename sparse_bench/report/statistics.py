@@ -58,25 +58,6 @@ def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> In
     return Interval(mean, quantile * deviation / math.sqrt(n), n)
 
 
-def paired_difference(
-    first: Mapping[int, float], second: Mapping[int, float], confidence: float = CONFIDENCE
-) -> Interval:
-    """Mean of ``first − second`` over the seeds that both have, with the t-interval of the differences.
-
-    Args:
-        first: value by seed.
-        second: value by seed.
-        confidence: of the interval.
-
-    Raises:
-        StatisticsError: the two share no seed.
-    """
-    shared = sorted(first.keys() & second.keys())
-    if not shared:
-        raise StatisticsError(f"No shared seed: {sorted(first)} against {sorted(second)}.")
-    return mean_interval([first[seed] - second[seed] for seed in shared], confidence)
-
-
 #: So many equal values are no coincidence.
 _TELLING = 3
 
@@ -109,12 +90,17 @@ def p_above(values: Sequence[float], bound: float) -> float | None:
     return float(stats.t.sf(distance / error, freedom))
 
 
+def p_below(values: Sequence[float], bound: float) -> float | None:
+    """One-sided p-value that the mean lies below ``bound``; see :func:`p_above`."""
+    return p_above([-value for value in values], -bound)
+
+
 def p_different(values: Sequence[float], bound: float = 0.0) -> float | None:
     """Two-sided p-value of the t-test that the mean differs from ``bound``; see :func:`p_above`."""
-    above = p_above(values, bound)
-    if above is None:
+    above, below = p_above(values, bound), p_below(values, bound)
+    if above is None or below is None:
         return None
-    return 2.0 * min(above, 1.0 - above)
+    return min(1.0, 2.0 * min(above, below))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

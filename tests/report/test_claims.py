@@ -62,6 +62,12 @@ def test_changing_a_result_changes_the_verdict(documents: Callable[..., list[Doc
     assert verdict(claims, evidence(*pair([0.60, 0.61, 0.62], [0.70, 0.71, 0.73]))) == "contradicted"
 
 
+def test_equal_values_on_a_border_contradict_nothing(documents: Callable[..., list[Document]]) -> None:
+    claims = documents(DIFFERENCE.replace("above 0", "within -1 to 1").replace("below 0", "outside -1 to 1"))
+    assert verdict(claims, evidence(*pair([1.0, 2.0, 3.0], [0.0, 1.0, 2.0]))) == "inconclusive"
+    assert verdict(claims, evidence(*pair([1.5, 2.5, 3.5], [0.0, 1.0, 2.0]))) == "contradicted"
+
+
 def test_a_single_seed_decides_nothing(documents: Callable[..., list[Document]]) -> None:
     (entry,) = evaluate(documents(DIFFERENCE), evidence(*pair([0.9], [0.1])))
     assert entry.verdict == "inconclusive"
@@ -124,7 +130,7 @@ def test_a_single_seed_does_not_hide_what_a_smaller_scale_decides(documents: Cal
     assert [(o.test.scale, o.verdict) for o in entry.shown] == [("paper", "inconclusive"), ("reduced", "reproduced")]
     assert (entry.verdict, verdict_text(entry)) == ("reproduced", "reproduced (reduced)")
     titles = {"p": "Paper"}
-    assert "| Paper | 1 | 0 | 0 | 0 | 0 | 1 | 1 |" in ledger_markdown([entry], titles)
+    assert "| Paper | 1 | 0 | 0 | 0 | 0 | 1 | 0 | 0 | 0 | 0 | 1 |" in ledger_markdown([entry], titles)
     assert ledger_csv([entry]).splitlines()[1].startswith("p,one,more,reproduced,reduced,paper,")
     # Nor does it decide anything where the smaller scale does not either.
     unsure = pair([0.80, 0.71, 0.62], [0.70, 0.71, 0.73], suffix="_small")
@@ -253,7 +259,7 @@ def test_biases_are_counted_where_the_document_counts_them(documents: Callable[.
     assert entry.verdict == "reproduced"
     text = ledger_markdown([entry], {"p": "Paper"})
     assert "| 120 |" in text
-    assert "Weights in the sparse layers and 20 biases: reproduced exactly 120" in text
+    assert "weights in the sparse layers and 20 biases: p/x. Reproduced exactly 120" in text
 
 
 def test_counts_need_no_run_of_full_length(documents: Callable[..., list[Document]]) -> None:
@@ -520,16 +526,16 @@ def test_two_claims_of_one_name(documents: Callable[..., list[Document]], tmp_pa
 def test_rules_in_words(documents: Callable[..., list[Document]]) -> None:
     (document,) = documents(DIFFERENCE.replace("above 0", "above -0.02").replace("below 0", "below -0.02"))
     (test,) = document.claims[0].tests
-    assert rule_text(test) == "Difference in f1 (test): reproduced above −0.02, contradicted below −0.02.".replace(
-        "f1", "F1"
-    )
+    (resolved,) = test.resolved()
+    expected = "At the paper's scale, difference in F1 (test): p/x − p/y."
+    assert rule_text(resolved) == f"{expected} Reproduced above −0.02, contradicted below −0.02."
 
 
 def test_the_ledger_shows_every_claim(documents: Callable[..., list[Document]]) -> None:
     titles = {"p": "Paper"}
     entries = evaluate(documents(DIFFERENCE), evidence(*pair([0.80, 0.81, 0.82], [0.70, 0.71, 0.73])))
     text = ledger_markdown(entries, titles)
-    assert "| Paper | 1 | 0 | 0 | 0 | 0 | 1 | 0 |" in text
+    assert "| Paper | 1 | 0 | 0 | 0 | 0 | 1 | 0 | 1 | 0 | 0 | 0 |" in text
     assert "| Paper | “x is better” | here | more | paper | +0.097 ± 0.014 | 3 | reproduced |" in text
     header, row = ledger_csv(entries).splitlines()
     columns = "document,claim,published,claim_verdict,claim_scale,scale,rule,verdict,case,mean,low,high,seeds"
@@ -558,7 +564,10 @@ def test_what_is_measured_beside_an_untestable_claim_is_shown_and_decides_nothin
     text = ledger_markdown([entry], {"p": "Paper"})
     assert "| here | more | – | no data | – | not testable |" in text
     assert "| here | more | paper | 0.810 ± 0.025 | 3 | not testable |" in text
-    assert "Not testable: no data. F1 (test): measured beside the claim, judged by no rule." in text
+    assert (
+        "Not testable: no data. At the paper's scale, F1 (test): p/x. Measured beside the claim, judged by no rule."
+        in text
+    )
     problem, measured = ledger_csv([entry]).splitlines()[1:]
     assert problem.endswith("no data")
     assert ",paper," in measured

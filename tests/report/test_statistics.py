@@ -11,7 +11,6 @@ from sparse_bench.report.statistics import (
     StatisticsError,
     log_average,
     mean_interval,
-    paired_difference,
     smallest_density_within,
 )
 
@@ -57,25 +56,6 @@ def test_interval_moves_with_its_values(values: list[float], shift: float) -> No
 def test_a_confidence_of_99_percent_is_wider() -> None:
     # t(0.995, 2) = 9.924843
     assert mean_interval([2.0, 4.0, 6.0], 0.99).half_width == pytest.approx(9.924843 * 2 / math.sqrt(3), abs=1e-5)
-
-
-def test_paired_difference_uses_shared_seeds_alone() -> None:
-    # Seeds 0, 1, 2: differences 1, 2, 3; the lonely seeds 7 and 8 would change the mean.
-    difference = paired_difference({0: 2.0, 1: 4.0, 2: 6.0, 7: 99.0}, {2: 3.0, 1: 2.0, 0: 1.0, 8: -99.0})
-    assert difference.mean == pytest.approx(2.0)
-    assert difference.half_width == pytest.approx(4.302653 / math.sqrt(3), abs=1e-6)
-    assert difference.n == 3
-
-
-def test_pairing_takes_out_what_seeds_have_in_common() -> None:
-    first, second = {0: 1.1, 1: 5.1, 2: 9.1}, {0: 1.0, 1: 5.0, 2: 9.0}
-    half_width = paired_difference(first, second).half_width
-    assert half_width == pytest.approx(0.0, abs=1e-9)
-
-
-def test_no_shared_seed_is_an_error() -> None:
-    with pytest.raises(StatisticsError, match=r"No shared seed: \[0\] against \[1\]"):
-        paired_difference({0: 1.0}, {1: 1.0})
 
 
 def test_smallest_density_within_the_dense_interval() -> None:

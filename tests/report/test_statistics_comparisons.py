@@ -32,6 +32,8 @@ def test_equal_values_have_no_doubt() -> None:
     assert p_above([1.0, 1.0, 1.0], 1.0) == p_above([1.0, 1.0, 1.0], 1.5) == 1.0
     assert p_above([1.0, 1.0], 0.5) is None
     assert p_different([1.0, 1.0]) is None
+    assert p_different([1.0, 1.0, 1.0]) == p_different([-1.0, -1.0, -1.0]) == 0.0
+    assert p_different([0.0, 0.0, 0.0]) == p_different([1.0, 1.0, 1.0], 1.0) == 1.0
 
 
 @given(VALUES, st.integers(-1000, 1000).map(lambda value: value / 8))

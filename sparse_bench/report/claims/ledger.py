@@ -6,18 +6,28 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from sparse_bench.report.claims.schema import Measurement, Resolved, Test
+from sparse_bench.report.catalog import Scale
+from sparse_bench.report.claims.schema import Resolved, Test
 from sparse_bench.report.claims.verdicts import DECIDED, VERDICTS, CaseOutcome, Entry, Outcome
-from sparse_bench.report.measure import quantity
+from sparse_bench.report.measure import Measure, is_exact, quantity
 from sparse_bench.report.statistics import Interval
 from sparse_bench.report.tables import MISSING, DisplayTable, csv_text, interval, markdown, whole
 
-_MEASURES = {
-    "value": "",
-    "difference": "difference in ",
-    "ratio": "ratio of ",
-    "share_above": "share of epochs ahead in ",
+#: What is said before a quantity, and between the two sides that are compared in it.
+_MEASURES: dict[Measure, tuple[str, str]] = {
+    "value": ("", ""),
+    "difference": ("difference in ", " − "),
+    "ratio": ("ratio of ", " / "),
+    "share_above": ("share of epochs ahead in ", " against "),
 }
+_SCALES: dict[Scale, str] = {
+    "paper": "At the paper's scale",
+    "stand-in": "On a stand-in",
+    "benchmark": "In a benchmark",
+    "reduced": "At reduced scale",
+}
+#: What decided a verdict, an exact count or measurements at a scale, as the summary's columns say it.
+_GROUNDS = {"counts": "by counts", **{scale: text[0].lower() + text[1:] for scale, text in _SCALES.items()}}
 LEDGER_CAPTION = (
     "Measured: mean over seeds ± half-width of the 95 % t-interval, differences and ratios paired over seeds; counts "
     "and benchmarks are single numbers. A rule that was changed after what it judges had been measured says so. "
@@ -36,23 +46,33 @@ _VERDICT_REVISED = (
 )
 
 
-def rule_text(test: Measurement) -> str:
-    """A rule in words."""
-    what = f"{_MEASURES[test.measure]}{quantity(test.of)}"
-    if test.biases:
-        what += f" and {test.biases:,} biases"
-    if test.epochs and test.epochs != "all":
-        what += f", mean of the {test.epochs} epochs" if test.epochs.startswith("last") else f", {test.epochs}"
-    if test.along:
-        what += f", averaged along {quantity(test.along)}"
-    what = what[0].upper() + what[1:]
-    if not isinstance(test, Test):
-        return f"{what}: measured beside the claim, judged by no rule."
-    every = " in every case" if len(test.cases) > 1 else ""
-    some = " in any, Holm-corrected" if len(test.cases) > 1 else ""
+def rule_text(test: Resolved) -> str:
+    """A rule at one scale in words: what is compared, and where the interval has to lie."""
+    rule = test.rule
+    before, between = _MEASURES[rule.measure]
+    what = f"{before}{quantity(rule.of)}" if test.scale != "benchmark" else f"{before}column “{rule.of}”"
+    if rule.biases:
+        what += f" and {rule.biases:,} biases"
+    if rule.epochs and rule.epochs != "all":
+        what += f", {_epochs(rule.epochs)}"
+    if rule.along:
+        what += f", averaged along {quantity(rule.along)}"
+    compared = "; ".join(between.join(map(str, case.sides)) for case in test.cases)
+    what = f"{_SCALES[test.scale]}, {what}: {compared}."
+    if not isinstance(rule, Test):
+        return f"{what} Measured beside the claim, judged by no rule."
+    every = " in every case" if len(rule.cases) > 1 else ""
+    some = " in any, Holm-corrected" if len(rule.cases) > 1 else ""
     return (
-        f"{what}: reproduced {minus(test.reproduced.text)}{every}, contradicted {minus(test.contradicted.text)}{some}."
+        f"{what} Reproduced {minus(rule.reproduced.text)}{every}, contradicted {minus(rule.contradicted.text)}{some}."
     )
+
+
+def _epochs(epochs: str) -> str:
+    kind, number = epochs.split()
+    if kind == "epoch":
+        return epochs
+    return "last epoch" if number == "1" else f"mean of the last {number} epochs"
 
 
 def minus(text: str) -> str:
@@ -119,16 +139,29 @@ def ledger_table(entries: Sequence[Entry], titles: Mapping[str, str]) -> Display
 
 
 def summary_table(entries: Sequence[Entry], titles: Mapping[str, str]) -> DisplayTable:
-    """How many claims of each document have each verdict, and how many of these the paper's scale did not decide."""
+    """How many claims of each document have each verdict, and on what ground those were decided that are."""
     rows = []
     named = {titles[entry.document]: [e for e in entries if e.document == entry.document] for entry in entries}
     for title, found in {**named, "all": list(entries)}.items():
         verdicts = Counter(entry.verdict for entry in found)
-        elsewhere = sum(entry.verdict in DECIDED and entry.scale in ("stand-in", "reduced") for entry in found)
-        rows.append([title, *(str(verdicts[v]) for v in VERDICTS), str(len(found)), str(elsewhere)])
-    caption = f"Claims by verdict. {VERDICT_RULE} Elsewhere: decided on a stand-in or at reduced scale."
-    columns = ["document", *VERDICTS, "claims", "elsewhere"]
+        grounds = Counter(_ground(entry) for entry in found)
+        counts = [*(verdicts[v] for v in VERDICTS), len(found), *(grounds[g] for g in _GROUNDS)]
+        rows.append([title, *map(str, counts)])
+    caption = (
+        f"Claims by verdict. {VERDICT_RULE} The last columns say what decided those that are reproduced or "
+        "contradicted: a count of weights, which follows from the configuration, or measurements at a scale."
+    )
+    columns = ["document", *VERDICTS, "claims", *_GROUNDS.values()]
     return DisplayTable(caption, columns, rows, [False] + [True] * (len(columns) - 1))
+
+
+def _ground(entry: Entry) -> str | None:
+    """What decided a claim, one of ``_GROUNDS``; None if nothing has."""
+    if entry.verdict not in DECIDED or entry.scale is None:
+        return None
+    rules = [outcome.test.rule for outcome in entry.outcomes if outcome.test.scale == entry.scale]
+    counted = entry.scale != "benchmark" and all(is_exact(rule.of) for rule in rules)
+    return "counts" if counted else entry.scale
 
 
 def ledger_markdown(entries: Sequence[Entry], titles: Mapping[str, str]) -> str:
@@ -142,7 +175,8 @@ def ledger_markdown(entries: Sequence[Entry], titles: Mapping[str, str]) -> str:
 def _rules(entry: Entry) -> list[str]:
     claim = entry.claim
     texts = [f"Not testable: {claim.untestable}."] if claim.untestable else []
-    texts += [text for test in (*claim.tests, *claim.beside) for text in (rule_text(test), test.note)]
+    for rule in (*claim.tests, *claim.beside):
+        texts += [*map(rule_text, rule.resolved()), rule.note]
     texts += [claim.note, f"Revised: {claim.revised}" if claim.revised else ""]
     return [text for text in texts if text]
 
@@ -163,7 +197,7 @@ def ledger_csv(entries: Sequence[Entry]) -> str:
         for outcome in entry.outcomes:
             test = {
                 "scale": outcome.test.scale,
-                "rule": rule_text(outcome.test.rule),
+                "rule": rule_text(outcome.test),
                 "verdict": outcome.verdict,
             }
             rows += [{**claim, **test, **_case(case)} for case in outcome.cases]

@@ -22,7 +22,7 @@ from sparse_bench.report.catalog import Scale
 from sparse_bench.report.claims.schema import Claim, Document, Region, Resolved, Test
 from sparse_bench.report.measure import Sample, Unavailable, measure_sides
 from sparse_bench.report.selection import Evidence, SelectionError
-from sparse_bench.report.statistics import CONFIDENCE, Interval, holm, p_above
+from sparse_bench.report.statistics import CONFIDENCE, Interval, holm, p_above, p_below
 
 Verdict = Literal["reproduced", "contradicted", "inconclusive", "not run", "not testable"]
 VERDICTS: tuple[Verdict, ...] = ("reproduced", "contradicted", "inconclusive", "not run", "not testable")
@@ -194,15 +194,18 @@ def _with_biases(sample: Sample | Unavailable, biases: int) -> Sample | Unavaila
 
 
 def _p(sample: Sample | Unavailable, where: Region) -> float | None:
-    """One-sided p-value of the mean lying in a region; the larger of two for a region with two borders."""
+    """One-sided p-value of the mean lying in a region.
+
+    Of a region between two borders the larger of two, as it has to lie on the right side of both; of what is outside
+    them the smaller.
+    """
     if isinstance(sample, Unavailable):
         return None
     if sample.exact:
         return 0.0 if where.holds(sample.interval.mean) else 1.0
-    beyond_low = 0.0 if where.low == -math.inf else p_above(sample.values, where.low)
-    below_high = 0.0 if where.high == math.inf else p_above([-value for value in sample.values], -where.high)
-    if beyond_low is None or below_high is None:
-        return None
-    if not where.inverted:
-        return max(beyond_low, below_high)
-    return min(1.0 - beyond_low, 1.0 - below_high)
+    if where.inverted:
+        below_low, above_high = p_below(sample.values, where.low), p_above(sample.values, where.high)
+        return None if below_low is None or above_high is None else min(below_low, above_high)
+    above_low = 0.0 if where.low == -math.inf else p_above(sample.values, where.low)
+    below_high = 0.0 if where.high == math.inf else p_below(sample.values, where.high)
+    return None if above_low is None or below_high is None else max(above_low, below_high)

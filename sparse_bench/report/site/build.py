@@ -183,7 +183,7 @@ def _claim(entry: Entry) -> dict[str, Any]:
         "verdict": entry.verdict,
         "verdict_text": verdict_text(entry),
         "outcomes": outcomes,
-        "rules": list(dict.fromkeys(unbroken(rule_text(test)) for test in entry.claim.tests)),
+        "rules": [unbroken(rule_text(test)) for rule in entry.claim.tests for test in rule.resolved()],
         "notes": [unbroken(test.note) for test in entry.claim.tests if test.note],
     }
 

@@ -81,12 +81,13 @@ def test_a_kernel_of_one_thread_is_said_to_be_one(
     source = "int has_threads() { return 0; }"
     compiler.write_text(
         f"""#!/bin/sh
-        case " $* " in *" -fopenmp "*) exit 1; esac
+        case " $* " in *" -fopenmp "*) exit 1;; " --version ") echo 1; exit; esac
         for target; do :; done
         echo '{source}' | {build.compiler()} -shared -fPIC -x c - -o "$target"
         """
     )
     compiler.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("CXX", str(compiler))
     build.load_library.cache_clear()
@@ -95,6 +96,7 @@ def test_a_kernel_of_one_thread_is_said_to_be_one(
             assert not build.load_library().has_threads()
     finally:
         build.load_library.cache_clear()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sparse_bench", "without_openmp"]
     (warning,) = caplog.records
     assert warning.levelname == "WARNING"
     for part in ("one thread", f"{compiler} has no OpenMP", "libgomp", "libomp-dev", f"remove {tmp_path}"):
