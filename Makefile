@@ -28,7 +28,7 @@ SWEEPS-rasa := rasa/diet_density rasa/ted_density rasa/diet_splits
 SWEEPS-rasa-small := rasa/diet_small rasa/ted_small
 SWEEPS-brouns := brouns/small_seeds brouns/small_padding brouns/arms brouns/padding
 SWEEPS-brouns-small := brouns/small
-SWEEPS-demeester := demeester/pos_density demeester/pos_wsj demeester/lm_small demeester/lm_small_finetune demeester/recite_tiny demeester/recite_small demeester/structure demeester/awd demeester/awd_finetune demeester/recite
+SWEEPS-demeester := demeester/pos_density demeester/pos_wsj demeester/lm_small demeester/lm_small_finetune demeester/recite_tiny demeester/recite_small demeester/structure demeester/awd demeester/awd_finetune demeester/awd_structure demeester/recite
 SWEEPS-demeester-small := demeester/pos_small demeester/lm_tiny demeester/lm_tiny_finetune
 SWEEPS-sparselang := sparselang/small_heads sparselang/initial_seeds sparselang/fixed_size sparselang/fixed_weights sparselang/baselines sparselang/controls sparselang/heads sparselang/depth sparselang/fixed_weights_small
 SWEEPS-sparselang-small := sparselang/small sparselang/controls_small sparselang/initial_small
@@ -119,7 +119,7 @@ embeddings: $(STAMP) ## sparse gradients of embeddings: typing texts of the Brow
 embeddings-small: $(STAMP) ## the same on a generated corpus (no download)
 	@$(call train,$@)
 
-reproduce: $(STAMP) ## the plan of every paper at its own scale, with its cost; RUN=yes carries it out, resumable
+reproduce: $(STAMP) ## the plan of all sweeps, at the papers' scales and between, with the cost; RUN=yes carries it out, resumable
 	@$(call plan,$(PAPERS))
 	@$(if $(filter yes,$(RUN)),$(MAKE) $(PAPERS) results,echo "To carry it out, or go on with it: make reproduce RUN=yes")
 
@@ -159,6 +159,9 @@ bench: $(STAMP) ## the performance tables in results/performance (an hour on a q
 	@echo "scripts/bench_embeddings.py, from ten thousand words to three million"
 	@$(BIN)/python scripts/bench_embeddings.py --vocabulary 10000 30000 100000 300000 1000000 3000000 --dim 64 \
 		--output $(RESULTS)/performance/embeddings_vocabulary.md
+	@echo "scripts/bench_embeddings.py, over dimensions, batches and lengths"
+	@$(BIN)/python scripts/bench_embeddings.py --dim 50 100 300 --batch 1 32 256 --tokens 8 20 --seconds 5 \
+		--output $(RESULTS)/performance/embeddings_grid.md
 	@$(BIN)/python scripts/sparse_gradient_support.py --output $(RESULTS)/performance/sparse_gradient_support.md
 
 bench-gpu: $(STAMP) ## the tables of the sparse layers on a GPU (two minutes)

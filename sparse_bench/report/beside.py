@@ -49,7 +49,7 @@ class _Drawn:
     colour: str
     marker: str
     published: bool = False
-    seeds: int = 1
+    seeds: Sequence[int] = (1,)  # of its points
 
 
 def epochs_figure(spec: Epochs, evidence: Evidence, paper: str) -> Shown:
@@ -60,7 +60,7 @@ def epochs_figure(spec: Epochs, evidence: Evidence, paper: str) -> Shown:
         line = _learning_curve(series, spec.of, evidence)
         if line is not None:
             drawn.append(
-                _Drawn(series.label, line.epochs, line.mean, line.half_width, colour, marker, seeds=line.seeds)
+                _Drawn(series.label, line.epochs, line.mean, line.half_width, colour, marker, seeds=[line.seeds])
             )
         elif series.experiment:
             lacking.append(_lacking(series, evidence))
@@ -82,7 +82,7 @@ def curve_figure(spec: Along, evidence: Evidence, paper: str) -> Shown:
             half = [point.half_width or 0.0 for _, point in points]
             several = any(point.half_width is not None for _, point in points)
             x, y = np.array([x for x, _ in points]), np.array([point.mean for _, point in points])
-            n = max(point.n for _, point in points)
+            n = [point.n for _, point in points]
             drawn.append(_Drawn(series.label, x, y, np.array(half) if several else None, colour, marker, seeds=n))
         elif series.experiment or series.table:
             lacking.append(_lacking(series, evidence))
@@ -142,10 +142,12 @@ def _lines(
         axes.set_xlabel(axis)
         legend(canvas, axes, compact)
 
-    seeds = sorted({line.seeds for line in ours})
+    seeds = sorted({n for line in ours for n in line.seeds})
     counted = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     shape = "bands" if isinstance(spec, Epochs) else "bars"
     several = f"Means over {counted} seeds; {shape}: 95 % t-interval, cut at the axis."
+    if seeds[0] == 1 and not measured:
+        several += f" A {'line without a band' if shape == 'bands' else 'marker without a bar'} is a single run."
     caption = joined(
         [
             spec.note,

@@ -55,22 +55,38 @@ def density_table(study: Study, metrics: Sequence[str]) -> DisplayTable | None:
 
 
 def _families(study: Study) -> list[_Family]:
-    dense = {arm.full_size: arm for arm in study.arms if arm.kind == "dense" and arm.full_size and len(arm.runs)}
-    groups: dict[tuple[str, int], dict[float, Arm]] = {}
+    dense = [arm for arm in study.arms if arm.kind == "dense" and arm.full_size and len(arm.runs)]
+    names = [name for name in study.settings[0] if not name.startswith("sparsity.")]
+    words = [name for name in names if len({arm.settings[name] for arm in study.arms}) > 1]
+    words = [name for name in words if all(isinstance(arm.settings[name], str) for arm in study.arms)]
+    groups: dict[tuple[str, Arm], dict[float, Arm]] = {}
     for curve in study.curves:
         if curve.kind == "dense":
             continue
-        name = ", ".join(filter(None, (curve.scheme.replace("_", " "), curve.variant)))
         for arm in curve.arms:
-            width: int | None = arm.full_size
+            partner = _partner(arm, dense, names)
+            if partner is None:
+                continue
             density = arm.mean(DENSITY)
-            if curve.kind == "small_dense":  # narrower: it belongs to the one width that it stands beside
-                width = next(iter(dense)) if len(dense) == 1 else None
-                full = dense[width].mean(SPARSE_SIZE) if width is not None else None
+            if curve.kind == "small_dense":
+                full = partner.mean(SPARSE_SIZE)
                 density = (arm.mean(SPARSE_WEIGHTS) or 0.0) / full if full else None
-            if width is not None and width in dense and density:
-                groups.setdefault((name, width), {})[density] = arm
-    return [_Family(name, width, dense[width], arms) for (name, width), arms in groups.items()]
+            if density:
+                told = [f"{name.rsplit('.', 1)[-1].replace('_', ' ')} {arm.settings[name]}" for name in words]
+                name = ", ".join(filter(None, (curve.scheme.replace("_", " "), curve.variant, *told)))
+                groups.setdefault((name, partner), {})[density] = arm
+    return [_Family(name, partner.full_size or 0, partner, arms) for (name, partner), arms in groups.items()]
+
+
+def _partner(arm: Arm, dense: Sequence[Arm], names: Sequence[str]) -> Arm | None:
+    """The dense arm of its width; of several the one with the same settings ``names``, and none if there is no such."""
+    if arm.kind == "small_dense":  # narrower: it belongs to the one width that it stands beside
+        wide = list(dense) if len({other.full_size for other in dense}) == 1 else []
+    else:
+        wide = [other for other in dense if other.full_size == arm.full_size]
+    if len(wide) > 1:
+        wide = [other for other in wide if all(other.settings[name] == arm.settings[name] for name in names)]
+    return wide[0] if len(wide) == 1 else None
 
 
 def _smallest(family: _Family, metric: str) -> str:

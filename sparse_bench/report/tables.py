@@ -250,6 +250,8 @@ def decimal(value: float | None, *, signed: bool = False) -> str:
     if value is None or not math.isfinite(value):
         return MISSING
     text = f"{value:+,.3f}" if signed else f"{value:,.3f}"
+    if text.endswith("-0.000"):
+        return "+0.000" if signed else "0.000"
     return text.replace("-", "−")
 
 

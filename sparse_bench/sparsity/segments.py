@@ -101,11 +101,6 @@ def count_and_share(inputs: int, outputs: int, reduction: Reduction) -> tuple[in
     return count, share
 
 
-def lstm_parameters(inputs: int, outputs: int) -> int:
-    """Parameters of a dense LSTM layer; biases count twice, as torch has two."""
-    return 4 * (inputs * outputs + outputs**2 + 2 * outputs)
-
-
 def _sparse_hidden(fraction: float, layers: int) -> list[Reduction]:
     outer = [(1.0, fraction), *[(fraction, fraction)] * (layers - 2), (fraction, 1.0)]
     return outer if layers > 1 else [(1.0, 1.0)]

@@ -51,9 +51,3 @@ def _by_length(pairs: np.ndarray, source_lengths: np.ndarray, target_lengths: np
     target = target_lengths[pairs]
     source = np.where(target % 2 == 0, 1, -1) * source_lengths[pairs]
     return pairs[np.lexsort((source, target))]  # stable: equal lengths stay as they were shuffled
-
-
-def padding_share(lengths: np.ndarray, batches: list[np.ndarray]) -> float:
-    """Share of cells that hold no token when each batch is padded to its longest sentence; lengths [n]."""
-    cells = sum(len(batch) * int(lengths[batch].max()) for batch in batches)
-    return 1 - int(sum(lengths[batch].sum() for batch in batches)) / cells

@@ -53,6 +53,7 @@ sections:
     figures:
       - kind: curve
         title: BLEU against weights
+        front: How well two widths translate.
         of: test/bleu
         along: count:sparse_layers
         series: [{label: density 20 %, experiment: first/width}]

@@ -109,3 +109,33 @@ def test_without_an_interval_there_is_no_answer(tmp_path: Path, dense: list[floa
     else:
         assert table is not None
         assert table.rows[0][3] == "–"
+
+
+def test_of_two_dense_arms_the_one_with_the_same_settings_counts(tmp_path: Path) -> None:
+    def write_one(scheme: str, density: float, rate: float, level: float, head: str) -> None:
+        for seed in (0, 1):
+            config = {
+                "model": {"head": head}, "sparsity": {"label": scheme, "density": density}, "optimizer": {"lr": rate},
+                "seed": seed,
+            }  # fmt: skip
+            counts = {
+                "sparse_layers": round(density * 1000), "sparse_layers_size": 1000, "density": density,
+                "trainable": round(density * 1000) + 500 * len(head),
+            }  # fmt: skip
+            write_run(
+                tmp_path, scheme=scheme, density=density, seed=seed, config=config, counts=counts,
+                metrics={"test/f1": level + seed / 100}, history=False,
+            )  # fmt: skip
+
+    for head in ("full", "sums of"):
+        for rate, level in ((0.1, 0.9), (0.2, 0.5)):
+            write_one("dense", 1.0, rate, level, head)
+        write_one("set", 0.4, 0.2, 0.7, head)
+        write_one("set", 0.1, 0.2, 0.5, head)
+        write_one("set", 0.05, 0.3, 0.9, head)  # at a rate that no dense arm has
+    table = density_table(study(tmp_path), ["test/f1"])
+    assert table is not None
+    assert [[row[0], row[2], row[3]] for row in table.rows] == [
+        ["set, head full", "3,000", f"10{PERCENT}"],
+        ["set, head sums of", "4,500", f"10{PERCENT}"],
+    ]

@@ -158,7 +158,7 @@ def test_the_project_s_readme_gets_the_gist_between_its_markers(example_site: Si
     assert text.endswith(f"{END}\nAfter.\n")
     assert "old | table" not in text
     assert "| all | 2 | 0 | 0 | 1 | 0 | 3 |" in text
-    (figure,) = re.findall(r"\]\(([^)]+)\)", text)
+    (figure,) = re.findall(r"!\[BLEU against weights\]\(([^)]+)\)\n\nHow well two widths translate\. ", text)
     assert (tmp_path / figure).resolve().is_file()
     assert with_gist(text, "") == f"Before.\n{BEGIN}\n{END}\nAfter.\n"
 

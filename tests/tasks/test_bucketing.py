@@ -1,11 +1,11 @@
 """Which sentence pairs share a batch."""
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparse_bench.tasks.bucketing import bucketed_batches, padding_share, random_batches
+from sparse_bench.tasks.bucketing import bucketed_batches, random_batches
+from tests.tasks.padding import padding_share
 
 
 def lengths(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -34,12 +34,6 @@ def test_lengths_change_by_one_side_at_a_time():
     # target 4 upwards in source, then target 5 downwards
     pairs = {tuple(sorted((int(source[i]), int(target[i])) for i in batch)) for batch in batches}
     assert pairs == {((4, 4), (5, 4)), ((6, 4), (7, 4)), ((6, 5), (7, 5)), ((4, 5), (5, 5))}
-
-
-def test_padding_share():
-    batches = [np.array([0, 1]), np.array([2])]
-    assert padding_share(np.array([2, 4, 3]), batches) == pytest.approx(2 / 11)
-    assert padding_share(np.array([3, 3, 9]), batches) == 0
 
 
 def test_batches_are_random_and_a_function_of_the_generator():

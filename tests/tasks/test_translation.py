@@ -16,9 +16,9 @@ from sparse_bench.data.multi30k_like import multi30k_like
 from sparse_bench.errors import ConfigError
 from sparse_bench.run import run
 from sparse_bench.streams import Streams
-from sparse_bench.tasks.bucketing import padding_share
 from sparse_bench.tasks.translation import TranslationTask
 from sparse_bench.tasks.translation_data import Sentences
+from tests.tasks.padding import padding_share
 from tests.tasks.tiny_translator import Oracle, TinyTranslator, make, small_corpus
 
 

@@ -27,7 +27,7 @@ _SCALES: dict[Scale, str] = {
     "reduced": "At reduced scale",
 }
 #: What decided a verdict, an exact count or measurements at a scale, as the summary's columns say it.
-_GROUNDS = {"counts": "by counts", **{scale: text[0].lower() + text[1:] for scale, text in _SCALES.items()}}
+_GROUNDS = {"counts": "by counts"} | {str(scale): text[0].lower() + text[1:] for scale, text in _SCALES.items()}
 LEDGER_CAPTION = (
     "Measured: mean over seeds ± half-width of the 95 % t-interval, differences and ratios paired over seeds; counts "
     "and benchmarks are single numbers. A rule that was changed after what it judges had been measured says so. "

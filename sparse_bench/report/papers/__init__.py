@@ -24,7 +24,8 @@ hold is shown as it was at the last epoch. A figure is one of
 
 with ``title``; ``published`` names a file of :mod:`sparse_bench.report.published`, and a series or a row says which
 of its series it belongs to. Sides of rows are written as in a claim; a row without sides shows a published number
-alone.
+alone. ``front`` makes one of epochs, a curve or values the figure of the project's README, the first that has been run,
+and says there what it is.
 """
 
 from collections.abc import Iterable, Mapping
@@ -74,6 +75,7 @@ class _Figure(_Strict):
     title: str
     published: Literal[PUBLISHED] | None = None  # type: ignore[valid-type]
     note: str = ""
+    front: str = ""
 
     @property
     def names(self) -> list[str]:

@@ -63,6 +63,7 @@ class SectionContent:
         section: what was asked for.
         facts: what was run, in short.
         figures: in the order of the description.
+        front: those that may stand in the project's README, each with what is said of it there.
         tables: arms, comparisons, densities; each with a caption.
         lacking: what could not be drawn because it has not been run, as sentences.
     """
@@ -70,6 +71,7 @@ class SectionContent:
     section: Section
     facts: Sequence[tuple[str, str]]
     figures: Sequence[Figure] = field(default_factory=list)
+    front: Sequence[tuple[Figure, str]] = field(default_factory=list)
     tables: Sequence[DisplayTable] = field(default_factory=list)
     lacking: Sequence[str] = field(default_factory=list)
 
@@ -109,6 +111,7 @@ def _section(section: Section, paper: str, evidence: Evidence, tables: Tables | 
     if part is not None:
         part, metrics = with_last_epochs(part, section.metrics)
     figures: list[Figure] = []
+    front: list[tuple[Figure, str]] = []
     shown_tables: list[DisplayTable] = []
     lacking: list[str] = []
     has_studies = any(isinstance(spec, Studies) for spec in section.figures)
@@ -132,6 +135,7 @@ def _section(section: Section, paper: str, evidence: Evidence, tables: Tables | 
         else:
             shown = values_figure(spec, evidence, paper)
         figures += [shown.figure] if shown.figure is not None else []
+        front += [(shown.figure, spec.front)] if shown.figure is not None and spec.front else []
         shown_tables += [shown.table] if shown.table is not None else []
         if shown.figure is None:
             lacking.append(f"{shown.title}: not run.")
@@ -144,7 +148,7 @@ def _section(section: Section, paper: str, evidence: Evidence, tables: Tables | 
     if missing := [name for name in section.experiments if name not in known]:
         lacking.append(f"Not run: {', '.join(missing)}.")
     facts = _facts(part.runs, metrics) if part is not None and len(part.runs) else []
-    return SectionContent(section, facts, figures, shown_tables, lacking)
+    return SectionContent(section, facts, figures, front, shown_tables, lacking)
 
 
 def with_last_epochs(tables: Tables, metrics: Sequence[str]) -> tuple[Tables, list[str]]:

@@ -22,13 +22,14 @@ class ReadmeError(SparseBenchError):
 
 
 def gist(contents: Sequence[PaperContent], entries: Sequence[Entry], folder: str) -> str:
-    """The verdicts in numbers and the first figure that there is, for a document beside the ``folder`` of results."""
+    """The verdicts in numbers and the figure that is meant for it, for a document beside the ``folder`` of results."""
     table = summary_table(entries, {content.paper.name: content.paper.short for content in contents})
-    drawn = [(content.paper.name, figure) for content in contents for figure in content.figures]
+    drawn = [(c.paper.name, *front) for c in contents for section in c.sections for front in section.front]
     if not drawn:
         return markdown(table)
-    paper, figure = drawn[0]
-    return f"{markdown(table)}\n![{figure.title}]({folder}/{paper}/figures/{figure.name}.svg)\n\n{figure.caption}\n"
+    paper, figure, told = drawn[0]
+    image = f"![{figure.title}]({folder}/{paper}/figures/{figure.name}.svg)"
+    return f"{markdown(table)}\n{image}\n\n{told} {figure.caption}\n"
 
 
 def with_gist(text: str, written: str) -> str:
