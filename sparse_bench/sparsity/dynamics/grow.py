@@ -72,7 +72,7 @@ def _rejection(occupied: np.ndarray, count: int, generator: Generator) -> np.nda
 
 
 def highest_score(room: Room, count: int) -> Tensor:
-    """Where the score is highest: of the dense gradient's magnitude in RigL, of the momentum in SNFS.
+    """Where the score is highest: the dense gradient's magnitude, in RigL.
 
     Raises:
         ValueError: there is no score, or there are fewer free places than ``count``.
