@@ -73,6 +73,7 @@ def _families(study: Study) -> list[_Family]:
                 density = (arm.mean(SPARSE_WEIGHTS) or 0.0) / full if full else None
             if density:
                 told = [f"{name.rsplit('.', 1)[-1].replace('_', ' ')} {arm.settings[name]}" for name in words]
+                told = [text for text in told if text not in curve.variant]
                 name = ", ".join(filter(None, (curve.scheme.replace("_", " "), curve.variant, *told)))
                 groups.setdefault((name, partner), {})[density] = arm
     return [_Family(name, partner.full_size or 0, partner, arms) for (name, partner), arms in groups.items()]
@@ -104,12 +105,12 @@ def _smallest(family: _Family, metric: str) -> str:
 
 
 def _area(family: _Family, rivals: Sequence[_Family], metric: str) -> str:
-    curves = {rival.name: _means(rival, metric) for rival in rivals}
-    curves = {name: points for name, points in curves.items() if len(points) > 1}
-    if family.name not in curves:
+    curves = {id(rival): _means(rival, metric) for rival in rivals}
+    curves = {rival: points for rival, points in curves.items() if len(points) > 1}
+    if id(family) not in curves:
         return MISSING
     bounds = max(min(points) for points in curves.values()), min(max(points) for points in curves.values())
-    points = curves[family.name]
+    points = curves[id(family)]
     try:
         return decimal(log_average(list(points), list(points.values()), bounds))
     except StatisticsError:

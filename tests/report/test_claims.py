@@ -421,6 +421,10 @@ def test_a_benchmark_is_a_single_number(documents: Callable[..., list[Document]]
         (entry,) = evaluate(claims, Evidence(tmp_path, {}))
         assert entry.verdict == expected
         assert entry.scale == "benchmark"
+        said = (
+            "In a benchmark, ratio of column “ms”: speed.csv (arm dense) / speed.csv (arm sparse). Reproduced above 5"
+        )
+        assert rule_text(entry.outcomes[0].test).startswith(said)
     assert verdict(claims, Evidence(tmp_path / "empty", {})) == "not run"
 
 
@@ -529,6 +533,26 @@ def test_rules_in_words(documents: Callable[..., list[Document]]) -> None:
     (resolved,) = test.resolved()
     expected = "At the paper's scale, difference in F1 (test): p/x − p/y."
     assert rule_text(resolved) == f"{expected} Reproduced above −0.02, contradicted below −0.02."
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"measure": "ratio", "epochs": "last 1"}, "ratio of F1 (test), last epoch: p/x / p/y."),
+        ({"measure": "ratio", "epochs": "last 5"}, "ratio of F1 (test), mean of the last 5 epochs: p/x / p/y."),
+        ({"measure": "ratio", "epochs": "epoch 8"}, "ratio of F1 (test), epoch 8: p/x / p/y."),
+        ({"measure": "share_above", "epochs": "all"}, "share of epochs ahead in F1 (test): p/x against p/y."),
+        ({"of": "count:groups.all_layers.active"}, "difference in weights in the group all layers: p/x − p/y."),
+        (
+            {"of": "count:groups.all_layers.size"},
+            "difference in places for weights in the group all layers: p/x − p/y.",
+        ),
+    ],
+)
+def test_what_a_rule_compares(documents: Callable[..., list[Document]], changed: dict[str, str], said: str) -> None:
+    test = yaml.safe_load(DIFFERENCE) | changed
+    (resolved,) = documents(yaml.safe_dump(test, sort_keys=False))[0].claims[0].tests[0].resolved()
+    assert rule_text(resolved).startswith(f"At the paper's scale, {said} Reproduced")
 
 
 def test_the_ledger_shows_every_claim(documents: Callable[..., list[Document]]) -> None:

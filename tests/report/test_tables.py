@@ -119,6 +119,8 @@ def test_formats() -> None:
     assert tables.whole(1234567.4) == "1,234,567"
     assert tables.whole(None) == tables.decimal(float("nan")) == tables.interval(None) == "–"
     assert tables.decimal(-0.0123, signed=True) == "−0.012"
+    assert tables.decimal(-0.0001, signed=True) == tables.decimal(0.0001, signed=True) == "+0.000"
+    assert tables.decimal(-0.0001) == "0.000"
     assert tables.decimal(12345.6789) == "12,345.679"
     assert tables.interval(Interval(0.84321, 0.0116, 3)) == "0.843 ± 0.012"
     assert tables.interval(Interval(0.84321, None, 1)) == "0.843 (n = 1)"

@@ -149,7 +149,7 @@ def summary_table(entries: Sequence[Entry], titles: Mapping[str, str]) -> Displa
         rows.append([title, *map(str, counts)])
     caption = (
         f"Claims by verdict. {VERDICT_RULE} The last columns say what decided those that are reproduced or "
-        "contradicted: a count of weights, which follows from the configuration, or measurements at a scale."
+        "contradicted: a count, which follows from the configuration, or measurements at a scale."
     )
     columns = ["document", *VERDICTS, "claims", *_GROUNDS.values()]
     return DisplayTable(caption, columns, rows, [False] + [True] * (len(columns) - 1))

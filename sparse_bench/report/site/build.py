@@ -172,6 +172,7 @@ def _claim(entry: Entry) -> dict[str, Any]:
         }
         for outcome in entry.shown
     ]
+    rules = (*entry.claim.tests, *entry.claim.beside)
     return {
         "id": entry.claim.id,
         "text": unbroken(claim_text(entry)),
@@ -183,8 +184,8 @@ def _claim(entry: Entry) -> dict[str, Any]:
         "verdict": entry.verdict,
         "verdict_text": verdict_text(entry),
         "outcomes": outcomes,
-        "rules": [unbroken(rule_text(test)) for rule in entry.claim.tests for test in rule.resolved()],
-        "notes": [unbroken(test.note) for test in entry.claim.tests if test.note],
+        "rules": [unbroken(rule_text(test)) for rule in rules for test in rule.resolved()],
+        "notes": [unbroken(rule.note) for rule in rules if rule.note],
     }
 
 
