@@ -22,6 +22,7 @@ from sparse_bench.report.papers import Paper, read_papers
 from sparse_bench.report.portraits import Portrait, take
 from sparse_bench.report.portraits import read as read_portraits
 from sparse_bench.report.portraits import write as write_portraits
+from sparse_bench.report.repetition import Repetition, repetition
 from sparse_bench.report.selection import Evidence
 from sparse_bench.report.shipped import ALTERED, alterations
 from sparse_bench.report.tidy import Tables, merge, tables_of, write
@@ -34,12 +35,14 @@ class Collected:
     Attributes:
         evidence: old and new runs together.
         new: number of runs read from folders, by paper.
+        again: how those compare that had been in the tables and were made again, by paper.
         portraits: what is kept of single runs, by paper.
         problems: folders that could not be read.
     """
 
     evidence: Evidence
     new: dict[str, int]
+    again: dict[str, Repetition]
     portraits: dict[str, list[Portrait]]
     problems: Sequence[Problem]
 
@@ -51,14 +54,17 @@ def collected(evidence: Evidence, papers: Sequence[Paper], folders: Sequence[Pat
         NoResultsError: the folders hold no run at all.
     """
     results = load(folders)
-    tables, new = dict(evidence.tables), {}
+    tables, new, again = dict(evidence.tables), {}, {}
     for paper in papers:
         found = _of(results, paper.experiments)
         if not len(found.runs):
             continue
         histories, _ = read_histories(found)
         fresh = _marked(tables_of(found, histories, paper.curves), found)
-        tables[paper.name] = merge(tables[paper.name], fresh) if paper.name in tables else fresh
+        old = tables.get(paper.name)
+        if old is not None and (compared := repetition(old, fresh)) is not None:
+            again[paper.name] = compared
+        tables[paper.name] = merge(old, fresh) if old is not None else fresh
         new[paper.name] = len(fresh.runs)
     joined = Evidence(evidence.root, tables)
     portraits = {
@@ -66,7 +72,7 @@ def collected(evidence: Evidence, papers: Sequence[Paper], folders: Sequence[Pat
         for paper in papers
         if paper.name in tables
     }
-    return Collected(joined, new, portraits, results.problems)
+    return Collected(joined, new, again, portraits, results.problems)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -108,7 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write(tables, options.results / name)
         write_portraits(found.portraits[name], options.results / name)
         finished = int((tables.runs["status"] == FINISHED).sum())
-        print(f"{options.results / name}: {found.new.get(name, 0)} runs read, {finished} finished runs in the tables")
+        told = f"{found.new.get(name, 0)} runs read, {finished} finished runs in the tables"
+        print(f"{options.results / name}: {told}" + (f"; {found.again[name]}" if name in found.again else ""))
     for problem in found.problems:
         print(f"warning: {problem.folder}: {problem.reason}")
     if not found.new and not forgotten:

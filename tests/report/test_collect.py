@@ -45,11 +45,16 @@ def test_tables_gather_runs_over_time(tmp_path: Path, capsys: pytest.CaptureFixt
         write_grid(tmp_path / f"runs{number}", seeds=seeds)
         assert collect.main(["--results", str(results), "--runs", str(tmp_path / f"runs{number}")]) == 0
     printed = capsys.readouterr().out
-    assert "12 runs read, 18 finished runs in the tables" in printed
+    assert "12 runs read, 18 finished runs in the tables\n" in printed
     assert sorted(path.name for path in (results / "rasa").iterdir()) == ["curves.csv", "runs.csv", "settings.csv"]
     before = (results / "rasa/runs.csv").read_bytes()
     assert collect.main(["--results", str(results), "--runs", str(tmp_path / "runs0")]) == 0
     assert (results / "rasa/runs.csv").read_bytes() == before
+    assert capsys.readouterr().out.endswith("18 finished runs in the tables\n")  # nothing was made again
+    slower = next((tmp_path / "runs0").rglob("result.json"))
+    slower.write_text(slower.read_text().replace('"total": ', '"total": 9'))
+    assert collect.main(["--results", str(results), "--runs", str(tmp_path / "runs0")]) == 0
+    assert "in the tables; 1 of them made again, with the same metrics\n" in capsys.readouterr().out
     fresh = ["--results", str(results), "--runs", str(tmp_path / "runs0"), "--fresh", "rasa/diet"]
     assert collect.main(fresh) == 0
     assert "6 runs read, 6 finished runs" in capsys.readouterr().out
