@@ -110,11 +110,11 @@ def timings(
             found[job.arm] = Timing(seconds, True, _machine(probe.processor, probe.device))
     by_arm: dict[str, list[_Cost]] = {}
     for job in jobs:
-        costs = [finished[job.experiment, name] for name in _names(job, finished) if (job.experiment, name) in finished]
-        by_arm.setdefault(job.arm, []).extend(cost for cost in costs if cost.device == device)
+        for name in _names(job, finished):
+            cost = finished.get((job.experiment, name))
+            if cost is not None and cost.device == device:
+                by_arm.setdefault(job.arm, []).append(cost)
     for arm, costs in by_arm.items():
-        if not costs:
-            continue
         mean = sum(cost.seconds for cost in costs) / len(costs)
         if device != CPU and arm in found and found[arm].seconds < mean:
             continue

@@ -105,12 +105,11 @@ def _smallest(family: _Family, metric: str) -> str:
 
 
 def _area(family: _Family, rivals: Sequence[_Family], metric: str) -> str:
-    curves = {id(rival): _means(rival, metric) for rival in rivals}
-    curves = {rival: points for rival, points in curves.items() if len(points) > 1}
-    if id(family) not in curves:
+    points = _means(family, metric)
+    if len(points) < 2:
         return MISSING
-    bounds = max(min(points) for points in curves.values()), min(max(points) for points in curves.values())
-    points = curves[id(family)]
+    curves = [means for rival in rivals if len(means := _means(rival, metric)) > 1]
+    bounds = max(min(means) for means in curves), min(max(means) for means in curves)
     try:
         return decimal(log_average(list(points), list(points.values()), bounds))
     except StatisticsError:
