@@ -136,7 +136,7 @@ def _lines(
             axes.set_ylim(low - margin, high + margin)
         if logarithmic:
             logarithmic_axis(axes, [float(x) for line in drawn for x in line.x])
-        elif isinstance(spec, Epochs):
+        elif all(float(x).is_integer() for line in drawn for x in line.x):  # epochs, layers
             axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         axes.set_title(value_name if given else direction(spec.of))
         axes.set_xlabel(axis)

@@ -86,7 +86,8 @@ def measure_sides(
         of: a metric, ``count:…``, ``seconds:…``, ``macs:…``, or a column of a benchmark's table.
         sides: runs, or rows of a table; all of one kind.
         evidence: where they are.
-        epochs: ``epoch N`` or ``last N`` (their mean): of the learning curve, in place of the final value.
+        epochs: ``epoch N``, ``last N`` (their mean), ``lowest`` or ``highest`` (of all epochs): of the learning curve,
+            in place of the final value.
         along: average over a logarithmic axis, this column, over the range that all seeds of all sides reach. Seeds
             whose curve lacks points that another seed's has are left out.
 
@@ -256,7 +257,9 @@ def _compare(kind: Measure, numbers: Sequence[float]) -> float:
 
 
 def _at(curve: pd.Series, epochs: str) -> float | None:
-    """A curve's value at an epoch, or its mean over the last ones; None where the run is too short."""
+    """A curve's value at an epoch, its mean over the last ones, or an extreme; None where the run is too short."""
+    if epochs in ("lowest", "highest"):
+        return float(curve.min() if epochs == "lowest" else curve.max())
     kind, number = epochs.split()
     if kind == "epoch":
         return float(curve[int(number)]) if int(number) in curve.index else None

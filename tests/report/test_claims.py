@@ -54,6 +54,21 @@ def verdict(documents: list[Document], found: Evidence) -> str:
     return entry.verdict
 
 
+def test_what_is_measured_beside_a_tested_claim_does_not_change_its_verdict(
+    documents: Callable[..., list[Document]],
+) -> None:
+    beside = "beside:\n- measure: value\n  of: test/f1\n  cases: [{label: alone, first: {experiment: p/x}}]"
+    claims = documents(DIFFERENCE, extra=f"published: more\n{beside}")
+    (entry,) = evaluate(claims, evidence(*pair([0.80, 0.81, 0.82], [0.70, 0.71, 0.73])))
+    assert (entry.verdict, entry.scale, [found.verdict for found in entry.outcomes]) == (
+        "reproduced", "paper", ["reproduced", None],
+    )  # fmt: skip
+    text = ledger_markdown([entry], {"p": "Paper"})
+    assert "| here | more | paper | alone: 0.810 ± 0.025 | 3 | – |" in text
+    (entry,) = evaluate(claims, evidence(*pair([0.80, 0.81, 0.82], [])))
+    assert entry.verdict == "not run", "a measurement beside it is no run of the test"
+
+
 def test_changing_a_result_changes_the_verdict(documents: Callable[..., list[Document]]) -> None:
     claims = documents(DIFFERENCE)
     assert verdict(claims, evidence()) == "not run"
@@ -306,6 +321,11 @@ def test_learning_curves_are_asked_by_epoch(documents: Callable[..., list[Docume
         (claim("value", "last 2", "within 0 to 1", "outside 0 to 1"), 0.705),
         (claim("difference", "last 2", "above 0", "below 0"), 0.1),
         (claim("ratio", "epoch 1", "above 0", "below 0"), (0.2 / 0.1 + 0.21 / 0.11) / 2),
+        (claim("value", "lowest", "within 0 to 1", "outside 0 to 1"), (min(up[0]) + min(up[1])) / 2),
+        (
+            claim("difference", "highest", "above 0", "below 0"),
+            sum(max(u) - max(d) for u, d in zip(up, down, strict=True)) / 2,
+        ),
         (claim("share_above", "all", "above 0.5", "below 0.5"), 0.75),
     ):
         (entry,) = evaluate(documents_, found)
@@ -481,7 +501,7 @@ FAULTS: dict[str, tuple[str, str]] = {
     ),
     "overlap": ("contradicted: below 1", "'above 0' and 'below 1' overlap"),
     "no region": ("reproduced: more than 0", "is no region"),
-    "epochs": ("epochs: final", "write 'epoch N', 'last N' or 'all'"),
+    "epochs": ("epochs: final", "write 'epoch N', 'last N', 'lowest', 'highest' or 'all'"),
     "share": ("measure: share_above", "share_above and 'epochs: all' go together"),
     "no experiment": ("cases: [{first: {}, second: {}}]", "no scale has an experiment or a table for every side"),
     "wrong scale": ("experiment: {paper: p/x_small}", "not of paper scale"),
@@ -504,10 +524,6 @@ def test_faults_are_named(documents: Callable[..., list[Document]], name: str) -
 def test_faults_of_a_claim(documents: Callable[..., list[Document]], tmp_path: Path) -> None:
     with pytest.raises(ClaimError, match="needs either tests or 'untestable'"):
         documents()
-    with pytest.raises(ClaimError, match="'beside' is for what is untestable"):
-        documents(
-            DIFFERENCE, extra="published: more\nbeside: [{measure: value, of: a, cases: [{first: {experiment: p/x}}]}]"
-        )
     with pytest.raises(ClaimError, match="either a quotation or a paraphrase"):
         documents(DIFFERENCE, extra="published: more\nparaphrase: too")
     with pytest.raises(ClaimError, match=r"Unknown key 'publishd'. Did you mean 'published'"):
@@ -541,6 +557,7 @@ def test_rules_in_words(documents: Callable[..., list[Document]]) -> None:
         ({"measure": "ratio", "epochs": "last 1"}, "ratio of F1 (test), last epoch: p/x / p/y."),
         ({"measure": "ratio", "epochs": "last 5"}, "ratio of F1 (test), mean of the last 5 epochs: p/x / p/y."),
         ({"measure": "ratio", "epochs": "epoch 8"}, "ratio of F1 (test), epoch 8: p/x / p/y."),
+        ({"measure": "ratio", "epochs": "lowest"}, "ratio of F1 (test), lowest of all epochs: p/x / p/y."),
         ({"measure": "share_above", "epochs": "all"}, "share of epochs ahead in F1 (test): p/x against p/y."),
         ({"of": "count:groups.all_layers.active"}, "difference in weights in the group all layers: p/x − p/y."),
         (
@@ -587,7 +604,7 @@ def test_what_is_measured_beside_an_untestable_claim_is_shown_and_decides_nothin
     assert (entry.verdict, entry.scale, verdict_text(entry)) == ("not testable", None, "not testable")
     text = ledger_markdown([entry], {"p": "Paper"})
     assert "| here | more | – | no data | – | not testable |" in text
-    assert "| here | more | paper | 0.810 ± 0.025 | 3 | not testable |" in text
+    assert "| here | more | paper | 0.810 ± 0.025 | 3 | – |" in text
     assert (
         "Not testable: no data. At the paper's scale, F1 (test): p/x. Measured beside the claim, judged by no rule."
         in text

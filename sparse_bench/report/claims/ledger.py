@@ -69,6 +69,8 @@ def rule_text(test: Resolved) -> str:
 
 
 def _epochs(epochs: str) -> str:
+    if epochs in ("lowest", "highest"):
+        return f"{epochs} of all epochs"
     kind, number = epochs.split()
     if kind == "epoch":
         return epochs
@@ -133,7 +135,7 @@ def ledger_table(entries: Sequence[Entry], titles: Mapping[str, str]) -> Display
         known = [titles[entry.document], claim_text(entry), entry.claim.where, entry.claim.published]
         if entry.claim.untestable:
             rows.append([*known, MISSING, entry.claim.untestable, MISSING, entry.verdict])
-        rows += [[*known, o.test.scale, measured(o), seeds(o), o.verdict] for o in entry.shown]
+        rows += [[*known, o.test.scale, measured(o), seeds(o), o.verdict or MISSING] for o in entry.shown]
     columns = ["document", "claim", "where", "published", "scale", "measured", "seeds", "verdict"]
     return DisplayTable(LEDGER_CAPTION, columns, rows, [False] * 6 + [True, False])
 

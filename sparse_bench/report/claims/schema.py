@@ -9,8 +9,8 @@ A claim has
     where         where the sentence stands in the document
     quotation     its words, or ``paraphrase``: its sense (a figure's, a table's)
     published     the value that the document gives, in a few words
-    tests         one or more rules; or ``untestable``: why there can be none, and ``beside``: what was measured all the
-                  same (tests without regions), to be shown beside the published value
+    tests         one or more rules; or ``untestable``: why there can be none
+    beside        optional: what was measured besides (tests without regions), to be shown and to decide nothing
     note          what a reader has to know, optional
     revised       what of the rules was changed when runs that they judge were there, why, and what the verdict had
                   been; else left out
@@ -21,7 +21,8 @@ A test has
                   that both have; ``share_above``: the share of epochs at which the first lies above the second
     of            a metric (``test/intent_f1``), ``count:…``, ``seconds:…``, ``macs:…``, or a column of a table
     biases        optional, for a value: how many biases the document counts as well as the weights; added to the value
-    epochs        optional, for metrics with a learning curve: ``epoch N``, ``last N`` (their mean) or ``all``
+    epochs        optional, for metrics with a learning curve: ``epoch N``, ``last N`` (their mean), ``lowest``
+                  or ``highest`` (of all epochs, of each seed its own), or ``all``
     along         optional: average over a logarithmic axis (``count:sparse_layers``), over the range that both curves
                   share, instead of a single arm's value
     experiment    of all cases: a name, or ``{paper: NAME, reduced: NAME}``, which makes a test for each scale;
@@ -51,7 +52,7 @@ from sparse_bench.report.selection import Row, Runs
 
 FOLDER = Path(__file__).parent
 _REGION = re.compile(r"(above|below) (\S+)|(within|outside) (\S+) to (\S+)|exactly (\S+)")
-_EPOCHS = re.compile(r"epoch [1-9]\d*|last [1-9]\d*|all")
+_EPOCHS = re.compile(r"epoch [1-9]\d*|last [1-9]\d*|lowest|highest|all")
 
 
 class ClaimError(SparseBenchError):
@@ -158,7 +159,7 @@ class Measurement(_Strict):
     @model_validator(mode="after")
     def _fits_together(self) -> "Measurement":
         if self.epochs is not None and not _EPOCHS.fullmatch(self.epochs):
-            raise ValueError(f"epochs '{self.epochs}': write 'epoch N', 'last N' or 'all'")
+            raise ValueError(f"epochs '{self.epochs}': write 'epoch N', 'last N', 'lowest', 'highest' or 'all'")
         if (self.measure == "share_above") != (self.epochs == "all"):
             raise ValueError("share_above and 'epochs: all' go together")
         if self.biases and self.measure != "value":
@@ -245,8 +246,6 @@ class Claim(_Strict):
             raise ValueError("needs either a quotation or a paraphrase")
         if bool(self.tests) == bool(self.untestable):
             raise ValueError("needs either tests or 'untestable' with the reason")
-        if self.beside and self.tests:
-            raise ValueError("'beside' is for what is untestable")
         return self
 
     def resolved(self) -> list[Resolved]:

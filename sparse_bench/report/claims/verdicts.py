@@ -54,11 +54,11 @@ class CaseOutcome:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A test at one scale, decided; or a measurement beside what is not testable."""
+    """A test at one scale, decided; or a measurement beside it, which no rule judges and which has no verdict."""
 
     test: Resolved
     cases: Sequence[CaseOutcome]
-    verdict: Verdict
+    verdict: Verdict | None
 
     @property
     def seeds(self) -> tuple[int, int] | None:
@@ -111,7 +111,8 @@ class Entry:
     def _by_scale(self) -> dict[Scale, list[Outcome]]:
         found: dict[Scale, list[Outcome]] = {}
         for outcome in self.outcomes:
-            found.setdefault(outcome.test.scale, []).append(outcome)
+            if isinstance(outcome.test.rule, Test):
+                found.setdefault(outcome.test.scale, []).append(outcome)
         return found
 
     def _at(self, scale: Scale) -> Verdict:
@@ -119,7 +120,7 @@ class Entry:
         verdicts = {outcome.verdict for outcome in self._by_scale[scale]}
         if "contradicted" in verdicts:
             return "contradicted"
-        return verdicts.pop() if len(verdicts) == 1 else "inconclusive"
+        return (verdicts.pop() if len(verdicts) == 1 else None) or "inconclusive"
 
 
 def evaluate(documents: Sequence[Document], evidence: Evidence) -> list[Entry]:
@@ -179,14 +180,14 @@ def decide(test: Resolved, evidence: Evidence) -> Outcome:
 
 
 def _beside(test: Resolved, measured: Sequence[Sample | Unavailable]) -> Outcome:
-    """What was measured of something that is not testable."""
+    """What was measured beside a claim."""
     cases = [
         CaseOutcome(case.label, None, problem=sample.reason)
         if isinstance(sample, Unavailable)
         else CaseOutcome(case.label, sample.interval, remark=sample.remark)
         for case, sample in zip(test.cases, measured, strict=True)
     ]
-    return Outcome(test, cases, "not testable" if any(case.interval for case in cases) else "not run")
+    return Outcome(test, cases, None if any(case.interval for case in cases) else "not run")
 
 
 def _with_biases(sample: Sample | Unavailable, biases: int) -> Sample | Unavailable:
