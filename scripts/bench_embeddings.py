@@ -215,9 +215,13 @@ def measure(problem: Problem, optimizer: str, seconds: float, seed: int) -> tupl
 
 def table(timings: list[Timing], flushes: dict[tuple[Problem, str], float]) -> str:
     """Milliseconds of each arm, and how many times faster than the two dense forms ours are."""
-    several = len({timing.vocabulary for timing in timings}) > 1
+    several = {
+        "vocabulary": len({timing.vocabulary for timing in timings}) > 1,
+        "dimension": len({timing.dim for timing in timings}) > 1,
+    }
+    by = " and ".join(name for name, varies in several.items() if varies)
     lines = [
-        "# One training step of a bag of embeddings" + (", by vocabulary" if several else ""),
+        "# One training step of a bag of embeddings" + (f", by {by}" if by else ""),
         "",
         f"{describe_machine()}.",
         "",

@@ -17,6 +17,9 @@ title: A <first> paper
 short: First
 document: Somebody, 2019.
 summary: It drops & regrows.
+findings:
+  - {text: Dropping & regrowing pays., rests_on: {first-better: reproduced}}
+  - {text: It harms., rests_on: {first-better: contradicted}}
 experiments: ["first/*"]
 curves: ["valid/*"]
 sections:

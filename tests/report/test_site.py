@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from sparse_bench.report.papers import Finding, Paper, PaperError
 from sparse_bench.report.selection import Evidence
 from sparse_bench.report.site.build import build_site
+from sparse_bench.report.site.findings import findings
 from sparse_bench.report.site.readme import BEGIN, END, ReadmeError, with_gist
 from tests.report.example_site import Site
 from tests.report.test_page import Elements
@@ -85,7 +87,7 @@ def test_the_overview_has_the_ledger(example_site: Site) -> None:
 def test_a_paper_s_page_shows_ours_beside_the_published(example_site: Site) -> None:
     text = plain(pages(example_site)["first.html"])
     for words in (
-        "It drops &amp; regrows.",
+        "It drops &amp; regrows. Somebody, 2019. Dropping &amp; regrowing pays. 1 reproduced",
         "dense, published",
         "Published numbers: J. G. C. Brouns",
         "dense 0.6974 0.627 ± 0.006 2",
@@ -97,6 +99,25 @@ def test_a_paper_s_page_shows_ours_beside_the_published(example_site: Site) -> N
         "How close Very. calibration.md",
     ):
         assert words in text, words
+
+
+def test_a_finding_is_told_only_while_the_verdicts_behind_it_hold(example_site: Site) -> None:
+    first, second = example_site.papers["first"], example_site.papers["second"]
+    assert findings(first, example_site.entries) == ["Dropping & regrowing pays."]
+    assert findings(second, example_site.entries) == []
+    fast = {"second-fast": "reproduced (benchmark)"}
+    assert findings(with_finding(second, fast), example_site.entries) == ["So."]
+    assert findings(with_finding(second, fast | {"second-good": "reproduced"}), example_site.entries) == []
+    with pytest.raises(
+        PaperError, match=r"second.yaml, findings: Unknown claim 'second-gut'. Did you mean 'second-good'"
+    ):
+        findings(with_finding(second, {"second-gut": "reproduced"}), example_site.entries)
+    with pytest.raises(PaperError, match="Unknown verdict 'true'"):
+        findings(with_finding(second, {"second-good": "true"}), example_site.entries)
+
+
+def with_finding(paper: Paper, rests_on: dict[str, str]) -> Paper:
+    return paper.model_copy(update={"findings": [Finding(text="So.", rests_on=rests_on)]})
 
 
 def test_what_has_not_been_run_is_said(example_site: Site) -> None:
@@ -157,6 +178,7 @@ def test_the_project_s_readme_gets_the_gist_between_its_markers(example_site: Si
     assert text.startswith(f"Before.\n{BEGIN}\n")
     assert text.endswith(f"{END}\nAfter.\n")
     assert "old | table" not in text
+    assert "\n- First: Dropping & regrowing pays.\n\n" in text
     assert "| all | 2 | 0 | 0 | 1 | 0 | 3 |" in text
     (figure,) = re.findall(r"!\[BLEU against weights\]\(([^)]+)\)\n\nHow well two widths translate\. ", text)
     assert (tmp_path / figure).resolve().is_file()

@@ -5,6 +5,8 @@ A file holds
     title, short    the page's heading, and the name in tables and navigation
     document        who published it where
     summary         what it did, in a sentence or two
+    findings        what came of it here, a sentence or two each: ``text``, and ``rests_on``: claims' ids and verdicts
+                    (``reproduced``, ``reproduced (reduced)``); told only as long as all of these hold
     experiments     those whose runs are committed below ``results/NAME`` (patterns such as ``brouns/*``)
     curves          patterns of the metrics whose learning curves are committed
     sections        parts of the page
@@ -209,6 +211,13 @@ class Section(_Strict):
     figures: list[FigureSpec] = Field(default_factory=list)
 
 
+class Finding(_Strict):
+    """What came of the experiments, in words, and the verdicts that it rests on."""
+
+    text: str
+    rests_on: dict[str, str] = Field(min_length=1)
+
+
 class Paper(_Strict):
     """A paper's page; see the package. After reading, ``experiments`` are names, not patterns."""
 
@@ -216,6 +225,7 @@ class Paper(_Strict):
     short: str
     document: str
     summary: str
+    findings: list[Finding] = Field(default_factory=list)
     experiments: list[str] = Field(min_length=1)
     curves: list[str]
     sections: list[Section] = Field(min_length=1)
@@ -261,8 +271,8 @@ def _reason(problem: Mapping[str, Any]) -> str:
     text = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         kinds: dict[str, type[BaseModel]] = {
-            "sections": Section, "against": Reference, "series": Series, "rows": Value, "first": Place, "second": Place,
-            "epochs": Epochs, "curve": Along, "values": Values, "studies": Studies,
+            "findings": Finding, "sections": Section, "against": Reference, "series": Series, "rows": Value,
+            "first": Place, "second": Place, "epochs": Epochs, "curve": Along, "values": Values, "studies": Studies,
             "degrees": OneRun, "weights": OneRun,
         }  # fmt: skip
         holder = next((kinds[part] for part in reversed(place[:-1]) if part in kinds), Paper)

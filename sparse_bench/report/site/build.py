@@ -28,6 +28,7 @@ from sparse_bench.report.page import STYLE, figure_parts, resource, unbroken
 from sparse_bench.report.papers import Paper
 from sparse_bench.report.selection import Evidence
 from sparse_bench.report.site.content import PaperContent, paper_content
+from sparse_bench.report.site.findings import findings
 from sparse_bench.report.site.performance import FOLDER, Benchmark, benchmarks
 from sparse_bench.report.site.readme import gist, readme, with_gist
 from sparse_bench.report.site.run_list import run_entries, shared_settings
@@ -115,6 +116,7 @@ def page_texts(
             title=paper.title,
             paper=paper,
             sections=[_section(number, section) for number, section in enumerate(content.sections, start=1)],
+            findings=findings(paper, entries),
             claims=[_claim(entry) for entry in _of(entries, paper)],
             totals=_totals(_of(entries, paper)),
             made=content.made,

@@ -7,6 +7,7 @@ from sparse_bench.errors import SparseBenchError
 from sparse_bench.report.claims.ledger import LEDGER_CAPTION, ledger_table, summary_table
 from sparse_bench.report.claims.verdicts import Entry
 from sparse_bench.report.site.content import PaperContent, made_on
+from sparse_bench.report.site.findings import findings
 from sparse_bench.report.site.performance import FOLDER, Benchmark
 from sparse_bench.report.tables import DisplayTable, markdown
 from sparse_bench.report.tidy import CURVES, RUNS, SETTINGS
@@ -22,14 +23,16 @@ class ReadmeError(SparseBenchError):
 
 
 def gist(contents: Sequence[PaperContent], entries: Sequence[Entry], folder: str) -> str:
-    """The verdicts in numbers and the figure that is meant for it, for a document beside the ``folder`` of results."""
-    table = summary_table(entries, {content.paper.name: content.paper.short for content in contents})
+    """Findings, verdicts in numbers and the figure that is meant for it, for a document beside the ``folder``."""
+    said = [f"- {c.paper.short}: {' '.join(found)}" for c in contents if (found := findings(c.paper, entries))]
+    table = markdown(summary_table(entries, {content.paper.name: content.paper.short for content in contents}))
+    text = "\n".join([*said, "", table] if said else [table])
     drawn = [(c.paper.name, *front) for c in contents for section in c.sections for front in section.front]
     if not drawn:
-        return markdown(table)
+        return text
     paper, figure, told = drawn[0]
     image = f"![{figure.title}]({folder}/{paper}/figures/{figure.name}.svg)"
-    return f"{markdown(table)}\n{image}\n\n{told} {figure.caption}\n"
+    return f"{text}\n{image}\n\n{told} {figure.caption}\n"
 
 
 def with_gist(text: str, written: str) -> str:
@@ -69,6 +72,7 @@ def readme(contents: Sequence[PaperContent], entries: Sequence[Entry], benchmark
 def _paper(content: PaperContent, entries: Sequence[Entry], titles: dict[str, str]) -> list[str]:
     paper = content.paper
     parts = [f"## {paper.title}", "", f"{paper.document} {paper.summary}", ""]
+    parts += [text for finding in findings(paper, entries) for text in (f"- {finding}", "")]
     for section in content.sections:
         if section.figures:
             figure = section.figures[0]
