@@ -144,7 +144,9 @@ def quantity(name: str) -> str:
         return words[name]
     if match := re.fullmatch(r"count:groups\.(.+)\.(active|size)", name):
         return f"{'places for ' if match[2] == 'size' else ''}weights in the group {match[1].replace('_', ' ')}"
-    if kind in ("count", "macs"):
+    if kind == "macs":
+        return f"multiply-accumulates ({rest})"
+    if kind == "count":
         return rest.replace("_", " ")
     if kind == "seconds":
         return f"seconds ({rest.replace('_', ' ')})"
