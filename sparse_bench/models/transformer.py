@@ -60,7 +60,7 @@ class Transformer(Model):
             :mod:`sparse_bench.models.attention`.
         padding: ``own``: a sentence's own padding is hidden from attention; ``mixed``: other sentences' is, as in the
             report's program (:func:`sparse_bench.models.attention.mixed_padding_bias`), so that what a sentence gets
-            depends on its batch.
+            depends on its batch. There padding has no position, as it has none in that program.
 
     Raises:
         ConfigError: a setting outside its range.
@@ -147,14 +147,13 @@ class Transformer(Model):
     def forward(self, batch: TranslationBatch) -> Tensor:
         """Logits of the next token at the N real target positions [N, target vocabulary]."""
         padding = self.hide_padding(batch.source_mask)
-        memory = self.encode(batch.source, padding)
+        memory = self.encode(batch.source, batch.source_mask, padding)
         length = batch.target_input.shape[1]
         causal = causal_bias(length, memory.device)
+        real = torch.arange(length, device=memory.device) < batch.target_lengths[:, None]
         if self.padding == "mixed":  # elsewhere a position's own padding comes after it, and is hidden as the future
-            real = torch.arange(length, device=memory.device) < batch.target_lengths[:, None]
             causal = torch.minimum(causal, self.hide_padding(real))
-        positions = sinusoids(length, self.size, memory.device)
-        x = self.target_dropout(self._embed(self.target_embedding, batch.target_input, positions))
+        x = self.target_dropout(self._embed(self.target_embedding, batch.target_input, self._positions(real)))
         for layer in self.decoder:
             assert isinstance(layer, DecoderLayer)
             x = layer(x, layer.cross_attention.keys_values(memory), padding, causal)
@@ -190,17 +189,30 @@ class Transformer(Model):
             return greedy(stepper, source.shape[0], longest, source.device)
         return beam_search(stepper, source.shape[0], beam, longest, source.device, length_penalty)
 
-    def encode(self, source: Tensor, padding: Tensor) -> Tensor:
-        """The encoder's output [B, S, U] for token numbers [B, S] and the bias of :meth:`hide_padding`."""
-        positions = sinusoids(source.shape[1], self.size, source.device)
-        x = self.source_dropout(self._embed(self.source_embedding, source, positions))
+    def encode(self, source: Tensor, source_mask: Tensor, padding: Tensor) -> Tensor:
+        """The encoder's output [B, S, U].
+
+        Args:
+            source: token numbers [B, S].
+            source_mask: True at real source positions [B, S].
+            padding: the bias that :meth:`hide_padding` makes of it.
+        """
+        x = self.source_dropout(self._embed(self.source_embedding, source, self._positions(source_mask)))
         for layer in self.encoder:
             x = layer(x, padding)
         encoded: Tensor = self.encoder_norm(x)
         return encoded
 
+    def _positions(self, real: Tensor) -> Tensor:
+        """Sinusoids [T, U] for sentences that are real at [B, T]; [B, T, U], zeros at padding, where that is mixed.
+
+        Where another sentence's padding can be seen, it has to look as it does in the report's program.
+        """
+        positions = sinusoids(real.shape[1], self.size, real.device)
+        return positions if self.padding == "own" else positions * real[..., None]
+
     def _embed(self, embedding: nn.Embedding, tokens: Tensor, positions: Tensor) -> Tensor:
-        """Embeddings of ``tokens`` [..., T] plus ``positions`` [T, U] → [..., T, U]."""
+        """Embeddings of ``tokens`` [..., T] plus ``positions`` ([T, U] or [..., T, U]) → [..., T, U]."""
         return torch.add(positions, embedding(tokens), alpha=self.embedding_scale)
 
     def _predict(self, x: Tensor) -> Tensor:
@@ -250,7 +262,7 @@ class _Stepper:
     def __init__(self, model: Transformer, source: Tensor, source_mask: Tensor, longest: int) -> None:
         self._model = model
         self._padding = model.hide_padding(source_mask)
-        memory = model.encode(source, self._padding)
+        memory = model.encode(source, source_mask, self._padding)
         self._layers = [layer for layer in model.decoder if isinstance(layer, DecoderLayer)]
         self._memories = [layer.cross_attention.keys_values(memory) for layer in self._layers]
         self._pasts = [Past(longest) for _ in self._layers]

@@ -219,6 +219,16 @@ def test_mixed_padding_is_a_fault_only_among_sentences_of_different_lengths(atte
     assert not torch.allclose(own(batch_of(PAIRS)), mixed(batch_of(PAIRS)), atol=1e-2)
 
 
+def test_mixed_padding_has_no_position():
+    module = perturbed(model(padding="mixed")).eval()
+    real = torch.tensor([[True, True, False], [True, True, True]])
+    positions = module._positions(real)
+    assert positions.shape == (2, 3, module.size)
+    torch.testing.assert_close(positions[1], model()._positions(real), rtol=0, atol=0)
+    torch.testing.assert_close(positions[0, :2], positions[1, :2], rtol=0, atol=0)
+    assert not positions[0, 2].any()
+
+
 def test_no_position_sees_a_later_one():
     module = perturbed(model()).eval()
     one, other = (module(batch_of([([4, 5], [6, 7, last, 9])])) for last in (8, 10))
