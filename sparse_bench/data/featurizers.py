@@ -141,7 +141,8 @@ class CountFeaturizer(Featurizer):
     """Counts of words, or of character n-grams inside words (padded with a space on either side).
 
     Words are lower-cased and those of digits alone become one number word. A token's row counts what is in that
-    token alone; a sentence's row counts over its tokens joined with spaces.
+    token alone; a sentence's row counts over its tokens joined with spaces. (So Sara has 10,755 n-grams of one to four
+    characters; with the punctuation of its raw text it would have 12,297.)
 
     Args:
         analyzer: ``word`` or ``char_wb``, as scikit-learn's ``CountVectorizer`` means them.
