@@ -259,9 +259,10 @@ def _compare(kind: Measure, numbers: Sequence[float]) -> float:
 
 
 def _at(curve: pd.Series, epochs: str) -> float | None:
-    """A curve's value at an epoch, its mean over the last ones, or an extreme; None where the run is too short."""
+    """A curve's value at an epoch, its mean over the last ones, or an extreme; None where the run is too short or diverged."""
     if epochs in ("lowest", "highest"):
-        return float(curve.min() if epochs == "lowest" else curve.max())
+        extreme = float(curve.min(skipna=False) if epochs == "lowest" else curve.max(skipna=False))
+        return None if math.isnan(extreme) else extreme
     kind, number = epochs.split()
     if kind == "epoch":
         return float(curve[int(number)]) if int(number) in curve.index else None

@@ -1,5 +1,6 @@
 """Claims by hand: the vocabulary, the rules, and verdicts that follow the results."""
 
+import math
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,20 @@ def test_what_is_measured_beside_a_tested_claim_does_not_change_its_verdict(
     assert "| here | more | paper | alone: 0.810 ± 0.025 | 3 | – |" in text
     (entry,) = evaluate(claims, evidence(*pair([0.80, 0.81, 0.82], [])))
     assert entry.verdict == "not run", "a measurement beside it is no run of the test"
+    assert [found.verdict for found in entry.shown] == ["not run", None]
+
+
+def test_a_curve_that_diverged_has_no_lowest_epoch(documents: Callable[..., list[Document]]) -> None:
+    claims = documents(DIFFERENCE.replace("of: test/f1", "of: valid/loss\n  epochs: lowest"))
+    found = evidence(
+        *(
+            run("p/x", seed, curves={"valid/loss": [3.0, value, 2.0]})
+            for seed, value in enumerate([1.0, math.nan, 1.0])
+        ),
+        *(run("p/y", seed, curves={"valid/loss": [0.5, 0.4 + seed / 10, 0.6]}) for seed in range(3)),
+    )
+    (entry,) = evaluate(claims, found)
+    assert entry.outcomes[0].seeds == (2, 2)
 
 
 def test_changing_a_result_changes_the_verdict(documents: Callable[..., list[Document]]) -> None:

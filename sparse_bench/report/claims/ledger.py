@@ -162,7 +162,7 @@ def _ground(entry: Entry) -> str | None:
     if entry.verdict not in DECIDED or entry.scale is None:
         return None
     rules = [outcome.test.rule for outcome in entry.outcomes if outcome.test.scale == entry.scale]
-    counted = entry.scale != "benchmark" and all(is_exact(rule.of) for rule in rules)
+    counted = entry.scale != "benchmark" and all(is_exact(rule.of) for rule in rules if isinstance(rule, Test))
     return "counts" if counted else entry.scale
 
 

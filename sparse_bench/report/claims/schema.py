@@ -1,7 +1,7 @@
 """The vocabulary of claims, checked strictly.
 
 A file holds ``document`` (the paper's name), ``claims``, and ``caveats``: what has to be known of all results of some
-``experiments`` (patterns), as ``text``. It becomes a note of every rule that judges them, except of their counts.
+``experiments`` (patterns), as ``text``. It becomes a note of whatever measures them, except of their counts.
 
 A claim has
 
@@ -40,7 +40,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from omegaconf import OmegaConf
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -194,6 +194,9 @@ class Measurement(_Strict):
         return Runs(names[at], where) if at != "benchmark" and at in names else None
 
 
+_Measured = TypeVar("_Measured", bound=Measurement)
+
+
 class Test(Measurement):
     """A rule; see the module."""
 
@@ -299,19 +302,22 @@ def read_documents(folder: Path, names: Sequence[str], known: Iterable[str]) -> 
     return documents
 
 
-def _sides(claim: Claim | Test) -> list[Runs | Row]:
+def _sides(claim: Claim | Measurement) -> list[Runs | Row]:
     return [side for test in claim.resolved() for case in test.cases for side in case.sides]
 
 
 def _with_caveats(document: Document, known: set[str]) -> Document:
     told = [(set(expand(caveat.experiments, known)), caveat.text.strip()) for caveat in document.caveats]
 
-    def noted(test: Test) -> Test:
+    def noted(test: _Measured) -> _Measured:
         judged = {side.experiment for side in _sides(test) if isinstance(side, Runs)}
         texts = [] if is_exact(test.of) else [text for names, text in told if names & judged]
         return test.model_copy(update={"note": " ".join(filter(None, [test.note.strip(), *texts]))})
 
-    claims = [claim.model_copy(update={"tests": [noted(test) for test in claim.tests]}) for claim in document.claims]
+    claims = [
+        claim.model_copy(update={"tests": list(map(noted, claim.tests)), "beside": list(map(noted, claim.beside))})
+        for claim in document.claims
+    ]
     return document.model_copy(update={"claims": claims})
 
 

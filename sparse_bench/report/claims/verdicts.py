@@ -95,10 +95,12 @@ class Entry:
 
     @property
     def shown(self) -> list[Outcome]:
-        """Outcomes worth a line: what was run, and what of the paper's size was not; one line if nothing was."""
-        if all(found.verdict == "not run" for found in self.outcomes):
-            return list(self.outcomes[:1])
-        return [found for found in self.outcomes if found.verdict != "not run" or found.test.scale != "reduced"]
+        """Outcomes worth a line: what was run, and what of the paper's size was not; one line if no test was."""
+        tests = [found for found in self.outcomes if isinstance(found.test.rule, Test)] or list(self.outcomes)
+        worth = [found for found in tests if found.verdict != "not run" or found.test.scale != "reduced"]
+        if all(found.verdict == "not run" for found in tests):
+            worth = tests[:1]
+        return [found for found in self.outcomes if found in worth or found.verdict is None]
 
     @property
     def verdict(self) -> Verdict:

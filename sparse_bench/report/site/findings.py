@@ -1,4 +1,4 @@
-"""What came of a paper's experiments, in sentences; each is told only as long as the verdicts behind it hold."""
+"""What came of a paper's experiments, in sentences; each is told only as long as the verdicts that it names hold."""
 
 from collections.abc import Sequence
 
