@@ -259,7 +259,7 @@ def _compare(kind: Measure, numbers: Sequence[float]) -> float:
 
 
 def _at(curve: pd.Series, epochs: str) -> float | None:
-    """A curve's value at an epoch, its mean over the last ones, or an extreme; None where it is too short or diverged."""
+    """A curve's value at an epoch, its mean over the last ones, or an extreme; None if it is too short or diverged."""
     if epochs in ("lowest", "highest"):
         extreme = float(curve.min(skipna=False) if epochs == "lowest" else curve.max(skipna=False))
         return None if math.isnan(extreme) else extreme
