@@ -161,8 +161,8 @@ def _ground(entry: Entry) -> str | None:
     """What decided a claim, one of ``_GROUNDS``; None if nothing has."""
     if entry.verdict not in DECIDED or entry.scale is None:
         return None
-    rules = [outcome.test.rule for outcome in entry.outcomes if outcome.test.scale == entry.scale]
-    counted = entry.scale != "benchmark" and all(is_exact(rule.of) for rule in rules if isinstance(rule, Test))
+    rules = [o.test.rule for o in entry.outcomes if o.judged and o.test.scale == entry.scale]
+    counted = entry.scale != "benchmark" and all(is_exact(rule.of) for rule in rules)
     return "counts" if counted else entry.scale
 
 

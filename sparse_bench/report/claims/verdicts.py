@@ -61,6 +61,11 @@ class Outcome:
     verdict: Verdict | None
 
     @property
+    def judged(self) -> bool:
+        """Whether a rule judges it; else it stands beside those that are judged."""
+        return isinstance(self.test.rule, Test)
+
+    @property
     def seeds(self) -> tuple[int, int] | None:
         """Fewest and most seeds of its cases."""
         counts = [case.interval.n for case in self.cases if case.interval is not None]
@@ -96,7 +101,7 @@ class Entry:
     @property
     def shown(self) -> list[Outcome]:
         """Outcomes worth a line: what was run, and what of the paper's size was not; one line if no test was."""
-        tests = [found for found in self.outcomes if isinstance(found.test.rule, Test)] or list(self.outcomes)
+        tests = [found for found in self.outcomes if found.judged] or list(self.outcomes)
         worth = [found for found in tests if found.verdict != "not run" or found.test.scale != "reduced"]
         if all(found.verdict == "not run" for found in tests):
             worth = tests[:1]
@@ -113,16 +118,16 @@ class Entry:
     def _by_scale(self) -> dict[Scale, list[Outcome]]:
         found: dict[Scale, list[Outcome]] = {}
         for outcome in self.outcomes:
-            if isinstance(outcome.test.rule, Test):
+            if outcome.judged:
                 found.setdefault(outcome.test.scale, []).append(outcome)
         return found
 
     def _at(self, scale: Scale) -> Verdict:
         """The verdict of all tests at one scale together."""
-        verdicts = {outcome.verdict for outcome in self._by_scale[scale]}
+        verdicts = {outcome.verdict for outcome in self._by_scale[scale] if outcome.verdict is not None}
         if "contradicted" in verdicts:
             return "contradicted"
-        return (verdicts.pop() if len(verdicts) == 1 else None) or "inconclusive"
+        return verdicts.pop() if len(verdicts) == 1 else "inconclusive"
 
 
 def evaluate(documents: Sequence[Document], evidence: Evidence) -> list[Entry]:

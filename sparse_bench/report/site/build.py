@@ -22,7 +22,6 @@ import jinja2
 from markupsafe import Markup
 
 from sparse_bench.report.claims.ledger import VERDICT_RULE, claim_text, measured, rule_text, seeds, verdict_text
-from sparse_bench.report.claims.schema import Test
 from sparse_bench.report.claims.verdicts import VERDICTS, Entry
 from sparse_bench.report.markup import table_html
 from sparse_bench.report.page import STYLE, figure_parts, resource, unbroken
@@ -170,7 +169,7 @@ def _claim(entry: Entry) -> dict[str, Any]:
     outcomes = [
         {
             "scale": outcome.test.scale,
-            "beside": not isinstance(outcome.test.rule, Test),
+            "beside": not outcome.judged,
             "measured": unbroken(measured(outcome)),
             "seeds": seeds(outcome),
         }
