@@ -88,7 +88,7 @@ rasa: $(STAMP) ## Rasa's sparse layers: DIET on Sara and TED, every density, wid
 rasa-small: $(STAMP) ## the same on generated corpora, fewer widths (no download)
 	@$(call train,$@)
 
-brouns: $(STAMP) ## SET in the Transformer on Multi30k: nine arms, and what batches and padding do (60 runs)
+brouns: $(STAMP) ## SET in the Transformer on Multi30k: nine arms, and what batches and padding do (66 runs)
 	@$(BIN)/python -m sparse_bench.data download brouns multi30k
 	@$(call train,$@)
 
