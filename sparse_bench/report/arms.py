@@ -26,6 +26,7 @@ CURVE_LABELS = ("scheme", "density")
 
 SPARSE_WEIGHTS = "count:sparse_layers"
 SPARSE_SIZE = "count:sparse_layers_size"
+FROZEN = "count:sparse_layers_frozen"
 DENSITY = "count:density"
 TRAINABLE = "count:trainable"
 
@@ -80,13 +81,14 @@ class Arm:
 
     @cached_property
     def full_size(self) -> int | None:
-        """Trainable weights that the arm's model would have if its sparse layers were dense: the model's width."""
+        """Trainable weights that the arm's model would have if its sparse layers were dense and trained: its width."""
         parts = [self.mean(column) for column in (TRAINABLE, SPARSE_WEIGHTS, SPARSE_SIZE)]
         if any(part is None for part in parts):
             return None
         trainable, weights, size = (part or 0.0 for part in parts)
-        # Seeds differ in the first two but not in this; rounding takes out what dividing by their number left.
-        return round(trainable - weights + size)
+        frozen = self.mean(FROZEN) or 0.0  # which the trainable ones do not include
+        # Seeds differ in these but not in the sum; rounding takes out what dividing by their number left.
+        return round(trainable + frozen - weights + size)
 
 
 @dataclass(frozen=True, eq=False)

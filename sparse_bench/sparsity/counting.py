@@ -27,11 +27,12 @@ class Count:
 
 @dataclass(frozen=True)
 class Counts:
-    """Exact numbers of trainable weights.
+    """Exact numbers of weights.
 
     Attributes:
         sparse_layers: weights that exist in the layers that the scheme selected (matrices only, no biases).
         sparse_layers_size: entries of those layers' full matrices.
+        sparse_layers_frozen: of the first, those that are not trained: a model may keep layers at their first weights.
         density: the first over the second: the realised density.
         trainable: all trainable weights of the model that exist, biases included.
         groups: the same for every group of layers that the model declares; groups may overlap.
@@ -39,6 +40,7 @@ class Counts:
 
     sparse_layers: int
     sparse_layers_size: int
+    sparse_layers_frozen: int
     density: float
     trainable: int
     groups: dict[str, Count]
@@ -60,11 +62,16 @@ def count(model: nn.Module, scheme: Scheme) -> Counts:
             active += weight.active if weight else entries
         return Count(active, size)
 
+    def is_trained(name: str) -> bool:
+        weight = scheme.weights.get(name)
+        return weight.trained if weight else model.get_parameter(name).requires_grad
+
     selected = of(scheme.selected)
     everything = of([name for name, parameter in model.named_parameters() if parameter.requires_grad])
     return Counts(
         sparse_layers=selected.active,
         sparse_layers_size=selected.size,
+        sparse_layers_frozen=of([name for name in scheme.selected if not is_trained(name)]).active,
         density=selected.active / selected.size,
         trainable=everything.active,
         groups={group: of(names) for group, names in layer_groups(model).items()},

@@ -18,7 +18,7 @@ class TieredEmbedding(StructuredModule):
         place: place of every word in the order that ``tiers`` speaks of [V], int64.
 
     Attributes:
-        weight: all weights that exist [entries], block after block.
+        weight: all weights that exist [entries], block after block; frozen if the replaced ones were.
         place: see above; a buffer.
 
     Raises:
@@ -52,7 +52,7 @@ class TieredEmbedding(StructuredModule):
         in_order = torch.empty_like(embedding.weight).index_copy_(0, self.place, embedding.weight.detach())
         columns = in_order.split(tiers.widths, dim=1)
         blocks = [block[start:].flatten() for block, start in zip(columns, tiers.starts, strict=True)]
-        self.weight = nn.Parameter(torch.cat(blocks))
+        self.weight = nn.Parameter(torch.cat(blocks), embedding.weight.requires_grad)
 
     def forward(self, words: Tensor) -> Tensor:
         """Vectors of ``words`` (numbers, any shape [...]): [..., D]."""

@@ -15,7 +15,8 @@ class SparseLinear(nn.Module):
     """Stands in for an :class:`torch.nn.Linear`: y = x Wᵀ + b with a sparse W [out, in].
 
     Attributes:
-        weight: the weights that exist [entries], row by row. The only ones that an optimizer sees.
+        weight: the weights that exist [entries], row by row. The only ones that an optimizer sees; frozen if they were
+            in the replaced layer.
         bias: [out] or None, the replaced layer's own.
         structure: where the weights stand.
     """
@@ -25,7 +26,7 @@ class SparseLinear(nn.Module):
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.execution = execution
         self.structure, values = compressed(linear.weight, mask)
-        self.weight = nn.Parameter(values)
+        self.weight = nn.Parameter(values, linear.weight.requires_grad)
         self.bias = linear.bias
 
     def forward(self, x: Tensor) -> Tensor:

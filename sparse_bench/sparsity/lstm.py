@@ -18,7 +18,8 @@ class SparseLSTM(nn.Module):
     """Stands in for an :class:`torch.nn.LSTM` of one layer and one direction; parameters keep their names.
 
     Attributes:
-        weight_ih_l0, weight_hh_l0: the weights that exist [entries], row by row. The only ones an optimizer sees.
+        weight_ih_l0, weight_hh_l0: the weights that exist [entries], row by row. The only ones an optimizer sees; frozen
+            if they were in the replaced layer.
         bias_ih_l0, bias_hh_l0: [4H] or None, the replaced layer's own.
         structure_ih, structure_hh: where the weights stand.
 
@@ -43,9 +44,10 @@ class SparseLSTM(nn.Module):
         self.input_size, self.hidden_size, self.batch_first = lstm.input_size, lstm.hidden_size, lstm.batch_first
         self.execution = execution
         for name, structure in STRUCTURES.items():
-            sparse, values = compressed(getattr(lstm, name), masks[name])
+            whole = getattr(lstm, name)
+            sparse, values = compressed(whole, masks[name])
             setattr(self, structure, sparse)
-            setattr(self, name, nn.Parameter(values))
+            setattr(self, name, nn.Parameter(values, whole.requires_grad))
         for name in ("bias_ih_l0", "bias_hh_l0"):
             self.register_parameter(name, getattr(lstm, name) if lstm.bias else None)
 

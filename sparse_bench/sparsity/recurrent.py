@@ -29,7 +29,8 @@ class BlockDiagonalLayer(StructuredModule):
         blocks: the components.
 
     Attributes:
-        components: the layers, of ``layer``'s type; their sizes are those of the segments.
+        components: the layers, of ``layer``'s type; their sizes are those of the segments. Frozen are those of their
+            parameters that are in ``layer``.
 
     Raises:
         ConfigError: ``layer`` has several layers in one, or projections.
@@ -61,6 +62,9 @@ class BlockDiagonalLayer(StructuredModule):
             kind(after - before, end - begin, **settings)
             for (before, after), (begin, end) in zip(blocks.inputs, blocks.outputs, strict=True)
         )
+        for name, parameter in layer.named_parameters():
+            for part in self.parts(name):
+                part.requires_grad_(parameter.requires_grad)
 
     def forward(self, x: Tensor | PackedSequence, state: State | None = None) -> tuple[Tensor | PackedSequence, State]:
         """As the replaced layer: [T, B, inputs] (or batch first, or packed, or without B) and the state before it."""

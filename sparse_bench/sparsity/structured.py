@@ -50,6 +50,10 @@ class StructuredWeight(SparseWeight):
     def mask(self) -> Tensor:
         return self._module.topology(self._attribute)
 
+    @property
+    def trained(self) -> bool:
+        return all(part.requires_grad for part in self._module.parts(self._attribute))
+
     def dense(self) -> Tensor:
         return self._module.full(self._attribute).detach()
 

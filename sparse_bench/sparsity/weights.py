@@ -46,6 +46,11 @@ class SparseWeight(ABC):
         """(out, in)."""
         return tuple(self.mask.shape)
 
+    @property
+    @abstractmethod
+    def trained(self) -> bool:
+        """Whether an optimizer changes it; a model may keep layers at their first weights."""
+
     @abstractmethod
     def dense(self) -> Tensor:
         """The full matrix [out, in], detached, zeros outside the topology."""
@@ -133,6 +138,10 @@ class MaskedWeight(SparseWeight):
         assert isinstance(mask, Tensor)
         return mask
 
+    @property
+    def trained(self) -> bool:
+        return self.parameter.requires_grad
+
     def dense(self) -> Tensor:
         return self.parameter.detach()
 
@@ -194,6 +203,10 @@ class CompressedWeight(SparseWeight):
     def shape(self) -> tuple[int, ...]:
         return self.structure.out_features, self.structure.in_features
 
+    @property
+    def trained(self) -> bool:
+        return self.values.requires_grad
+
     def dense(self) -> Tensor:
         return self.structure.scatter(self.values.detach())
 
@@ -236,7 +249,7 @@ class CompressedWeight(SparseWeight):
         if weights.shape == parameter.shape:
             parameter.copy_(weights)
         else:
-            self._replace(parameter, nn.Parameter(weights), optimizer)
+            self._replace(parameter, nn.Parameter(weights, parameter.requires_grad), optimizer)
 
     def _replace(self, parameter: nn.Parameter, renewed: nn.Parameter, optimizer: Optimizer | None) -> None:
         """Autograd remembers the size of a parameter, so another number of weights takes another parameter."""

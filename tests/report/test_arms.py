@@ -54,6 +54,14 @@ def test_weights_are_the_mean_of_realised_mask_sums(tmp_path: Path) -> None:
     assert arm.full_size == OUTSIDE + 64 + 128 * 64 + 24 * 64**2
 
 
+def test_frozen_layers_count_as_part_of_the_width(tmp_path: Path) -> None:
+    write_run(tmp_path, weights=100)
+    (trained,) = arms_of(load([tmp_path]).runs)
+    counts = {"count:sparse_layers_frozen": 100, "count:trainable": trained.runs["count:trainable"] - 100}
+    (frozen,) = arms_of(trained.runs.assign(**counts))
+    assert frozen.full_size == trained.full_size
+
+
 def test_a_density_of_one_is_dense_under_any_scheme(tmp_path: Path) -> None:
     for density in (1.0, 0.2):
         write_run(tmp_path, density=density)
