@@ -7,7 +7,7 @@
                      reproducible
     timing.jsonl     seconds and throughput of the same epochs
     checkpoint.pt    where an interrupted run goes on
-    weights.pt       the final weights (``trainer.keep``)
+    weights.pt       the final weights, and the scheme's state (``trainer.keep``)
     result.json      written last and atomically; its presence ends the run
 """
 

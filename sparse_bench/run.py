@@ -174,8 +174,9 @@ def _train_and_measure(
     scheme.attach(model, streams)
     model.to(device)
     if source is not None:
-        model.load_state_dict(checkpoint.load(source.weights)["model"])
-        scheme.load_state_dict(scheme.state_dict())
+        first_stage = checkpoint.load(source.weights)
+        model.load_state_dict(first_stage["model"])
+        scheme.load_state_dict(first_stage["scheme"])
         result.notes["start_from"] = source.name
     result.counts = count(model, scheme).as_dict()
 
@@ -212,7 +213,7 @@ def _train_and_measure(
         if trainer.resumed_from:
             result.machine["resumed_from"] = trainer.resumed_from
     if plain["trainer"]["keep"] == "weights":
-        checkpoint.save(folder.weights, {"model": model.state_dict()})
+        checkpoint.save(folder.weights, {"model": model.state_dict(), "scheme": scheme.state_dict()})
 
 
 def _look_at_weights(model: torch.nn.Module, scheme: Scheme, folder: RunFolder) -> dict[str, float]:

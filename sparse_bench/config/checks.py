@@ -166,6 +166,11 @@ def _check_combination(plain: Mapping[str, Any]) -> None:
             f"trainer.select=best and trainer.early_stopping would choose by '{watched}', the only split of this "
             "dataset, whose metrics are the result. Use trainer.select=last and trainer.early_stopping=null."
         )
+    if trainer["reset_optimizer"] and getattr(target_of(plain["optimizer"], "optimizer"), "observes", False):
+        raise ConfigError(
+            f"trainer.reset_optimizer would forget the averages that optimizer={plain['optimizer'].get(LABEL)} is for. "
+            "Use trainer.reset_optimizer=false, or an optimizer that averages nothing."
+        )
     looks = {
         f"optimizer={plain['optimizer'].get(LABEL)}": getattr(
             target_of(plain["optimizer"], "optimizer"), "observes", False

@@ -73,6 +73,10 @@ class Evolution:
         self._before = dict.fromkeys(self._first, 0)
         self._lost = dict.fromkeys(self._first, 0)
 
+    def tell_again(self) -> None:
+        """The topology is news, also where it has not changed since it was last told."""
+        self._untold = True
+
     def record(self, name: str, active: int, occupied: Tensor, removed: Tensor, grown: Tensor) -> None:
         """A layer is about to be rewired.
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from sparse_bench.errors import ConfigError
+from sparse_bench.errors import ConfigError, unknown_choice
 
 
 def no_longer_falling(history: Sequence[float], window: int, least: int | None = None) -> bool:
@@ -42,23 +42,48 @@ class StoppingRule(ABC):
 
 
 @dataclass(frozen=True)
-class ConsecutiveRises(StoppingRule):
+class _Worsening(StoppingRule):
+    """A rule about values that get worse.
+
+    Attributes:
+        mode: ``min`` or ``max``, which values of ``metric`` are better. For a metric that is named, and for none else.
+    """
+
+    mode: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in (None, "min", "max"):
+            raise ConfigError(unknown_choice("trainer.stop.mode", self.mode, ("min", "max")))
+        if (self.metric is None) != (self.mode is None):
+            raise ConfigError(
+                "trainer.stop.metric and trainer.stop.mode (min or max) go together; give both or neither."
+            )
+
+    def losses(self, history: Sequence[float]) -> list[float]:
+        """The values, less being better."""
+        return [-value if self.mode == "max" else value for value in history]
+
+
+@dataclass(frozen=True)
+class ConsecutiveRises(_Worsening):
     """Stop after ``window`` evaluations in a row that are each worse than the one before."""
 
     window: int = 20
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.window < 1:
             raise ConfigError(f"trainer.stop.window must be at least 1, not {self.window}.")
 
     def stops(self, history: Sequence[float]) -> bool:
-        recent = history[-self.window - 1 :]
+        recent = self.losses(history)[-self.window - 1 :]
         return len(recent) > self.window and all(after > before for before, after in pairwise(recent))
 
 
 @dataclass(frozen=True)
-class NonMonotone(StoppingRule):
-    """Stop when a value is above the least of all earlier ones but the last ``window``; see :func:`no_longer_falling`.
+class NonMonotone(_Worsening):
+    """Stop when a value is worse than the best of all earlier ones but the last ``window``; see
+    :func:`no_longer_falling`.
 
     Attributes:
         least: earlier values that there must be more than.
@@ -68,13 +93,14 @@ class NonMonotone(StoppingRule):
     least: int = 5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if min(self.window, self.least) < 1:
             raise ConfigError(
                 f"trainer.stop.window ({self.window}) and trainer.stop.least ({self.least}) must be at least 1."
             )
 
     def stops(self, history: Sequence[float]) -> bool:
-        return no_longer_falling(history, self.window, self.least)
+        return no_longer_falling(self.losses(history), self.window, self.least)
 
 
 @dataclass(frozen=True)

@@ -264,6 +264,22 @@ def test_rigl_asks_for_the_dense_gradient_at_its_own_steps_alone() -> None:
     assert asked == [5, 10, 15, 20, 25]  # 30 is three quarters
 
 
+def test_rigl_leaves_the_topology_where_the_gradient_is_not_finite() -> None:
+    """Loss scaling leaves a step out whose gradient overflows."""
+    run = training(RigL(density=0.3, interval=2), steps=40)
+    run.train(1)
+    before = run.masks()
+    run.step += 1
+    run.scheme.before_backward(run.step)
+    (loss_of(run.model, run.step) * float("inf")).backward()
+    run.scheme.after_backward()
+    run.scheme.after_step(run.step, run.optimizer, run.streams)
+    assert all(torch.equal(mask, before[name]) for name, mask in run.masks().items())
+    run.optimizer.zero_grad()
+    run.train(2)
+    assert not all(torch.equal(mask, before[name]) for name, mask in run.masks().items())
+
+
 def test_rigl_hooks_work_without_numbers() -> None:
     """On the meta device, at a step that asks for the dense gradient."""
     scheme = RigL(density=0.3, interval=1)

@@ -69,8 +69,13 @@ def test_rules_end_a_run(toy_config: Make, accuracies: Callable[..., None]) -> N
 
 
 def test_a_rule_may_look_at_a_training_metric(toy_config: Make) -> None:
-    result = finished(toy_config(trainer__epochs=9, **stop("Reached", metric="train/cross_entropy", target=0.0)))
-    assert result.epochs == 1
+    """A loss that falls in every epoch gets worse in every epoch, if more is said to be better."""
+    config = toy_config(
+        trainer__epochs=9, **stop("ConsecutiveRises", metric="train/cross_entropy", mode="max", window=3)
+    )
+    assert finished(config).epochs == 4
+    losses = [line["train/cross_entropy"] for line in lines(config)]
+    assert losses == sorted(losses, reverse=True)
 
 
 def test_an_unknown_metric_is_named(toy_config: Make) -> None:
@@ -190,6 +195,27 @@ def test_a_run_starts_from_the_weights_and_masks_of_another(toy_config: Make, mo
     assert run(config) == second
 
 
+def test_a_dynamic_scheme_goes_on_where_it_was(toy_config: Make) -> None:
+    """What was explored before stays explored, and no rewiring draws what an earlier one has drawn."""
+    evolving = {"sparsity": {"label": "set", "_target_": "sparse_bench.sparsity.schemes.set.SET", "density": 0.3}}
+    finished(first_stage(toy_config, trainer__epochs=3, **evolving))
+    second = second_stage(toy_config, trainer__epochs=2, trainer__keep="weights", **evolving)
+    finished(second)
+    source = find_source(second)
+    assert source is not None
+    before, after = (torch.load(path, weights_only=False) for path in (source.weights, folder_of(second).weights))
+    assert (before["scheme"]["rewirings"], after["scheme"]["rewirings"]) == (3, 5)
+    earlier, later = (state["scheme"]["evolution"]["ever"] for state in (before, after))
+    for name, ever in earlier.items():
+        mask = before["model"][f"{name}_mask"].flatten()
+        assert (mask & ~ever).count_nonzero() == 0
+        assert (ever & ~later[name]).count_nonzero() == 0
+    topologies = [json.loads(line) for line in folder_of(second).topology.path.read_text().splitlines()]
+    assert [entry["epoch"] for entry in topologies] == [0, 1, 2]
+    for name, layer in topologies[0]["layers"].items():
+        assert layer["active"] == int(before["model"][f"{name}_mask"].sum())
+
+
 def test_the_first_weights_may_stay_the_best(toy_config: Make, accuracies: Callable[..., None]) -> None:
     accuracies()
     finished(first_stage(toy_config))
@@ -250,6 +276,11 @@ def test_moments_forgotten_at_epoch_ends(toy_config: Make) -> None:
         counts[reset] = [float(moments["step"]) for moments in state.values()]
     assert set(counts[False]) == {12.0}
     assert counts[True] == []
+
+
+def test_averages_cannot_be_forgotten(toy_config: Make) -> None:
+    with pytest.raises(ConfigError, match="would forget the averages that optimizer=nt_asgd is for"):
+        run(toy_config(trainer__reset_optimizer=True, **NT_ASGD))
 
 
 def test_moments_that_are_made_at_once_cannot_be_forgotten(toy_config: Make) -> None:

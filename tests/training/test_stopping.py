@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from sparse_bench.errors import ConfigError
@@ -47,6 +49,21 @@ def test_non_monotone_with_more_history() -> None:
     assert not NonMonotone().stops(rising[:6])
     assert not NonMonotone(least=10).stops(rising[:11])
     assert NonMonotone(least=10).stops(rising[:12])
+
+
+@pytest.mark.parametrize("rule", [ConsecutiveRises, NonMonotone])
+def test_of_a_named_metric_it_is_said_which_values_are_better(rule: Any) -> None:
+    rising = [float(n) for n in range(30)]
+    falling = rising[::-1]
+    assert rule(metric="valid/accuracy", mode="max").stops(falling)
+    assert not rule(metric="valid/accuracy", mode="max").stops(rising)
+    assert rule(metric="valid/loss", mode="min").stops(rising)
+    assert not rule(metric="valid/loss", mode="min").stops(falling)
+    for settings in ({"metric": "valid/accuracy"}, {"mode": "max"}):
+        with pytest.raises(ConfigError, match="go together"):
+            rule(**settings)
+    with pytest.raises(ConfigError, match="Unknown trainer.stop.mode 'most'"):
+        rule(metric="valid/accuracy", mode="most")
 
 
 def test_reached() -> None:

@@ -26,7 +26,7 @@ def lowest(scores: np.ndarray, count: int, positive: int | None = None) -> np.nd
         positive: choose among the scores above zero alone, of which there are so many; None: among all.
 
     Raises:
-        ValueError: There are fewer than ``count``.
+        ValueError: There are fewer than ``count``, those that are no numbers not counted.
     """
     number = scores.size if positive is None else positive
     if not 0 <= count <= number:
@@ -35,6 +35,8 @@ def lowest(scores: np.ndarray, count: int, positive: int | None = None) -> np.nd
         return np.zeros(scores.shape, dtype=bool)
     rank = scores.size - number + count - 1
     highest = np.partition(scores, rank)[rank]
+    if np.isnan(highest):  # they are sorted to the end
+        raise ValueError(f"cannot take {count} of {number} scores: {int(np.isnan(scores).sum())} are no numbers")
     chosen: np.ndarray = scores <= highest
     if number < scores.size:
         chosen &= scores > 0

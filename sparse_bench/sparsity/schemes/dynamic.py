@@ -77,6 +77,7 @@ class Dynamic(Scheme):
 
     def before_training(self, length: Callable[[], Length]) -> None:
         self._length = cache(length)
+        self._evolution.tell_again()  # a second stage begins with the topology that a first one has left
 
     def before_backward(self, step: int) -> None:
         if self.dynamics.by_gradient:
@@ -97,8 +98,16 @@ class Dynamic(Scheme):
     def after_step(self, step: int, optimizer: Optimizer, streams: Streams) -> None:
         super().after_step(step, optimizer, streams)
         amount = self.dynamics.schedule.after_step(step, self._length)
-        if amount is not None:
+        if amount is not None and self._can_rank():
             self.rewire(amount, optimizer, streams)
+
+    def _can_rank(self) -> bool:
+        """Whether the step's gradient, where growth goes by it, is finite. If not, the step changed no weight (loss
+        scaling leaves such steps out), or what follows is the trainer's affair; the topology stays as it is."""
+        finite = all(bool(score.isfinite().all()) for score in self._scores.values())
+        if not finite:
+            self._scores = {}
+        return finite
 
     def at_epoch_end(self, epoch: int, last: bool, optimizer: Optimizer, streams: Streams) -> dict[str, float]:
         amount = self.dynamics.schedule.after_epoch(epoch, self._length)

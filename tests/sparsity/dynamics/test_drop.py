@@ -96,3 +96,10 @@ def test_more_than_there_are_is_refused() -> None:
     with pytest.raises(ValueError, match="cannot take 2 of 1 scores"):
         lowest(np.array([-1.0, 0.0, 1.0]), 2, positive=1)
     assert set(DROPS) == {"signed_magnitude", "magnitude"}
+
+
+def test_what_is_no_number_is_never_chosen() -> None:
+    scores = np.array([np.nan, 3.0, 1.0, np.nan, 2.0])
+    assert gone(scores.tolist(), lowest(scores, 2)) == [2, 4]
+    with pytest.raises(ValueError, match="cannot take 4 of 5 scores: 2 are no numbers"):
+        lowest(scores, 4)
