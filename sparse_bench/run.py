@@ -163,43 +163,15 @@ def _train_and_measure(
     torch.set_num_threads(plain["threads"] or _cores())
     result.machine = environment.machine(device)
     environment.reset_peak_memory(device)
-    _deterministic(plain["trainer"]["deterministic"], device)
-
-    streams = Streams(plain["seed"])
-    task = _task(OmegaConf.create(plain["dataset"]))
+    task = task_of(plain)
     result.data = task.checksums()
-    scheme: Scheme = build(plain["sparsity"])
-    _seed_globals(streams.derive("init"))
-    model = scheme.build(ModelFactory(plain["model"], task.sizes))
-    scheme.attach(model, streams)
-    model.to(device)
+    trainer = assemble(plain, task, device, folder, log, source)
+    model, scheme = trainer.model, trainer.scheme
     if source is not None:
-        first_stage = checkpoint.load(source.weights)
-        model.load_state_dict(first_stage["model"])
-        scheme.load_state_dict(first_stage["scheme"])
         result.notes["start_from"] = source.name
     result.counts = count(model, scheme).as_dict()
-
-    optimizer = build(plain["optimizer"], _partial_=True)(model.parameters())
-    result.macs_per_example = _macs(task, model, scheme, streams, device)
-    _seed_globals(streams.derive("noise"))
-    trainer = Trainer(
-        task=task,
-        model=model,
-        scheme=scheme,
-        optimizer=optimizer,
-        settings=Settings(
-            **{field.name: plain["trainer"][field.name] for field in fields(Settings) if field.name != "progress"},
-            progress=plain["progress"],
-        ),
-        streams=streams,
-        precision=Precision(plain["trainer"]["precision"], device),
-        device=device,
-        folder=folder,
-        schedule=build(plain["trainer"]["schedule"]),
-        stop=build(plain["trainer"]["stop"]),
-        log=log,
-    )
+    result.macs_per_example = _macs(trainer)
+    _seed_globals(trainer.streams.derive("noise"))
     try:
         trainer.fit()
         result.counts = count(model, scheme).as_dict()  # again: training may have changed them
@@ -214,6 +186,62 @@ def _train_and_measure(
             result.machine["resumed_from"] = trainer.resumed_from
     if plain["trainer"]["keep"] == "weights":
         checkpoint.save(folder.weights, {"model": model.state_dict(), "scheme": scheme.state_dict()})
+
+
+def task_of(plain: dict[str, Any]) -> Task:
+    """The task over its corpus; read and encoded once for all runs of a process that share the dataset's settings."""
+    return _cached_task(OmegaConf.to_yaml(OmegaConf.create(plain["dataset"])))
+
+
+def assemble(
+    plain: dict[str, Any],
+    task: Task,
+    device: torch.device,
+    folder: RunFolder,
+    log: Callable[[dict[str, float], int, int], None] | None = None,
+    source: Source | None = None,
+) -> Trainer:
+    """Model, scheme, optimizer and trainer of a run, as it begins; sets torch's determinism and the global seeds.
+
+    Args:
+        plain: the resolved configuration.
+        task: what is learned.
+        device: where.
+        folder: of the run.
+        log: where metrics go beside it.
+        source: the run that this one starts from.
+
+    Raises:
+        ConfigError: the parts do not fit.
+    """
+    _deterministic(plain["trainer"]["deterministic"], device)
+    streams = Streams(plain["seed"])
+    scheme: Scheme = build(plain["sparsity"])
+    _seed_globals(streams.derive("init"))
+    model = scheme.build(ModelFactory(plain["model"], task.sizes))
+    scheme.attach(model, streams)
+    model.to(device)
+    if source is not None:
+        first_stage = checkpoint.load(source.weights)
+        model.load_state_dict(first_stage["model"])
+        scheme.load_state_dict(first_stage["scheme"])
+    return Trainer(
+        task=task,
+        model=model,
+        scheme=scheme,
+        optimizer=build(plain["optimizer"], _partial_=True)(model.parameters()),
+        settings=Settings(
+            **{field.name: plain["trainer"][field.name] for field in fields(Settings) if field.name != "progress"},
+            progress=plain["progress"],
+        ),
+        streams=streams,
+        precision=Precision(plain["trainer"]["precision"], device),
+        device=device,
+        folder=folder,
+        schedule=build(plain["trainer"]["schedule"]),
+        stop=build(plain["trainer"]["stop"]),
+        log=log,
+    )
 
 
 def _look_at_weights(model: torch.nn.Module, scheme: Scheme, folder: RunFolder) -> dict[str, float]:
@@ -236,16 +264,18 @@ def _record_progress(result: Result, progress: Progress, device: torch.device) -
     result.peak_memory_bytes = environment.peak_memory_bytes(device)
 
 
-def _macs(
-    task: Task, model: torch.nn.Module, scheme: Scheme, streams: Streams, device: torch.device
-) -> dict[str, float]:
+def _macs(trainer: Trainer) -> dict[str, float]:
     """Multiply-accumulates per example without dropout, over batches from all parts of the first epoch: their lengths
     differ."""
+    task, model, streams = trainer.task, trainer.model, trainer.streams
     steps = task.epoch_steps(0, streams)
     wanted = {steps * part // _COUNTED_BATCHES for part in range(_COUNTED_BATCHES)}
-    batches = [batch.to(device) for place, batch in enumerate(task.epoch_batches(0, streams)) if place in wanted]
+    found = (batch for place, batch in enumerate(task.epoch_batches(0, streams)) if place in wanted)
+    batches = [batch.to(trainer.device) for batch in found]
     model.eval()
-    counted = multiply_accumulates(model, scheme, lambda: sum(task.loss(model, batch).examples for batch in batches))
+    counted = multiply_accumulates(
+        model, trainer.scheme, lambda: sum(task.loss(model, batch).examples for batch in batches)
+    )
     model.train()
     return asdict(counted)
 
@@ -290,11 +320,6 @@ def _seed_globals(seed: int) -> None:
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - libraries may draw from the global generator
     random.seed(seed)
-
-
-def _task(node: DictConfig) -> Task:
-    """The task over its corpus; read and encoded once for all runs of a process that share the dataset's settings."""
-    return _cached_task(OmegaConf.to_yaml(node))
 
 
 @lru_cache(maxsize=1)

@@ -14,6 +14,10 @@ from sparse_bench.record import FINISHED, RunFolder
 _SHARED = ("seed", "model", "dataset", "sparsity")
 
 
+class NoSourceError(ConfigError):
+    """There is no run to start from, or none yet."""
+
+
 @dataclass(frozen=True)
 class Source:
     """A run to start from.
@@ -35,7 +39,8 @@ def find_source(config: DictConfig) -> Source | None:
     dataset and sparsity.
 
     Raises:
-        ConfigError: there is no such run, or there are several; names the runs that there are.
+        NoSourceError: there is no such run; names the runs that there are.
+        ConfigError: there are several.
     """
     wanted = config.start_from
     if wanted is None:
@@ -51,7 +56,7 @@ def find_source(config: DictConfig) -> Source | None:
     if fit:
         raise ConfigError(f"start_from='{wanted}' fits several runs. Valid choices: {', '.join(fit)}.")
     there = "; ".join(f"{name} ({reason})" for name, reason in unfit.items()) or "none"
-    raise ConfigError(
+    raise NoSourceError(
         f"start_from='{wanted}' needs a finished run of that experiment in {output} with the same seed, model, dataset "
         f"and sparsity, and its weights (trainer.keep=weights). Runs there: {there}."
     )

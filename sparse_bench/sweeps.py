@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from sparse_bench.config import CONF, choices, register, run_id
 from sparse_bench.errors import ConfigError, unknown_choice
 from sparse_bench.record import FINISHED, Result, RunFolder
-from sparse_bench.source import find_source
+from sparse_bench.source import NoSourceError, find_source
 
 
 @dataclass(frozen=True)
@@ -104,9 +104,10 @@ def _jobs(sweep: str, output: Path) -> Iterator[Job]:
         parsed = parser.parse_overrides(job)
         files = tuple(text for text, override in zip(job, parsed, strict=True) if _chooses_a_file(override))
         if files not in composed:
-            composed[files] = _compose([f"sweep={sweep}", *files, f"output={output}"])
+            composed[files] = _compose([f"sweep={sweep}", *files])
         config = copy.deepcopy(composed[files])
         with open_dict(config):
+            config.output = str(output)  # not as an override, in whose grammar a comma or a bracket means something
             for override in parsed:
                 if not _chooses_a_file(override):
                     OmegaConf.update(config, override.key_or_group, override.value(), merge=False)
@@ -127,6 +128,6 @@ def _compose(chosen: Sequence[str]) -> DictConfig:
 def _run_id(config: Any) -> str | None:
     try:
         source = find_source(config)
-    except ConfigError:
+    except NoSourceError:
         return None
     return run_id(config, source.name if source else None)

@@ -45,6 +45,24 @@ def test_a_result_is_found_where_the_run_would_write_it(tmp_path: Path) -> None:
     assert second.result() is None
 
 
+def test_a_folder_of_runs_may_have_any_name(tmp_path: Path) -> None:
+    folder = tmp_path / "a,b (c)=[d]"
+    first, *_ = jobs("sparselang/fixed_size", folder)
+    assert first.config.output == str(folder)
+    assert first.id == jobs("sparselang/fixed_size", tmp_path)[0].id
+
+
+def test_a_second_stage_that_fits_several_runs_is_not_one_that_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def several(config: object) -> None:
+        raise ConfigError("fits several runs")
+
+    monkeypatch.setattr("sparse_bench.sweeps.find_source", several)
+    with pytest.raises(ConfigError, match="fits several runs"):
+        jobs("demeester/lm_small_finetune", tmp_path)
+
+
 def test_an_unknown_sweep(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Did you mean 'rasa/diet_density'"):
         jobs("rasa/diet_densty", tmp_path)

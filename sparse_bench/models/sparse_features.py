@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -65,8 +65,11 @@ class SparseProjection(nn.Module):
     Attributes:
         weight: [features, size], transposed with respect to :class:`torch.nn.Linear`, so that a feature's weights are
             next to each other in memory.
+        rows_are_inputs: that it is transposed, for whom it matters.
         bias: [size].
     """
+
+    rows_are_inputs: ClassVar[bool] = True
 
     def __init__(self, features: int, size: int, dropout: float = 0.0) -> None:
         super().__init__()

@@ -3,8 +3,6 @@
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import fields
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +10,10 @@ import torch
 from omegaconf import OmegaConf
 
 from sparse_bench import environment
-from sparse_bench.config import build
 from sparse_bench.plan.timings import Probe, fingerprint
 from sparse_bench.record import RunFolder
-from sparse_bench.run import ModelFactory
-from sparse_bench.streams import Streams
+from sparse_bench.run import assemble, task_of
 from sparse_bench.sweeps import Job
-from sparse_bench.training.precision import Precision
-from sparse_bench.training.settings import Settings
 from sparse_bench.training.trainer import Trainer
 
 
@@ -38,7 +32,7 @@ def probe(job: Job, device: torch.device, seconds: float) -> Probe:
     torch.set_num_threads(1)
     plain: dict[str, Any] = OmegaConf.to_container(job.config, resolve=True)  # type: ignore[assignment]
     with tempfile.TemporaryDirectory() as folder:
-        trainer = _trainer(plain, device, RunFolder(Path(folder)))
+        trainer = assemble(plain, task_of(plain), device, RunFolder(Path(folder)))
         last = trainer.settings.epochs - 1
         timed = [_epoch(trainer, epoch, device, seconds) for epoch in sorted({0, last})]
     machine = environment.machine(device)
@@ -52,35 +46,6 @@ def probe(job: Job, device: torch.device, seconds: float) -> Probe:
         processor=machine["processor"],
         torch=torch.__version__,
     )
-
-
-def _trainer(plain: dict[str, Any], device: torch.device, folder: RunFolder) -> Trainer:
-    """The run as it would begin."""
-    streams = Streams(plain["seed"])
-    task = _task(OmegaConf.to_yaml(plain["dataset"]))
-    scheme = build(plain["sparsity"])
-    model = scheme.build(ModelFactory(plain["model"], task.sizes))
-    scheme.attach(model, streams)
-    model.to(device)
-    names = {field.name for field in fields(Settings)} & plain["trainer"].keys()
-    return Trainer(
-        task=task,
-        model=model,
-        scheme=scheme,
-        optimizer=build(plain["optimizer"], _partial_=True)(model.parameters()),
-        settings=Settings(**{name: plain["trainer"][name] for name in names}),
-        streams=streams,
-        precision=Precision(plain["trainer"]["precision"], device),
-        device=device,
-        folder=folder,
-        schedule=build(plain["trainer"]["schedule"]),
-    )
-
-
-@lru_cache(maxsize=1)
-def _task(yaml: str) -> Any:
-    """The task; read once for arms in a row that share it."""
-    return build(OmegaConf.to_container(OmegaConf.create(yaml)), _partial_=False)
 
 
 def _epoch(trainer: Trainer, epoch: int, device: torch.device, seconds: float) -> tuple[float, int]:

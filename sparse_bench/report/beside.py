@@ -15,7 +15,7 @@ from sparse_bench.report.learning_curves import Line, mean_line
 from sparse_bench.report.measure import column_of, quantity
 from sparse_bench.report.papers import Along, Epochs, Series
 from sparse_bench.report.published import Published, read_published
-from sparse_bench.report.selection import Evidence, Row, Runs, SelectionError
+from sparse_bench.report.selection import Evidence, Row, Runs, SelectionError, one_arm
 from sparse_bench.report.statistics import Interval, mean_interval
 from sparse_bench.report.style import INK, MARKERS, SERIES, Figure, file_stem, render
 from sparse_bench.report.tables import DisplayTable, decimal
@@ -195,6 +195,7 @@ def _learning_curve(series: Series, metric: str, evidence: Evidence) -> Line | N
     if found is None:
         return None
     tables, runs = found
+    one_arm(runs)  # a mean over anything else would say nothing
     histories = tables.histories
     keys = zip(runs["experiment"], runs["id"], strict=True)
     return mean_line([histories[key] for key in keys if key in histories], metric)

@@ -1,7 +1,8 @@
 """What becomes of a topology while it is rewired: turnover, exploration, overlap with the start, degrees.
 
 A weight matrix [out, in] is a bipartite graph. The out-degree of an input is the number of connections that leave it
-(its column's), the in-degree of an output the number that arrive (its row's).
+(its column's), the in-degree of an output the number that arrive (its row's). Of an embedding [words, width], and of a
+matrix of a model that stands transposed likewise, rows are called outputs all the same.
 """
 
 from collections.abc import Iterable, Mapping

@@ -18,8 +18,8 @@ class SparseLSTM(nn.Module):
     """Stands in for an :class:`torch.nn.LSTM` of one layer and one direction; parameters keep their names.
 
     Attributes:
-        weight_ih_l0, weight_hh_l0: the weights that exist [entries], row by row. The only ones an optimizer sees; frozen
-            if they were in the replaced layer.
+        weight_ih_l0, weight_hh_l0: the weights that exist [entries], row by row. The only ones an optimizer sees;
+            frozen if they were in the replaced layer.
         bias_ih_l0, bias_hh_l0: [4H] or None, the replaced layer's own.
         structure_ih, structure_hh: where the weights stand.
 

@@ -6,6 +6,7 @@ import pytest
 
 from sparse_bench.report.beside import curve_figure, epochs_figure
 from sparse_bench.report.papers import Along, Epochs
+from sparse_bench.report.selection import SelectionError
 from tests.report.evidence import evidence, run
 
 
@@ -53,3 +54,11 @@ def test_seeds_of_every_line_are_told() -> None:
     assert figure.caption == (
         "Means over 1 to 2 seeds; bands: 95 % t-interval, cut at the axis. A line without a band is a single run."
     )
+
+
+def test_a_line_of_several_arms_is_refused() -> None:
+    spec = Epochs.model_validate(
+        {"kind": "epochs", "title": "t", "of": "test/f1", "series": [{"label": "x", "experiment": "p/x"}]}
+    )
+    with pytest.raises(SelectionError, match=r"2 arms fit, which differ in density \(0.1, 0.2\)"):
+        epochs_figure(spec, evidence(*runs({0.1: 2, 0.2: 1})), "p")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sparse_bench.errors import ConfigError
+from sparse_bench.models.sparse_features import SparseProjection
 from sparse_bench.sparsity.schemes import random_fan_in
 from sparse_bench.sparsity.schemes.random_fan_in import RandomFanIn
 from sparse_bench.streams import Streams
@@ -125,6 +126,12 @@ def test_directions_of_a_recurrent_layer_are_apart() -> None:
 def test_unknown_initialiser() -> None:
     with pytest.raises(ConfigError, match="fan_in, model, report"):
         RandomFanIn(initial="magic")
+
+
+def test_a_matrix_whose_rows_are_inputs_is_refused() -> None:
+    model = nn.Sequential(SparseProjection(6, 4))
+    with pytest.raises(ConfigError, match=r"The rows of '0\.weight' \(SparseProjection\) are inputs"):
+        RandomFanIn(density=0.5, layers=["*weight"]).attach(model, Streams(0))
 
 
 class Widths:

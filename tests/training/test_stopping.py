@@ -62,7 +62,7 @@ def test_of_a_named_metric_it_is_said_which_values_are_better(rule: Any) -> None
     for settings in ({"metric": "valid/accuracy"}, {"mode": "max"}):
         with pytest.raises(ConfigError, match="go together"):
             rule(**settings)
-    with pytest.raises(ConfigError, match="Unknown trainer.stop.mode 'most'"):
+    with pytest.raises(ConfigError, match=r"Unknown trainer\.stop\.mode 'most'"):
         rule(metric="valid/accuracy", mode="most")
 
 

@@ -5,6 +5,7 @@ done nothing.
 """
 
 import ctypes
+import warnings
 from functools import cache
 
 import torch
@@ -23,7 +24,10 @@ def _library() -> ctypes.CDLL | None:
     """The compiled kernels; None where they cannot be compiled."""
     try:
         library = load_library()
-    except BuildError:
+    except BuildError as error:
+        warnings.warn(
+            f"Rows of tables are updated without compiled code, slower: {error}", RuntimeWarning, stacklevel=3
+        )
         return None
     pointer, size = ctypes.c_void_p, ctypes.c_int64
     for ending, number in _TYPES.values():

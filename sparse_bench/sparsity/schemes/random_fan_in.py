@@ -13,6 +13,7 @@ from sparse_bench.sparsity.numberless import LARGEST, LargeWithoutNumbers
 from sparse_bench.sparsity.scheme import ModelFactory, Scheme, layer_groups
 from sparse_bench.sparsity.selection import select
 from sparse_bench.sparsity.topology import Shape
+from sparse_bench.sparsity.weights import SparseWeight
 from sparse_bench.streams import Streams
 
 INITIAL = ("fan_in", "report", "model")
@@ -59,6 +60,16 @@ class RandomFanIn(Scheme):
             model = factory()
         missing = {name for name, parameter in model.named_parameters() if parameter.is_meta}
         return model if missing <= set(select(model, layer_groups(model), self.layers)) else factory()
+
+    def install(self, model: nn.Module, streams: Streams) -> dict[str, SparseWeight]:
+        for name in self.selected:
+            owner = model.get_submodule(name.rpartition(".")[0])
+            if getattr(owner, "rows_are_inputs", False):
+                raise ConfigError(
+                    f"RandomFanIn draws the inputs of each unit, a row of a matrix [out, in]. The rows of '{name}' "
+                    f"({type(owner).__name__}) are inputs. Select other layers (sparsity.layers), or another scheme."
+                )
+        return super().install(model, streams)
 
     def attach(self, model: nn.Module, streams: Streams) -> None:
         super().attach(model, streams)

@@ -1,9 +1,13 @@
 """Compiled code for rows of tables, against its formulas."""
 
+import warnings
+
 import pytest
 import torch
 from torch import Tensor
 
+from sparse_bench.sparsity.kernels import table_rows
+from sparse_bench.sparsity.kernels.build import BuildError
 from sparse_bench.sparsity.kernels.cpu import kernel_available
 from sparse_bench.sparsity.kernels.table_rows import MOST_TERMS, adam_rows, add_rows, put_rows, take_rows
 
@@ -113,3 +117,19 @@ def test_rows_of_tables_that_the_compiled_code_cannot_read() -> None:
     assert take_rows(table.to("meta"), rows.to("meta")).shape == (2, 3)
     with pytest.raises(IndexError):
         put_rows(table.contiguous(), rows, torch.zeros(3, 3))
+
+
+def test_without_a_compiler_it_says_once_that_torch_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> None:
+        raise BuildError("no compiler")
+
+    monkeypatch.setattr(table_rows, "load_library", fails)
+    table_rows._library.cache_clear()
+    try:
+        with pytest.warns(RuntimeWarning, match="without compiled code, slower: no compiler"):
+            assert table_rows._library() is None
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert table_rows._library() is None
+    finally:
+        table_rows._library.cache_clear()
