@@ -20,6 +20,8 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+# The papers write to the same tables, and a sweep uses all cores by itself.
+.NOTPARALLEL:
 PAPERS := rasa brouns demeester sparselang embeddings
 .PHONY: help setup quickstart $(PAPERS) $(PAPERS:=-small) reproduce reproduce-small probe results claims dashboard \
 	bench bench-gpu test lint format constraints clean

@@ -14,7 +14,7 @@
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -58,15 +58,23 @@ class Result:
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
     """Write ``content`` so that ``path`` holds either its old content or all of the new one, also after a crash."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    write_together({path: content})
+
+
+def write_together(contents: Mapping[Path, bytes | memoryview]) -> None:
+    """The same for files that belong together: none takes its name before all are written."""
+    temporaries = {path: path.with_name(f"{path.name}.{os.getpid()}.tmp") for path in contents}
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        for path, content in contents.items():
+            with temporaries[path].open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        for path, temporary in temporaries.items():
+            temporary.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)  # on a full disk, room for the result that tells of it
+        for temporary in temporaries.values():
+            temporary.unlink(missing_ok=True)  # on a full disk, room for the result that tells of it
         raise
 
 

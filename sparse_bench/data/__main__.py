@@ -75,7 +75,7 @@ def _list() -> int:
 
 def _download(wanted: Sequence[Corpus], mirror: str | None) -> int:
     for corpus in wanted:
-        fetch(corpus, cache_folder(), chosen_mirror(mirror), thorough=True)
+        fetch(corpus, cache_folder(), chosen_mirror(mirror))
         print(f"{corpus.name}: {_megabytes(corpus.size)} in {cache_folder() / corpus.name}. {corpus.notice}")
     return 0
 

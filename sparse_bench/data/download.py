@@ -7,11 +7,12 @@ is whole; an interrupted download goes on from its ``.part``. One process at a t
 import fcntl
 import gzip
 import hashlib
+import logging
 import os
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from tqdm import tqdm
 from sparse_bench.data.corpora import Corpus, CorpusFile, find_corpus
 from sparse_bench.errors import DataError
 
+logger = logging.getLogger(__name__)
+
 #: Environment variable: the cache folder, instead of ``~/.cache/sparse_bench``.
 CACHE_VARIABLE = "SPARSE_BENCH_DATA"
 #: Environment variable: a folder or an address to take corpora from, instead of their upstream hosts.
@@ -32,6 +35,7 @@ MIRROR_VARIABLE = "SPARSE_BENCH_MIRROR"
 _TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
 _TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two pieces of an answer
 _PIECE = 1 << 16
+_ABSENT = "absent"
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,7 @@ def corpus_files(name: str, mirror: str | None = None) -> dict[str, Path]:
             instead of the upstream hosts; by default that of ``$SPARSE_BENCH_MIRROR``, if set.
 
     Returns:
-        Name of the file inside the corpus → where it lies. Each had the right checksum when it was fetched and has the
-        right size now; :func:`problems` computes checksums again.
+        Name of the file inside the corpus → where it lies. Each has the right checksum now: a run records it.
 
     Raises:
         DataError: the corpus is unknown, cannot be had (says which command gets it), or is not what its checksums say.
@@ -100,41 +103,33 @@ def problems(corpus: Corpus, cache: Path) -> dict[str, str]:
     for file in corpus.files:
         path = file.path(cache)
         if not path.is_file():
-            found[file.name] = "absent"
+            found[file.name] = _ABSENT
         elif wrong := _mismatch(file, path):
             found[file.name] = wrong
     return found
 
 
-def fetch(
-    corpus: Corpus, cache: Path, mirror: str | None = None, *, retry: Retry | None = None, thorough: bool = False
-) -> dict[str, Path]:
-    """Makes ``cache`` hold ``corpus``; see :func:`corpus_files`.
+def fetch(corpus: Corpus, cache: Path, mirror: str | None = None, *, retry: Retry | None = None) -> dict[str, Path]:
+    """Makes ``cache`` hold ``corpus``, fetching anew what is not as its checksum says; see :func:`corpus_files`.
 
     Args:
         corpus: what to fetch.
         cache: folder; made if need be.
         mirror: folder or address that is asked instead of the upstream hosts.
         retry: what to do about errors that may pass.
-        thorough: compute the checksums of files that are there already, and fetch anew those that are wrong.
     """
-
-    def lacking() -> list[CorpusFile]:
-        if thorough:
-            wrong = problems(corpus, cache)
-            return [file for file in corpus.files if file.name in wrong]
-        sound = present(corpus, cache)
-        return [file for file in corpus.files if file not in sound]
-
-    if lacking():
+    if problems(corpus, cache):
         with _lock(cache / f".{corpus.name}.lock"):
             # Another process may have fetched them while this one waited for the lock.
-            if files := lacking():
-                _fetch_all(corpus, files, cache, mirror, retry or Retry())
+            if wrong := problems(corpus, cache):
+                _fetch_all(corpus, wrong, cache, mirror, retry or Retry())
     return {file.name: file.path(cache) for file in corpus.files}
 
 
-def _fetch_all(corpus: Corpus, files: list[CorpusFile], cache: Path, mirror: str | None, retry: Retry) -> None:
+def _fetch_all(corpus: Corpus, wrong: Mapping[str, str], cache: Path, mirror: str | None, retry: Retry) -> None:
+    files = [file for file in corpus.files if file.name in wrong]
+    for name in (name for name, problem in wrong.items() if problem != _ABSENT):
+        logger.warning("Corpus '%s', '%s' in %s: %s. It is fetched anew.", corpus.name, name, cache, wrong[name])
     total = sum(file.size for file in files)
     # disable=None: silent where standard error is not a terminal.
     with (
@@ -156,13 +151,14 @@ def _fetch_all(corpus: Corpus, files: list[CorpusFile], cache: Path, mirror: str
             except _UnreachableError as error:
                 command = f"python -m sparse_bench.data download {corpus.name}"
                 raise DataError(
-                    f"Corpus '{corpus.name}' is not in {cache} and cannot be fetched: {error}\n"
+                    f"Corpus '{corpus.name}' in {cache}, '{file.name}': {wrong[file.name]}. "
+                    f"It cannot be fetched: {error}\n"
                     f"With a network, this gets it: {command}\n"
                     f"From a copy (a folder or an address with {corpus.name}/{file.name}): {command} --mirror PLACE"
                 ) from error
-            if wrong := _mismatch(file, part):
+            if fault := _mismatch(file, part):
                 part.unlink()
-                raise DataError(f"Corpus '{corpus.name}', '{file.name}' from {source.place(file)}: {wrong}.")
+                raise DataError(f"Corpus '{corpus.name}', '{file.name}' from {source.place(file)}: {fault}.")
             part.replace(path)
             done += file.size
             progress(0, done)

@@ -15,7 +15,7 @@ import pandas as pd
 
 from sparse_bench.config import identity, run_id
 from sparse_bench.errors import SparseBenchError
-from sparse_bench.record import FINISHED
+from sparse_bench.record import FINISHED, write_atomically
 from sparse_bench.report.tables import csv_text
 from sparse_bench.report.tidy import read_rows
 from sparse_bench.sweeps import Job
@@ -195,4 +195,5 @@ def write_probes(path: Path, probes: Iterable[Probe]) -> None:
     kept = {(probe.sweep, probe.arm, probe.device, probe.processor): probe for probe in probes}
     rows = [asdict(kept[key]) for key in sorted(kept)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(csv_text(pd.DataFrame(rows, columns=[field.name for field in fields(Probe)])), encoding="utf-8")
+    text = csv_text(pd.DataFrame(rows, columns=[field.name for field in fields(Probe)]))
+    write_atomically(path, text.encode())

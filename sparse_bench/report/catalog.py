@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
+from omegaconf import OmegaConf
 
 from sparse_bench.config import CONF
 from sparse_bench.errors import SparseBenchError, unknown_choice
@@ -24,6 +25,22 @@ _LABEL = re.compile(r"\$\{(\w+)\.label\}")
 
 class UnknownExperimentError(SparseBenchError):
     """A claim or a page names an experiment that no file of the configuration tree defines."""
+
+
+class YAMLError(SparseBenchError):
+    """A file of claims, or the description of a paper, is no YAML, or gives a key twice."""
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds, in plain values.
+
+    Raises:
+        YAMLError: it is none, or gives a key twice (which yaml's own reading lets through).
+    """
+    try:
+        return OmegaConf.to_container(OmegaConf.load(path))
+    except yaml.YAMLError as error:
+        raise YAMLError(f"{path.name}: {error}") from error
 
 
 @cache

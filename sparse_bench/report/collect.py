@@ -7,7 +7,7 @@ stay: a sweep is run over weeks and on several machines, and its folders are not
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import pandas as pd
 from sparse_bench.errors import SparseBenchError
 from sparse_bench.record import FINISHED
 from sparse_bench.report.catalog import check_experiment, experiments
-from sparse_bench.report.learning_curves import read_histories
+from sparse_bench.report.learning_curves import Histories, read_histories
 from sparse_bench.report.load import Problem, Results, load
 from sparse_bench.report.papers import Paper, read_papers
 from sparse_bench.report.portraits import Portrait, take
@@ -35,13 +35,15 @@ class Collected:
     Attributes:
         evidence: old and new runs together.
         new: number of runs read from folders, by paper.
+        altered: how many of them no shipped experiment starts, by paper: they are shown, and no claim counts them.
         again: how those compare that had been in the tables and were made again, by paper.
         portraits: what is kept of single runs, by paper.
-        problems: folders that could not be read.
+        problems: folders that could not be read, or not whole; nothing of them is taken in.
     """
 
     evidence: Evidence
     new: dict[str, int]
+    altered: dict[str, int]
     again: dict[str, Repetition]
     portraits: dict[str, list[Portrait]]
     problems: Sequence[Problem]
@@ -54,25 +56,33 @@ def collected(evidence: Evidence, papers: Sequence[Paper], folders: Sequence[Pat
         NoResultsError: the folders hold no run at all.
     """
     results = load(folders)
-    tables, new, again = dict(evidence.tables), {}, {}
+    tables, new, again, altered = dict(evidence.tables), {}, {}, {}
+    problems = list(results.problems)
     for paper in papers:
         found = _of(results, paper.experiments)
         if not len(found.runs):
             continue
-        histories, _ = read_histories(found)
-        fresh = _marked(tables_of(found, histories, paper.curves), found)
+        histories, unreadable = read_histories(found)
         old = tables.get(paper.name)
+        if old is not None:
+            unreadable += _vanished(histories, old)
+        problems += unreadable
+        found = _without_runs(found, {problem.folder for problem in unreadable})
+        if not len(found.runs):
+            continue
+        fresh = _marked(tables_of(found, histories, paper.curves), found)
         if old is not None and (compared := repetition(old, fresh)) is not None:
             again[paper.name] = compared
         tables[paper.name] = merge(old, fresh) if old is not None else fresh
         new[paper.name] = len(fresh.runs)
+        altered[paper.name] = int(fresh.runs[ALTERED].notna().sum())
     joined = Evidence(evidence.root, tables)
     portraits = {
         paper.name: take(paper, joined, results, read_portraits(evidence.root / paper.name))
         for paper in papers
         if paper.name in tables
     }
-    return Collected(joined, new, again, portraits, results.problems)
+    return Collected(joined, new, altered, again, portraits, problems)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -106,21 +116,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         kept = {name: _without(tables, options.fresh) for name, tables in committed.tables.items()}
         forgotten = {name for name, tables in kept.items() if len(tables.runs) < len(committed.tables[name].runs)}
         found = collected(Evidence(committed.root, kept), list(papers.values()), options.runs)
-    except SparseBenchError as error:
+        _update(options.results, [name for name in papers if name in found.new or name in forgotten], found)
+    except (SparseBenchError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    for name in [name for name in papers if name in found.new or name in forgotten]:
-        tables = found.evidence.tables[name]
-        write(tables, options.results / name)
-        write_portraits(found.portraits[name], options.results / name)
-        finished = int((tables.runs["status"] == FINISHED).sum())
-        told = f"{found.new.get(name, 0)} runs read, {finished} finished runs in the tables"
-        print(f"{options.results / name}: {told}" + (f"; {found.again[name]}" if name in found.again else ""))
     for problem in found.problems:
         print(f"warning: {problem.folder}: {problem.reason}")
     if not found.new and not forgotten:
         print("No run belongs to an experiment of the papers; the tables are as they were.")
     return 0
+
+
+def _update(results: Path, names: Sequence[str], found: Collected) -> None:
+    """Write the tables of these papers, and say what each holds."""
+    for name in names:
+        tables = found.evidence.tables[name]
+        write(tables, results / name)
+        write_portraits(found.portraits[name], results / name)
+        finished = int((tables.runs["status"] == FINISHED).sum())
+        told = f"{found.new.get(name, 0)} runs read, {finished} finished runs in the tables"
+        if altered := found.altered.get(name):
+            told += f"; {altered} of those read with settings of their own, which no claim counts"
+        print(f"{results / name}: {told}" + (f"; {found.again[name]}" if name in found.again else ""))
 
 
 def _marked(tables: Tables, results: Results) -> Tables:
@@ -137,6 +154,20 @@ def _marked(tables: Tables, results: Results) -> Tables:
 
 def _of(results: Results, names: Sequence[str]) -> Results:
     keep = results.runs["experiment"].isin(list(names)).to_numpy()
+    records = [record for record, kept in zip(results.records, keep, strict=True) if kept]
+    return Results(results.runs[keep].reset_index(drop=True), records, results.problems)
+
+
+def _vanished(histories: Histories, old: Tables) -> list[Problem]:
+    """Runs without a learning curve that the tables have one of: taking them in would erase it."""
+    reason = "Its learning curve is gone, and the tables have it."
+    gone = [key for key, frame in histories.items() if frame.empty and key in old.histories]
+    return [Problem(f"{experiment}/{run}", reason) for experiment, run in gone]
+
+
+def _without_runs(results: Results, names: Set[str]) -> Results:
+    """Without the runs of these names (experiment/id)."""
+    keep = [f"{record.experiment}/{record.id}" not in names for record in results.records]
     records = [record for record, kept in zip(results.records, keep, strict=True) if kept]
     return Results(results.runs[keep].reset_index(drop=True), records, results.problems)
 

@@ -9,6 +9,7 @@ published (claims, figures, pages) is made from them alone.
 """
 
 import csv
+import io
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sparse_bench.record import FINISHED
+from sparse_bench.record import FINISHED, write_together
 from sparse_bench.report.learning_curves import Histories
 from sparse_bench.report.load import (
     NoResultsError,
@@ -126,8 +127,7 @@ def write(tables: Tables, folder: Path) -> list[Path]:
     )
     curves = tables.curves.assign(value=[f"{value:.6g}" for value in tables.curves["value"]])
     texts = {RUNS: runs_csv(tables.runs), SETTINGS: csv_text(settings), CURVES: csv_text(curves)}
-    for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
+    write_together({folder / name: text.encode() for name, text in texts.items()})
     return [folder / name for name in texts]
 
 
@@ -145,8 +145,7 @@ def read(folder: Path) -> Tables:
         raise NoResultsError(f"'{folder / RUNS}' is no table of runs: it lacks {', '.join(sorted(lacking))}.")
     shared = {}
     if (folder / SETTINGS).is_file():
-        with (folder / SETTINGS).open(encoding="utf-8", newline="") as file:
-            shared = {row["setting"]: json.loads(row["value"]) for row in csv.DictReader(file)}
+        shared = {row["setting"]: json.loads(row["value"]) for row in _cells(folder / SETTINGS)}
     curves = read_rows(folder / CURVES) if (folder / CURVES).is_file() else []
     return _assembled(rows, shared, pd.DataFrame(curves, columns=list(CURVE_COLUMNS)))
 
@@ -171,13 +170,32 @@ def merge(old: Tables, new: Tables) -> Tables:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a CSV file with typed cells: whole numbers, numbers, booleans, text; an empty cell is None."""
+    """Rows of a CSV file with typed cells: whole numbers, numbers, booleans, text; an empty cell is None.
+
+    Raises:
+        NoResultsError: the file is torn.
+    """
+    return [
+        {key: (text or None) if _TEXT.fullmatch(key) else typed(text) for key, text in row.items()}
+        for row in _cells(path)
+    ]
+
+
+def _cells(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file as text, without its comments.
+
+    Raises:
+        NoResultsError: the file is torn: it ends within a line, or a row has not one cell for each column.
+    """
     with path.open(encoding="utf-8", newline="") as file:
-        lines = (line for line in file if not line.startswith("#"))
-        return [
-            {key: (text or None) if _TEXT.fullmatch(key) else typed(text) for key, text in row.items()}
-            for row in csv.DictReader(lines)
-        ]
+        text = file.read()
+    if text and not text.endswith("\n"):
+        raise NoResultsError(f"'{path}' ends in the middle of a line: it is not whole.")
+    found = list(csv.DictReader(line for line in io.StringIO(text, newline="") if not line.startswith("#")))
+    for number, row in enumerate(found, start=1):
+        if None in row or None in row.values():
+            raise NoResultsError(f"'{path}' is not whole: row {number} has not one cell for each column.")
+    return found
 
 
 def _assembled(rows: Sequence[dict[str, Any]], shared: Mapping[str, Any], curves: pd.DataFrame) -> Tables:

@@ -31,14 +31,16 @@ def test_fetches_only_what_is_absent_or_has_another_size(server, tmp_path):
     assert server.asked[2:] == [("/up/sub/tags.txt", None)]
 
 
-def test_a_wrong_byte_is_found_by_checksum_and_fetched_anew(server, tmp_path):
+def test_a_wrong_byte_is_found_by_checksum_and_fetched_anew(server, tmp_path, caplog):
     corpus = server.corpus()
     fetch(corpus, tmp_path, retry=QUICK)
     assert problems(corpus, tmp_path) == {}
     (tmp_path / "toy/sub/tags.txt").write_bytes(b"X" + TAGS[1:])
     assert list(problems(corpus, tmp_path)) == ["sub/tags.txt"]
     assert corpus.files[1].sha256 in problems(corpus, tmp_path)["sub/tags.txt"]
-    fetch(corpus, tmp_path, retry=QUICK, thorough=True)
+    fetch(corpus, tmp_path, retry=QUICK)
+    assert "Corpus 'toy', 'sub/tags.txt'" in caplog.text
+    assert "It is fetched anew" in caplog.text
     assert whole(tmp_path)
     assert problems(corpus, tmp_path) == {}
 
@@ -170,7 +172,8 @@ def test_no_network_names_the_command(tmp_path):
     with pytest.raises(DataError) as caught:
         fetch(toy_corpus(f"http://127.0.0.1:{port}"), tmp_path, retry=QUICK)
     message = str(caught.value)
-    assert f"Corpus 'toy' is not in {tmp_path} and cannot be fetched: http://127.0.0.1:{port}/words.bin" in message
+    assert f"Corpus 'toy' in {tmp_path}, 'words.bin': absent. " in message
+    assert f"It cannot be fetched: http://127.0.0.1:{port}/words.bin" in message
     assert "python -m sparse_bench.data download toy --mirror PLACE" in message
 
 

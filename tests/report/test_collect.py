@@ -92,6 +92,60 @@ def test_a_misspelt_folder_of_results_changes_nothing(
     assert not (tmp_path / "reslts").exists()
 
 
+@pytest.mark.parametrize("fault", ["unreadable", "gone"])
+def test_a_run_without_its_learning_curve_erases_none(
+    fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--results", str(tmp_path / "results"), "--runs", str(tmp_path / "runs")]
+    write_grid(tmp_path / "runs", seeds=(0,))
+    assert collect.main(arguments) == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "results/rasa").iterdir()}
+    assert len(before[tmp_path / "results/rasa/curves.csv"].splitlines()) > 1
+    metrics = next((tmp_path / "runs").rglob("metrics.jsonl"))
+    if fault == "gone":
+        metrics.unlink()
+    else:
+        metrics.write_text("no JSON\n" + metrics.read_text())
+    assert collect.main(arguments) == 0
+    assert {path: path.read_bytes() for path in before} == before
+    printed = capsys.readouterr().out
+    assert "5 runs read, 6 finished runs in the tables\n" in printed
+    assert f"warning: rasa/diet/{metrics.parent.name}: Its learning curve" in printed
+
+
+def test_runs_with_settings_of_their_own_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_grid(tmp_path / "runs", seeds=(0,))
+    config = shipped(0.2, 8, 0)
+    own = config | {"trainer": config["trainer"] | {"epochs": 3}}
+    write_run(tmp_path / "runs", experiment="rasa/diet", config=own)
+    assert collect.main(["--results", str(tmp_path / "results"), "--runs", str(tmp_path / "runs")]) == 0
+    told = (
+        "7 runs read, 7 finished runs in the tables; 1 of those read with settings of their own, which no claim counts"
+    )
+    assert told in capsys.readouterr().out
+
+
+def test_tables_are_as_they_were_where_they_cannot_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk, say, that the second of the three files no longer fits on."""
+    results = tmp_path / "results"
+    write_grid(tmp_path / "runs0", seeds=(0,))
+    write_grid(tmp_path / "runs1", seeds=(1,))
+    assert collect.main(["--results", str(results), "--runs", str(tmp_path / "runs0")]) == 0
+    before = {path.name: path.read_bytes() for path in (results / "rasa").iterdir()}
+
+    def full(descriptor: int, calls: list[int] = []) -> None:  # noqa: B006 - it counts
+        calls.append(descriptor)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sparse_bench.record.os.fsync", full)
+    assert collect.main(["--results", str(results), "--runs", str(tmp_path / "runs1")]) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in (results / "rasa").iterdir()} == before
+
+
 def test_runs_of_no_paper_stay_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_run(tmp_path / "runs", experiment="mine/own", history=False)
     assert collect.main(["--results", str(tmp_path / "results"), "--runs", str(tmp_path / "runs")]) == 0

@@ -76,6 +76,20 @@ def test_a_row_says_what_made_it(runs: Path) -> None:
     assert len(row["made:data"]) == 12
 
 
+@pytest.mark.parametrize("name", ["runs.csv", "settings.csv", "curves.csv"])
+def test_a_torn_table_is_refused(name: str, runs: Path, tmp_path: Path) -> None:
+    write(tables(runs), tmp_path / "out")
+    path = tmp_path / "out" / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-3])
+    with pytest.raises(NoResultsError, match=rf"{name}' ends in the middle of a line"):
+        read(tmp_path / "out")
+    lines = whole.splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:-1], lines[-1].rpartition(b",")[0] + b"\n"]))
+    with pytest.raises(NoResultsError, match=rf"{name}' is not whole: row {len(lines) - 1} has not one cell"):
+        read(tmp_path / "out")
+
+
 def test_merging_keeps_what_only_one_has(tmp_path: Path) -> None:
     write_run(tmp_path / "a", seed=0, width=64)
     write_run(tmp_path / "b", seed=1, width=64, settings={"zeta": 0.3})

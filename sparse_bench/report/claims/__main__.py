@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sparse_bench.errors import SparseBenchError
 from sparse_bench.report.catalog import experiments
-from sparse_bench.report.claims.ledger import ledger_csv, ledger_markdown, summary_table, verdict_text
+from sparse_bench.report.claims.ledger import summary_table, verdict_text, write_ledger
 from sparse_bench.report.claims.schema import FOLDER, read_documents
 from sparse_bench.report.claims.verdicts import VERDICTS, evaluate
 from sparse_bench.report.collect import collected
@@ -29,7 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the ledger goes (default: the results)")
     options = parser.parse_args(arguments)
+    out = options.out or options.results
     try:
+        if options.out is not None:
+            out.mkdir(parents=True, exist_ok=True)
         known = experiments()
         papers = read_papers(known)
         documents = read_documents(FOLDER, list(papers), known)
@@ -39,14 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif not evidence.tables:
             raise NoResultsError(f"No committed results in '{options.results}': no paper's folder there has a table.")
         entries = evaluate(documents, evidence)
-    except SparseBenchError as error:
+        titles = {name: paper.short for name, paper in papers.items()}
+        write_ledger(entries, titles, out)
+    except (SparseBenchError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    titles = {name: paper.short for name, paper in papers.items()}
-    out = options.out or options.results
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "claims.md").write_text(ledger_markdown(entries, titles), encoding="utf-8")
-    (out / "claims.csv").write_text(ledger_csv(entries), encoding="utf-8")
     width = max(len(entry.claim.id) for entry in entries)
     for entry in entries:
         print(f"{entry.claim.id:<{width}}  {verdict_text(entry)}")

@@ -3,9 +3,11 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 
+from sparse_bench.record import write_together
 from sparse_bench.report.catalog import Scale
 from sparse_bench.report.claims.schema import Resolved, Test
 from sparse_bench.report.claims.verdicts import DECIDED, VERDICTS, CaseOutcome, Entry, Outcome
@@ -181,6 +183,12 @@ def _rules(entry: Entry) -> list[str]:
         texts += [*map(rule_text, rule.resolved()), rule.note]
     texts += [claim.note, f"Revised: {claim.revised}" if claim.revised else ""]
     return [text for text in texts if text]
+
+
+def write_ledger(entries: Sequence[Entry], titles: Mapping[str, str], folder: Path) -> None:
+    """``claims.md`` and ``claims.csv`` in ``folder``, which is there."""
+    texts = {"claims.md": ledger_markdown(entries, titles), "claims.csv": ledger_csv(entries)}
+    write_together({folder / name: text.encode() for name, text in texts.items()})
 
 
 def ledger_csv(entries: Sequence[Entry]) -> str:

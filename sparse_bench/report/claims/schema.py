@@ -42,11 +42,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from omegaconf import OmegaConf
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from sparse_bench.errors import SparseBenchError, unknown_choice
-from sparse_bench.report.catalog import SCALES, Scale, check_experiment, expand, scale
+from sparse_bench.report.catalog import SCALES, Scale, check_experiment, expand, read_yaml, scale
 from sparse_bench.report.measure import Measure, is_exact
 from sparse_bench.report.selection import Row, Runs
 
@@ -96,6 +95,8 @@ def region(text: str) -> Region:
         bounds = [float(match[i]) for i in (2, 4, 5, 6) if match[i] is not None]
     except ValueError:
         raise ValueError(f"'{text}' holds what is no number") from None
+    if not all(map(math.isfinite, bounds)):
+        raise ValueError(f"'{text}' holds a number that is not finite")
     if match[1]:
         return Region(text, bounds[0], math.inf) if match[1] == "above" else Region(text, -math.inf, bounds[0])
     if bounds[0] > bounds[-1]:
@@ -322,7 +323,7 @@ def _with_caveats(document: Document, known: set[str]) -> Document:
 
 
 def _read(path: Path) -> Document:
-    content = OmegaConf.to_container(OmegaConf.load(path))  # unlike yaml's own reading it refuses a key given twice
+    content = read_yaml(path)
     try:
         return Document.model_validate(content)
     except ValidationError as error:

@@ -34,11 +34,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from omegaconf import OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sparse_bench.errors import SparseBenchError, unknown_choice
-from sparse_bench.report.catalog import check_experiment, expand
+from sparse_bench.report.catalog import check_experiment, expand, read_yaml
 from sparse_bench.report.published import PUBLISHED
 
 #: The order of pages and of the ledger.
@@ -251,7 +250,7 @@ def read_papers(known: Iterable[str], folder: Path = FOLDER) -> dict[str, Paper]
 
 
 def _read(path: Path, known: set[str]) -> Paper:
-    content: Any = OmegaConf.to_container(OmegaConf.load(path))  # refuses a key that is given twice, unlike yaml's own
+    content = read_yaml(path)
     try:
         paper = Paper.model_validate({**content, "name": path.stem})
     except ValidationError as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sparse_bench.errors import SparseBenchError
 from sparse_bench.report.catalog import experiments
-from sparse_bench.report.claims.ledger import ledger_csv, ledger_markdown
+from sparse_bench.report.claims.ledger import write_ledger
 from sparse_bench.report.claims.schema import FOLDER, read_documents
 from sparse_bench.report.claims.verdicts import evaluate
 from sparse_bench.report.load import NoResultsError
@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--readme", type=Path, metavar="FILE", help="the project's README, to bring up to date")
     options = parser.parse_args(arguments)
     try:
+        options.out.mkdir(parents=True, exist_ok=True)  # before a minute's work
         known = experiments()
         papers = read_papers(known)
         evidence = Evidence.committed(options.results, papers)
@@ -34,12 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise NoResultsError(f"No committed results in '{options.results}': no paper's folder there has a table.")
         entries = evaluate(read_documents(FOLDER, list(papers), known), evidence)
         paths = build_site(evidence, papers, entries, options.out, options.readme)
-    except SparseBenchError as error:
+        write_ledger(entries, {name: paper.short for name, paper in papers.items()}, options.results)
+    except (SparseBenchError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    titles = {name: paper.short for name, paper in papers.items()}
-    (options.results / "claims.md").write_text(ledger_markdown(entries, titles), encoding="utf-8")
-    (options.results / "claims.csv").write_text(ledger_csv(entries), encoding="utf-8")
     print(f"{len(paths)} files; the first page: {options.out / 'index.html'}")
     return 0
 

@@ -21,6 +21,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from sparse_bench.record import write_atomically
 from sparse_bench.report.claims.ledger import VERDICT_RULE, claim_text, measured, rule_text, seeds, verdict_text
 from sparse_bench.report.claims.verdicts import VERDICTS, Entry
 from sparse_bench.report.markup import table_html
@@ -70,10 +71,10 @@ def build_site(
     for measurement in measurements:
         paths += _copy(measurement.files, out / "data" / FOLDER)
     paths += _write_figures(evidence.root, contents, below="figures")
-    (evidence.root / "README.md").write_text(readme(contents, entries, measurements), encoding="utf-8")
+    write_atomically(evidence.root / "README.md", readme(contents, entries, measurements).encode())
     if front is not None:
         written = gist(contents, entries, Path(os.path.relpath(evidence.root, front.parent)).as_posix())
-        front.write_text(with_gist(front.read_text(encoding="utf-8"), written), encoding="utf-8")
+        write_atomically(front, with_gist(front.read_text(encoding="utf-8"), written).encode())
     return [*paths, evidence.root / "README.md"]
 
 
