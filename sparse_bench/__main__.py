@@ -13,8 +13,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from sparse_bench import sharing
-from sparse_bench.config import CONF, choices, register
-from sparse_bench.errors import SparseBenchError
+from sparse_bench.config import CONF, check_command_line, register
+from sparse_bench.errors import ConfigError, SparseBenchError
 
 #: Where the jobs of one command say how they ended, and the process that the command is; both travel to the processes
 #: that run them.
@@ -64,15 +64,6 @@ def _note(status: str, message: str) -> str:
     return status
 
 
-def _refuse_empty_groups(arguments: list[str]) -> None:
-    """Hydra answers ``model=null`` with a traceback that names no choice."""
-    for argument in arguments:
-        group, _, value = argument.partition("=")
-        if value == "null" and group in ("model", "dataset", "sparsity", "optimizer", "trainer"):
-            names = ", ".join(choices(group))
-            sys.exit(f"{group}=null: a run needs one of the files in conf/{group}. Valid choices: {names}.")
-
-
 def _stop(number: int, frame: object) -> NoReturn:
     logger.error("%s: stopped. The same command goes on from here.", signal.Signals(number).name)
     sys.exit(128 + number)
@@ -82,7 +73,10 @@ def main() -> None:
     """Run the command, and exit with 1 if any of its runs failed or was refused."""
     import tempfile
 
-    _refuse_empty_groups(sys.argv[1:])
+    try:
+        check_command_line(sys.argv[1:])
+    except ConfigError as error:
+        sys.exit(str(error))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     with tempfile.TemporaryDirectory(prefix="sparse_bench_") as folder:

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sparse_bench import environment
 from sparse_bench.config import LABEL, build, check, run_id
-from sparse_bench.errors import ConfigError
+from sparse_bench.errors import CheckpointError, ConfigError
 from sparse_bench.record import FAILED, FINISHED, Result, RunFolder, write_atomically
 from sparse_bench.source import Source, find_source
 from sparse_bench.sparsity.counting import count, multiply_accumulates
@@ -84,6 +84,7 @@ def run(config: DictConfig) -> Result | None:
         result = folder.result()
         if result is not None and result.status == FINISHED:
             logger.info("%s: already finished, skipped (delete the folder to run it again)", folder.path)
+            _tell_what_is_gone(config, folder)
             _clean_up(config.trainer.keep, folder)
             return result
         for leftover in folder.path.glob("*.tmp"):
@@ -170,6 +171,8 @@ def _train_and_measure(
     if source is not None:
         result.notes["start_from"] = source.name
     result.counts = count(model, scheme).as_dict()
+    if not result.counts["sparse_layers"]:
+        logger.warning("%s: no weight is left in the layers that the scheme selects", folder.path)
     result.macs_per_example = _macs(trainer)
     _seed_globals(trainer.streams.derive("noise"))
     try:
@@ -223,6 +226,11 @@ def assemble(
     model.to(device)
     if source is not None:
         first_stage = checkpoint.load(source.weights)
+        if "scheme" not in first_stage:
+            raise CheckpointError(
+                f"{source.weights} was written by an earlier version and lacks the scheme's state. Delete its folder, "
+                "and repeat the run."
+            )
         model.load_state_dict(first_stage["model"])
         scheme.load_state_dict(first_stage["scheme"])
     return Trainer(
@@ -280,6 +288,16 @@ def _macs(trainer: Trainer) -> dict[str, float]:
     return asdict(counted)
 
 
+def _tell_what_is_gone(config: DictConfig, folder: RunFolder) -> None:
+    """What is asked for of a run that finished without it."""
+    wanted = {"weights": folder.weights, "checkpoint": folder.checkpoint}.get(config.trainer.keep)
+    if wanted is not None and not wanted.exists():
+        logger.warning("%s: trainer.keep=%s, and it finished without keeping them", folder.path, config.trainer.keep)
+    sent = [name for name in (config.logger or {}) if name != "console"]
+    if sent:
+        logger.warning("%s: nothing of it is sent to %s now", folder.path, " or ".join(sent))
+
+
 def _clean_up(keep: str, folder: RunFolder) -> None:
     """Remove what a finished run no longer needs and the user did not ask for."""
     folder.best.unlink(missing_ok=True)
@@ -294,6 +312,8 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(f"device='{name}' is no device that torch knows. Use auto, cpu, cuda or cuda:N.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device='{name}' is none that runs are made on. Use auto, cpu, cuda or cuda:N.")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device='{name}' was asked for, and torch sees no CUDA device. Use device=auto or cpu.")
     return device

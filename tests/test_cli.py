@@ -155,7 +155,9 @@ def test_a_result_that_cannot_be_read_stops_its_own_run_alone(tmp_path: Path) ->
         (["device=tpu"], "Use auto, cpu, cuda"),
         (["+sede=1"], "Did you mean 'seed'?"),
         (["output=/dev/null/runs"], "cannot be written to"),
-        (["optimizer=null"], "Valid choices: adagrad, adam, adamw"),
+        (["logger=null"], "Valid choices: console"),
+        (["experiment=rasa/diett"], "Did you mean 'rasa/diet'?"),
+        (["device=mps"], "Use auto, cpu, cuda"),
     ],
 )
 def test_mistakes_are_named_without_a_traceback(arguments: list[str], message: str, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ are refused before any data is read.
 """
 
 from sparse_bench.config.checks import check
+from sparse_bench.config.command_line import check_command_line
 from sparse_bench.config.identifier import NOT_IDENTITY, NOT_IDENTITY_TRAINER, identity, run_id
 from sparse_bench.config.nodes import LABEL, build, target_of
 from sparse_bench.config.schema import CONF, Config, TrainerConfig, choices, register
@@ -19,6 +20,7 @@ __all__ = [
     "TrainerConfig",
     "build",
     "check",
+    "check_command_line",
     "choices",
     "identity",
     "register",

@@ -73,16 +73,17 @@ def _check_optimizer(node: Mapping[str, Any]) -> None:
     """Settings of an optimizer are checked by itself; it is made for a weight that nothing else has."""
     import torch  # slow to import, and --help or --cfg do not need it
 
-    try:
-        optimizer = build(node, _partial_=True)([torch.nn.Parameter(torch.zeros(1))])
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"'optimizer' cannot be made: {error}") from error
-    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    step = getattr(target_of(node, "optimizer"), "step", None)
+    closure = inspect.signature(step).parameters.get("closure") if step is not None else None
     if closure is not None and closure.default is closure.empty:
         raise ConfigError(
             f"{node['_target_']} evaluates the loss several times a step, which the trainer does not do. "
             f"Optimizers that are shipped: {', '.join(choices('optimizer'))}."
         )
+    try:
+        build(node, _partial_=True)([torch.nn.Parameter(torch.zeros(1))])
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"'optimizer' cannot be made: {error}") from error
 
 
 def _check_arguments(target: Any, node: Mapping[str, Any], path: str) -> None:

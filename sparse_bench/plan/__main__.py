@@ -34,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--arms", type=int, default=3, help="arms a sweep that shall be known (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=5.0, help="for each probe, twice (default: %(default)s)")
     options = parser.parse_args(arguments)
+    if options.arms < 1 or options.seconds <= 0:
+        parser.error("--arms has to be at least 1, and --seconds more than 0")
     try:
         found = [jobs(sweep, options.runs) for sweep in options.sweeps]
         tables = [t.runs for t in Evidence.committed(options.results, read_papers(experiments())).tables.values()]

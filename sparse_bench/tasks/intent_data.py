@@ -45,7 +45,10 @@ def split_messages(messages: Sequence[Message], test_fraction: float, seed: int)
             np.arange(len(unique)), test_size=test_fraction, stratify=intents, random_state=seed
         )
     except ValueError as error:
-        raise DataError(f"Cannot split {len(unique)} different messages by intent: {error}") from error
+        raise DataError(
+            f"Cannot split {len(unique)} different messages by intent, of which there are {len(set(intents))}: {error} "
+            "Use more messages, or another dataset.test_fraction."
+        ) from error
     return [unique[index] for index in sorted(train)], [unique[index] for index in sorted(test)]
 
 

@@ -53,9 +53,10 @@ def load(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"The checkpoint {path} cannot be read ({error}). Delete it to train this run from the start."
         ) from error
-    if state.get("version") != VERSION:
+    version = state.get("version") if isinstance(state, dict) else None
+    if version != VERSION:
         raise CheckpointError(
-            f"The checkpoint {path} has version {state.get('version')}, this program writes {VERSION}. "
+            f"The checkpoint {path} has version {version}, this program writes {VERSION}. "
             "Delete it to train this run from the start."
         )
     return state

@@ -1,5 +1,6 @@
 """The baseline that every figure needs: a narrower dense model with the same number of weights."""
 
+import logging
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,10 @@ from sparse_bench.sparsity.scheme import ModelFactory, Scheme, layer_groups, tot
 from sparse_bench.sparsity.selection import select
 from sparse_bench.sparsity.topology import Shape
 from sparse_bench.streams import Streams
+
+logger = logging.getLogger(__name__)
+#: A number of weights that is further from the wanted one than this share of it is told.
+_FAR = 0.2
 
 
 @dataclass
@@ -28,6 +33,14 @@ class SmallDense(Scheme):
         # The number of weights grows with the width, so the nearest width is found without building them all.
         above = min(bisect_left(widths, target, key=lambda width: self._size(factory, width)), len(widths) - 1)
         nearest = min(widths[max(above - 1, 0) : above + 1], key=lambda w: abs(self._size(factory, w) - target))
+        reached = self._size(factory, nearest)
+        if abs(reached - target) > _FAR * target:
+            logger.warning(
+                "small_dense: density %s asks for %s weights in the selected layers, and the nearest width has %s",
+                self.density,
+                f"{target:,.0f}",
+                f"{reached:,}",
+            )
         return factory(**nearest)
 
     def _size(self, factory: ModelFactory, width: dict[str, Any]) -> int:

@@ -1,0 +1,56 @@
+"""What a command line names, checked before Hydra composes it.
+
+Hydra answers a misspelt experiment with its search path, a group set to null with a traceback, and an unknown setting
+with the advice to add it; none of these names a valid choice.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import fields
+
+from sparse_bench.config.schema import CONF, Config, TrainerConfig, choices
+from sparse_bench.errors import ConfigError, unknown_choice
+
+#: Groups of which a run has no use for none; of the others none is the default, or a file's own matter.
+_NEEDED = ("model", "dataset", "sparsity", "optimizer", "trainer", "logger")
+#: A name of a file, or several: ``a,b`` of a sweep, ``[a,b]`` of a list. Anything else is left to Hydra.
+_NAMES = re.compile(r"\[?[\w./-]+(,[\w./-]+)*\]?")
+#: Who brings files of their own chooses among those too.
+_OWN_FILES = ("--config-dir", "-cd", "--config-path", "-cp", "hydra.searchpath")
+
+
+def check_command_line(arguments: Sequence[str]) -> None:
+    """Refuse overrides that name no setting or no shipped file.
+
+    Raises:
+        ConfigError: see above; names the valid choices.
+    """
+    own_files = any(argument.startswith(_OWN_FILES) for argument in arguments)
+    groups = [path.name for path in CONF.iterdir() if path.is_dir()]
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals or not key[:1].isalpha():  # flags, and what adds or removes a key
+            continue
+        _check_key(key, groups)
+        if key in groups:
+            if value == "null" and key in _NEEDED:
+                raise ConfigError(f"{key}=null: a run needs one. Valid choices: {', '.join(choices(key))}.")
+            if value != "null" and not own_files and _NAMES.fullmatch(value):
+                _check_files(key, value)
+
+
+def _check_key(key: str, groups: Sequence[str]) -> None:
+    first, *rest = re.split(r"[./@]", key)
+    known = {*groups, *(field.name for field in fields(Config)), "hydra"}
+    if first not in known:
+        raise ConfigError(unknown_choice("setting", first, known))
+    settings = [field.name for field in fields(TrainerConfig)]
+    if first == "trainer" and rest and rest[0] not in settings:
+        raise ConfigError(f"In 'trainer': {unknown_choice('setting', rest[0], settings)}")
+
+
+def _check_files(group: str, value: str) -> None:
+    shipped = choices(group)
+    for name in value.strip("[]").split(","):
+        if name.removesuffix(".yaml") not in shipped:
+            raise ConfigError(unknown_choice(group, name, shipped))

@@ -1,0 +1,59 @@
+"""What a command line names is checked before Hydra sees it."""
+
+import pytest
+
+from sparse_bench.config import check_command_line
+from sparse_bench.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "experiment=rasa/diet",
+        "experiment=rasa/diet,rasa/ted",
+        "experiment=null",
+        "sweep=sparselang/fixed_size",
+        "logger=[wandb,tensorboard]",
+        "logger=none",
+        "model=diet",
+        "hydra/launcher=joblib",
+        "hydra.sweep.dir=/tmp/x",
+        "trainer.epochs=3",
+        "trainer.schedule.gamma=0.5",
+        "sparsity.density=0.1",
+        "sparsity.layers=[a,b]",
+        "dataset=${oc.env:D}",
+        "experiment=glob(rasa/*)",
+        "point={density: 0.1, width: 64}",
+        "+mine=1",
+        "~logger",
+        "-m",
+        "--cfg",
+        "output=/a/b",
+    ],
+)
+def test_what_is_left_to_hydra(argument: str) -> None:
+    check_command_line([argument])
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("experiment=rasa/diett", r"Unknown experiment 'rasa/diett'\. Did you mean 'rasa/diet'\?"),
+        ("experiment=rasa/diet,rasa/nope", r"Unknown experiment 'rasa/nope'\..* Valid choices: brouns/"),
+        ("sweep=rasa/diet_densty", "Did you mean 'rasa/diet_density'"),
+        ("logger=[wandb,foo]", r"Unknown logger 'foo'\. Valid choices: console, none, tensorboard, wandb"),
+        ("logger=null", "logger=null: a run needs one. Valid choices: console"),
+        ("dataset=null", "dataset=null: a run needs one. Valid choices: booking_like"),
+        ("modle=diet", r"Unknown setting 'modle'\. Did you mean 'model'\?"),
+        ("trainer.epoch=3", r"In 'trainer': Unknown setting 'epoch'\. Did you mean 'epochs'\?"),
+    ],
+)
+def test_what_is_refused_with_the_valid_choices(argument: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_command_line(["seed=0", argument])
+
+
+def test_files_of_ones_own_are_no_mistakes() -> None:
+    check_command_line(["--config-dir", "mine", "experiment=mine/own"])
+    check_command_line(["hydra.searchpath=[file://mine]", "model=mine"])
