@@ -15,7 +15,7 @@ import torch
 from interleaved import Times, describe_machine, interleave, titled, write
 from torch import nn
 
-from sparse_bench.sparsity.recurrent import BlockDiagonalLayer
+from sparse_bench.sparsity.layers.block_diagonal import BlockDiagonalLayer
 from sparse_bench.sparsity.segments import Blocks, count_and_share
 
 Step = Callable[[], None]

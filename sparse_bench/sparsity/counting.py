@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.hooks import RemovableHandle
 
-from sparse_bench.sparsity.linear import SparseLinear
-from sparse_bench.sparsity.lstm import SparseLSTM
-from sparse_bench.sparsity.recurrent import BlockDiagonalLayer
+from sparse_bench.sparsity.layers.block_diagonal import BlockDiagonalLayer
+from sparse_bench.sparsity.layers.linear import SparseLinear
+from sparse_bench.sparsity.layers.lstm import SparseLSTM
 from sparse_bench.sparsity.scheme import Scheme, layer_groups
 
 

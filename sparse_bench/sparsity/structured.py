@@ -4,7 +4,6 @@ A scheme replaces an ordinary module by a :class:`StructuredModule` that is call
 counted, and can be looked at as whole ones, through :class:`StructuredWeight`.
 """
 
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,27 +12,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sparse_bench.errors import ConfigError
+from sparse_bench.sparsity.layers.structured import StructuredModule
 from sparse_bench.sparsity.places import places_of
 from sparse_bench.sparsity.scheme import Scheme
 from sparse_bench.sparsity.topology import Shape
 from sparse_bench.sparsity.weights import SparseWeight
 from sparse_bench.streams import Streams
-
-
-class StructuredModule(nn.Module):
-    """Stands in for an ordinary module and holds parts of its weight matrices, under names of its own."""
-
-    @abstractmethod
-    def parts(self, attribute: str) -> list[Tensor]:
-        """The parameters that hold the replaced module's weight ``attribute``."""
-
-    @abstractmethod
-    def full(self, attribute: str) -> Tensor:
-        """That weight as a whole [out, in], zeros between its parts, differentiable."""
-
-    @abstractmethod
-    def topology(self, attribute: str) -> Tensor:
-        """Which of its entries exist, boolean [out, in]."""
 
 
 class StructuredWeight(SparseWeight):

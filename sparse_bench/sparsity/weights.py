@@ -14,8 +14,8 @@ from torch.optim import Optimizer
 
 from sparse_bench.errors import ConfigError, unknown_choice
 from sparse_bench.sparsity.kernels import EXECUTIONS, SparseStructure
-from sparse_bench.sparsity.linear import SparseLinear
-from sparse_bench.sparsity.lstm import STRUCTURES, SparseLSTM
+from sparse_bench.sparsity.layers.linear import SparseLinear
+from sparse_bench.sparsity.layers.lstm import STRUCTURES, SparseLSTM
 from sparse_bench.sparsity.places import places_of
 
 MASK_SUFFIX = "_mask"

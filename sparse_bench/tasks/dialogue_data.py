@@ -9,7 +9,7 @@ import torch
 from sparse_bench.batch import Attribute, DialogueBatch, Layout
 from sparse_bench.data.dialogues import DialogueCorpus, DialogueTurn, Story
 from sparse_bench.errors import DataError, unknown_choice
-from sparse_bench.tasks.intent_data import ranges
+from sparse_bench.tasks.ranges import ranges
 
 #: The latest turns before a prediction, oldest first, and the action.
 Example = tuple[tuple[DialogueTurn, ...], str]

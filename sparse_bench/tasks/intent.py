@@ -18,8 +18,9 @@ from sparse_bench.tasks import bilou
 from sparse_bench.tasks.balancing import GrowingBatches
 from sparse_bench.tasks.base import Task
 from sparse_bench.tasks.held_out import HeldOut
-from sparse_bench.tasks.intent_data import MessageArrays, merged_intent, ranges, split_messages
+from sparse_bench.tasks.intent_data import MessageArrays, merged_intent, split_messages
 from sparse_bench.tasks.intent_metrics import entity_metrics, intent_metrics
+from sparse_bench.tasks.ranges import ranges
 
 
 class IntentModel(Protocol):

@@ -15,6 +15,7 @@ from sparse_bench.data.messages import Message
 from sparse_bench.data.tokenizer import TokenizedText
 from sparse_bench.errors import ConfigError, DataError
 from sparse_bench.tasks import bilou
+from sparse_bench.tasks.ranges import ranges
 
 
 def merged_intent(intent: str) -> str:
@@ -74,12 +75,6 @@ class _Rows:
             offsets=torch.from_numpy(np.cumsum(counts) - counts),
             values=torch.from_numpy(self.values.take(stored)),
         )
-
-
-def ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """start, start + 1, …, start + count - 1 for each pair in turn [sum of counts], int64."""
-    before = np.cumsum(counts) - counts
-    return np.repeat(starts - before, counts) + np.arange(counts.sum())
 
 
 class MessageArrays:

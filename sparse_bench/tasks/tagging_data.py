@@ -11,7 +11,7 @@ from sparse_bench.batch.base import Layout
 from sparse_bench.batch.tagging import TaggingBatch
 from sparse_bench.data.tagged import Sentence
 from sparse_bench.errors import ConfigError, DataError
-from sparse_bench.tasks.intent_data import ranges
+from sparse_bench.tasks.ranges import ranges
 
 PAD, UNK = "<pad>", "<unk>"
 

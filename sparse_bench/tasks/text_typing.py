@@ -17,7 +17,7 @@ from sparse_bench.data.text_types import TextTypeCorpus, TypedText
 from sparse_bench.errors import ConfigError, DataError, unknown_choice
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.base import Task
-from sparse_bench.tasks.intent_data import ranges
+from sparse_bench.tasks.ranges import ranges
 
 UNK = "<unk>"
 

@@ -12,8 +12,8 @@ from sparse_bench.batch.language import LanguageSizes
 from sparse_bench.errors import ConfigError
 from sparse_bench.models.awd_lstm import AWDLSTM
 from sparse_bench.sparsity.counting import count, multiply_accumulates
-from sparse_bench.sparsity.embedding import TieredEmbedding
-from sparse_bench.sparsity.recurrent import BlockDiagonalLayer
+from sparse_bench.sparsity.layers.block_diagonal import BlockDiagonalLayer
+from sparse_bench.sparsity.layers.tiered_embedding import TieredEmbedding
 from sparse_bench.sparsity.scheme import Scheme
 from sparse_bench.sparsity.schemes.block_diagonal import BlockDiagonal
 from sparse_bench.sparsity.schemes.combined import Combined

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse_bench.errors import ConfigError
-from sparse_bench.sparsity.embedding import TieredEmbedding
+from sparse_bench.sparsity.layers.tiered_embedding import TieredEmbedding
 from sparse_bench.sparsity.row_gradients import RowGradientLayer, rows, tables, tiered, use_row_gradients
 from sparse_bench.sparsity.tiers import tiers
 

@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from sparse_bench.errors import ConfigError
-from sparse_bench.sparsity.linear import SparseLinear
+from sparse_bench.sparsity.layers.linear import SparseLinear
 from sparse_bench.sparsity.weights import EXECUTIONS, CompressedWeight, MaskedWeight, SparseWeight, sparsify
 
 #: Every optimizer of torch that works on plain gradients of a matrix, so that a new one is tested when torch adds it.

@@ -8,7 +8,7 @@ from sparse_bench.data.featurizers import Features
 from sparse_bench.data.messages import Entity, Message
 from sparse_bench.data.tokenizer import tokenize
 from sparse_bench.errors import ConfigError, DataError
-from sparse_bench.tasks.intent_data import MessageArrays, merged_intent, ranges, split_messages
+from sparse_bench.tasks.intent_data import MessageArrays, merged_intent, split_messages
 from tests.tasks.nlu_corpus import small_corpus
 
 
@@ -68,10 +68,6 @@ class TestSplit:
     def test_too_few_messages(self):
         with pytest.raises(DataError, match="Cannot split 2 different messages"):
             split_messages([Message("a", "a"), Message("b", "b")], 0.5, seed=0)
-
-
-def test_ranges():
-    assert ranges(np.array([5, 0, 9]), np.array([2, 0, 3])).tolist() == [5, 6, 9, 10, 11]
 
 
 class TestArrays:

@@ -3,7 +3,7 @@
 from torch import nn
 
 from sparse_bench.errors import ConfigError
-from sparse_bench.sparsity.embedding import TieredEmbedding
+from sparse_bench.sparsity.layers.tiered_embedding import TieredEmbedding
 from sparse_bench.sparsity.row_gradients.layers import RowGradientEmbedding, RowGradientEmbeddingBag, RowGradientLayer
 from sparse_bench.sparsity.row_gradients.tiered import RowGradientTieredEmbedding
 

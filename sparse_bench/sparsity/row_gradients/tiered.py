@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sparse_bench.sparsity.embedding import TieredEmbedding
+from sparse_bench.sparsity.layers.tiered_embedding import TieredEmbedding
 from sparse_bench.sparsity.row_gradients.layers import RowGradientLayer
 from sparse_bench.sparsity.row_gradients.rows import TouchedRows, host_sees, sparse_in_rows
 

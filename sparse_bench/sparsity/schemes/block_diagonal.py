@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import nn
 
 from sparse_bench.errors import ConfigError, unknown_choice
-from sparse_bench.sparsity.recurrent import GATES, BlockDiagonalLayer
+from sparse_bench.sparsity.layers.block_diagonal import GATES, BlockDiagonalLayer
 from sparse_bench.sparsity.segments import MODES, Blocks, Reduction, count_and_share, reductions
 from sparse_bench.sparsity.structured import StructuredScheme, replace
 from sparse_bench.sparsity.weights import SparseWeight

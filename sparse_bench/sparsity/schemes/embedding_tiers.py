@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse_bench.errors import ConfigError, unknown_choice
-from sparse_bench.sparsity.embedding import TieredEmbedding
+from sparse_bench.sparsity.layers.tiered_embedding import TieredEmbedding
 from sparse_bench.sparsity.structured import StructuredScheme, replace
 from sparse_bench.sparsity.tiers import tiers
 from sparse_bench.sparsity.weights import SparseWeight

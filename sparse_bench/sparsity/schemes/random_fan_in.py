@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from sparse_bench.errors import ConfigError, unknown_choice
-from sparse_bench.sparsity.numberless import LARGEST, LargeWithoutNumbers
+from sparse_bench.sparsity.large_without_numbers import LARGEST, LargeWithoutNumbers
 from sparse_bench.sparsity.scheme import ModelFactory, Scheme, layer_groups
 from sparse_bench.sparsity.selection import select
 from sparse_bench.sparsity.topology import Shape

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from sparse_bench.errors import ConfigError
 from sparse_bench.sparsity.kernels.lstm import State, full_lstm, sparse_lstm
 from sparse_bench.sparsity.kernels.structure import SparseStructure
-from sparse_bench.sparsity.linear import compressed, resize_to_saved
+from sparse_bench.sparsity.layers.linear import compressed, resize_to_saved
 
 #: The two matrices of an LSTM layer: names of their parameters → names of their structures.
 STRUCTURES = {"weight_ih_l0": "structure_ih", "weight_hh_l0": "structure_hh"}

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparse_bench.errors import ConfigError
-from sparse_bench.sparsity.structured import StructuredModule
+from sparse_bench.sparsity.layers.structured import StructuredModule
 from sparse_bench.sparsity.tiers import Tiers
 
 

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sparse_bench.errors import ConfigError
-from sparse_bench.sparsity.embedding import TieredEmbedding
+from sparse_bench.sparsity.layers.tiered_embedding import TieredEmbedding
 from sparse_bench.sparsity.tiers import Tiers, tiers
 
 V, D = 30, 8

@@ -9,7 +9,7 @@ from torch import nn
 from sparse_bench.errors import ConfigError
 from sparse_bench.sparsity.kernels import SparseStructure
 from sparse_bench.sparsity.kernels.lstm import _check, _compiled_recurrence
-from sparse_bench.sparsity.lstm import SparseLSTM
+from sparse_bench.sparsity.layers.lstm import SparseLSTM
 from sparse_bench.sparsity.weights import CompressedWeight, sparsify
 from tests.sparsity.kernels.problems import (
     assert_digits,

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from sparse_bench.errors import ConfigError
+from sparse_bench.sparsity.layers.structured import StructuredModule
 from sparse_bench.sparsity.segments import Blocks, Segment
-from sparse_bench.sparsity.structured import StructuredModule
 
 #: Gates of a recurrent layer, whose weights are stacked: input, forget, cell, output; reset, update, new; or one.
 GATES: dict[type[nn.RNNBase], int] = {nn.RNN: 1, nn.GRU: 3, nn.LSTM: 4}

@@ -9,7 +9,7 @@ from torch.func import functional_call
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from sparse_bench.errors import ConfigError
-from sparse_bench.sparsity.recurrent import BlockDiagonalLayer
+from sparse_bench.sparsity.layers.block_diagonal import BlockDiagonalLayer
 from sparse_bench.sparsity.segments import Blocks
 
 INPUTS, OUTPUTS, TIME, BATCH = 9, 8, 5, 3
