@@ -91,7 +91,7 @@ def _ask_git(*arguments: str) -> str | None:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Processor, cores, threads and device."""
+    """Processor, its vector instructions as torch uses them (other widths round otherwise), cores, threads, device."""
     try:
         names = re.findall(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:
@@ -99,6 +99,7 @@ def machine(device: torch.device) -> dict[str, Any]:
     on_gpu = device.type == "cuda"
     return {
         "processor": names[0] if names else platform.processor(),
+        "vectors": torch.backends.cpu.get_cpu_capability(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if on_gpu else device.type,

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 from sparse_bench import environment
 
@@ -45,3 +46,8 @@ def test_a_checkout_says_its_commit_and_whether_it_was_changed(tmp_path: Path, m
     assert environment.git() == {"commit": commit, "dirty": False}
     (package / "new.py").touch()
     assert environment.git() == {"commit": commit, "dirty": True}
+
+
+def test_a_machine_names_the_vector_instructions_that_decide_the_last_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX1024")
+    assert environment.machine(torch.device("cpu"))["vectors"] == "AVX1024"

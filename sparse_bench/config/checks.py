@@ -10,7 +10,8 @@ from typing import Any
 
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+from pydantic_core import SchemaError
 
 from sparse_bench.config.nodes import LABEL, build, parameters_of, target_of, targets
 from sparse_bench.config.schema import CONF, Config, TrainerConfig, choices
@@ -117,7 +118,7 @@ def _check_type(hint: Any, value: Any, path: str) -> None:
         problems = [problem for problem in error.errors() if problem["type"] != "needs_python_object"]
         reasons = "; ".join(sorted({problem["msg"] for problem in problems or error.errors()}))
         raise ConfigError(f"'{path}' = {value!r} does not fit: {reasons}.") from error
-    except Exception:
+    except (PydanticUserError, SchemaError):
         # A hint that pydantic cannot turn into a validator (torch's own unions, say) says nothing about the value;
         # the target checks it itself when it is called.
         return

@@ -297,7 +297,7 @@ def _made(record: Result) -> dict[str, Any]:
     known = {
         **{key: record.git.get(key) for key in ("commit", "dirty")},
         **{key: record.versions.get(key) for key in ("python", "torch")},
-        **{key: record.machine.get(key) for key in ("processor", "cores", "threads", "device")},
+        **{key: record.machine.get(key) for key in ("processor", "vectors", "cores", "threads", "device")},
         "data": data,
     }
     return {f"made:{key}": value for key, value in known.items()}

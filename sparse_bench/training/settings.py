@@ -42,5 +42,5 @@ class Progress:
     #: Processor time of all threads in training: what else the machine does hardly changes it.
     train_processor_seconds: float = 0.0
     evaluate_seconds: float = 0.0
-    #: Of all sessions up to the checkpoint, everything included.
+    #: Of all sessions up to the checkpoint, from the moment at which the run was put together.
     elapsed_seconds: float = 0.0

@@ -207,7 +207,8 @@ class Trainer:
         self._row_updates.flush()  # from here on the weights are looked at and kept
         last = progress.epoch + 1 >= settings.epochs or not self._steps_left()
         entry: dict[str, float] = {f"train/{key}": (total / progress.batch).item() for key, total in self._sums.items()}
-        entry["learning_rate"] = float(self.optimizer.param_groups[0]["lr"])
+        # The schedule's: the group's own holds what the last batch asked for besides.
+        entry["learning_rate"] = self._base_rates[0] * self.schedule.factor(progress.step, progress.epoch)
         progress.epoch += 1
         due = settings.evaluate_every and progress.epoch % settings.evaluate_every == 0
         watched: float | None = None
@@ -297,7 +298,12 @@ class Trainer:
         self.progress.stopped = self.progress.stopped or self.stop.stops(self.progress.history)
 
     def _circumstances(self) -> dict[str, Any]:
-        return {"device": str(self.device), "threads": torch.get_num_threads(), "torch": torch.__version__}
+        return {
+            "device": str(self.device),
+            "threads": torch.get_num_threads(),
+            "vectors": torch.backends.cpu.get_cpu_capability(),
+            "torch": torch.__version__,
+        }
 
     def _save(self) -> None:
         self.progress.elapsed_seconds = self.earlier_seconds + time.monotonic() - self._started

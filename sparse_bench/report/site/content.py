@@ -359,8 +359,8 @@ def made_on(runs: pd.DataFrame) -> str:
 
 def _made(runs: pd.DataFrame) -> list[tuple[str, Sequence[tuple[str, int]]]]:
     names = {
-        "made:commit": "code, at commit", "made:processor": "processor", DEVICE: "device",
-        "made:threads": "threads", "made:python": "Python", "made:torch": "torch",
+        "made:commit": "code, at commit", "made:processor": "processor", "made:vectors": "vector instructions",
+        DEVICE: "device", "made:threads": "threads", "made:python": "Python", "made:torch": "torch",
         "made:data": "data, digest of checksums",
     }  # fmt: skip
     found: list[tuple[str, Sequence[tuple[str, int]]]] = []

@@ -1,6 +1,6 @@
 """Torch's own sparse products: CSR times dense, and the sampled product for the gradient of the values.
 
-The fallback where the project's kernel cannot be built, the execution for CUDA, and the peer it is measured against.
+The fallback where the project's kernels cannot be had, on any device, and the peer that they are measured against.
 """
 
 import warnings

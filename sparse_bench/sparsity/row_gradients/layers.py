@@ -61,7 +61,7 @@ class _SummedLookUp(torch.autograd.Function):
 
 
 class RowGradientLayer(nn.Module):
-    """What the two layers below share.
+    """What layers whose gradients are sparse in rows share: those below, and the tiered one.
 
     Attributes:
         weight: the table [V, D].
