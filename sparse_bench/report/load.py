@@ -300,7 +300,7 @@ def _made(record: Result) -> dict[str, Any]:
         **{key: record.machine.get(key) for key in ("processor", "vectors", "cores", "threads", "device")},
         "data": data,
     }
-    return {f"made:{key}": value for key, value in known.items()}
+    return {f"made:{key}": value for key, value in known.items() if value is not None}
 
 
 _PLAIN = ("tokens_per_second", "examples_per_second", "peak_memory_bytes", "epochs", "steps")
