@@ -17,6 +17,7 @@ from sparse_bench.tasks.balancing import GrowingBatches
 from sparse_bench.tasks.base import Task
 from sparse_bench.tasks.dialogue_data import Attributes, ExampleArrays, ceiling, examples
 from sparse_bench.tasks.held_out import HeldOut
+from sparse_bench.tasks.settings import pair
 
 
 class DialogueModel(Protocol):
@@ -71,8 +72,7 @@ class DialogueTask(Task):
         max_history: int = 10,
         evaluate_batch_size: int = 512,
     ) -> None:
-        if len(batch_size) != 2 or min(batch_size) < 1:
-            raise ConfigError(f"batch_size is {list(batch_size)}; it has to be two whole numbers of at least 1.")
+        sizes = pair("batch_size", batch_size)
         if min(batch_epochs, max_history, evaluate_batch_size) < 1:
             raise ConfigError(
                 f"batch_epochs ({batch_epochs}), max_history ({max_history}) and evaluate_batch_size "
@@ -94,7 +94,7 @@ class DialogueTask(Task):
         everything = np.arange(len(self.test))
         cuts = list(range(evaluate_batch_size, len(everything), evaluate_batch_size))
         self._held_out = HeldOut(self.test.batch(numbers) for numbers in np.split(everything, cuts))
-        self._batches = GrowingBatches(self.train.actions, (batch_size[0], batch_size[1]), batch_epochs, balanced)
+        self._batches = GrowingBatches(self.train.actions, sizes, batch_epochs, balanced)
 
     def epoch_batches(self, epoch: int, streams: Streams) -> Iterator[DialogueBatch]:
         for numbers in self._batches.of_epoch(epoch, streams):

@@ -21,6 +21,7 @@ from sparse_bench.tasks.held_out import HeldOut
 from sparse_bench.tasks.intent_data import MessageArrays, merged_intent, split_messages
 from sparse_bench.tasks.intent_metrics import entity_metrics, intent_metrics
 from sparse_bench.tasks.ranges import ranges
+from sparse_bench.tasks.settings import pair
 
 
 class IntentModel(Protocol):
@@ -75,12 +76,12 @@ class IntentTask(Task):
         oov_token: str | None = "oov",
         char_ngrams: Sequence[int] = (1, 4),
     ) -> None:
-        self.corpus = corpus if isinstance(corpus, NluCorpus) else corpus()
-        sizes = _pair("batch_size", batch_size)
+        sizes, ngrams = pair("batch_size", batch_size), pair("char_ngrams", char_ngrams)
         if min(batch_epochs, evaluate_batch_size) < 1:
             raise ConfigError(
                 f"batch_epochs ({batch_epochs}) and evaluate_batch_size ({evaluate_batch_size}) have to be at least 1."
             )
+        self.corpus = corpus if isinstance(corpus, NluCorpus) else corpus()
 
         self.train_messages, self.test_messages = split_messages(self.corpus.messages, test_fraction, split_seed)
         self.intents = sorted({merged_intent(message.intent) for message in self.corpus.messages})
@@ -93,7 +94,7 @@ class IntentTask(Task):
                 RegexFeaturizer(self.corpus.regexes, self.corpus.lookups),
                 LexicalFeaturizer(),
                 CountFeaturizer(oov_token=oov_token),
-                CountFeaturizer("char_wb", _pair("char_ngrams", char_ngrams)),
+                CountFeaturizer("char_wb", ngrams),
             ]
         )
         train_texts = [tokenize(message.text) for message in self.train_messages]
@@ -163,9 +164,3 @@ def _one_hot(size: int) -> SparseRows:
     """Features of intent names: a merged intent is one word, of which its name holds one."""
     numbers = torch.arange(size)
     return SparseRows(indices=numbers, offsets=numbers.clone(), values=torch.ones(size))
-
-
-def _pair(name: str, values: Sequence[int]) -> tuple[int, int]:
-    if len(values) != 2 or min(values) < 1:
-        raise ConfigError(f"{name} is {list(values)}; it has to be two whole numbers of at least 1.")
-    return values[0], values[1]
