@@ -226,13 +226,14 @@ def assemble(
     model.to(device)
     if source is not None:
         first_stage = checkpoint.load(source.weights)
-        if "scheme" not in first_stage:
-            raise CheckpointError(
-                f"{source.weights} was written by an earlier version and lacks the scheme's state. Delete its folder, "
-                "and repeat the run."
-            )
         model.load_state_dict(first_stage["model"])
-        scheme.load_state_dict(first_stage["scheme"])
+        state = first_stage.get("scheme", scheme.state_dict())
+        if "scheme" not in first_stage and any(state.values()):
+            raise CheckpointError(
+                f"{source.weights} was written by an earlier version and lacks the state of {type(scheme).__name__}. "
+                "Delete its folder, and repeat the run."
+            )
+        scheme.load_state_dict(state)
     return Trainer(
         task=task,
         model=model,
@@ -292,7 +293,7 @@ def _tell_what_is_gone(config: DictConfig, folder: RunFolder) -> None:
     """What is asked for of a run that finished without it."""
     wanted = {"weights": folder.weights, "checkpoint": folder.checkpoint}.get(config.trainer.keep)
     if wanted is not None and not wanted.exists():
-        logger.warning("%s: trainer.keep=%s, and it finished without keeping them", folder.path, config.trainer.keep)
+        logger.warning("%s: trainer.keep=%s, and what that keeps is not there", folder.path, config.trainer.keep)
     sent = [name for name in (config.logger or {}) if name != "console"]
     if sent:
         logger.warning("%s: nothing of it is sent to %s now", folder.path, " or ".join(sent))

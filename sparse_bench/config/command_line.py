@@ -15,7 +15,7 @@ from sparse_bench.errors import ConfigError, unknown_choice
 _NEEDED = ("model", "dataset", "sparsity", "optimizer", "trainer", "logger")
 #: A name of a file, or several: ``a,b`` of a sweep, ``[a,b]`` of a list. Anything else is left to Hydra.
 _NAMES = re.compile(r"\[?[\w./-]+(,[\w./-]+)*\]?")
-#: Who brings files of their own chooses among those too.
+#: Who brings files of their own chooses among those too, and may have groups of their own.
 _OWN_FILES = ("--config-dir", "-cd", "--config-path", "-cp", "hydra.searchpath")
 
 
@@ -25,7 +25,8 @@ def check_command_line(arguments: Sequence[str]) -> None:
     Raises:
         ConfigError: see above; names the valid choices.
     """
-    own_files = any(argument.startswith(_OWN_FILES) for argument in arguments)
+    if any(argument.startswith(_OWN_FILES) for argument in arguments):
+        return
     groups = [path.name for path in CONF.iterdir() if path.is_dir()]
     for argument in arguments:
         key, equals, value = argument.partition("=")
@@ -35,7 +36,7 @@ def check_command_line(arguments: Sequence[str]) -> None:
         if key in groups:
             if value == "null" and key in _NEEDED:
                 raise ConfigError(f"{key}=null: a run needs one. Valid choices: {', '.join(choices(key))}.")
-            if value != "null" and not own_files and _NAMES.fullmatch(value):
+            if value != "null" and _NAMES.fullmatch(value):
                 _check_files(key, value)
 
 

@@ -67,7 +67,8 @@ def collected(evidence: Evidence, papers: Sequence[Paper], folders: Sequence[Pat
         if old is not None:
             unreadable += _vanished(histories, old)
         problems += unreadable
-        found = _without_runs(found, {problem.folder for problem in unreadable})
+        left_out = {problem.folder for problem in unreadable}
+        found, results = _without_runs(found, left_out), _without_runs(results, left_out)
         if not len(found.runs):
             continue
         fresh = _marked(tables_of(found, histories, paper.curves), found)

@@ -192,7 +192,7 @@ def _cells(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
         text = file.read()
     if text and not text.endswith("\n"):
-        raise NoResultsError(f"'{path}' ends in the middle of a line: it is not whole.")
+        raise NoResultsError(f"'{path}' ends in the middle of a line, without a newline: it is not whole.")
     found = list(csv.DictReader(line for line in io.StringIO(text, newline="") if not line.startswith("#")))
     for number, row in enumerate(found, start=1):
         if None in row or None in row.values():

@@ -340,14 +340,15 @@ class Trainer:
             self._sums = {name: value.to(self.device) for name, value in state["sums"].items()}
             checkpoint.restore_random_state(state["random"], self.device)
             self.earlier_seconds = self.progress.elapsed_seconds
-            if state["circumstances"] != self._circumstances():
+            circumstances = self._circumstances()  # of which an older checkpoint may not know all
+            if any(circumstances.get(name) != value for name, value in state["circumstances"].items()):
                 self.resumed_from = state["circumstances"]
                 logger.warning(
                     "%s was begun under %s and goes on under %s: its numbers will not be those of an undisturbed run "
                     "to the last bit",
                     self.folder.path,
                     state["circumstances"],
-                    self._circumstances(),
+                    circumstances,
                 )
         self.folder.metrics.truncate(state.get("metrics_size", 0))
         self.folder.topology.truncate(state.get("topology_size", 0))

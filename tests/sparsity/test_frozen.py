@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sparse_bench.batch.language import LanguageSizes
+from sparse_bench.errors import ConfigError
 from sparse_bench.models.lstm_lm import LSTMLM
 from sparse_bench.sparsity.counting import count
 from sparse_bench.sparsity.kernels import EXECUTIONS
@@ -12,7 +13,9 @@ from sparse_bench.sparsity.schemes.block_diagonal import BlockDiagonal
 from sparse_bench.sparsity.schemes.dense import Dense
 from sparse_bench.sparsity.schemes.dynamic import Dynamic
 from sparse_bench.sparsity.schemes.embedding_tiers import EmbeddingTiers
+from sparse_bench.sparsity.schemes.gmp import GMP
 from sparse_bench.sparsity.schemes.random import Random
+from sparse_bench.sparsity.schemes.rigl import RigL
 from sparse_bench.sparsity.schemes.set import SET
 from sparse_bench.streams import Streams
 
@@ -24,8 +27,8 @@ OUTSIDE = VOCABULARY * EMBEDDING + (HIDDEN + 1) * VOCABULARY
 SCHEMES: list[Scheme] = [
     Dense(),
     *(Random(density=0.5, execution=execution) for execution in EXECUTIONS),
-    SET(density=0.5, execution="masked"),
-    SET(density=0.5, execution="csr"),
+    GMP(density=0.5, execution="masked"),
+    GMP(density=0.5, execution="csr"),
     BlockDiagonal(mode="blocks", blocks=2, delta=0.5),
 ]
 
@@ -45,7 +48,7 @@ def model_under(scheme: Scheme, recurrence: str) -> LSTMLM:
 def test_frozen_layers_are_neither_trained_nor_counted(scheme: Scheme) -> None:
     model = model_under(scheme, "frozen")
     if isinstance(scheme, Dynamic):
-        scheme.rewire(0.3, None, Streams(0), grows=False)  # with another number of weights: another parameter
+        scheme.rewire(0.5, None, Streams(0))  # with another number of weights: another parameter
     assert not any(parameter.requires_grad for parameter in model.layers.parameters())
     model(torch.randint(VOCABULARY, (3, 2)), None).logits.sum().backward()
     assert all(parameter.grad is None for parameter in model.layers.parameters())
@@ -62,6 +65,12 @@ def test_of_trained_layers_the_second_bias_alone_is_frozen(scheme: Scheme) -> No
     counts = count(model, scheme)
     assert counts.trainable == OUTSIDE + counts.sparse_layers + 2 * 4 * HIDDEN
     assert counts.sparse_layers_frozen == 0
+
+
+@pytest.mark.parametrize("scheme", [SET(density=0.5), RigL(density=0.5, execution="csr")], ids=of_kind)
+def test_nothing_grows_where_nothing_learns(scheme: Scheme) -> None:
+    with pytest.raises(ConfigError, match=r"grows connections that learn from zero, and layers\.0\.weight_ih_l0, "):
+        model_under(scheme, "frozen")
 
 
 def test_a_frozen_embedding_stays_frozen_in_tiers() -> None:

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out = options.out or options.results
     try:
         if options.out is not None:
-            out.mkdir(parents=True, exist_ok=True)
+            out.mkdir(parents=True, exist_ok=True)  # before the work; a misspelt folder of results is not made
         known = experiments()
         papers = read_papers(known)
         documents = read_documents(FOLDER, list(papers), known)
@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise NoResultsError(f"No committed results in '{options.results}': no paper's folder there has a table.")
         entries = evaluate(documents, evidence)
         titles = {name: paper.short for name, paper in papers.items()}
+        out.mkdir(parents=True, exist_ok=True)
         write_ledger(entries, titles, out)
     except (SparseBenchError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

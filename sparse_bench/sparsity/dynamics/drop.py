@@ -26,7 +26,7 @@ def lowest(scores: np.ndarray, count: int, positive: int | None = None) -> np.nd
         positive: choose among the scores above zero alone, of which there are so many; None: among all.
 
     Raises:
-        ValueError: There are fewer than ``count``, those that are no numbers not counted.
+        ValueError: There are fewer than ``count``, or some are no numbers.
     """
     number = scores.size if positive is None else positive
     if not 0 <= count <= number:
@@ -34,9 +34,9 @@ def lowest(scores: np.ndarray, count: int, positive: int | None = None) -> np.nd
     if count == 0:
         return np.zeros(scores.shape, dtype=bool)
     rank = scores.size - number + count - 1
+    if np.isnan(scores).any():
+        raise ValueError(f"cannot rank {scores.size} scores, of which {int(np.isnan(scores).sum())} are no numbers")
     highest = np.partition(scores, rank)[rank]
-    if np.isnan(highest):  # they are sorted to the end
-        raise ValueError(f"cannot take {count} of {number} scores: {int(np.isnan(scores).sum())} are no numbers")
     chosen: np.ndarray = scores <= highest
     if number < scores.size:
         chosen &= scores > 0

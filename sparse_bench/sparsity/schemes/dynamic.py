@@ -15,6 +15,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
+from sparse_bench.errors import ConfigError
 from sparse_bench.sparsity.diagnostics import Evolution
 from sparse_bench.sparsity.dynamics.drop import Drop
 from sparse_bench.sparsity.dynamics.grow import Grow, Room
@@ -73,6 +74,12 @@ class Dynamic(Scheme):
 
     def attach(self, model: nn.Module, streams: Streams) -> None:
         super().attach(model, streams)
+        frozen = [name for name, weight in self.weights.items() if not weight.trained]
+        if frozen and self.dynamics.grow is not None:
+            raise ConfigError(
+                f"{type(self).__name__} grows connections that learn from zero, and {', '.join(frozen)} "
+                "keep their first weights. Use a scheme whose topology stays, or select other layers (sparsity.layers)."
+            )
         self._evolution = Evolution(self.weights)
 
     def before_training(self, length: Callable[[], Length]) -> None:
@@ -102,8 +109,8 @@ class Dynamic(Scheme):
             self.rewire(amount, optimizer, streams)
 
     def _can_rank(self) -> bool:
-        """Whether the step's gradient, where growth goes by it, is finite. If not, the step changed no weight (loss
-        scaling leaves such steps out), or what follows is the trainer's affair; the topology stays as it is."""
+        """Whether the step's gradient of these layers, where growth goes by it, is finite. If not, the step changed no
+        weight (loss scaling leaves such steps out), or what follows is the trainer's affair; the topology stays."""
         finite = all(bool(score.isfinite().all()) for score in self._scores.values())
         if not finite:
             self._scores = {}

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparse_bench.sparsity.dynamics.drop import DROPS, lowest, magnitude, signed_magnitude, whole
+from sparse_bench.sparsity.dynamics.drop import DROPS, Drop, lowest, magnitude, signed_magnitude, whole
 
 WEIGHTS = st.lists(st.sampled_from([-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0]), max_size=30)
 FRACTIONS = st.floats(0.0, 1.0)
@@ -98,8 +98,7 @@ def test_more_than_there_are_is_refused() -> None:
     assert set(DROPS) == {"signed_magnitude", "magnitude"}
 
 
-def test_what_is_no_number_is_never_chosen() -> None:
-    scores = np.array([np.nan, 3.0, 1.0, np.nan, 2.0])
-    assert gone(scores.tolist(), lowest(scores, 2)) == [2, 4]
-    with pytest.raises(ValueError, match="cannot take 4 of 5 scores: 2 are no numbers"):
-        lowest(scores, 4)
+@pytest.mark.parametrize("drop", DROPS.values())
+def test_what_is_no_number_is_not_ranked(drop: Drop) -> None:
+    with pytest.raises(ValueError, match="cannot rank 5 scores, of which 2 are no numbers"):
+        drop(np.array([np.nan, 3.0, 1.0, np.nan, -2.0]), 0.5)
