@@ -35,7 +35,8 @@ class Collected:
     Attributes:
         evidence: old and new runs together.
         new: number of runs read from folders, by paper.
-        altered: how many of them no shipped experiment starts, by paper: they are shown, and no claim counts them.
+        altered: how many of them no shipped experiment starts, by paper: they are shown, and no claim takes more of
+            them than weights.
         again: how those compare that had been in the tables and were made again, by paper.
         portraits: what is kept of single runs, by paper.
         problems: folders that could not be read, or not whole; nothing of them is taken in.
@@ -137,7 +138,7 @@ def _update(results: Path, names: Sequence[str], found: Collected) -> None:
         finished = int((tables.runs["status"] == FINISHED).sum())
         told = f"{found.new.get(name, 0)} runs read, {finished} finished runs in the tables"
         if altered := found.altered.get(name):
-            told += f"; {altered} of those read with settings of their own, which no claim counts"
+            told += f"; {altered} of those read with settings of their own: no claim takes more of them than weights"
         print(f"{results / name}: {told}" + (f"; {found.again[name]}" if name in found.again else ""))
 
 

@@ -120,7 +120,7 @@ def test_runs_with_settings_of_their_own_are_told(tmp_path: Path, capsys: pytest
     write_run(tmp_path / "runs", experiment="rasa/diet", config=own)
     assert collect.main(["--results", str(tmp_path / "results"), "--runs", str(tmp_path / "runs")]) == 0
     told = (
-        "7 runs read, 7 finished runs in the tables; 1 of those read with settings of their own, which no claim counts"
+        "7 runs read, 7 finished runs in the tables; 1 of those read with settings of their own: no claim takes more of"
     )
     assert told in capsys.readouterr().out
 
