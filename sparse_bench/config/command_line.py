@@ -15,8 +15,9 @@ from sparse_bench.errors import ConfigError, unknown_choice
 _NEEDED = ("model", "dataset", "sparsity", "optimizer", "trainer", "logger")
 #: A name of a file, or several: ``a,b`` of a sweep, ``[a,b]`` of a list. Anything else is left to Hydra.
 _NAMES = re.compile(r"\[?[\w./-]+(,[\w./-]+)*\]?")
-#: Who brings files of their own chooses among those too, and may have groups of their own.
-_OWN_FILES = ("--config-dir", "-cd", "--config-path", "-cp", "hydra.searchpath")
+#: Who brings files of their own chooses among those too, and may have groups of their own; and what completion in a
+#: shell is told are no overrides.
+_NOT_OURS = ("--config-dir", "-cd", "--config-path", "-cp", "hydra.searchpath", "--shell-completion", "-sc")
 
 
 def check_command_line(arguments: Sequence[str]) -> None:
@@ -25,7 +26,7 @@ def check_command_line(arguments: Sequence[str]) -> None:
     Raises:
         ConfigError: see above; names the valid choices.
     """
-    if any(argument.startswith(_OWN_FILES) for argument in arguments):
+    if any(argument.startswith(_NOT_OURS) for argument in arguments):
         return
     groups = [path.name for path in CONF.iterdir() if path.is_dir()]
     for argument in arguments:

@@ -35,8 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--title", help="title of the page (default: the experiment's name)")
     options = parser.parse_args(arguments)
     try:
-        options.out.mkdir(parents=True, exist_ok=True)  # before the work
         results = load(options.runs, options.experiment)
+        options.out.mkdir(parents=True, exist_ok=True)  # before the work
         report = build(results, options.out, options.metric, options.title)
     except (SparseBenchError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -54,6 +54,7 @@ def test_what_is_refused_with_the_valid_choices(argument: str, message: str) -> 
         check_command_line(["seed=0", argument])
 
 
-def test_files_of_ones_own_are_no_mistakes() -> None:
+def test_files_of_ones_own_and_completion_are_no_mistakes() -> None:
     check_command_line(["--config-dir", "mine", "experiment=mine/own"])
+    check_command_line(["-sc", "install=bash"])
     check_command_line(["hydra.searchpath=[file://mine]", "model=mine", "mine@dataset=b"])
