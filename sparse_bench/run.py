@@ -216,6 +216,7 @@ def assemble(
 
     Raises:
         ConfigError: the parts do not fit.
+        CheckpointError: the weights of ``source`` cannot be read, or lack the scheme's state.
     """
     _deterministic(plain["trainer"]["deterministic"], device)
     streams = Streams(plain["seed"])

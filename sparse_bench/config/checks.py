@@ -168,15 +168,15 @@ def _check_combination(plain: Mapping[str, Any]) -> None:
             f"trainer.select=best and trainer.early_stopping would choose by '{watched}', the only split of this "
             "dataset, whose metrics are the result. Use trainer.select=last and trainer.early_stopping=null."
         )
-    if trainer["reset_optimizer"] and getattr(target_of(plain["optimizer"], "optimizer"), "observes", False):
+    optimizer = target_of(plain["optimizer"], "optimizer")
+    observes = getattr(optimizer, "observes", False)
+    if trainer["reset_optimizer"] and observes:
         raise ConfigError(
             f"trainer.reset_optimizer would forget the averages that optimizer={plain['optimizer'].get(LABEL)} is for. "
             "Use trainer.reset_optimizer=false, or an optimizer that averages nothing."
         )
     looks = {
-        f"optimizer={plain['optimizer'].get(LABEL)}": getattr(
-            target_of(plain["optimizer"], "optimizer"), "observes", False
-        ),
+        f"optimizer={plain['optimizer'].get(LABEL)}": observes,
         "trainer.stop": trainer["stop"] and not (trainer["stop"].get("metric") or "").startswith("train/"),
     }
     for setting, does in looks.items():
@@ -187,7 +187,6 @@ def _check_combination(plain: Mapping[str, Any]) -> None:
             )
     if trainer["monitor"] and not trainer["monitor"].startswith(f"{watched}/"):
         raise ConfigError(f"trainer.monitor is a metric of the watched split, '{watched}/…', not {trainer['monitor']}.")
-    optimizer = target_of(plain["optimizer"], "optimizer")
     for path, scheme in targets(plain["sparsity"], "sparsity"):
         target = target_of(scheme, path)
         _check_layers(model, plain["model"].get(LABEL), target, scheme, path)

@@ -128,8 +128,9 @@ def fetch(corpus: Corpus, cache: Path, mirror: str | None = None, *, retry: Retr
 
 def _fetch_all(corpus: Corpus, wrong: Mapping[str, str], cache: Path, mirror: str | None, retry: Retry) -> None:
     files = [file for file in corpus.files if file.name in wrong]
-    for name in (name for name, problem in wrong.items() if problem != _ABSENT):
-        logger.warning("Corpus '%s', '%s' in %s: %s. It is fetched anew.", corpus.name, name, cache, wrong[name])
+    for name, problem in wrong.items():
+        if problem != _ABSENT:
+            logger.warning("Corpus '%s', '%s' in %s: %s. It is fetched anew.", corpus.name, name, cache, problem)
     total = sum(file.size for file in files)
     # disable=None: silent where standard error is not a terminal.
     with (

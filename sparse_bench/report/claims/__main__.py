@@ -31,8 +31,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     out = options.out or options.results
     try:
-        if options.out is not None:
-            out.mkdir(parents=True, exist_ok=True)  # before the work; a misspelt folder of results is not made
         known = experiments()
         papers = read_papers(known)
         documents = read_documents(FOLDER, list(papers), known)
@@ -41,9 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             evidence = collected(evidence, list(papers.values()), options.runs).evidence
         elif not evidence.tables:
             raise NoResultsError(f"No committed results in '{options.results}': no paper's folder there has a table.")
+        out.mkdir(parents=True, exist_ok=True)  # before the work, but not for a misspelt folder of results
         entries = evaluate(documents, evidence)
         titles = {name: paper.short for name, paper in papers.items()}
-        out.mkdir(parents=True, exist_ok=True)
         write_ledger(entries, titles, out)
     except (SparseBenchError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

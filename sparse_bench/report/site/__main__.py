@@ -27,12 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--readme", type=Path, metavar="FILE", help="the project's README, to bring up to date")
     options = parser.parse_args(arguments)
     try:
-        options.out.mkdir(parents=True, exist_ok=True)  # before a minute's work
         known = experiments()
         papers = read_papers(known)
         evidence = Evidence.committed(options.results, papers)
         if not evidence.tables:
             raise NoResultsError(f"No committed results in '{options.results}': no paper's folder there has a table.")
+        options.out.mkdir(parents=True, exist_ok=True)  # before a minute's work
         entries = evaluate(read_documents(FOLDER, list(papers), known), evidence)
         paths = build_site(evidence, papers, entries, options.out, options.readme)
         write_ledger(entries, {name: paper.short for name, paper in papers.items()}, options.results)
