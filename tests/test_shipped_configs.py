@@ -186,6 +186,9 @@ def test_experiments(experiment: str, compose_config: Compose, tmp_path: Path) -
     assert result.status == "finished", result.error
     assert result.experiment == experiment
     assert result.steps == 2
+    task = target_of(OmegaConf.to_container(config.dataset), "dataset")
+    watched = {name.split("/")[1] for name in result.metrics if name.split("/")[0] == task.splits[0]}
+    assert task.monitor[0] in watched <= set(task.metrics)
 
 
 @pytest.mark.parametrize("sweep", choices("sweep"))

@@ -25,6 +25,7 @@ class ToyBatch(Batch):
 class ToyTask(Task):
     name = "toy"
     monitor = ("accuracy", "max")
+    metrics = ("accuracy", "cross_entropy")
     splits = ("valid", "test")
 
     def __init__(self, *, examples: int = 96, batch_size: int = 16, bad_step: int | None = None) -> None:

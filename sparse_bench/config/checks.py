@@ -185,8 +185,13 @@ def _check_combination(plain: Mapping[str, Any]) -> None:
                 f"{setting} looks at evaluations during training: it needs trainer.evaluate_every of at least 1 and a "
                 "dataset with a validation split."
             )
-    if trainer["monitor"] and not trainer["monitor"].startswith(f"{watched}/"):
-        raise ConfigError(f"trainer.monitor is a metric of the watched split, '{watched}/…', not {trainer['monitor']}.")
+    metrics = [f"{watched}/{metric}" for metric in task.metrics]
+    stop_metric = (trainer["stop"] or {}).get("metric")
+    # What is measured while training is known only when it has been.
+    if stop_metric and not stop_metric.startswith("train/") and stop_metric not in metrics:
+        raise ConfigError(unknown_choice("trainer.stop.metric", stop_metric, [*metrics, "train/…"]))
+    if trainer["monitor"] and trainer["monitor"] not in metrics:
+        raise ConfigError(unknown_choice("trainer.monitor", trainer["monitor"], metrics))
     for path, scheme in targets(plain["sparsity"], "sparsity"):
         target = target_of(scheme, path)
         _check_layers(model, plain["model"].get(LABEL), target, scheme, path)

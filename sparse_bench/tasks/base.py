@@ -17,6 +17,9 @@ class Task(ABC):
     name: ClassVar[str]
     #: Metric that selects the best checkpoint, and whether more or less of it is better.
     monitor: ClassVar[tuple[str, Literal["max", "min"]]]
+    #: Metrics that the watched split may have, :attr:`monitor`'s among them: a setting that names another is refused
+    #: before training.
+    metrics: ClassVar[tuple[str, ...]]
     #: Splits that :meth:`evaluate` accepts; the first one is watched during training.
     splits: ClassVar[tuple[str, ...]]
 

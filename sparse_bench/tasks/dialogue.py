@@ -59,6 +59,12 @@ class DialogueTask(Task):
 
     name: ClassVar[str] = "dialogue"
     monitor: ClassVar[tuple[str, Literal["max", "min"]]] = ("action_f1", "max")
+    metrics: ClassVar[tuple[str, ...]] = (
+        "action_f1",
+        "action_accuracy",
+        "action_f1_without_listen",
+        "action_accuracy_without_listen",
+    )
     splits: ClassVar[tuple[str, ...]] = ("test",)
     sizes: DialogueSizes
 

@@ -59,6 +59,16 @@ class IntentTask(Task):
 
     name: ClassVar[str] = "intent"
     monitor: ClassVar[tuple[str, Literal["max", "min"]]] = ("intent_f1", "max")
+    metrics: ClassVar[tuple[str, ...]] = (
+        "intent_f1",
+        "intent_accuracy",
+        "entity_f1",
+        "entity_precision",
+        "entity_recall",
+        "entity_span_f1",
+        "entity_span_precision",
+        "entity_span_recall",
+    )
     splits: ClassVar[tuple[str, ...]] = ("test",)
     sizes: IntentSizes
 

@@ -51,6 +51,12 @@ class TaggingTask(Task):
 
     name: ClassVar[str] = "tagging"
     monitor: ClassVar[tuple[str, Literal["max", "min"]]] = ("accuracy", "max")
+    metrics: ClassVar[tuple[str, ...]] = (
+        "accuracy",
+        "accuracy_known_words",
+        "accuracy_unknown_words",
+        "accuracy_without_null",
+    )
     splits: ClassVar[tuple[str, ...]] = ("valid", "test")
     sizes: TaggingSizes
 

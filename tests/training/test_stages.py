@@ -89,6 +89,8 @@ def test_what_a_rule_needs_is_checked(toy_config: Make, monkeypatch: pytest.Monk
     for settings, message in [
         (stop("ConsecutiveRises", window=0), "at least 1"),
         (stop("ConsecutiveRises", windows=3), "Unknown setting 'windows'"),
+        (stop("Reached", metric="valid/acuracy"), "Did you mean 'valid/accuracy'"),
+        (stop("Reached", metric="learning_rate"), "Unknown trainer.stop.metric"),
         ({"trainer__stop": "soon"}, "null or have a _target_"),
         ({**stop("ConsecutiveRises"), "trainer__evaluate_every": 0}, "trainer.stop looks at evaluations"),
         ({**NT_ASGD, "trainer__evaluate_every": 0}, "optimizer=nt_asgd looks at evaluations"),
