@@ -153,7 +153,8 @@ def summary_table(entries: Sequence[Entry], titles: Mapping[str, str]) -> Displa
         rows.append([title, *map(str, counts)])
     caption = (
         f"Claims by verdict. {VERDICT_RULE} The last columns say what decided those that are reproduced or "
-        "contradicted: a count, which follows from the configuration, or measurements at a scale."
+        "contradicted: a count, which follows from the configuration (and says little where sizes that a document does "
+        "not give were chosen to fit its counts, as Rasa's widths were), or measurements at a scale."
     )
     columns = ["document", *VERDICTS, "claims", *_GROUNDS.values()]
     return DisplayTable(caption, columns, rows, [False] + [True] * (len(columns) - 1))
