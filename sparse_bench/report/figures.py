@@ -4,14 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from sparse_bench.report import metric_names
-from sparse_bench.report.arms import DENSITY, SPARSE_SIZE, SPARSE_WEIGHTS, Arm, Curve, Study, percent, studies_of
-from sparse_bench.report.load import NoResultsError
+from sparse_bench.report.arms import DENSITY, SPARSE_SIZE, SPARSE_WEIGHTS, Arm, Curve, Study, percent
 from sparse_bench.report.statistics import Interval
 from sparse_bench.report.style import INK, MARKERS, MUTED, SERIES, SMALL_DENSE_MARKER, Figure, file_stem, render
 from sparse_bench.report.tables import decimal, outside_weights, whole
@@ -62,30 +60,19 @@ def line_styles(study: Study) -> dict[Curve, LineStyle]:
     return styles
 
 
-def density_figure(table: pd.DataFrame, metric: str) -> Figure:
+def study_figure(study: Study, metric: str) -> Figure | None:
     """Metric against the trainable weights in the sparse layers, on a logarithmic axis: one curve a density.
 
-    This is the figure of the blog post on randomly connected layers, for whatever experiment the table holds. If no
-    curve has a second point (one width of model), the metric is drawn against the realised density instead.
+    This is the figure of the blog post on randomly connected layers, for whatever the study holds. If no curve has a
+    second point (one width of model), the metric is drawn against the realised density instead.
 
     Args:
-        table: runs of one study, as :func:`sparse_bench.report.load.load` returns them.
+        study: the arms of one experiment.
         metric: its name in the results.
 
-    Raises:
-        NoResultsError: the table holds more than one study, or fewer than two arms with this metric.
+    Returns:
+        None if fewer than two arms have both sparse layers and the metric.
     """
-    studies = studies_of(table)
-    if len(studies) != 1:
-        raise NoResultsError(f"A density figure shows one study; the table holds {len(studies)}.")
-    figure = study_figure(studies[0], metric)
-    if figure is None:
-        raise NoResultsError(f"Fewer than two arms have both sparse layers and the metric '{metric}'.")
-    return figure
-
-
-def study_figure(study: Study, metric: str) -> Figure | None:
-    """:func:`density_figure` of a study; None if fewer than two arms have both sparse layers and the metric."""
     by_density = study.one_width
     full = max((arm.mean(SPARSE_SIZE) or 0.0 for arm in study.arms if arm.kind != "small_dense"), default=0.0)
     curves = {}
