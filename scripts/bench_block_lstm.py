@@ -15,6 +15,7 @@ import torch
 from interleaved import Times, describe_machine, interleave, titled, write
 from torch import nn
 
+from sparse_bench.environment import tune_process
 from sparse_bench.sparsity.layers.block_diagonal import BlockDiagonalLayer
 from sparse_bench.sparsity.segments import Blocks, count_and_share
 
@@ -79,6 +80,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--output", type=Path, help="Markdown file to write")
     given = parser.parse_args()
+    tune_process()
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
     device = torch.device(given.device)

@@ -1,7 +1,9 @@
 """What a run says of its circumstances."""
 
+import platform
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,3 +53,23 @@ def test_a_checkout_says_its_commit_and_whether_it_was_changed(tmp_path: Path, m
 def test_a_machine_names_the_vector_instructions_that_decide_the_last_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX1024")
     assert environment.machine(torch.device("cpu"))["vectors"] == "AVX1024"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="tells glibc how to keep memory")
+def test_a_tuned_process_takes_large_buffers_from_the_system_at_first_only() -> None:
+    """64 MB are 16,384 pages, and each buffer would cost as many faults. The heap finds its size in a few rounds."""
+    script = """
+import resource, torch
+from sparse_bench.environment import tune_process
+tune_process()
+for _ in range(40):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(1 << 24)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    *faults, megabytes = map(int, done.stdout.split())
+    assert faults[0] > 10_000
+    assert max(faults[-20:]) < 100
+    assert megabytes < 2_000
