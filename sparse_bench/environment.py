@@ -108,10 +108,10 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 def reset_peak_memory(device: torch.device) -> None:
     """Start a new measurement of :func:`peak_memory_bytes`, so that one run does not inherit another's peak."""
+    gc.collect()  # an earlier run's model holds itself
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
-    gc.collect()
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)  # what an earlier run left is not this one's
     try:

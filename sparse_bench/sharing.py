@@ -1,5 +1,12 @@
 """How the runs of a sweep share the machine under ``hydra/launcher=joblib``: one a core, or one a GPU."""
 
+import fcntl
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import IO
+
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
@@ -27,12 +34,41 @@ def processes(device: str) -> int:
 
 
 def share(config: DictConfig, number: int) -> None:
-    """Settings of run ``number`` of a sweep (from 0), beside others on this machine, where the user left them open."""
+    """Settings of run ``number`` of a sweep (from 0), beside others on this machine, where the user left them open.
+
+    Of several GPUs each process takes one for itself; processes that find none left take them in turn.
+    """
     config.progress = False  # bars of several processes would be written over each other
     if config.threads is None:
         config.threads = 1
     if config.device in ("auto", "cuda") and _gpus() > 1:
-        config.device = f"cuda:{number % _gpus()}"
+        own = _own_gpu(_gpus())
+        config.device = f"cuda:{number % _gpus() if own is None else own}"
+
+
+#: The lock on this process's GPU, and the GPU; held until the process ends.
+_held: list[tuple[int, IO[str]]] = []
+
+
+def _own_gpu(gpus: int) -> int | None:
+    """A GPU that no other process of this user's sweeps has, kept for all runs of this process; None if all are taken.
+
+    Whichever process is free takes the next run, so that GPUs dealt out by the runs' numbers would stand idle beside
+    one with two runs.
+    """
+    visible = hashlib.sha256(os.environ.get("CUDA_VISIBLE_DEVICES", "").encode()).hexdigest()[:8]
+    folder = Path(tempfile.gettempdir()) / f"sparse_bench-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    for gpu in range(0 if _held else gpus):
+        lock = (folder / f"gpu-{visible}-{gpu}.lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+        else:
+            _held.append((gpu, lock))
+            break
+    return _held[0][0] if _held else None
 
 
 def _gpus() -> int:

@@ -73,3 +73,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
     assert faults[0] > 10_000
     assert max(faults[-20:]) < 100
     assert megabytes < 2_000
+
+
+def test_an_earlier_runs_memory_is_let_go_before_a_peak_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = []
+    monkeypatch.setattr("gc.collect", lambda: done.append("collected"))
+    monkeypatch.setattr("torch.cuda.reset_peak_memory_stats", lambda device: done.append("reset"))
+    environment.reset_peak_memory(torch.device("cuda"))
+    assert done == ["collected", "reset"]

@@ -1,5 +1,8 @@
 """How the runs of a sweep share a machine, with and without GPUs."""
 
+from collections.abc import Iterable
+from pathlib import Path
+
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
@@ -38,13 +41,32 @@ def test_the_launcher_asks_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
         assert config.hydra.launcher.n_jobs == expected
 
 
-def test_runs_take_the_gpus_in_turn_and_one_thread_each(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sharing, "_gpus", lambda: 2)
-    configs = [OmegaConf.structured(Config()) for _ in range(4)]
-    for number, config in enumerate(configs):
+    monkeypatch.setattr(sharing, "_held", [])
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+
+
+def devices(numbers: Iterable[int]) -> list[str]:
+    configs = [OmegaConf.structured(Config()) for _ in numbers]
+    for number, config in zip(numbers, configs, strict=True):
         sharing.share(config, number)
-    assert [config.device for config in configs] == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
     assert {(config.threads, config.progress) for config in configs} == {(1, False)}
+    return [config.device for config in configs]
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_a_process_keeps_a_gpu_for_all_its_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three processes, in the order in which they ask: the first two have one each, the third takes them in turn."""
+    assert devices([0, 1, 3]) == ["cuda:0"] * 3
+    first = sharing._held
+    monkeypatch.setattr(sharing, "_held", [])
+    assert devices([2, 4]) == ["cuda:1"] * 2
+    monkeypatch.setattr(sharing, "_held", [])
+    assert devices([5, 6]) == ["cuda:1", "cuda:0"]
+    first[0][1].close()  # as when the process ends
+    assert devices([7, 8]) == ["cuda:0"] * 2
 
 
 def test_what_the_user_chose_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,8 +34,8 @@ class Batch:
         )
 
     def to(self, device: torch.device) -> Self:
-        """Copy to ``device``; asynchronous where the tensors are pinned."""
-        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
+        """Copy to ``device``; asynchronous to a GPU where the tensors are pinned. Nobody would wait for one back."""
+        return self.map(lambda tensor: tensor.to(device, non_blocking=device.type != "cpu"))
 
     def pin_memory(self) -> Self:
         """Copy into page-locked memory, from which a copy to a GPU can overlap with its work."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.hooks import RemovableHandle
 
+from sparse_bench.sparsity.kernels import auto
 from sparse_bench.sparsity.layers.block_diagonal import BlockDiagonalLayer
 from sparse_bench.sparsity.layers.linear import SparseLinear
 from sparse_bench.sparsity.layers.lstm import SparseLSTM
@@ -141,6 +142,7 @@ def multiply_accumulates(model: nn.Module, scheme: Scheme, forward: Callable[[],
         with (
             _without_onednn(),
             torch.backends.cudnn.flags(enabled=False),
+            auto.paused(),
             counter,
         ):
             examples = forward()

@@ -299,7 +299,7 @@ class Trainer:
 
     def _circumstances(self) -> dict[str, Any]:
         return {
-            "device": str(self.device),
+            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else str(self.device),
             "threads": torch.get_num_threads(),
             "vectors": torch.backends.cpu.get_cpu_capability(),
             "torch": torch.__version__,

@@ -8,7 +8,8 @@ from sparse_bench.batch import Batch
 
 
 def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
-    """Each batch on ``device``, copied while the one before it is being worked on."""
+    """Each batch on ``device``; its copy is asked for before the one before it is worked on, and the host waits for
+    neither."""
     pinned = device.type == "cuda"
     ahead: Batch | None = None
     for batch in batches:

@@ -108,6 +108,16 @@ def test_products_are_counted_in_both_ways() -> None:
     assert multiply_accumulates(dense.eval(), masked, lambda: len(dense(words)) and 2).dense == macs.dense
 
 
+def test_counting_products_times_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run counts before its first step, with libraries switched off: what is fastest then need not be later."""
+    monkeypatch.setattr("sparse_bench.sparsity.kernels.auto._measure", lambda *_: pytest.fail("timed"))
+    scheme, model = Random(density=0.5, layers=["recurrent"], execution="auto"), Stack(8, 20)
+    attach(scheme, model)
+    words = torch.zeros(5, 2, dtype=torch.long)
+    macs = multiply_accumulates(model.eval(), scheme, lambda: len(model(words)) and 2)
+    assert macs.sparse == 5 * (count(model, scheme).sparse_layers + 8 * 3)
+
+
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
 @pytest.mark.parametrize(
     "settings",

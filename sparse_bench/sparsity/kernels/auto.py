@@ -1,6 +1,7 @@
 """Which way of computing a sparse product is fastest here: measured once, remembered on disk.
 
-A choice holds for a shape, a density and a number of tokens (both rounded), a dtype, a device and a number of threads.
+A choice holds for a shape, a density and a number of tokens (both rounded), a dtype, a device and a number of threads,
+on a GPU also for torch's switches of precision and determinism.
 It is kept in the user's cache directory, so that every run and every resumption on one machine computes alike.
 """
 
@@ -12,7 +13,9 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +32,7 @@ _LONG_ENOUGH = 0.5
 
 _log = logging.getLogger(__name__)
 _remembered: dict[str, str] = {}
+_paused: ContextVar[bool] = ContextVar("paused", default=False)
 
 
 class Setting(NamedTuple):
@@ -38,17 +42,19 @@ class Setting(NamedTuple):
     dtype: torch.dtype
     device: torch.device
     threads: int
+    modes: str  # of a GPU: what of torch's switches says which products it takes
 
     @classmethod
     def of(cls, x: Tensor) -> "Setting":
         """The setting of an input [..., features], under the present autocast."""
         autocast = torch.is_autocast_enabled(x.device.type)
         dtype = torch.get_autocast_dtype(x.device.type) if autocast else x.dtype
-        return cls(max(0, x.shape[:-1].numel() - 1).bit_length(), dtype, x.device, torch.get_num_threads())
+        power = max(0, x.shape[:-1].numel() - 1).bit_length()
+        return cls(power, dtype, x.device, torch.get_num_threads(), _modes() if x.is_cuda else "")
 
     def __str__(self) -> str:
         place = f"cpu {self.threads} threads" if self.device.type == "cpu" else _device_name(self.device)
-        return f"tokens 2^{self.power} {str(self.dtype).removeprefix('torch.')} {place} {_machine()}"
+        return f"tokens 2^{self.power} {str(self.dtype).removeprefix('torch.')} {place}{self.modes} {_machine()}"
 
 
 def choose(
@@ -71,6 +77,8 @@ def choose(
         prepare: makes what is timed: ``trial(candidate)`` does one forward and backward pass, draws no random number,
             and raises RuntimeError where a way does not work here.
     """
+    if _paused.get():
+        return candidates()[0]
     chosen: dict[Hashable, str] = structure.derived("auto", dict)
     if setting not in chosen:
         key, ways = subject(), candidates()
@@ -78,6 +86,17 @@ def choose(
             _remembered[key] = _recall(key, ways) or _measure(key, ways, prepare, structure.column.device)
         chosen[setting] = _remembered[key]
     return chosen[setting]
+
+
+@contextmanager
+def paused() -> Iterator[None]:
+    """Nothing is timed or remembered here, and the first candidate does: for whoever looks on at single products, or
+    has switched off what they are usually computed with."""
+    token = _paused.set(True)
+    try:
+        yield
+    finally:
+        _paused.reset(token)
 
 
 def rounded_density(structure: SparseStructure) -> str:
@@ -92,6 +111,12 @@ def cache_file() -> Path:
 
 def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _modes() -> str:
+    rounded = torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32
+    repeatable = torch.are_deterministic_algorithms_enabled()
+    return (" tf32" if rounded else "") + (" deterministic" if repeatable else "")
 
 
 @cache
@@ -140,8 +165,9 @@ def _time(trial: Callable[[str], object], execution: str, device: torch.device) 
             trial(execution)
         _synchronize(device)
         elapsed = time.perf_counter() - start
-        if repetition or elapsed > _LONG_ENOUGH:
-            best = min(best, elapsed)
+        if not repetition:
+            continue  # it may have compiled a kernel
+        best = min(best, elapsed)
         if elapsed > _LONG_ENOUGH:
             break
     return best

@@ -115,7 +115,10 @@ def product(x: Tensor, start: Tensor, index: Tensor, values: Tensor, bias: Tenso
     if y.numel():
         block, blocks = _blocks(tokens)
         offset = values if bias is None else bias
-        _rows[(y.shape[0], blocks)](x, start, index, values, offset, y, tokens, HAS_BIAS=bias is not None, BLOCK=block)
+        with torch.cuda.device_of(x):  # Triton launches where the process is, which may be another GPU
+            _rows[(y.shape[0], blocks)](
+                x, start, index, values, offset, y, tokens, HAS_BIAS=bias is not None, BLOCK=block
+            )
     return y
 
 
@@ -135,9 +138,9 @@ def gradients(grad: Tensor, x: Tensor, by_column: Columns, values: Tensor, need_
     if x.numel() and entries:
         block, blocks = _blocks(tokens)
         parts = values.new_empty(blocks, entries)
-        _columns[(columns, blocks)](
-            grad, x, column_start, row, values[origin], grad_x, parts, entries, tokens, INPUT=need_input, BLOCK=block
-        )
+        arrays = grad, x, column_start, row, values[origin], grad_x, parts
+        with torch.cuda.device_of(x):
+            _columns[(columns, blocks)](*arrays, entries, tokens, INPUT=need_input, BLOCK=block)
         grad_values.index_copy_(0, origin, parts.sum(0))
     return grad_x, grad_values
 

@@ -181,8 +181,9 @@ class _GpuRecurrence(torch.autograd.Function):
         block, blocks = _blocks(batch)
         launch, tokens = _forward[(size, blocks)], (steps + 1) * batch
         arrays = gates, hiddens, cells, saved, *indices, values
-        for step in range(steps):
-            launch(*arrays, step, batch, tokens, BLOCK=block, ENTRIES=_ENTRIES, num_warps=1)
+        with torch.cuda.device_of(gates):  # Triton launches where the process is, which may be another GPU
+            for step in range(steps):
+                launch(*arrays, step, batch, tokens, BLOCK=block, ENTRIES=_ENTRIES, num_warps=1)
         ctx.save_for_backward(hiddens, cells, saved, values)
         ctx.by_column = structure.by_column()
         return hiddens[:, 1:].permute(1, 2, 0).contiguous(), cells[:, -1].t().contiguous()
@@ -200,8 +201,9 @@ class _GpuRecurrence(torch.autograd.Function):
         block, blocks = _blocks(batch)
         launch = _backward[(size, blocks)]
         arrays = grad, grad_gates, grad_cells, saved, cells, column_start, row, by_column
-        for step in reversed(range(blocks_of_time - 1)):
-            launch(*arrays, step, batch, tokens, BLOCK=block, ENTRIES=_ENTRIES, num_warps=1)
+        with torch.cuda.device_of(grad):
+            for step in reversed(range(blocks_of_time - 1)):
+                launch(*arrays, step, batch, tokens, BLOCK=block, ENTRIES=_ENTRIES, num_warps=1)
         grad_hidden = grad_values = None
         if need_hidden:
             grad_hidden = gpu.product(grad_gates[:, 0].contiguous(), column_start, row, by_column).t().contiguous()

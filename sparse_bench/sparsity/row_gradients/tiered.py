@@ -63,15 +63,22 @@ class RowGradientTieredEmbedding(RowGradientLayer, TieredEmbedding):
 
         Gives (first of the rows that has the block, the block's columns, which of those rows have it [U', 1] or None
         for all, places in :attr:`weight` [U', columns]). Rows that lack a block are cut off where the host sees the
-        numbers; elsewhere they are there, at the block's first place, to be multiplied by zero.
+        numbers; elsewhere they are there, at places of the row's own that all rows have, to be multiplied by zero:
+        another row's must not pass for touched.
         """
         sorted_rows = host_sees(rows)
         column = begin = 0
+        own: Tensor | None = None  # places of each row in a block that all rows have [U, columns]
         for start, width, size in zip(self.tiers.starts, self.tiers.widths, self.tiers.sizes, strict=True):
             if size:
                 first = int(torch.searchsorted(rows, start)) if sorted_rows else 0
                 row = rows[first:, None] - start
                 exists = None if sorted_rows or start == 0 else row >= 0
-                within = torch.arange(begin, begin + width, device=rows.device)
-                yield first, slice(column, column + width), exists, row.clamp_min(0) * width + within
+                places = row.clamp_min(0) * width + torch.arange(begin, begin + width, device=rows.device)
+                if exists is None:
+                    own = places
+                elif own is not None:
+                    repeated = torch.arange(width, device=rows.device) % own.shape[1]
+                    places = torch.where(exists, places, own[:, repeated])
+                yield first, slice(column, column + width), exists, places
             column, begin = column + width, begin + size

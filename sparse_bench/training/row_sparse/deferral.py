@@ -129,7 +129,8 @@ class SgdDeferral(Deferral):
         super().__init__(4, capacity, like)
 
     def open_row(self, row: Tensor) -> None:
-        row[0] = row[3] = 1.0
+        row[0].fill_(1.0)  # assigned, a number would be copied from the host, which waits for a GPU
+        row[3].fill_(1.0)
 
     def skip(self, table: Tensor, learning_rate: float) -> None:
         mu, decay, dampened = self._momentum, self._decay, self._dampened
@@ -245,7 +246,8 @@ class AdamDeferral(Deferral):
         super().restart(step)
 
     def open_row(self, row: Tensor) -> None:
-        row[0], row[1] = self._shrunk, self._bar(self.step)
+        row[0].fill_(self._shrunk)
+        row[1].fill_(self._bar(self.step))
 
     def skip(self, table: Tensor, learning_rate: float) -> None:
         self._shrunk *= 1.0 - learning_rate * self._decay

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sparse_bench.sparsity.kernels import SparseStructure, auto, kernel_available, linear, sparse_linear
 from sparse_bench.sparsity.kernels.build import BuildError
+from sparse_bench.training.precision import Precision
 from tests.sparsity.kernels.problems import EXPLICIT, assert_close, expected, lstm_problem, problem, results
 
 
@@ -156,3 +157,36 @@ def test_an_lstm_layer_follows_the_choice_on_disk(chosen: str, monkeypatch: pyte
         layer.execution = execution
         results[execution] = layer(x, (h, c))[0]
     assert torch.equal(results["auto"], results[chosen])
+
+
+def test_the_first_repetition_may_compile_and_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, seconds = [0.0], {"kernel": [0.9, 0.001, 0.001, 0.001], "csr": [0.02] * 4}
+    monkeypatch.setattr(auto.time, "perf_counter", lambda: clock[0])
+
+    def trial(way: str) -> None:
+        clock[0] += seconds[way].pop(0)
+
+    structure, *_ = problem(8, 8, 8, 0.5)
+    assert choose(structure, ("csr", "kernel"), trial) == "kernel"
+
+
+def test_nothing_is_timed_while_products_are_counted() -> None:
+    """The counter switches libraries off, with which a choice for all later runs would be timed."""
+    structure, x, values, bias, grad = problem(64, 48, 40, 0.1)
+    with auto.paused():
+        wanted = expected(structure, x, values, bias, grad)
+        assert_close(results(structure, x, values, bias, grad, "auto"), wanted)
+    assert not auto.cache_file().exists()
+    sparse_linear(x, structure, values, bias, "auto")
+    assert auto.cache_file().exists()
+
+
+def test_a_choice_on_a_gpu_is_for_its_switches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auto, "_device_name", lambda device: "H100")
+    Precision("fp32", torch.device("cpu"))
+    exact = auto.Setting(6, torch.float32, torch.device("cuda"), 1, auto._modes())
+    Precision("tf32", torch.device("cpu"))
+    rounded = exact._replace(modes=auto._modes())
+    Precision("fp32", torch.device("cpu"))
+    assert str(exact) != str(rounded)
+    assert "H100 tf32" in str(rounded)

@@ -1,6 +1,8 @@
 """The Triton recurrence, on a GPU or in Triton's interpreter, against torch's LSTM with full matrices."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -127,3 +129,38 @@ def test_kernel_on_cuda_is_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
     moved = dense.to(DEVICE), sparse.to(DEVICE), [number.to(DEVICE) for number in numbers]
     assert_same_lstm(moved, "kernel", tolerance=1e-11)
     assert len(calls) == 1
+
+
+def test_kernels_are_launched_on_the_gpu_of_their_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton launches on the process's present device, which need not be theirs."""
+    inside, outside = [], []
+    present: list[torch.Tensor] = []
+
+    @contextmanager
+    def device_of(tensor: torch.Tensor) -> Iterator[None]:
+        present.append(tensor)
+        yield
+        present.pop()
+
+    def recorded(kernel: Any) -> Any:
+        class Recorded:
+            def __getitem__(self, grid: Any) -> Any:
+                def launch(*arguments: Any, **settings: Any) -> None:
+                    (inside if present else outside).append(kernel)
+                    kernel[grid](*arguments, **settings)
+
+                return launch
+
+        return Recorded()
+
+    monkeypatch.setattr("torch.cuda.device_of", device_of)
+    for module, names in ((gpu, ("_rows", "_columns")), (gpu_lstm, ("_forward", "_backward"))):
+        for name in names:
+            monkeypatch.setattr(module, name, recorded(getattr(module, name)))
+    structure = recurrent_structure(4, 0.5, 0)
+    results(recurrence_problem(2, 3, structure, 0, torch.float32))
+    x = torch.randn(3, 4, device=DEVICE)
+    there = copy.deepcopy(structure).to(DEVICE)
+    gpu.gpu_linear(x, there, torch.ones(structure.entries, device=DEVICE), None)
+    assert not outside
+    assert len(set(map(id, inside))) == 4

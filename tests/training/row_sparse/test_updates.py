@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adagrad, Adam, AdamW, NAdam, Optimizer, RMSprop, SparseAdam
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sparse_bench.errors import ConfigError
 from sparse_bench.sparsity.kernels import table_rows
@@ -372,3 +373,24 @@ def test_the_expansion_of_adam_keeps_its_promise() -> None:
             found.apply(weight, state, torch.tensor([start]))
             assert ((-weight - expected) / expected).abs().max() < 10 * tolerance
             torch.testing.assert_close(state["exp_avg"], torch.full_like(root, 0.9**skipped))
+
+
+@pytest.mark.parametrize("name", ["sgd, both", "adam", "adamw", "rmsprop, momentum"])
+def test_a_step_copies_no_number_from_the_host(name: str) -> None:
+    """On a GPU such a copy waits for all work before it."""
+    make, _ = DEFERRED[name]
+    weight = nn.Parameter(torch.zeros(ROWS, DIM, dtype=torch.float64))
+    optimizer = make([weight])
+    deferred = deferral.deferral(optimizer, optimizer.param_groups[0], weight, 16)
+    assert isinstance(deferred, deferral.Deferral)
+    copies: list[str] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if "copy" in str(function):
+                copies.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    with Watch():
+        deferred.open_row(torch.zeros(8, dtype=torch.float64))
+    assert not copies, "row[0] = number"
