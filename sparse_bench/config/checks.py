@@ -175,9 +175,10 @@ def _check_combination(plain: Mapping[str, Any]) -> None:
             f"trainer.reset_optimizer would forget the averages that optimizer={plain['optimizer'].get(LABEL)} is for. "
             "Use trainer.reset_optimizer=false, or an optimizer that averages nothing."
         )
+    stop_metric = (trainer["stop"] or {}).get("metric") or ""
     looks = {
         f"optimizer={plain['optimizer'].get(LABEL)}": observes,
-        "trainer.stop": trainer["stop"] and not (trainer["stop"].get("metric") or "").startswith("train/"),
+        "trainer.stop": trainer["stop"] and not stop_metric.startswith("train/"),
     }
     for setting, does in looks.items():
         if does and (len(task.splits) == 1 or trainer["evaluate_every"] == 0):
@@ -186,7 +187,6 @@ def _check_combination(plain: Mapping[str, Any]) -> None:
                 "dataset with a validation split."
             )
     metrics = [f"{watched}/{metric}" for metric in task.metrics]
-    stop_metric = (trainer["stop"] or {}).get("metric")
     # What is measured while training is known only when it has been.
     if stop_metric and not stop_metric.startswith("train/") and stop_metric not in metrics:
         raise ConfigError(unknown_choice("trainer.stop.metric", stop_metric, [*metrics, "train/…"]))
