@@ -46,7 +46,7 @@ def share(config: DictConfig, number: int) -> None:
         config.device = f"cuda:{number % _gpus() if own is None else own}"
 
 
-#: The lock on this process's GPU, and the GPU; held until the process ends.
+#: The GPU that this process has taken, and the lock that keeps it until the process ends; empty where it has none.
 _held: list[tuple[int, IO[str]]] = []
 
 
@@ -56,10 +56,12 @@ def _own_gpu(gpus: int) -> int | None:
     Whichever process is free takes the next run, so that GPUs dealt out by the runs' numbers would stand idle beside
     one with two runs.
     """
+    if _held:
+        return _held[0][0]
     visible = hashlib.sha256(os.environ.get("CUDA_VISIBLE_DEVICES", "").encode()).hexdigest()[:8]
     folder = Path(tempfile.gettempdir()) / f"sparse_bench-{os.getuid()}"
     folder.mkdir(exist_ok=True)
-    for gpu in range(0 if _held else gpus):
+    for gpu in range(gpus):
         lock = (folder / f"gpu-{visible}-{gpu}.lock").open("w")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -67,8 +69,8 @@ def _own_gpu(gpus: int) -> int | None:
             lock.close()
         else:
             _held.append((gpu, lock))
-            break
-    return _held[0][0] if _held else None
+            return gpu
+    return None
 
 
 def _gpus() -> int:
