@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import SchemaError
 
+from sparse_bench.config.catalog import SCALES
 from sparse_bench.config.nodes import LABEL, build, parameters_of, target_of, targets
 from sparse_bench.config.schema import CONF, Config, TrainerConfig, choices
 from sparse_bench.errors import ConfigError, unknown_choice
@@ -65,6 +66,8 @@ def _check_shared(plain: Mapping[str, Any]) -> None:
         raise ConfigError(f"threads must be at least 1, or null for all cores, not {plain['threads']}.")
     if not plain["output"]:
         raise ConfigError("output must name a folder.")
+    if plain["scale"] not in SCALES:
+        raise ConfigError(unknown_choice("scale", plain["scale"], SCALES))
     name = PurePath(plain["experiment_name"])
     if not name.parts or name.is_absolute() or ".." in name.parts:
         raise ConfigError(f"experiment_name must be a path below the output folder, not '{plain['experiment_name']}'.")

@@ -13,8 +13,16 @@ from sparse_bench.config.nodes import LABEL, parameters_of
 from sparse_bench.config.schema import TrainerConfig
 
 #: Settings that say how and where a run is carried out, not what it measures.
-NOT_IDENTITY = ("experiment_name", "logger", "point", "device", "threads", "output", "progress", "start_from")
+NOT_IDENTITY = ("experiment_name", "scale", "logger", "point", "device", "threads", "output", "progress", "start_from")
 NOT_IDENTITY_TRAINER = ("checkpoint_seconds", "keep")
+
+
+def defines_an_arm(path: str) -> bool:
+    """Whether a setting, by its dotted path, belongs to what an arm is: what defines a run, but for its seed."""
+    first, *rest = path.split(".")
+    if first in (*NOT_IDENTITY, "seed") or (first == "trainer" and rest[:1] and rest[0] in NOT_IDENTITY_TRAINER):
+        return False
+    return path.rsplit(".", 1)[-1] not in (LABEL, "_partial_")
 
 
 def identity(config: DictConfig, source: str | None = None) -> dict[str, Any]:

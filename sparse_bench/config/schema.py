@@ -39,6 +39,7 @@ class Config:
     """One run."""
 
     experiment_name: str = "ad_hoc"
+    scale: str = "paper"
     seed: int = 0
     model: Any = None
     dataset: Any = None

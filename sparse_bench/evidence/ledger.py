@@ -7,22 +7,22 @@ from pathlib import Path
 
 import pandas as pd
 
+from sparse_bench.evidence.display import MISSING, DisplayTable, interval, markdown, whole
+from sparse_bench.evidence.names import quantity
+from sparse_bench.evidence.statistics import Interval
+from sparse_bench.evidence.store import csv_text
+from sparse_bench.evidence.verdicts import DECIDED, VERDICTS, CaseOutcome, Entry, Outcome
+from sparse_bench.papers.claims import Resolved, Test, is_exact
+from sparse_bench.papers.schema import Comparison, Measure, Origin
 from sparse_bench.record import write_together
-from sparse_bench.report.catalog import Scale
-from sparse_bench.report.claims.schema import Resolved, Test
-from sparse_bench.report.claims.verdicts import DECIDED, VERDICTS, CaseOutcome, Entry, Outcome
-from sparse_bench.report.measure import Measure, is_exact, quantity
-from sparse_bench.report.statistics import Interval
-from sparse_bench.report.tables import MISSING, DisplayTable, csv_text, interval, markdown, whole
 
 #: What is said before a quantity, and between the two sides that are compared in it.
 _MEASURES: dict[Measure, tuple[str, str]] = {
     "value": ("", ""),
     "difference": ("difference in ", " − "),
     "ratio": ("ratio of ", " / "),
-    "share_above": ("share of epochs ahead in ", " against "),
 }
-_SCALES: dict[Scale, str] = {
+_SCALES: dict[Origin, str] = {
     "paper": "At the paper's scale",
     "stand-in": "On a stand-in",
     "benchmark": "In a benchmark",
@@ -32,7 +32,7 @@ _SCALES: dict[Scale, str] = {
 _GROUNDS = {"counts": "by counts"} | {str(scale): text[0].lower() + text[1:] for scale, text in _SCALES.items()}
 LEDGER_CAPTION = (
     "Measured: mean over seeds ± half-width of the 95 % t-interval, differences and ratios paired over seeds; counts "
-    "and benchmarks are single numbers. A rule that was changed after what it judges had been measured says so. "
+    "and benchmarks are single numbers. A rule is post hoc where it was written or changed after a run that it judges. "
     "Scales: the paper's; a stand-in, of its size on another corpus, as its own is not to be had; a benchmark; reduced."
 )
 #: How a claim's verdict comes about, as a sentence or two that start with it.
@@ -55,11 +55,10 @@ def rule_text(test: Resolved) -> str:
     what = f"{before}{quantity(rule.of)}" if test.scale != "benchmark" else f"{before}column “{rule.of}”"
     if rule.biases:
         what += f" and {rule.biases:,} biases"
-    if rule.epochs and rule.epochs != "all":
-        what += f", {_epochs(rule.epochs)}"
-    if rule.along:
-        what += f", averaged along {quantity(rule.along)}"
-    compared = "; ".join(between.join(map(str, case.sides)) for case in test.cases)
+    each = {comparison.epochs for _, comparison in test.cases}
+    if len(each) == 1 and (epochs := each.pop()):
+        what += f", {_epochs(epochs)}"
+    compared = "; ".join(_sides(comparison, between, rule.epochs) for _, comparison in test.cases)
     what = f"{_SCALES[test.scale]}, {what}: {compared}."
     if not isinstance(rule, Test):
         return f"{what} Measured beside the claim, judged by no rule."
@@ -68,6 +67,12 @@ def rule_text(test: Resolved) -> str:
     return (
         f"{what} Reproduced {minus(rule.reproduced.text)}{every}, contradicted {minus(rule.contradicted.text)}{some}."
     )
+
+
+def _sides(comparison: Comparison, between: str, epochs: str | None) -> str:
+    sides = between.join(map(str, comparison.sides))
+    own = comparison.epochs if comparison.epochs != epochs else None
+    return f"{sides} at {_epochs(own)}" if own else sides
 
 
 def _epochs(epochs: str) -> str:
@@ -115,9 +120,11 @@ def seeds(outcome: Outcome) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-def claim_text(entry: Entry) -> str:
-    """The claim in the document's words, in quotation marks, or its sense."""
-    return f"“{entry.claim.quotation}”" if entry.claim.quotation else entry.claim.paraphrase
+def rule_written(entry: Entry) -> str:
+    """Whether the rule is older than every run that it judges."""
+    if entry.claim.untestable:
+        return MISSING
+    return "before the runs" if entry.claim.registered else "post hoc"
 
 
 def verdict_text(entry: Entry) -> str:
@@ -134,12 +141,13 @@ def ledger_table(entries: Sequence[Entry], titles: Mapping[str, str]) -> Display
     """
     rows = []
     for entry in entries:
-        known = [titles[entry.document], claim_text(entry), entry.claim.where, entry.claim.published]
+        known = [titles[entry.document], entry.claim.text, entry.claim.where, entry.claim.published]
         if entry.claim.untestable:
-            rows.append([*known, MISSING, entry.claim.untestable, MISSING, entry.verdict])
-        rows += [[*known, o.test.scale, measured(o), seeds(o), o.verdict or MISSING] for o in entry.shown]
-    columns = ["document", "claim", "where", "published", "scale", "measured", "seeds", "verdict"]
-    return DisplayTable(LEDGER_CAPTION, columns, rows, [False] * 6 + [True, False])
+            rows.append([*known, MISSING, entry.claim.untestable, MISSING, entry.verdict, MISSING])
+        written = rule_written(entry)
+        rows += [[*known, o.test.scale, measured(o), seeds(o), o.verdict or MISSING, written] for o in entry.shown]
+    columns = ["document", "claim", "where", "published", "scale", "measured", "seeds", "verdict", "rule"]
+    return DisplayTable(LEDGER_CAPTION, columns, rows, [False] * 6 + [True, False, False])
 
 
 def summary_table(entries: Sequence[Entry], titles: Mapping[str, str]) -> DisplayTable:

@@ -1,8 +1,9 @@
-"""Means and intervals over seeds, and the few quantities that claims are read from."""
+"""Means, intervals and tests over few seeds."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from scipy import stats
@@ -10,6 +11,8 @@ from scipy import stats
 from sparse_bench.errors import SparseBenchError
 
 CONFIDENCE = 0.95
+#: From so many seeds on an interval is shown and used: that of two is twelve times their distance wide.
+ENOUGH = 3
 
 
 class StatisticsError(SparseBenchError):
@@ -53,7 +56,10 @@ def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> In
     mean = math.fsum(values) / n
     if n == 1:
         return Interval(mean, None, 1)
-    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+    try:
+        deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+    except OverflowError:  # of an arm that diverged
+        deviation = math.inf
     quantile = float(stats.t.ppf(0.5 + confidence / 2, n - 1))
     return Interval(mean, quantile * deviation / math.sqrt(n), n)
 
@@ -61,15 +67,18 @@ def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> In
 #: So many equal values are no coincidence.
 _TELLING = 3
 
+Alternative = Literal["greater", "less", "two-sided"]
 
-def p_above(values: Sequence[float], bound: float) -> float | None:
-    """One-sided p-value of the t-test that the mean lies above ``bound`` (hypothesis: it does not).
 
-    It is at most 0.025 exactly where the 95 % interval of :func:`mean_interval` lies above the bound.
+def p_value(values: Sequence[float], bound: float = 0.0, alternative: Alternative = "two-sided") -> float | None:
+    """p-value of the one-sample t-test that the mean lies above (``greater``) or below (``less``) ``bound``, or apart.
+
+    One-sided, it is at most 0.025 exactly where the 95 % interval of :func:`mean_interval` lies beyond the bound.
 
     Args:
         values: independent values (or paired differences), one a seed.
-        bound: where the mean is compared with.
+        bound: what the mean is compared with.
+        alternative: the side.
 
     Returns:
         None for a single value, or two equal ones, which say nothing of their spread.
@@ -78,29 +87,15 @@ def p_above(values: Sequence[float], bound: float) -> float | None:
         StatisticsError: there are no values.
     """
     interval = mean_interval(values)
-    if interval.half_width is None:
+    if interval.half_width is None or (interval.half_width == 0.0 and interval.n < _TELLING):
         return None
-    distance = interval.mean - bound
     if interval.half_width == 0.0:  # equal values: no spread to compare the distance with
-        if interval.n < _TELLING:
-            return None
-        return 0.0 if distance > 0 else 1.0
-    freedom = interval.n - 1
-    error = interval.half_width / float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom))
-    return float(stats.t.sf(distance / error, freedom))
-
-
-def p_below(values: Sequence[float], bound: float) -> float | None:
-    """One-sided p-value that the mean lies below ``bound``; see :func:`p_above`."""
-    return p_above([-value for value in values], -bound)
-
-
-def p_different(values: Sequence[float], bound: float = 0.0) -> float | None:
-    """Two-sided p-value of the t-test that the mean differs from ``bound``; see :func:`p_above`."""
-    above, below = p_above(values, bound), p_below(values, bound)
-    if above is None or below is None:
-        return None
-    return min(1.0, 2.0 * min(above, below))
+        distance = interval.mean - bound
+        apart = {"greater": distance > 0, "less": distance < 0, "two-sided": distance != 0}
+        return 0.0 if apart[alternative] else 1.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        p = float(stats.ttest_1samp(values, bound, alternative=alternative).pvalue)
+    return p if math.isfinite(p) else 1.0  # values too large for their squares decide nothing
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -137,44 +132,12 @@ def smallest_density_within(
         lower_is_better: the direction of the metric.
 
     Raises:
-        StatisticsError: the dense arm has fewer than two seeds, so it has no interval.
+        StatisticsError: the dense arm has fewer than three seeds: the interval of two is no measure.
     """
     reference = mean_interval(dense)
-    if reference.half_width is None:
-        raise StatisticsError("The dense arm has a single seed and therefore no interval; run at least two seeds.")
+    if reference.half_width is None or reference.n < ENOUGH:
+        raise StatisticsError(f"The dense arm has {reference.n} seeds; its interval needs {ENOUGH}.")
     sign = -1.0 if lower_is_better else 1.0
     worst = sign * reference.mean - reference.half_width
     within = [density for density, values in arms.items() if sign * mean_interval(values).mean >= worst]
     return min(within, default=None)
-
-
-def log_average(weights: Sequence[float], values: Sequence[float], bounds: tuple[float, float] | None = None) -> float:
-    """Average of a metric along a logarithmic axis of weights: the area under its curve over the width of the range.
-
-    The curve is linear between its points in (log weights, value); the area is exact (trapezoids).
-
-    Args:
-        weights: positive, distinct, in any order.
-        values: the metric at these weights.
-        bounds: the range to average over, inside the range of ``weights`` (their whole range by default). Curves are
-            compared over a common range.
-
-    Raises:
-        StatisticsError: fewer than two points, weights not positive or not distinct, or bounds outside the curve.
-    """
-    if len(weights) < 2 or len(weights) != len(values):
-        raise StatisticsError(f"A curve needs two points or more: {len(weights)} weights, {len(values)} values.")
-    if min(weights) <= 0 or len(set(weights)) < len(weights):
-        raise StatisticsError("The weights of a curve must be positive and distinct.")
-    order = np.argsort(weights)
-    x = np.log(np.asarray(weights, dtype=np.float64)[order])
-    y = np.asarray(values, dtype=np.float64)[order]
-    low, high = (float(x[0]), float(x[-1])) if bounds is None else (math.log(bounds[0]), math.log(bounds[1]))
-    tolerance = 1e-9
-    if not (x[0] - tolerance <= low < high <= x[-1] + tolerance):
-        raise StatisticsError(
-            f"The range {math.exp(low):.6g} to {math.exp(high):.6g} is empty or not inside the curve's, "
-            f"{min(weights):.6g} to {max(weights):.6g}."
-        )
-    grid = np.concatenate(([low], x[(x > low) & (x < high)], [high]))
-    return float(np.trapezoid(np.interp(grid, x, y), grid) / (high - low))

@@ -15,14 +15,13 @@ way is left undecided: a smaller one does not speak for it.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
-from sparse_bench.report.catalog import Scale
-from sparse_bench.report.claims.schema import Claim, Document, Region, Resolved, Test
-from sparse_bench.report.measure import Sample, Unavailable, measure_sides
-from sparse_bench.report.selection import Evidence, SelectionError
-from sparse_bench.report.statistics import CONFIDENCE, Interval, holm, p_above, p_below
+from sparse_bench.evidence.compare import Evidence, Sample, SelectionError, Unavailable, measure
+from sparse_bench.evidence.statistics import CONFIDENCE, Interval, holm, p_value
+from sparse_bench.papers.claims import Claim, Document, Region, Resolved, Test
+from sparse_bench.papers.schema import Origin
 
 Verdict = Literal["reproduced", "contradicted", "inconclusive", "not run", "not testable"]
 VERDICTS: tuple[Verdict, ...] = ("reproduced", "contradicted", "inconclusive", "not run", "not testable")
@@ -86,7 +85,7 @@ class Entry:
     outcomes: Sequence[Outcome]
 
     @property
-    def scale(self) -> Scale | None:
+    def scale(self) -> Origin | None:
         """The scale that the verdict is taken from; None without runs, or if the claim is not testable."""
         if self.claim.untestable:
             return None
@@ -115,14 +114,14 @@ class Entry:
         return self._at(self.scale) if self.scale else "not run"
 
     @property
-    def _by_scale(self) -> dict[Scale, list[Outcome]]:
-        found: dict[Scale, list[Outcome]] = {}
+    def _by_scale(self) -> dict[Origin, list[Outcome]]:
+        found: dict[Origin, list[Outcome]] = {}
         for outcome in self.outcomes:
             if outcome.judged:
                 found.setdefault(outcome.test.scale, []).append(outcome)
         return found
 
-    def _at(self, scale: Scale) -> Verdict:
+    def _at(self, scale: Origin) -> Verdict:
         """The verdict of all tests at one scale together."""
         verdicts = {outcome.verdict for outcome in self._by_scale[scale] if outcome.verdict is not None}
         if "contradicted" in verdicts:
@@ -145,7 +144,7 @@ def evaluate(documents: Sequence[Document], evidence: Evidence) -> list[Entry]:
                     outcomes.append(decide(test, evidence))
                 except SelectionError as error:
                     faults.append(f"claim '{claim.id}': {error}")
-            entries.append(Entry(document.document, claim, outcomes))
+            entries.append(Entry(document.name, claim, outcomes))
     if faults:
         raise SelectionError("\n".join(faults))
     return entries
@@ -154,27 +153,23 @@ def evaluate(documents: Sequence[Document], evidence: Evidence) -> list[Entry]:
 def decide(test: Resolved, evidence: Evidence) -> Outcome:
     """Decide one test from what was measured."""
     rule = test.rule
-    measured = [
-        measure_sides(rule.measure, rule.of, case.sides, evidence, epochs=rule.epochs, along=rule.along)
-        for case in test.cases
-    ]
-    measured = [_with_biases(sample, rule.biases) for sample in measured]
+    measured = [measure(comparison, evidence) for _, comparison in test.cases]
     if not isinstance(rule, Test):
         return _beside(test, measured)
     p_contradicted: list[float | None] = [_p(sample, rule.contradicted) for sample in measured]
     # A case without a p-value is a comparison that was made (or will be), so it counts in the correction.
     corrected = holm([1.0 if p is None else p for p in p_contradicted])
     cases = []
-    for case, sample, before, after in zip(test.cases, measured, p_contradicted, corrected, strict=True):
+    for (label, _), sample, before, after in zip(test.cases, measured, p_contradicted, corrected, strict=True):
         if isinstance(sample, Unavailable):
-            cases.append(CaseOutcome(case.label, None, problem=sample.reason))
+            cases.append(CaseOutcome(label, None, problem=sample.reason))
         else:
             alone = before is None
             few = "a single seed has no interval" if sample.interval.n == 1 else "two equal values have no spread"
             problem = few if alone else ""
             p_reproduced = _p(sample, rule.reproduced)
             p_corrected = None if alone else after
-            cases.append(CaseOutcome(case.label, sample.interval, p_reproduced, p_corrected, problem, sample.remark))
+            cases.append(CaseOutcome(label, sample.interval, p_reproduced, p_corrected, problem, sample.remark))
     if any(case.p_contradicted is not None and case.p_contradicted <= LEVEL for case in cases):
         verdict: Verdict = "contradicted"
     elif all(case.p_reproduced is not None and case.p_reproduced <= LEVEL for case in cases):
@@ -189,16 +184,12 @@ def decide(test: Resolved, evidence: Evidence) -> Outcome:
 def _beside(test: Resolved, measured: Sequence[Sample | Unavailable]) -> Outcome:
     """What was measured beside a claim."""
     cases = [
-        CaseOutcome(case.label, None, problem=sample.reason)
+        CaseOutcome(label, None, problem=sample.reason)
         if isinstance(sample, Unavailable)
-        else CaseOutcome(case.label, sample.interval, remark=sample.remark)
-        for case, sample in zip(test.cases, measured, strict=True)
+        else CaseOutcome(label, sample.interval, remark=sample.remark)
+        for (label, _), sample in zip(test.cases, measured, strict=True)
     ]
     return Outcome(test, cases, None if any(case.interval for case in cases) else "not run")
-
-
-def _with_biases(sample: Sample | Unavailable, biases: int) -> Sample | Unavailable:
-    return sample if isinstance(sample, Unavailable) else replace(sample, values=[v + biases for v in sample.values])
 
 
 def _p(sample: Sample | Unavailable, where: Region) -> float | None:
@@ -212,8 +203,8 @@ def _p(sample: Sample | Unavailable, where: Region) -> float | None:
     if sample.exact:
         return 0.0 if where.holds(sample.interval.mean) else 1.0
     if where.inverted:
-        below_low, above_high = p_below(sample.values, where.low), p_above(sample.values, where.high)
+        below_low, above_high = p_value(sample.values, where.low, "less"), p_value(sample.values, where.high, "greater")
         return None if below_low is None or above_high is None else min(below_low, above_high)
-    above_low = 0.0 if where.low == -math.inf else p_above(sample.values, where.low)
-    below_high = 0.0 if where.high == math.inf else p_below(sample.values, where.high)
+    above_low = 0.0 if where.low == -math.inf else p_value(sample.values, where.low, "greater")
+    below_high = 0.0 if where.high == math.inf else p_value(sample.values, where.high, "less")
     return None if above_low is None or below_high is None else max(above_low, below_high)

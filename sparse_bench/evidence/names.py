@@ -1,4 +1,4 @@
-"""What a metric's name says: a title for people, and whether more of it is better."""
+"""What the name of a quantity says: its column, a title for people, and whether more of it is better."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from sparse_bench.errors import SparseBenchError, unknown_choice
 
 _LOWER_IS_BETTER = re.compile(r"loss|perplexity|ppl|nll|cross_entropy|error|bits_per|seconds|bytes")
+#: Names that say something else to a stranger: accuracy of tokens, averaged within each sentence first.
+_TITLES = {"sentence_accuracy": "token accuracy, mean over sentences"}
 _SPELLING = {"f1": "F1", "bleu": "BLEU", "crf": "CRF", "ppl": "perplexity", "nll": "NLL", "l1": "L1", "l2": "L2"}
 
 
@@ -21,7 +23,7 @@ def lower_is_better(metric: str) -> bool:
 def title(metric: str) -> str:
     """``test/intent_f1`` → ``intent F1 (test)``."""
     *split, name = metric.split("/")
-    words = " ".join(_SPELLING.get(word, word) for word in name.split("_"))
+    words = _TITLES.get(name) or " ".join(_SPELLING.get(word, word) for word in name.split("_"))
     return f"{words} ({' '.join(split)})" if split else words
 
 
@@ -48,3 +50,34 @@ def matching(metric: str, available: Iterable[str]) -> list[str]:
         return [metric]
     name = metric.rsplit("/", 1)[-1]
     return [other for other in known if other.rsplit("/", 1)[-1] == name]
+
+
+#: Columns of runs that are no metrics.
+_PREFIXED = re.compile(r"(count|seconds|macs):.+|tokens_per_second|examples_per_second|peak_memory_bytes|epochs|steps")
+_WORDS = {"count:sparse_layers": "weights in the sparse layers", "count:trainable": "trainable weights"}
+
+
+def column_of(name: str) -> str:
+    """The column of a table of runs that holds a quantity."""
+    return name if _PREFIXED.fullmatch(name) else f"metric:{name}"
+
+
+def quantity(name: str) -> str:
+    """A quantity for people: a metric's :func:`title`, or the words for a count, a time or a number of operations."""
+    kind, _, rest = name.partition(":")
+    if name in _WORDS:
+        return _WORDS[name]
+    if match := re.fullmatch(r"count:groups\.(.+)\.(active|size)", name):
+        return f"{'places for ' if match[2] == 'size' else ''}weights in the group {match[1].replace('_', ' ')}"
+    if kind == "macs":
+        return f"multiply-accumulates ({rest})"
+    if kind == "seconds":
+        return f"seconds ({rest.replace('_', ' ')})"
+    return rest.replace("_", " ") if kind == "count" else title(name)
+
+
+def direction(metric: str) -> str:
+    """A metric's title with the direction in which it gets better; a topology is neither good nor bad."""
+    if metric.startswith("topology/"):
+        return title(metric)
+    return f"{title(metric)}, {'lower' if lower_is_better(metric) else 'higher'} is better"

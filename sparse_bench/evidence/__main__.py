@@ -1,0 +1,82 @@
+"""Command line: ``python -m sparse_bench.evidence collect`` and ``… claims``."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sparse_bench.config.catalog import experiments
+from sparse_bench.errors import SparseBenchError
+from sparse_bench.evidence.collect import collect, joined
+from sparse_bench.evidence.compare import Evidence
+from sparse_bench.evidence.ledger import summary_table, verdict_text, write_ledger
+from sparse_bench.evidence.store import StoreError
+from sparse_bench.evidence.verdicts import VERDICTS, evaluate
+from sparse_bench.papers.claims import read_claims
+from sparse_bench.papers.page import read_papers
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; 1 if there is nothing to take in, or the claims do not fit the results."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except (SparseBenchError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m sparse_bench.evidence", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    runs = [Path(os.environ.get("SPARSE_BENCH_RUNS", "runs"))]
+
+    one = commands.add_parser("collect", help="take the runs on disk into the committed tables; nothing is trained")
+    one.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="the committed tables")
+    where = "folders to search for runs, at any depth (default: $SPARSE_BENCH_RUNS, else runs)"
+    one.add_argument("--runs", type=Path, nargs="+", metavar="DIR", default=runs, help=where)
+    forget = "forget the committed runs of these experiments first (their code has changed, say)"
+    one.add_argument("--fresh", nargs="+", default=[], metavar="EXPERIMENT", help=forget)
+    one.set_defaults(command=_collect)
+
+    two = commands.add_parser("claims", help="which claims hold, from the committed tables; writes claims.md and .csv")
+    two.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="the committed tables")
+    more = "run folders to add to them, without writing"
+    two.add_argument("--runs", type=Path, nargs="+", default=[], metavar="DIR", help=more)
+    two.add_argument("--out", type=Path, metavar="DIR", help="where the ledger goes (default: the results)")
+    two.set_defaults(command=_claims)
+    return parser
+
+
+def _collect(options: argparse.Namespace) -> int:
+    papers = read_papers(experiments())
+    lines = collect(options.results, list(papers.values()), options.runs, options.fresh)
+    print("\n".join(lines) or "No run belongs to an experiment of the papers; the tables are as they were.")
+    return 0
+
+
+def _claims(options: argparse.Namespace) -> int:
+    papers = read_papers(experiments())
+    documents = read_claims(experiments())
+    evidence = Evidence.committed(options.results, papers)
+    if options.runs:
+        evidence = joined(evidence, list(papers.values()), options.runs)
+    elif not evidence.tables:
+        raise StoreError(f"No committed results in '{options.results}': no paper's folder there has a table.")
+    out = options.out or options.results
+    out.mkdir(parents=True, exist_ok=True)  # before the work, but not for a misspelt folder of results
+    entries = evaluate(documents, evidence)
+    titles = {name: paper.short for name, paper in papers.items()}
+    write_ledger(entries, titles, out)
+    width = max(len(entry.claim.id) for entry in entries)
+    for entry in entries:
+        print(f"{entry.claim.id:<{width}}  {verdict_text(entry)}")
+    *_, total = summary_table(entries, titles).rows
+    print("\n" + ", ".join(f"{count} {name}" for name, count in zip(VERDICTS, total[1:], strict=False)))
+    print(f"Written: {out / 'claims.md'}, {out / 'claims.csv'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

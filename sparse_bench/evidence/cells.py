@@ -1,0 +1,57 @@
+"""Values of configurations and results as cells of a table."""
+
+import json
+import math
+import numbers
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted paths; lists stay values."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        path = f"{prefix}.{key}" if prefix else str(key)
+        flat |= flatten(value, path) if isinstance(value, Mapping) and value else {path: value}
+    return flat
+
+
+def plain(value: Any) -> Any:
+    """A cell: lists and mappings as JSON, and text on one line, as a line break would tear a table's row."""
+    if isinstance(value, list | dict):
+        value = json.dumps(value, sort_keys=True)
+    return " ".join(value.split()) if isinstance(value, str) else value
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a cell is empty."""
+    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a number; a truth value is none."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def is_finite(value: Any) -> bool:
+    """Whether it is a number, and neither infinite nor NaN."""
+    return is_number(value) and math.isfinite(value)
+
+
+def sort_key(value: Any) -> tuple[int, float, str]:
+    """Orders missing values, then numbers by size, then everything else by its text; equal for equal cells.
+
+    A number counts as such also where it stands in a column of texts.
+    """
+    if is_missing(value):
+        return 0, 0.0, ""
+    if is_number(value):
+        return 1, float(value), ""
+    text = str(plain(value))
+    try:
+        number = float(text) if text[:1] in "-.0123456789" else math.nan
+    except ValueError:
+        return 2, 0.0, text
+    return (1, number, "") if math.isfinite(number) else (2, 0.0, text)

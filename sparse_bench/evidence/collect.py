@@ -1,0 +1,171 @@
+"""Takes what run folders hold into the committed tables of each paper.
+
+Runs that are in the tables and not in the folders stay: a sweep is run over weeks and on several machines, and its
+folders are not committed.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from sparse_bench.config.catalog import check_experiment, experiments
+from sparse_bench.evidence import single_runs
+from sparse_bench.evidence.compare import Evidence
+from sparse_bench.evidence.folders import Problem, read_result
+from sparse_bench.evidence.settings import alterations
+from sparse_bench.evidence.store import (
+    ALTERED,
+    RUNS,
+    RunKey,
+    RunTable,
+    curves_kept,
+    load,
+    locked,
+    merge,
+    read,
+    write,
+)
+from sparse_bench.papers.page import Paper
+from sparse_bench.record import FINISHED, RunFolder
+
+_METRIC, _SECONDS = "metric:", "seconds:total"
+#: Tables hold ten digits; what differs by no more of its value than this is the same there.
+_SAME = 1e-9
+
+
+def joined(evidence: Evidence, papers: Sequence[Paper], folders: Sequence[Path]) -> Evidence:
+    """The committed runs and those in ``folders``, in memory.
+
+    Raises:
+        StoreError: the folders hold no run at all.
+    """
+    found, _ = load(folders)
+    tables = dict(evidence.tables)
+    for paper in papers:
+        fresh = fresh_runs(found, paper)
+        if len(fresh):
+            tables[paper.name] = merge(tables[paper.name], fresh) if paper.name in tables else fresh
+    return Evidence(evidence.root, tables)
+
+
+def collect(results: Path, papers: Sequence[Paper], folders: Sequence[Path], forget: Sequence[str] = ()) -> list[str]:
+    """Bring the committed tables up to date with the runs in ``folders``.
+
+    Args:
+        results: the folder of results.
+        papers: whose tables.
+        folders: searched for runs, at any depth.
+        forget: experiments whose committed runs are dropped first (their code has changed, say).
+
+    Returns:
+        What was done, a line each.
+
+    Raises:
+        StoreError: the folders hold no run at all, or a table cannot be read or written.
+        UnknownExperimentError: ``forget`` names one.
+    """
+    for name in forget:
+        check_experiment(name, experiments())
+    found, problems = load(folders)
+    lines = []
+    for paper in papers:
+        folder = results / paper.name
+        fresh = fresh_runs(found, paper)
+        if not len(fresh) and not set(forget) & set(paper.experiments):
+            continue
+        with locked(folder):  # two processes that collect at once would lose each other's rows
+            old = read(folder) if (folder / RUNS).is_file() else None
+            if old is not None:
+                kept = old.only(set(old.runs["experiment"]) - set(forget))
+                fresh = _without(fresh, _vanished(fresh, kept, problems))
+                again = repetition(kept, fresh)
+                table = merge(kept, fresh)
+            else:
+                again, table = "", fresh
+            write(table, folder)
+            evidence = Evidence(results, {paper.name: table})
+            portraits = single_runs.take(paper.single_runs, evidence, found.folders, single_runs.read(folder))
+            single_runs.write(portraits, folder)
+        lines.append(f"{folder}: {_told(fresh, table)}{again}")
+    lines += [f"warning: {problem.folder}: {problem.reason}" for problem in problems]
+    return lines
+
+
+def fresh_runs(found: RunTable, paper: Paper) -> RunTable:
+    """The runs of a paper's experiments with the curves that it keeps, each marked if it is not as shipped."""
+    part = curves_kept(found.only(paper.experiments), paper.curves)
+    records = {key: read_result(RunFolder(folder).result_path) for key, folder in part.folders.items()}
+    altered = {key: alterations(record.experiment, record.config) for key, record in records.items()}
+    for key, record in records.items():
+        experiment, _, first = str(record.notes.get("start_from", "")).rpartition("/")
+        if altered[key] is None and (reason := altered.get((experiment, first))) is not None:
+            altered[key] = f"started from a run with {reason}"
+    column = [altered[str(e), str(i)] for e, i in zip(part.runs["experiment"], part.runs["id"], strict=True)]
+    return replace(part, runs=part.runs.assign(**{ALTERED: pd.Series(column, dtype="str", index=part.runs.index)}))
+
+
+def _vanished(fresh: RunTable, old: RunTable, problems: list[Problem]) -> set[RunKey]:
+    """Runs without a learning curve that the tables have one of: taking them in would erase it."""
+    finished = set(zip(fresh.finished["experiment"], fresh.finished["id"], strict=True))
+    gone = (finished & old.histories.keys()) - fresh.histories.keys()
+    reason = "Its learning curve is gone, and the tables have it. The run is left out."
+    problems += [Problem(f"{experiment}/{run}", reason) for experiment, run in sorted(gone)]
+    return gone
+
+
+def _without(table: RunTable, gone: set[RunKey]) -> RunTable:
+    keep = [key not in gone for key in zip(table.runs["experiment"], table.runs["id"], strict=True)]
+    return replace(table, runs=table.runs[keep].reset_index(drop=True))
+
+
+def _told(fresh: RunTable, table: RunTable) -> str:
+    told = f"{len(fresh)} runs read, {len(table.finished)} finished runs in the tables"
+    altered = int(fresh.runs[ALTERED].notna().sum()) if ALTERED in fresh.runs else 0
+    if altered:
+        told += f"; {altered} of those read have settings of their own, so no claim takes more of them than weights"
+    return told
+
+
+def repetition(old: RunTable, new: RunTable) -> str:
+    """Whether runs that were made again measured what the tables hold, as the end of a line; empty if none was.
+
+    A run that took the same time to the last digit is the same one, read again. Metrics that only one side has, as
+    another version of the code measured them, are left out.
+    """
+    known, made = _numbers(old), _numbers(new)
+    again = {key: row for key, row in made.items() if key in known and _apart(row, known[key], _SECONDS) > _SAME}
+    if not again:
+        return ""
+    worst = []
+    for key, row in again.items():
+        found = [(_apart(row, known[key], name), name) for name in row if name.startswith(_METRIC)]
+        worst.append((*max(found, default=(0.0, "")), "/".join(key)))
+    same = sum(found <= _SAME for found, *_ in worst)
+    if same == len(worst):
+        return f"; {same} of them made again, with the same metrics"
+    largest, name, run = max(worst)
+    return (
+        f"; {len(worst)} of them made again, {same} with the same metrics; the others differ by up to {largest:.2g} of a "
+        f"value ({run}, {name.removeprefix(_METRIC)})"
+    )
+
+
+def _numbers(table: RunTable) -> dict[RunKey, dict[str, float]]:
+    """The metrics and the time of each finished run."""
+    names = [name for name in table.runs.columns if name.startswith(_METRIC) or name == _SECONDS]
+    return {
+        (str(row["experiment"]), str(row["id"])): {name: float(row[name]) for name in names if row[name] is not None}
+        for row in table.rows()
+        if row["status"] == FINISHED
+    }
+
+
+def _apart(row: Mapping[str, float], other: Mapping[str, float], name: str) -> float:
+    """How far two values are apart, as a share of the larger one; what is not there on both sides is not apart."""
+    if name not in row or name not in other or row[name] == other[name]:
+        return 0.0
+    found = abs(row[name] - other[name]) / max(abs(row[name]), abs(other[name]))
+    return found if math.isfinite(found) else math.inf

@@ -1,0 +1,291 @@
+"""What runs or a benchmark say about a quantity: a value for each seed, or one exact number.
+
+Claims and figures ask here, so that they cannot disagree.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sparse_bench.errors import SparseBenchError, unknown_choice
+from sparse_bench.evidence.arms import Arm, arms_of, by_density, percent, unlike, warned
+from sparse_bench.evidence.cells import is_number, plain, sort_key
+from sparse_bench.evidence.names import column_of
+from sparse_bench.evidence.statistics import Interval, mean_interval
+from sparse_bench.evidence.store import ALTERED, RUNS, RunTable, read, read_rows
+from sparse_bench.papers.claims import is_exact
+from sparse_bench.papers.schema import Comparison, Measure, Target
+from sparse_bench.record import FINISHED
+
+#: Cells of the column :data:`ALTERED`: of a run as shipped, and of one that differs in the length of training alone.
+_NOTHING = re.compile("")
+_LENGTH = re.compile(r"((^|; )(trainer\.(epochs|steps)|dataset\.batch_epochs): [^;]*)+")
+
+
+class SelectionError(SparseBenchError):
+    """A choice of runs or of rows that cannot be made from the results at hand; the message names the problem."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What was measured.
+
+    Attributes:
+        values: one a seed; the single number of a benchmark or a count.
+        exact: whether the value is known without error, so that it needs no second seed.
+        remark: what has to be known of the runs, such as a density other than asked for; without its full stop.
+    """
+
+    values: Sequence[float]
+    exact: bool
+    remark: str = ""
+
+    @property
+    def interval(self) -> Interval:
+        """Mean and t-interval over the seeds; an exact sample's mean alone."""
+        found = mean_interval(self.values)
+        return Interval(found.mean, 0.0, found.n) if self.exact else found
+
+
+@dataclass(frozen=True)
+class Unavailable:
+    """Why something could not be measured.
+
+    Attributes:
+        reason: a sentence without its full stop.
+        run: whether there are runs at all.
+    """
+
+    reason: str
+    run: bool
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything that claims, figures and pages are made from.
+
+    Attributes:
+        root: the folder of results.
+        tables: the committed runs by paper.
+    """
+
+    root: Path
+    tables: Mapping[str, RunTable]
+    _found: dict[tuple[str, str], "tuple[RunTable, pd.DataFrame] | None"] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+
+    @classmethod
+    def committed(cls, root: Path, papers: Iterable[str]) -> "Evidence":
+        """Read the tables below ``root`` that exist."""
+        return cls(root, {paper: read(root / paper) for paper in papers if (root / paper / RUNS).is_file()})
+
+    def runs(self, target: Target, *, any_length: bool = False) -> tuple[RunTable, pd.DataFrame] | None:
+        """The finished runs as shipped that ``target`` names, and the table that holds them; None if there is none.
+
+        Args:
+            target: which.
+            any_length: take runs that were altered in nothing but the length of training where none is as shipped:
+                they have the weights of those that are.
+
+        Raises:
+            SelectionError: ``where`` names what is neither a label nor a setting of any run of the experiment.
+        """
+        for allowed in (_NOTHING, _LENGTH) if any_length else (_NOTHING,):
+            key = (str(target), allowed.pattern)
+            if key not in self._found:
+                self._found[key] = self._select(target, allowed)
+            if self._found[key] is not None:
+                return self._found[key]
+        return None
+
+    def _select(self, target: Target, allowed: re.Pattern[str]) -> tuple[RunTable, pd.DataFrame] | None:
+        for table in self.tables.values():
+            keep = (table.runs["experiment"] == target.experiment) & (table.runs["status"] == FINISHED)
+            if ALTERED in table.runs:
+                texts = table.runs[ALTERED].fillna("")
+                keep &= pd.Series([allowed.fullmatch(str(text)) is not None for text in texts], index=keep.index)
+            runs = table.runs[keep.to_numpy(dtype=bool)].reset_index(drop=True)
+            if not len(runs):
+                continue
+            fits = pd.Series([True] * len(runs))
+            for name, wanted in target.where.items():
+                fits &= _matching(table, runs, name, wanted, target.experiment)
+            found = runs[fits.to_numpy(dtype=bool)].reset_index(drop=True)
+            return (table, found) if len(found) else None
+        return None
+
+    def rows(self, target: Target) -> list[dict[str, Any]]:
+        """The rows of a benchmark's table that fit; none if there is no such table.
+
+        Raises:
+            SelectionError: a column is unknown.
+        """
+        path = self.root / target.table
+        if not path.is_file():
+            return []
+        frame = read_rows(path)
+        for name in target.where:
+            if name not in frame.columns:
+                raise SelectionError(f"In {target.table}: {unknown_choice('column', name, map(str, frame.columns))}")
+        rows: list[dict[str, Any]] = frame.to_dict("records")  # type: ignore[assignment]
+        wanted = {name: sort_key(value) for name, value in target.where.items()}
+        return [row for row in rows if all(sort_key(row[name]) == value for name, value in wanted.items())]
+
+    def exists(self, target: Target, of: str) -> bool:
+        """Whether there are runs, or a table, of a side."""
+        if target.table:
+            return (self.root / target.table).is_file()
+        return self.runs(target, any_length=of.startswith("count:")) is not None
+
+
+def measure(comparison: Comparison, evidence: Evidence) -> Sample | Unavailable:
+    """Measure one side, or two against each other, paired over the seeds that both have.
+
+    Raises:
+        SelectionError: the results do not know a name that is used.
+    """
+    of, sides = comparison.of, comparison.sides
+    if missing := [side for side in sides if not evidence.exists(side, of)]:
+        side = missing[0]
+        return Unavailable(f"no runs of {side}" if side.experiment else f"no {side.table}", False)
+    if all(side.table for side in sides):
+        cells = [_cell(side, of, evidence) for side in sides]
+        return Sample([_compared(comparison.measure, cells) + comparison.biases], exact=True)
+    found = [evidence.runs(side, any_length=of.startswith("count:")) for side in sides]
+    remarks = [text for one in found if one is not None for text in remarks_on(one[1])]
+    try:
+        by_seed = [_values(side, *one, comparison) for side, one in zip(sides, found, strict=True) if one is not None]
+    except _UnmeasurableError as error:
+        return Unavailable(str(error), True)
+    seeds = sorted(set.intersection(*(set(values) for values in by_seed)))
+    if not seeds:
+        return Unavailable(_no_seed(by_seed, comparison.epochs), True)
+    values = [_compared(comparison.measure, [one[seed] for one in by_seed]) + comparison.biases for seed in seeds]
+    return Sample(values, exact=is_exact(of), remark="; ".join(dict.fromkeys(remarks)))
+
+
+def remarks_on(runs: pd.DataFrame) -> list[str]:
+    """What has to be known of chosen runs: that they were altered, that a density is not as asked for, warnings."""
+    found = ["from runs of another length"] if ALTERED in runs and runs[ALTERED].notna().any() else []
+    asked = by_density(arms_of(runs)).items()
+    if told := [f"{percent(density)}{text}" for density, realised in asked if (text := unlike(density, realised))]:
+        found.append(f"density {', '.join(told)}")
+    warnings = warned(runs)
+    return [*found, f"with a warning: {warnings}"] if warnings else found
+
+
+def one_arm(runs: pd.DataFrame) -> Arm:
+    """The arm of runs that differ in nothing but their seed, or in settings that follow the seed.
+
+    Raises:
+        SelectionError: they are several arms; the message names in what they differ.
+    """
+    arms = arms_of(runs)
+    first = arms[0]
+    if found := differing(arms):
+        told = "; ".join(f"{name} ({', '.join(values)})" for name, values in found.items())
+        raise SelectionError(f"{len(arms)} arms fit, which differ in {told}")
+    return first if len(arms) == 1 else Arm(first.experiment, first.labels, first.settings, runs, 0, list(runs["id"]))
+
+
+def differing(arms: Sequence[Arm]) -> dict[str, list[str]]:
+    """Labels and settings in which arms differ, with their values as text; not those that follow the seed."""
+    return {
+        name: sorted({str(plain(values[name])) for values in all_values})
+        for all_values in ([arm.labels for arm in arms], [arm.settings for arm in arms])
+        for name in all_values[0]
+        if len({sort_key(values[name]) for values in all_values}) > 1 and not name.endswith("seed")
+    }
+
+
+def curves_by_seed(table: RunTable, runs: pd.DataFrame, metric: str, name: str) -> dict[int, pd.Series]:
+    """For each seed of an arm a metric by epoch.
+
+    Raises:
+        SelectionError: the runs are of several arms, or their curves know no such metric; ``name`` is theirs in it.
+    """
+    one_arm(runs)  # a mean over anything else would say nothing
+    wanted = table.curves["id"].isin(set(runs["id"])) & table.curves["experiment"].isin(set(runs["experiment"]))
+    rows = table.curves[wanted]
+    if len(rows) and metric not in set(rows["metric"]):
+        raise SelectionError(f"In the curves of {name}: {unknown_choice('metric', metric, set(rows['metric']))}")
+    rows = rows[rows["metric"] == metric]
+    return {int(seed): part.groupby("epoch")["value"].mean() for seed, part in rows.groupby("seed")}  # type: ignore[arg-type]
+
+
+class _UnmeasurableError(Exception):
+    """Runs fit, but not those that the quantity needs: those of one arm."""
+
+
+def _values(side: Target, table: RunTable, runs: pd.DataFrame, comparison: Comparison) -> dict[int, float]:
+    """The value of one arm for each seed."""
+    try:
+        arm = one_arm(runs)
+    except SelectionError as error:
+        raise _UnmeasurableError(str(error)) from error
+    if comparison.epochs is not None:
+        curves = curves_by_seed(table, runs, comparison.of, str(side))
+        found = {seed: at_epochs(curve, comparison.epochs) for seed, curve in curves.items()}
+        return {seed: value for seed, value in found.items() if value is not None}
+    column = column_of(comparison.of)
+    if column not in runs.columns or bool(runs[column].isna().all()):
+        measured = [c for c in runs.columns if not runs[c].isna().all()]
+        known = [c.removeprefix("metric:") for c in measured if c.startswith(("metric:", "count:", "seconds:"))]
+        raise SelectionError(f"In the runs of {side}: {unknown_choice('metric', comparison.of, known)}")
+    return arm.values(column)
+
+
+def at_epochs(curve: pd.Series, epochs: str) -> float | None:
+    """A curve's value at an epoch, its mean over the last ones, or an extreme; None if it is too short or diverged."""
+    if epochs in ("lowest", "highest"):
+        extreme = float(curve.min(skipna=False) if epochs == "lowest" else curve.max(skipna=False))
+        return None if math.isnan(extreme) else extreme
+    kind, number = epochs.split()
+    if kind == "epoch":
+        return float(curve[int(number)]) if int(number) in curve.index else None
+    last = curve.iloc[-int(number) :]
+    return math.fsum(last) / len(last) if len(last) == int(number) else None
+
+
+def _no_seed(by_seed: Sequence[Mapping[int, float]], epochs: str | None) -> str:
+    """Why no seed could be measured on all sides."""
+    if not all(by_seed):
+        return f"no run of a side has the epochs asked for ({epochs})" if epochs else "no run of a side has this number"
+    return f"the two sides share no seed ({' and '.join(str(sorted(found)) for found in by_seed)})"
+
+
+def _cell(side: Target, column: str, evidence: Evidence) -> float:
+    rows = evidence.rows(side)
+    if len(rows) != 1:
+        raise SelectionError(f"{side} fits {len(rows)} rows instead of one.")
+    value = rows[0].get(column)
+    if not is_number(value):
+        numeric = [name for name, cell in rows[0].items() if is_number(cell)]
+        raise SelectionError(f"In {side}: {unknown_choice('column of numbers', column, numeric)}")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _compared(kind: Measure, numbers: Sequence[float]) -> float:
+    if kind == "value":
+        return numbers[0]
+    first, second = numbers
+    return first - second if kind == "difference" else first / second
+
+
+def _matching(table: RunTable, runs: pd.DataFrame, name: str, wanted: Any, experiment: str) -> pd.Series:
+    choices = {sort_key(value) for value in (wanted if isinstance(wanted, list | tuple) else [wanted])}
+    for column in (f"label:{name}", f"setting:{name}"):
+        if column in runs.columns:
+            return pd.Series([sort_key(value) in choices for value in runs[column]])
+    if name in table.settings:
+        return pd.Series([sort_key(table.settings[name]) in choices] * len(runs))
+    known = [column.split(":", 1)[1] for column in runs.columns if column.startswith(("label:", "setting:"))]
+    raise SelectionError(
+        f"In a choice of runs of {experiment}: {unknown_choice('label or setting', name, {*known, *table.settings})}"
+    )

@@ -1,0 +1,167 @@
+"""Run folders on disk → a row for each run, and its learning curves.
+
+A folder that cannot be read, or a run that never ended, is reported and left out; it never stops a report.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import TypeAdapter, ValidationError
+
+from sparse_bench.evidence.cells import flatten, is_finite, is_number, plain
+from sparse_bench.record import SCHEMA, Result, RunFolder
+
+#: A folder that holds one of these is a run's; without a result, the run did not end.
+_RUN_FILES = ("result.json", "metrics.jsonl", ".lock")
+_RESULT = TypeAdapter(Result)
+_LARGEST = 2**63
+_PLAIN = ("tokens_per_second", "examples_per_second", "peak_memory_bytes", "epochs", "steps")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A folder that gave no row, or a row that needs a warning.
+
+    Attributes:
+        folder: the folder, relative to the directory that was searched, or the run's name.
+        reason: what is wrong, as a sentence.
+    """
+
+    folder: str
+    reason: str
+
+
+def read_runs(folders: Iterable[Path], problems: list[Problem]) -> Iterator[tuple[Path, Result]]:
+    """Every run below ``folders`` that has a readable result, each once; adds to ``problems``."""
+    seen: set[tuple[str, str]] = set()
+    for folder, name in _run_folders(folders):
+        try:
+            record = read_result(RunFolder(folder).result_path)
+        except FileNotFoundError:
+            problems.append(Problem(name, "The run has not ended: there is no result.json."))
+            continue
+        except (OSError, ValueError) as error:
+            problems.append(Problem(name, f"The result cannot be read: {error}"))
+            continue
+        if (record.experiment, record.id) in seen:
+            problems.append(Problem(name, f"Run {record.id} was read from another folder; this copy is left out."))
+            continue
+        seen.add((record.experiment, record.id))
+        yield folder, record
+
+
+def read_result(path: Path) -> Result:
+    """Parse and check one ``result.json``.
+
+    Raises:
+        ValueError: it is no JSON, of another schema, or a part is missing, of the wrong type or too large; the message
+            says which.
+        FileNotFoundError: there is none.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(content, ensure_ascii=False).encode()  # half a character pair is no text that can be written
+    except (json.JSONDecodeError, UnicodeError) as error:
+        raise ValueError(f"not valid JSON ({error}).") from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"expected an object, found {type(content).__name__}.")
+    if content.get("schema") != SCHEMA:
+        raise ValueError(f"schema {content.get('schema')!r}; this version reads schema {SCHEMA}.")
+    try:
+        record = _RESULT.validate_python(content)
+    except ValidationError as error:
+        reasons = [f"'{'.'.join(map(str, problem['loc']))}': {problem['msg']}" for problem in error.errors()]
+        raise ValueError(f"{'; '.join(reasons)}.") from error
+    wrong = [name for name, value in flatten(record.counts).items() if not is_number(value)]
+    if wrong:
+        raise ValueError(f"no numbers: {', '.join(f'counts.{name}' for name in wrong)}.")
+    whole = {"seed": record.seed, "epochs": record.epochs, "steps": record.steps, **flatten(record.counts)}
+    large = [name for name, value in whole.items() if value is not None and abs(value) >= _LARGEST]
+    if large:
+        raise ValueError(f"too large for a table: {', '.join(large)}.")
+    return record
+
+
+def read_history(folder: Path) -> pd.DataFrame:
+    """What a run logged while it trained: index ``epoch``, one column a metric, the last value of each epoch.
+
+    Lines without an epoch are passed over, and so is an unfinished last line. Empty if there is no history.
+
+    Raises:
+        ValueError: a line before the last is no JSON object.
+    """
+    path = RunFolder(folder).metrics.path
+    epochs: dict[int, dict[str, float]] = {}
+    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+    last = max((number for number, line in enumerate(lines) if line), default=0)
+    for number, line in enumerate(lines[: last + 1]):
+        try:
+            entry = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            if number == last:
+                break
+            raise ValueError(f"{path.name}, line {number + 1}: not valid JSON ({error})") from error
+        if not isinstance(entry, dict):
+            raise ValueError(f"{path.name}, line {number + 1}: expected an object, found {type(entry).__name__}")
+        if isinstance(entry.get("epoch"), int):
+            values = {key: float(value) for key, value in entry.items() if is_number(value)}
+            epochs.setdefault(entry["epoch"], {}).update(values)
+    frame = pd.DataFrame.from_dict(epochs, orient="index").sort_index()
+    frame.index.name = "epoch"
+    return frame.drop(columns=["epoch", "step"], errors="ignore")
+
+
+def row_of(record: Result) -> dict[str, Any]:
+    """The cells of one run, without its settings. A metric that is no finite number is an empty cell."""
+
+    def part(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {f"{prefix}:{key}": value for key, value in flatten(values).items()}
+
+    error = f"{record.error['type']}: {record.error['message']}" if record.error else None
+    cells = {
+        "experiment": record.experiment,
+        "id": record.id,
+        "status": record.status,
+        "seed": record.seed,
+        **part("label", record.labels),
+        **part("count", record.counts),
+        **{key: value if is_finite(value) else None for key, value in part("metric", record.metrics).items()},
+        **part("macs", record.macs_per_example),
+        **part("seconds", record.seconds),
+        **{key: getattr(record, key) for key in _PLAIN},
+        **_made(record),
+        "error": error,
+    }
+    return {key: plain(value) for key, value in cells.items()}
+
+
+def _made(record: Result) -> dict[str, Any]:
+    """What a number has to be traced back with: the code, the machine, the data (a digest of all its checksums)."""
+    data = json.dumps(record.data, sort_keys=True, default=str)
+    known = {
+        **{key: record.git.get(key) for key in ("commit", "dirty")},
+        **{key: record.versions.get(key) for key in ("python", "torch")},
+        **{key: record.machine.get(key) for key in ("processor", "vectors", "cores", "threads", "device")},
+        "data": hashlib.sha256(data.encode()).hexdigest()[:12] if record.data else None,
+    }
+    return {f"made:{key}": value for key, value in known.items() if value is not None}
+
+
+def _run_folders(roots: Iterable[Path]) -> Iterator[tuple[Path, str]]:
+    """Folders that hold a run, each once, with a name for messages; hidden folders are not searched."""
+    seen: set[Path] = set()
+    for root in roots:
+        candidates = {path.parent for name in _RUN_FILES for path in root.rglob(name)}
+        for folder in sorted(candidates):
+            relative = folder.relative_to(root)
+            hidden = any(part.startswith(".") for part in relative.parts)
+            if not hidden and folder.resolve() not in seen:
+                seen.add(folder.resolve())
+                yield folder, str(relative) if relative.parts else folder.name

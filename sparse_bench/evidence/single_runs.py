@@ -1,0 +1,189 @@
+"""What is kept of single runs beside their numbers: the degrees of a topology at first and at last, and the weights.
+
+A run's folder stays where it was made. Of the runs that a paper's page draws one by one, ``portraits.json`` beside the
+paper's tables keeps what the drawing needs.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sparse_bench.evidence.compare import Evidence
+from sparse_bench.evidence.store import RunKey
+from sparse_bench.papers.page import SingleRun
+from sparse_bench.record import RunFolder, write_atomically
+
+FILE = "portraits.json"
+#: Numbers are kept to so many digits: a drawing shows fewer.
+_DIGITS = 3
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All sparse layers of a run at one moment, as its ``topology.jsonl`` has them."""
+
+    epoch: int
+    layers: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def connections(self) -> int:
+        """Of all layers together."""
+        return sum(int(layer["active"]) for layer in self.layers.values())
+
+
+@dataclass(frozen=True)
+class Change:
+    """What training did to a run's topology.
+
+    Attributes:
+        first: before the first epoch.
+        last: the last one with as many connections as the first, else the last of all: after its last epoch SET may
+            remove connections and grow none.
+    """
+
+    first: Snapshot
+    last: Snapshot
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """What one run looks like.
+
+    Attributes:
+        kind: ``degrees`` or ``weights``.
+        experiment: the run's.
+        id: the run's.
+        seed: the run's.
+        content: ``first`` and ``last`` snapshots of the topology, or the summary of the weights.
+    """
+
+    kind: str
+    experiment: str
+    id: str
+    seed: int
+    content: Mapping[str, Any]
+
+
+def read_topology(folder: RunFolder) -> Change | None:
+    """How a run's topology changed; None if it did not. An unfinished last line is passed over.
+
+    Raises:
+        ValueError: a line before the last is no record of a topology.
+    """
+    path = folder.topology.path
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    first = same = last = None
+    for number, line in enumerate(lines, start=1):
+        try:
+            entry = json.loads(line)
+            last = Snapshot(int(entry["epoch"]), dict(entry["layers"]))
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise ValueError(f"{path.name}, line {number}: not valid JSON ({error})") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path.name}, line {number}: no record of a topology ({error!r})") from error
+        if first is None:
+            first = last
+        elif last.connections == first.connections:
+            same = last
+    return None if first is None or last is None or last is first else Change(first, same or last)
+
+
+def read_summary(folder: RunFolder) -> Mapping[str, Any] | None:
+    """The weight summary of a run; None if it has none, or no weights to summarise.
+
+    Raises:
+        ValueError: it cannot be read, or lacks a part.
+    """
+    path = folder.weight_summary
+    if not path.exists():
+        return None
+    try:
+        summary: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        missing = {"edges", "layers", "small"} - summary.keys()
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path.name} cannot be read: {error}") from error
+    if missing:
+        raise ValueError(f"{path.name} lacks {', '.join(sorted(missing))}.")
+    return summary if summary["layers"] else None
+
+
+def take(
+    wanted: Sequence[SingleRun], evidence: Evidence, folders: Mapping[RunKey, Path], old: Sequence[Portrait]
+) -> list[Portrait]:
+    """A portrait for each figure of one run, of the first seed that there is anything of.
+
+    Args:
+        wanted: the figures.
+        evidence: tables that know all runs.
+        folders: of the runs that are at hand.
+        old: what was kept before; it serves where a run's folder is no longer there.
+    """
+    kept = {(portrait.kind, portrait.experiment, portrait.id): portrait for portrait in old}
+    found: dict[tuple[str, str, str], Portrait] = {}
+    for figure in wanted:
+        chosen = evidence.runs(figure.target)
+        if chosen is None:
+            continue
+        runs = chosen[1].sort_values("seed")
+        for run, seed in zip(runs["id"], runs["seed"], strict=True):
+            key = (figure.kind, figure.experiment, str(run))
+            folder = folders.get((figure.experiment, str(run)))
+            content = _content(figure.kind, RunFolder(folder)) if folder is not None else None
+            if content is not None:
+                found[key] = Portrait(*key, int(seed), content)
+            elif key in kept:
+                found[key] = kept[key]
+            if key in found:
+                break
+    return list(found.values())
+
+
+def find(figure: SingleRun, evidence: Evidence, portraits: Sequence[Portrait]) -> Portrait | None:
+    """The portrait that a figure draws; None where nothing is kept of such a run."""
+    chosen = evidence.runs(figure.target)
+    ids = set() if chosen is None else set(chosen[1]["id"])
+    of_kind = [one for one in portraits if (one.kind, one.experiment) == (figure.kind, figure.experiment)]
+    return next((portrait for portrait in of_kind if portrait.id in ids), None)
+
+
+def read(folder: Path) -> list[Portrait]:
+    """The portraits beside a paper's tables; none where there is no file."""
+    path = folder / FILE
+    if not path.is_file():
+        return []
+    return [Portrait(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def write(portraits: Sequence[Portrait], folder: Path) -> None:
+    """Write them, in their order; no portraits leave no file."""
+    if not portraits:
+        (folder / FILE).unlink(missing_ok=True)
+        return
+    lines = ",\n".join(json.dumps(asdict(portrait), separators=(",", ":")) for portrait in portraits)
+    write_atomically(folder / FILE, f"[\n{lines}\n]\n".encode())
+
+
+def _content(kind: str, folder: RunFolder) -> Mapping[str, Any] | None:
+    if kind == "degrees":
+        change = read_topology(folder)
+        return None if change is None else _rounded(asdict(change))
+    summary = read_summary(folder)
+    if summary is None:
+        return None
+    # The map that is drawn is that of the layer with most weights.
+    layers = summary["layers"]
+    drawn = max(layers, key=lambda name: sum(layers[name]["counts"]))
+    rest = {name: {k: v for k, v in layer.items() if k != "map"} for name, layer in layers.items()}
+    return _rounded({**summary, "layers": {**rest, drawn: layers[drawn]}})
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.{_DIGITS}g}")
+    if isinstance(value, Mapping):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value

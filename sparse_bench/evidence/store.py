@@ -1,0 +1,341 @@
+"""The one table of runs, in memory and as the files that are committed.
+
+A run's folder stays on the machine that made it. Three files are what remains of it, and everything that is published
+is made from them alone:
+
+    runs.csv      a row a run: labels, the settings that differ between runs, counts, metrics, seconds, code, machine
+    settings.csv  the settings on which all runs agree; with a run's row, its whole configuration
+    curves.csv    a row a value: experiment, id, seed, epoch, metric, value
+"""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock
+
+from sparse_bench.errors import SparseBenchError, unknown_choice
+from sparse_bench.evidence.cells import is_finite, is_missing, plain, sort_key
+from sparse_bench.evidence.folders import Problem, read_history, read_runs, row_of
+from sparse_bench.evidence.settings import completed, defining, shared_and_varying
+from sparse_bench.record import FINISHED, Result, write_together
+
+RUNS, SETTINGS, CURVES = "runs.csv", "settings.csv", "curves.csv"
+FILES = (RUNS, SETTINGS, CURVES)
+CURVE_COLUMNS = ("experiment", "id", "seed", "epoch", "metric", "value")
+#: The column of runs that no shipped sweep starts: what was changed, as text; empty for a run as shipped.
+ALTERED = "altered"
+#: A longer curve is thinned: this many epochs, evenly spaced, and the last ones (means over them are claimed) in full.
+_SPACED, _LAST = 50, 10
+#: Columns whose cells are text even where they look like numbers.
+_TEXT = re.compile(
+    r"experiment|id|status|error|altered|warnings|metric|setting|made:(commit|python|torch|processor|vectors|device|data)"
+)
+_PLAIN = ("tokens_per_second", "examples_per_second", "peak_memory_bytes", "epochs", "steps")
+_COLUMN_ORDER = (
+    *("experiment", "id", "status", "label:", "seed", "setting:", "count:", "metric:", "macs:", "seconds:"),
+    *(*_PLAIN, "made:"),
+)
+#: Ten significant digits, so that a table made again differs only where results differ.
+_DIGITS = "%.10g"
+
+#: A run is known by its experiment and id.
+RunKey = tuple[str, str]
+
+
+class StoreError(SparseBenchError):
+    """No runs where some were asked for, or a file that is no table of runs; the message names it."""
+
+
+@dataclass(frozen=True)
+class RunTable:
+    """Runs and what is known of them.
+
+    Attributes:
+        runs: a row a run, stably sorted. Columns: ``experiment``, ``id``, ``status``, ``label:*``, ``seed``,
+            ``setting:*`` (those that differ between the runs), ``count:*``, ``metric:*``, ``macs:*``, ``seconds:*``,
+            ``tokens_per_second``, ``examples_per_second``, ``peak_memory_bytes``, ``epochs``, ``steps``, ``made:*``
+            (code, machine, data), ``error``, and ``altered`` and ``warnings`` where there are any.
+        settings: those on which all runs agree, by dotted path.
+        curves: columns :data:`CURVE_COLUMNS`.
+        folders: of the runs that were read from disk.
+    """
+
+    runs: pd.DataFrame
+    settings: Mapping[str, Any]
+    curves: pd.DataFrame
+    folders: Mapping[RunKey, Path] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of all metrics, sorted."""
+        return [column.removeprefix("metric:") for column in self.runs.columns if column.startswith("metric:")]
+
+    @property
+    def finished(self) -> pd.DataFrame:
+        """The rows of the runs that ended well."""
+        return self.runs[self.runs["status"] == FINISHED]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of :attr:`runs`; gaps are None."""
+        found = self.runs.to_dict("records")
+        return [{str(c): None if is_missing(value) else value for c, value in row.items()} for row in found]
+
+    def config(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings that define the run of one of :meth:`rows`, by dotted path."""
+        own = {c.removeprefix("setting:"): value for c, value in row.items() if c.startswith("setting:")}
+        return {**self.settings, **own}
+
+    @cached_property  # each figure of learning curves asks for it
+    def histories(self) -> Mapping[RunKey, pd.DataFrame]:
+        """The learning curves by run: index epoch, a column a metric."""
+        found = {}
+        for key, rows in self.curves.groupby(["experiment", "id"], sort=False):
+            experiment, run = key
+            found[str(experiment), str(run)] = rows.pivot_table(index="epoch", columns="metric", values="value")
+        return found
+
+    def only(self, experiments: Iterable[str]) -> "RunTable":
+        """The part that belongs to these experiments."""
+        names = list(experiments)
+        runs = self.runs[self.runs["experiment"].isin(names)].reset_index(drop=True)
+        curves = self.curves[self.curves["experiment"].isin(names)].reset_index(drop=True)
+        return replace(self, runs=runs, curves=curves)
+
+    def texts(self) -> dict[str, str]:
+        """The three files; the same runs give the same bytes."""
+        rows = [(path, json.dumps(value)) for path, value in sorted(self.settings.items())]
+        curves = self.curves.assign(value=[f"{value:.6g}" for value in self.curves["value"]])
+        return {
+            RUNS: csv_text(self.runs),
+            SETTINGS: csv_text(pd.DataFrame(rows, columns=["setting", "value"])),
+            CURVES: csv_text(curves),
+        }
+
+
+def load(folders: Iterable[Path], experiment: str | None = None) -> tuple[RunTable, list[Problem]]:
+    """Read every run below ``folders``, and what could not be read.
+
+    Args:
+        folders: directories to search, at any depth.
+        experiment: keep this experiment only, or all below it (``rasa`` keeps ``rasa/diet`` and ``rasa/ted``).
+
+    Raises:
+        StoreError: nothing to report; the message names the folders and what to run.
+    """
+    folders, problems = list(folders), list[Problem]()
+    found = list(read_runs(folders, problems))
+    searched = ", ".join(f"'{folder}'" for folder in folders) or "(no folder)"
+    if not found:
+        unread = f" ({len(problems)} folders hold no readable result: {problems[0].reason})" if problems else ""
+        raise StoreError(
+            f"No results found in {searched}{unread}. Run an experiment first, for instance "
+            "'python -m sparse_bench experiment=NAME', or name the folder that holds its runs with --runs DIR."
+        )
+    if experiment is not None:
+        below = f"{experiment.rstrip('/')}/"
+        kept = [(folder, record) for folder, record in found if f"{record.experiment}/".startswith(below)]
+        if not kept:
+            known = {record.experiment for _, record in found}
+            raise StoreError(f"No results in {searched}: {unknown_choice('experiment', experiment, known)}")
+        found, problems = kept, [problem for problem in problems if f"/{below}" in f"/{problem.folder}/"]
+    return _of_records(found, problems), problems
+
+
+def _of_records(found: Sequence[tuple[Path, Result]], problems: list[Problem]) -> RunTable:
+    rows, configs, curves, folders = [], [], [], {}
+    for folder, record in found:
+        name = f"{record.experiment}/{record.id}"
+        broken = [metric for metric, value in record.metrics.items() if not is_finite(value)]
+        if broken and record.status == FINISHED:
+            problems.append(Problem(name, f"Not a finite number, left out of the means: {', '.join(broken)}."))
+        try:
+            history = read_history(folder) if record.status == FINISHED else pd.DataFrame()
+        except ValueError as error:
+            problems.append(Problem(name, f"Its learning curve cannot be read, so it is left out: {error}"))
+            continue
+        rows.append(row_of(record))
+        configs.append(defining(record.config))
+        folders[record.experiment, record.id] = folder
+        for metric in sorted(history.columns):
+            series = thinned(history[metric].dropna())
+            curves += [
+                (record.experiment, record.id, record.seed, epoch, metric, value) for epoch, value in series.items()
+            ]
+    if not rows:
+        raise StoreError(f"No run could be read whole: {problems[-1].folder}: {problems[-1].reason}")
+    table = assembled(rows, completed(configs), pd.DataFrame(curves, columns=list(CURVE_COLUMNS)))
+    return replace(table, folders=folders)
+
+
+def thinned(series: pd.Series) -> pd.Series:
+    """At most 60 values of a learning curve: evenly spaced ones, the first included, and the last ten."""
+    if len(series) <= _SPACED + _LAST:
+        return series
+    spaced = np.unique(np.linspace(0, len(series) - _LAST - 1, _SPACED).round().astype(int))
+    return series.iloc[[*spaced, *range(len(series) - _LAST, len(series))]]
+
+
+def assembled(
+    rows: Sequence[Mapping[str, Any]], configs: Sequence[Mapping[str, Any]], curves: pd.DataFrame
+) -> RunTable:
+    """One table from the cells of runs, their flat defining settings, and their learning curves."""
+    shared, varying = shared_and_varying(configs)
+    complete = [
+        {**row, **{f"setting:{path}": plain(config.get(path)) for path in varying}}
+        for row, config in zip(rows, configs, strict=True)
+    ]
+    columns = _ordered_columns(complete)
+    keys = [c for c in columns if c == "experiment" or c.startswith(("label:", "setting:"))] + ["seed", "id"]
+    complete.sort(key=lambda row: [sort_key(row.get(column)) for column in keys])
+    frame = pd.DataFrame({column: pd.Series([row.get(column) for row in complete], dtype=object) for column in columns})
+    runs = _typed(csv_text(frame))  # a table is what its file says, whether it was read from there or not
+    order = {(e, i): place for place, (e, i) in enumerate(zip(runs["experiment"], runs["id"], strict=True))}
+    places = [order[e, i] for e, i in zip(curves["experiment"], curves["id"], strict=True)]
+    return RunTable(runs, shared, curves.iloc[np.argsort(places, kind="stable")].reset_index(drop=True))
+
+
+def _ordered_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Columns in a fixed order of kinds; labels keep the order of the results, other kinds are sorted by name."""
+    seen = list(dict.fromkeys(column for row in rows for column in row))
+
+    def key(column: str) -> tuple[int, str]:
+        for rank, start in enumerate(_COLUMN_ORDER):
+            if column == start or (start.endswith(":") and column.startswith(start)):
+                return rank, "" if start == "label:" else column
+        return len(_COLUMN_ORDER), ""
+
+    return sorted(seen, key=key)
+
+
+def merge(old: RunTable, new: RunTable) -> RunTable:
+    """Both tables' runs; where both hold a run, the new row counts unless it failed and the old one did not."""
+    kept: dict[RunKey, tuple[dict[str, Any], dict[str, Any], int]] = {}
+    for number, table in enumerate((old, new)):
+        for row in table.rows():
+            key = (str(row["experiment"]), str(row["id"]))
+            if key in kept and kept[key][0]["status"] == FINISHED != row["status"]:
+                continue
+            cells = {column: value for column, value in row.items() if not column.startswith("setting:")}
+            kept[key] = (cells, table.config(row), number)
+    parts = []
+    for number, table in enumerate((old, new)):
+        keys = zip(table.curves["experiment"], table.curves["id"], strict=True)
+        parts.append(table.curves[[key in kept and kept[key][2] == number for key in keys]])
+    curves = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+    rows, configs = [cells for cells, *_ in kept.values()], completed([config for _, config, _ in kept.values()])
+    return assembled(rows, configs, curves)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder of tables while they are read, joined and written; another process waits."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        for left_over in folder.glob("*.tmp"):  # of a process that was killed
+            left_over.unlink()
+        yield
+
+
+def write(table: RunTable, folder: Path) -> None:
+    """Write the three files into ``folder``, all or none; a table without a run leaves none.
+
+    Raises:
+        StoreError: the files would not say what the table says.
+    """
+    if not len(table):
+        for name in FILES:
+            (folder / name).unlink(missing_ok=True)
+        return
+    texts = table.texts()
+    again = _parsed(texts, folder)
+    if again.texts() != texts:
+        raise StoreError(f"The tables for '{folder}' cannot be written: read back, they would say something else.")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_together({folder / name: text.encode() for name, text in texts.items()})
+
+
+def read(folder: Path) -> RunTable:
+    """Read what :func:`write` wrote; the settings and the curves may be missing.
+
+    Raises:
+        StoreError: there is no table of runs, or a file is no such table.
+    """
+    if not (folder / RUNS).is_file():
+        raise StoreError(f"No committed results in '{folder}': there is no {RUNS}.")
+    return _parsed({name: _text(folder / name) for name in FILES if (folder / name).is_file()}, folder)
+
+
+def _parsed(texts: Mapping[str, str], folder: Path) -> RunTable:
+    runs = _typed(texts[RUNS], folder / RUNS)
+    if lacking := {"experiment", "id", "status", "seed"} - set(runs.columns):
+        raise StoreError(f"'{folder / RUNS}' is no table of runs: it lacks {', '.join(sorted(lacking))}.")
+    settings = _typed(texts.get(SETTINGS, "setting,value\n"), folder / SETTINGS, {"value"})
+    shared = {path: json.loads(value) for path, value in zip(settings["setting"], settings["value"], strict=True)}
+    curves = _typed(texts.get(CURVES, ",".join(CURVE_COLUMNS) + "\n"), folder / CURVES)
+    return RunTable(runs, shared, curves)
+
+
+def read_rows(path: Path) -> pd.DataFrame:
+    """A CSV file of a benchmark, typed; lines that begin with ``#`` are left out.
+
+    Raises:
+        StoreError: the file is torn.
+    """
+    lines = _text(path).splitlines(keepends=True)
+    return _typed("".join(line for line in lines if not line.startswith("#")), path)
+
+
+def _text(path: Path) -> str:
+    with path.open(encoding="utf-8", newline="") as file:
+        return file.read()
+
+
+def _typed(text: str, path: Path | str = "the table", as_text: Iterable[str] = ()) -> pd.DataFrame:
+    """A CSV text as a table: whole numbers (with gaps), floats, truth values and text; empty cells are missing.
+
+    Raises:
+        StoreError: it ends within a line, or a row has not one cell for each column.
+    """
+    if text and not text.endswith("\n"):
+        raise StoreError(f"'{path}' ends in the middle of a line, without a newline: it is not whole.")
+    header, *rows = csv.reader(io.StringIO(text, newline="")) if text else [[]]
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(header):
+            raise StoreError(f"'{path}' is not whole: row {number} has not one cell for each column.")
+    kinds = {name: "str" for name in header if _TEXT.fullmatch(name) or name in as_text}
+    frame = pd.read_csv(
+        io.StringIO(text, newline=""),
+        dtype=kinds,  # type: ignore[arg-type]
+        keep_default_na=False,
+        na_values=[""],
+        dtype_backend="numpy_nullable",
+        float_precision="round_trip",
+    )
+    floats = {name: "float64" for name, kind in frame.dtypes.items() if str(kind) == "Float64"}
+    return frame.astype(floats)  # type: ignore[arg-type]
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """A table as CSV: no index, ten significant digits, newlines of Unix."""
+    text: str = frame.to_csv(index=False, float_format=_DIGITS, lineterminator="\n")
+    return text
+
+
+def curves_kept(table: RunTable, patterns: Sequence[str]) -> RunTable:
+    """The table with the learning curves of these metrics alone (``test/*``)."""
+    names = {name for name in table.curves["metric"].unique() if any(fnmatchcase(name, p) for p in patterns)}
+    return replace(table, curves=table.curves[table.curves["metric"].isin(names)].reset_index(drop=True))

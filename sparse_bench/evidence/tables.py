@@ -1,0 +1,354 @@
+"""Tables of arms: what each measured, how it differs from another, and how far the density can go down."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from sparse_bench.errors import unknown_choice
+from sparse_bench.evidence import names
+from sparse_bench.evidence.arms import (
+    DENSITY,
+    SPARSE_SIZE,
+    SPARSE_WEIGHTS,
+    TRAINABLE,
+    WARNINGS,
+    Arm,
+    Study,
+    arms_of,
+    density_range,
+    identifying_settings,
+    percent,
+    unlike,
+    warned,
+)
+from sparse_bench.evidence.cells import is_missing, is_number
+from sparse_bench.evidence.compare import SelectionError
+from sparse_bench.evidence.display import (
+    MISSING,
+    DisplayTable,
+    decimal,
+    duration,
+    interval,
+    setting,
+    whole,
+    whole_range,
+)
+from sparse_bench.evidence.statistics import (
+    CONFIDENCE,
+    StatisticsError,
+    holm,
+    mean_interval,
+    p_value,
+    smallest_density_within,
+)
+from sparse_bench.evidence.store import ALTERED, RunTable
+from sparse_bench.record import FINISHED
+
+DEVICE = "made:device"
+#: What a metric is called whose last value along the learning curves stands for it.
+AT_LAST = " at the last epoch"
+_DIFFERENCES = (
+    "Paired over the seeds that both have: mean ± half-width of the 95 % t-interval of the differences. A star marks "
+    "those that differ at the 5 % level after Holm's correction over the column."
+)
+_ARMS = (
+    "Mean over seeds ± half-width of the 95 % t-interval; a single seed has none. Density: as asked for. Realised: the "
+    "share of the places in the sparse layers that hold a weight at the end; of a narrower dense model, its weights as a "
+    "share of the full model's places, where these are known. Trainable: every trainable weight, biases included."
+)
+_SMALLEST = (
+    "The smallest realised density whose mean is no worse than the dense arm's by more than half the width of the dense "
+    "arm's 95 % interval. None: no density is. A dash: the dense arm has fewer than three seeds."
+)
+
+
+def measured_metrics(arms: Sequence[Arm], metrics: Sequence[str]) -> list[str]:
+    """Those of ``metrics`` that any arm has."""
+    return [metric for metric in metrics if any(arm.values(f"metric:{metric}") for arm in arms)]
+
+
+def arms_table(arms: Sequence[Arm], metrics: Sequence[str]) -> DisplayTable:
+    """An arm a row: what tells it apart, its weights, its metrics.
+
+    The experiment is named where there are several, and the device where not all runs were made on the same.
+    """
+    columns, cells = _told_apart(arms)
+    several = len(_devices(arms)) > 1
+    rows = []
+    for arm, own in zip(arms, cells, strict=True):
+        counted = [whole(arm.mean(SPARSE_WEIGHTS)), *(_mean_of_seeds(arm, metric) for metric in metrics)]
+        rows.append([*own, *counted, arm.seeds, whole(arm.mean(TRAINABLE)), *([made_on(arm.runs)] if several else [])])
+    text = len(columns)
+    columns = [*columns, "weights in sparse layers", *map(names.title, metrics), "seeds", "trainable"]
+    numeric = [all(_looks_numeric(row[i]) for row in rows) for i in range(text)] + [True] * (len(columns) - text)
+    if several:
+        columns, numeric = [*columns, "made"], [*numeric, False]
+    return DisplayTable(with_warnings(_ARMS, arms), columns, rows, numeric)
+
+
+def differences_table(arms: Sequence[Arm], reference: Arm, name: str, metrics: Sequence[str]) -> DisplayTable | None:
+    """How far each arm is from the reference, called ``name``, seed by seed; None if nothing can be compared."""
+    others = [arm for arm in arms if set(arm.ids) != set(reference.ids)]
+    measured = [metric for metric in metrics if reference.values(f"metric:{metric}")]
+    if not others or not measured:
+        return None
+    columns, cells = _told_apart(others)
+    found = {metric: _differences(others, reference, metric) for metric in measured}
+    rows = [[*cells[place], *(found[metric][place] for metric in measured)] for place in range(len(others))]
+    caption = f"Differences to {name}. {_DIFFERENCES}"
+    if len(_devices([*others, reference])) > 1:
+        caption += (
+            " Not all runs were made on the same device. A seed's runs on different ones drew different random numbers "
+            "while they trained, so pairing them takes little noise out."
+        )
+    numeric = [False] * len(columns) + [True] * len(measured)
+    columns = [*columns, *map(names.title, measured)]
+    return DisplayTable(with_warnings(caption, [*others, reference]), columns, rows, numeric)
+
+
+def _differences(arms: Sequence[Arm], reference: Arm, metric: str) -> list[str]:
+    """Each arm's difference to the reference as text, with a star where it stands the correction."""
+    column = f"metric:{metric}"
+    second = reference.values(column)
+    texts, p_values = [], []
+    for arm in arms:
+        first = arm.values(column)
+        found = [first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())]
+        texts.append(interval(mean_interval(found), signed=True) if found else MISSING)
+        p_values.append(p_value(found) if found else None)
+    compared = [place for place, p in enumerate(p_values) if p is not None]
+    for place, p in zip(compared, holm([p for p in p_values if p is not None]), strict=True):
+        texts[place] += " *" if p <= 1.0 - CONFIDENCE else ""
+    return texts
+
+
+def density_table(study: Study, metrics: Sequence[str]) -> DisplayTable | None:
+    """For each scheme and width of model that has a dense arm, the smallest density that is as good.
+
+    Returns:
+        None if no sparse arm has a dense one of its width.
+    """
+    dense = [arm for arm in study.arms if arm.kind == "dense" and arm.full_size and len(arm.runs)]
+    settings = [name for name in study.settings[0] if not name.startswith("sparsity.")]
+    families: dict[tuple[str, Arm], dict[float, Arm]] = {}
+    for curve in study.curves:
+        for arm in curve.arms if curve.kind == "sparse" else ():
+            partner, density = _dense_partner(arm, dense, settings), arm.mean(DENSITY)
+            if partner is not None and density:
+                told = [str(arm.settings[name]) for name in settings if isinstance(arm.settings[name], str)]
+                own = [text for text in told if text not in curve.variant]
+                name = ", ".join(filter(None, (curve.scheme.replace("_", " "), curve.variant, *own)))
+                families.setdefault((name, partner), {})[density] = arm
+    if not families:
+        return None
+    rows = []
+    for (name, partner), arms in families.items():
+        cells = [_smallest(arms, partner, metric) for metric in metrics]
+        rows.append([name, whole(partner.mean(SPARSE_SIZE)), whole(partner.full_size), *cells])
+    columns = ["scheme", "weights of the dense layers", "of the dense model"]
+    columns += [f"{names.title(metric)}: smallest density within dense" for metric in metrics]
+    return DisplayTable(with_warnings(_SMALLEST, study.arms), columns, rows, [False] + [True] * (len(columns) - 1))
+
+
+def _dense_partner(arm: Arm, dense: Sequence[Arm], settings: Sequence[str]) -> Arm | None:
+    """The dense arm of its width; of several the one with the same settings, and none if there is no such."""
+    wide = [other for other in dense if other.full_size == arm.full_size]
+    if len(wide) > 1:
+        wide = [other for other in wide if all(other.settings[name] == arm.settings[name] for name in settings)]
+    return wide[0] if len(wide) == 1 else None
+
+
+def _smallest(arms: Mapping[float, Arm], dense: Arm, metric: str) -> str:
+    column = f"metric:{metric}"
+    measured = {density: list(values.values()) for density, arm in arms.items() if (values := arm.values(column))}
+    reference = list(dense.values(column).values())
+    if not measured or not reference:
+        return MISSING
+    try:
+        found = smallest_density_within(measured, reference, lower_is_better=names.lower_is_better(metric))
+    except StatisticsError:
+        return MISSING
+    if found is None:
+        return "none"
+    asked = arms[found].labels.get("density")
+    return f"{percent(found, 3)} (asked for: {percent(asked)})" if unlike(asked, [found]) else percent(found, 3)
+
+
+def each_run_table(runs: pd.DataFrame, columns: Mapping[str, str]) -> DisplayTable:
+    """A finished run a row: its experiment, its seed, what these columns hold, and its warnings if any run has some.
+
+    Args:
+        runs: the runs.
+        columns: names of columns by heading.
+
+    Raises:
+        SelectionError: there is no such column.
+    """
+    finished = runs[runs["status"] == FINISHED]
+    if warned(finished):
+        columns = {**columns, "warnings": WARNINGS}
+    for column in columns.values():
+        if column not in runs.columns:
+            known = unknown_choice("column", column, map(str, runs.columns))
+            raise SelectionError(f"In a table of single runs: {known}")
+    rows = [
+        [str(row["experiment"]), str(row["seed"]), *(_cell(row[column]) for column in columns.values())]
+        for row in finished.to_dict("records")
+    ]
+    numeric = [pd.api.types.is_numeric_dtype(finished[column]) for column in columns.values()]
+    return DisplayTable("Single runs.", ["experiment", "seed", *columns], rows, [False, True, *numeric])
+
+
+def with_last_epochs(table: RunTable, metrics: Sequence[str]) -> tuple[RunTable, list[str]]:
+    """The table with a column for each metric that only learning curves hold, and the names to look for.
+
+    Such a metric (accuracy in training, for one) is what it was at a run's last epoch, and its name says so.
+    """
+    runs, found = table.runs, []
+    for metric in metrics:
+        column, followed = f"metric:{metric}", table.curves[table.curves["metric"] == metric]
+        if (column in runs and bool(runs[column].notna().any())) or followed.empty:
+            found.append(metric)
+            continue
+        last = followed.sort_values("epoch").groupby(["experiment", "id"])["value"].last()
+        values = [last.get(key, math.nan) for key in zip(runs["experiment"], runs["id"], strict=True)]
+        runs = runs.assign(**{f"{column}{AT_LAST}": values})
+        found.append(f"{metric}{AT_LAST}")
+    return RunTable(runs, table.settings, table.curves, table.folders), found
+
+
+def facts(runs: pd.DataFrame, metrics: Sequence[str]) -> list[tuple[str, str]]:
+    """What was run, in short: a name and a text each."""
+    finished = runs[runs["status"] == FINISHED]
+    failed = len(runs) - len(finished)
+    found = [("runs", f"{len(finished)} finished" + (f", {failed} failed" if failed else ""))]
+    altered = finished[finished[ALTERED].notna()] if ALTERED in finished else finished[:0]
+    if len(altered):
+        what = " / ".join(sorted(set(altered[ALTERED])))
+        found.append(("not as shipped, so not counted beside published values", f"{len(altered)} runs ({what})"))
+    if told := warned(finished):
+        found.append(("warnings", told))
+    if made := made_on(finished):
+        found.append(("made", made))
+    columns = {metric: f"metric:{metric}" for metric in metrics}
+    lacking = [m for m, column in columns.items() if column not in finished or finished[column].isna().all()]
+    if lacking and len(finished):
+        found.append(("not recorded by these runs", ", ".join(map(names.title, lacking))))
+    found.append(("seeds", ", ".join(str(seed) for seed in sorted(set(runs["seed"])))))
+    for name in ("epochs", "steps"):
+        values = [int(value) for value in finished[name].dropna()] if name in finished else []
+        found += [(name, whole_range(values))] if values else []
+    if "seconds:total" in runs.columns:
+        found.append(("clocks of all runs, added up", duration(float(runs["seconds:total"].fillna(0.0).sum()))))
+    return found
+
+
+def provenance(runs: pd.DataFrame) -> list[tuple[str, Sequence[tuple[str, int]]]]:
+    """What the numbers were made with: for each name its values, the most frequent first, with their number of runs."""
+    titles = {
+        "made:commit": "code, at commit", "made:dirty": "uncommitted changes in the code",
+        "made:processor": "processor", "made:vectors": "vector instructions", DEVICE: "device",
+        "made:threads": "threads", "made:python": "Python", "made:torch": "torch",
+        "made:data": "data, digest of checksums",
+    }  # fmt: skip
+    found: list[tuple[str, Sequence[tuple[str, int]]]] = []
+    for column, title in titles.items():
+        if column in runs.columns:
+            counts = Counter("unknown" if is_missing(value) else str(value) for value in runs[column])
+            found.append((title, sorted(counts.items(), key=lambda item: (-item[1], item[0]))))
+    return found
+
+
+def made_on(runs: pd.DataFrame) -> str:
+    """How many runs were made on which kind of device; empty where none is known."""
+    devices = runs[DEVICE].dropna() if DEVICE in runs else pd.Series(dtype="object")
+    return ", ".join(f"{n} on {'a CPU' if name == 'cpu' else name}" for name, n in devices.value_counts().items())
+
+
+def with_warnings(caption: str, arms: Sequence[Arm]) -> str:
+    """A caption that also says the warnings of the arms' runs."""
+    told = warned(*(arm.runs for arm in arms))
+    return f"{caption} Warnings: {told}." if told else caption
+
+
+def summary_frame(runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """One row an arm.
+
+    Columns: ``experiment``, ``label:*``, ``setting:*``, ``seeds`` (finished), ``failed``, means of all counts, of
+    multiply-accumulates, seconds and throughput (``mean:*``), and ``metric:NAME:mean``, ``:half_width`` (of the 95 %
+    t-interval over seeds; empty for a single seed) and ``:n`` for each metric; ``warnings`` where any run has one.
+    """
+    averaged = [column for column in runs.columns if column.startswith(("count:", "macs:", "seconds:"))]
+    averaged += [name for name in ("tokens_per_second", "examples_per_second", "peak_memory_bytes") if name in runs]
+    rows = []
+    for arm in arms_of(runs):
+        row: dict[str, Any] = {"experiment": arm.experiment}
+        row |= {f"label:{name}": value for name, value in arm.labels.items()}
+        row |= {f"setting:{name}": value for name, value in arm.settings.items()}
+        row |= {"seeds": arm.runs["seed"].nunique(), "failed": arm.failed}
+        row |= {WARNINGS: warned(arm.runs)} if WARNINGS in runs else {}
+        row |= {f"mean:{column.removeprefix('count:')}": arm.mean(column) for column in averaged}
+        for metric in metrics:
+            found = arm.interval(f"metric:{metric}")
+            row[f"metric:{metric}:mean"] = found.mean if found else None
+            row[f"metric:{metric}:half_width"] = found.half_width if found else None
+            row[f"metric:{metric}:n"] = found.n if found else 0
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _mean_of_seeds(arm: Arm, metric: str) -> str:
+    """A metric's interval, with the number of its runs if some of the arm's runs lack the metric."""
+    found = arm.interval(f"metric:{metric}")
+    fewer = found is not None and 1 < found.n < arm.runs["seed"].nunique()
+    return f"{interval(found)} (n = {found.n})" if found is not None and fewer else interval(found)
+
+
+def _told_apart(arms: Sequence[Arm]) -> tuple[list[str], list[list[str]]]:
+    """Columns that tell arms apart, and each arm's cells."""
+    experiments = dict.fromkeys(arm.experiment for arm in arms)
+    chosen = [name for name in identifying_settings(arms)[0] if not name.rsplit(".", 1)[-1].startswith("_")]
+    # A setting that differs only between experiments is told by the experiment's name.
+    chosen = [name for name in chosen if any(_differs(name, arms, experiment) for experiment in experiments)]
+    last = [name.rsplit(".", 1)[-1] for name in chosen]
+    short = [(own if last.count(own) == 1 else name).replace("_", " ") for name, own in zip(chosen, last, strict=True)]
+    several = len(experiments) > 1
+    cells = []
+    for arm in arms:
+        asked = arm.labels.get("density")
+        own = [arm.experiment] if several else []
+        own += [str(arm.labels.get("scheme", MISSING)).replace("_", " ")]
+        own += [MISSING if asked is None else percent(float(asked)), density_range([realised(arm, arms)]) or MISSING]
+        cells.append([*own, *(setting(arm.settings[name]) for name in chosen)])
+    return [*(["experiment"] if several else []), "scheme", "density", "realised density", *short], cells
+
+
+def realised(arm: Arm, arms: Sequence[Arm]) -> float | None:
+    """An arm's realised density; of a narrower dense model its share of the full one's places, where these are known."""
+    sizes = {other.mean(SPARSE_SIZE) for other in arms if other.kind != "small_dense"}
+    weights, size = arm.mean(SPARSE_WEIGHTS), sizes.pop() if len(sizes) == 1 else None
+    return weights / size if arm.kind == "small_dense" and weights is not None and size else arm.realised
+
+
+def _differs(name: str, arms: Sequence[Arm], experiment: str) -> bool:
+    return len({str(arm.settings[name]) for arm in arms if arm.experiment == experiment}) > 1
+
+
+def _devices(arms: Sequence[Arm]) -> set[str]:
+    """What the arms' runs were made on, as far as it is known."""
+    return {str(device) for arm in arms if DEVICE in arm.runs for device in arm.runs[DEVICE].dropna()}
+
+
+def _looks_numeric(cell: str) -> bool:
+    return cell == MISSING or cell[:1].isdigit() or cell[:1] in "−-"
+
+
+def _cell(value: Any) -> str:
+    if is_missing(value):
+        return MISSING
+    if not is_number(value):
+        return str(value)
+    return whole(value) if value == round(value) else decimal(value)

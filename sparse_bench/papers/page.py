@@ -1,0 +1,244 @@
+"""What a paper's page holds, checked strictly.
+
+    title, short    the page's heading, and the name in tables and navigation
+    document        who published it where
+    summary         what it did, in a sentence or two
+    findings        what came of it here, a sentence or two each: ``text``, and ``rests_on``: claims' ids and verdicts
+                    (``reproduced``, ``reproduced (reduced)``); shown only as long as all of these hold
+    experiments     those whose runs are committed below ``results/NAME`` (patterns such as ``brouns/*``)
+    sweeps          the sweeps that reproduce it, ``full`` and ``small`` (in minutes)
+    corpora         what these two need to be downloaded
+    curves          patterns of the metrics whose learning curves are committed
+    sections        parts of the page
+
+A section has ``heading``, ``text`` (optional), ``experiments`` (patterns), ``metrics``, ``command`` (what runs them),
+``against`` (optional: the arm that the others are compared with), ``each_run`` (optional: columns of ``runs.csv`` by
+heading, for a table with a row a run) and ``figures``. A metric that only learning curves hold is shown as it was at the
+last epoch. A figure is one of
+
+    {kind: studies}                    each experiment's metric against weights or density, and its learning curves
+    {kind: epochs, of, series, …}      a metric per epoch, an arm a line
+    {kind: curve, of, along, series}   a metric against a count or a setting, arms of a series joined; or a column of
+                                       a benchmark's table (series with ``table``) against another
+    {kind: dots, rows, …}              single numbers beside published ones
+    {kind: degrees, experiment, …}     degrees of a run's layers before and after training (its first seed)
+    {kind: weights, experiment, …}     histograms and a map of a run's trained weights (its first seed)
+
+with ``title``; ``published`` names a file of numbers beside the page, and a series or a row says which of its series it
+belongs to. A row without sides shows a published number alone. ``front`` makes one of epochs, a curve or dots the figure
+of the project's README, the first that has been run, and says there what it is.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from sparse_bench.config.catalog import check_experiment, expand
+from sparse_bench.papers import FOLDER, PAPERS
+from sparse_bench.papers.schema import Comparison, Measure, Side, Strict, Target, read_description
+
+
+class Series(Side):
+    """A line of a figure: runs of an experiment or rows of a benchmark's table, a published series, or both."""
+
+    label: str
+    published: str | None = None
+    ink: bool = False
+
+    @model_validator(mode="after")
+    def _something_to_draw(self) -> "Series":
+        if self.experiment is not None and self.table is not None:
+            raise ValueError("a series is of an experiment or of a table, not of both")
+        if self.experiment is None and self.table is None and self.published is None:
+            raise ValueError("a series needs an experiment or a table, a published series, or both")
+        return self
+
+
+class _Figure(Strict):
+    title: str
+    published: str | None = None
+    note: str = ""
+    front: str = ""
+
+
+class Epochs(_Figure):
+    """A metric per epoch."""
+
+    kind: Literal["epochs"]
+    of: str
+    series: list[Series] = Field(min_length=1)
+
+    @property
+    def targets(self) -> list[Target]:
+        """What it shows."""
+        return [target for one in self.series if (target := one.only()) is not None]
+
+
+class Along(_Figure):
+    """A metric against a count or a setting; or a column of a benchmark's table against another.
+
+    ``axis`` and ``below`` stand at the left and below, where the names of the columns do not say it.
+    """
+
+    kind: Literal["curve"]
+    of: str
+    along: str
+    series: list[Series] = Field(min_length=1)
+    logarithmic: bool = True
+    axis: str = ""
+    below: str = ""
+    logarithmic_values: bool = False
+
+    @property
+    def targets(self) -> list[Target]:
+        """What it shows."""
+        return [target for one in self.series if (target := one.only()) is not None]
+
+
+class Row(Strict):
+    """A row of a figure of single numbers."""
+
+    label: str
+    of: str
+    measure: Measure = "value"
+    epochs: str | None = None
+    first: Side | None = None
+    second: Side | None = None
+    published: str | None = None
+
+    @model_validator(mode="after")
+    def _something_to_show(self) -> "Row":
+        if self.first is None and (self.second is not None or self.published is None):
+            raise ValueError("a row needs a first side, or a published number alone")
+        if any(side.only() is None for side in (self.first, self.second) if side is not None):
+            raise ValueError("needs either an experiment or a table")
+        return self
+
+    @property
+    def comparison(self) -> Comparison | None:
+        """Where its number comes from; None where only the published one is shown."""
+        sides = [side.only() for side in (self.first, self.second) if side is not None]
+        known = [side for side in sides if side is not None]
+        return Comparison(self.measure, self.of, known, self.epochs) if known else None
+
+
+class Dots(_Figure):
+    """Single numbers beside published ones."""
+
+    kind: Literal["dots"]
+    rows: list[Row] = Field(min_length=1)
+    logarithmic: bool = False
+    axis: str
+
+    @property
+    def targets(self) -> list[Target]:
+        """What it shows."""
+        return [side for row in self.rows if row.comparison is not None for side in row.comparison.sides]
+
+
+class Studies(Strict):
+    """What every experiment gets without being asked: metric against weights or density, learning curves."""
+
+    kind: Literal["studies"]
+    curves: bool = True
+
+    @property
+    def targets(self) -> list[Target]:
+        """None of its own: it shows the section's."""
+        return []
+
+
+class SingleRun(_Figure):
+    """What one run looks like: the degrees of its topology at first and at last, or its trained weights."""
+
+    kind: Literal["degrees", "weights"]
+    experiment: str
+    where: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def target(self) -> Target:
+        """The runs that it is chosen from."""
+        return Target(self.experiment, "", self.where)
+
+    @property
+    def targets(self) -> list[Target]:
+        """What it shows."""
+        return [self.target]
+
+
+FigureSpec = Annotated[Epochs | Along | Dots | Studies | SingleRun, Field(discriminator="kind")]
+
+
+class Section(Strict):
+    """A part of a paper's page."""
+
+    heading: str
+    text: str = ""
+    experiments: list[str] = Field(min_length=1)
+    metrics: list[str] = Field(default_factory=list)
+    command: str
+    against: Side | None = None
+    each_run: dict[str, str] = Field(default_factory=dict)
+    figures: list[FigureSpec] = Field(default_factory=list)
+
+
+class Finding(Strict):
+    """What came of the experiments, in words, and the verdicts that it rests on."""
+
+    text: str
+    rests_on: dict[str, str] = Field(min_length=1)
+
+
+class Sizes(Strict):
+    """Names for the two ways in which a paper is reproduced."""
+
+    full: list[str]
+    small: list[str]
+
+
+class Paper(Strict):
+    """A paper's page; see the module. After reading, ``experiments`` are names, not patterns."""
+
+    title: str
+    short: str
+    document: str
+    summary: str
+    findings: list[Finding] = Field(default_factory=list)
+    experiments: list[str] = Field(min_length=1)
+    sweeps: Sizes = Sizes(full=[], small=[])
+    corpora: Sizes = Sizes(full=[], small=[])
+    curves: list[str]
+    sections: list[Section] = Field(min_length=1)
+    name: str = ""
+    folder: Path = FOLDER
+
+    @property
+    def single_runs(self) -> list[SingleRun]:
+        """The figures of all sections that show one run."""
+        return [figure for section in self.sections for figure in section.figures if isinstance(figure, SingleRun)]
+
+
+def read_papers(known: Iterable[str], folder: Path = FOLDER) -> dict[str, Paper]:
+    """All pages by the papers' names, in their order.
+
+    Raises:
+        DescriptionError: a file does not follow the form.
+        UnknownExperimentError: a file names an experiment that does not exist.
+    """
+    known = set(known)
+    return {name: _read(folder / name, known) for name in PAPERS if (folder / name / "page.yaml").is_file()}
+
+
+def _read(folder: Path, known: set[str]) -> Paper:
+    paper = read_description(folder / "page.yaml", Paper, name=folder.name, folder=folder)
+    sections = []
+    for section in paper.sections:
+        compared = [section.against.only()] if section.against is not None else []
+        shown = [target for figure in section.figures for target in figure.targets]
+        for target in (*compared, *shown):
+            if target is not None and target.experiment:
+                check_experiment(target.experiment, known)
+        sections.append(section.model_copy(update={"experiments": expand(section.experiments, known)}))
+    return paper.model_copy(update={"experiments": expand(paper.experiments, known), "sections": sections})
