@@ -4,13 +4,13 @@ import re
 from collections.abc import Sequence
 
 from sparse_bench.errors import SparseBenchError
-from sparse_bench.report.claims.ledger import LEDGER_CAPTION, ledger_table, summary_table
-from sparse_bench.report.claims.verdicts import Entry
-from sparse_bench.report.site.content import PaperContent, made_on
-from sparse_bench.report.site.findings import findings
-from sparse_bench.report.site.performance import FOLDER, Benchmark
-from sparse_bench.report.tables import DisplayTable, markdown
-from sparse_bench.report.tidy import CURVES, RUNS, SETTINGS
+from sparse_bench.evidence.display import markdown
+from sparse_bench.evidence.ledger import LEDGER_CAPTION, ledger_table, summary_table
+from sparse_bench.evidence.store import FILES
+from sparse_bench.evidence.tables import made_on
+from sparse_bench.evidence.verdicts import Entry
+from sparse_bench.site.benchmarks import FOLDER, Benchmark
+from sparse_bench.site.content import PaperContent, findings
 
 #: Columns of the ledger that a paper's own part does not repeat.
 _REPEATED = ("document", "where")
@@ -78,22 +78,12 @@ def _paper(content: PaperContent, entries: Sequence[Entry], titles: dict[str, st
             figure = section.figures[0]
             parts += [f"![{figure.title}]({paper.name}/figures/{figure.name}.svg)", "", figure.caption, ""]
     if entries:
-        parts.append(markdown(_without(ledger_table(entries, titles), _REPEATED)).lstrip())
-    if content.tables is None:
-        commands = dict.fromkeys(section.command for section in paper.sections)
+        parts.append(markdown(ledger_table(entries, titles).without(_REPEATED)).lstrip())
+    if content.table is None:
+        commands = dict.fromkeys(section.command for section in content.sections)
         parts += [f"Not run. To run it: {', '.join(f'`{command}`' for command in commands)}.", ""]
     else:
-        links = ", ".join(f"[{name}]({paper.name}/{name})" for name in (RUNS, SETTINGS, CURVES))
-        made = made_on(content.tables.runs)
-        parts += [f"{len(content.tables.runs)} runs{f' ({made})' if made else ''}: {links}.", ""]
+        links = ", ".join(f"[{name}]({paper.name}/{name})" for name in FILES)
+        made = made_on(content.table.runs)
+        parts += [f"{len(content.table)} runs{f' ({made})' if made else ''}: {links}.", ""]
     return parts
-
-
-def _without(table: DisplayTable, dropped: Sequence[str]) -> DisplayTable:
-    kept = [place for place, column in enumerate(table.columns) if column not in dropped]
-    return DisplayTable(
-        "",
-        [table.columns[place] for place in kept],
-        [[row[place] for place in kept] for row in table.rows],
-        [table.numeric[place] for place in kept],
-    )

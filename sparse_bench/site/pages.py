@@ -18,23 +18,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from markupsafe import Markup
-
+from sparse_bench.evidence.compare import Evidence
+from sparse_bench.evidence.ledger import VERDICT_RULE, measured, rule_text, rule_written, seeds, verdict_text
+from sparse_bench.evidence.store import FILES
+from sparse_bench.evidence.verdicts import VERDICTS, Entry
+from sparse_bench.papers.page import Paper
 from sparse_bench.record import write_atomically
-from sparse_bench.report.claims.ledger import VERDICT_RULE, claim_text, measured, rule_text, seeds, verdict_text
-from sparse_bench.report.claims.verdicts import VERDICTS, Entry
-from sparse_bench.report.markup import table_html
-from sparse_bench.report.page import STYLE, figure_parts, resource, unbroken
-from sparse_bench.report.papers import Paper
-from sparse_bench.report.selection import Evidence
-from sparse_bench.report.site.content import PaperContent, paper_content
-from sparse_bench.report.site.findings import findings
-from sparse_bench.report.site.performance import FOLDER, Benchmark, benchmarks
-from sparse_bench.report.site.readme import gist, readme, with_gist
-from sparse_bench.report.site.run_list import run_entries, shared_settings
-from sparse_bench.report.style import theme_css
-from sparse_bench.report.tidy import CURVES, RUNS, SETTINGS
+from sparse_bench.site.benchmarks import FOLDER, Benchmark, benchmarks
+from sparse_bench.site.content import PaperContent, SectionContent, findings, paper_content
+from sparse_bench.site.readme import gist, readme, with_gist
+from sparse_bench.site.render import environment, figure_parts, table_parts, unbroken
+from sparse_bench.site.runs import run_entries, shared_settings
 
 #: Folder of the pages of single runs.
 RUN_PAGES = "runs"
@@ -64,7 +58,7 @@ def build_site(
     paths += _write_figures(out / "figures", contents)
     for content in contents:
         name = content.paper.name
-        if content.tables is not None:
+        if content.table is not None:
             paths += _copy(_table_files(evidence.root / name), out / "data" / name)
         for told in _told(evidence.root / name):
             paths += _copy(told.files, out / "data" / name)
@@ -89,7 +83,7 @@ def page_texts(
         entries: the decided claims.
         measurements: what was measured of speed.
     """
-    environment = _environment()
+    templates = environment()
     papers = [content.paper for content in contents]
     navigation = [("index.html", "Overview"), *((f"{paper.name}.html", paper.short) for paper in papers)]
     navigation.append(("performance.html", "Performance"))
@@ -97,7 +91,7 @@ def page_texts(
 
     def render(name: str, template: str, **values: Any) -> None:
         root = "../" * name.count("/")
-        texts[name] = environment.get_template(template).render(page=name, root=root, navigation=navigation, **values)
+        texts[name] = templates.get_template(template).render(page=name, root=root, navigation=navigation, **values)
 
     render(
         "index.html",
@@ -107,7 +101,7 @@ def page_texts(
         claims=[(paper, [_claim(entry) for entry in _of(entries, paper)]) for paper in papers],
         totals=_totals(entries),
         verdict_rule=VERDICT_RULE,
-        runs=sum(len(content.tables.runs) for content in contents if content.tables is not None),
+        runs=sum(len(content.table.runs) for content in contents if content.table is not None),
     )
     for content in contents:
         paper = content.paper
@@ -116,37 +110,22 @@ def page_texts(
             "paper.html.j2",
             title=paper.title,
             paper=paper,
-            sections=[_section(number, section) for number, section in enumerate(content.sections, start=1)],
+            sections=[section_parts(number, section) for number, section in enumerate(content.sections, start=1)],
             findings=findings(paper, entries),
             claims=[_claim(entry) for entry in _of(entries, paper)],
             totals=_totals(_of(entries, paper)),
             made=content.made,
             told=_told(results / paper.name),
-            files=_table_files(results / paper.name) if content.tables is not None else [],
+            files=_table_files(results / paper.name) if content.table is not None else [],
         )
-        if content.tables is not None:
-            runs, shared = run_entries(paper, content.tables), shared_settings(content.tables)
+        if content.table is not None:
+            runs, shared = run_entries(paper, content.table), shared_settings(content.table)
             render(f"{paper.name}-runs.html", "runs.html.j2", title=f"Runs: {paper.title}", paper=paper, runs=runs)
             for run in runs:
                 title = f"{run.experiment} {run.id}"
                 render(f"{RUN_PAGES}/{run.file}", "run.html.j2", title=title, paper=paper, run=run, shared=shared)
     render("performance.html", "performance.html.j2", title="Performance", benchmarks=measurements)
     return texts
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("sparse_bench.report.site"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    styles = [theme_css(), resource(STYLE), resource("site/site.css")]
-    environment.globals["css"] = Markup("\n".join(styles))
-    environment.globals["verdicts"] = VERDICTS
-    return environment
 
 
 def _of(entries: Sequence[Entry], paper: Paper) -> list[Entry]:
@@ -162,7 +141,7 @@ def _card(content: PaperContent, entries: Sequence[Entry]) -> dict[str, Any]:
     return {
         "paper": content.paper,
         "totals": _totals(_of(entries, content.paper)),
-        "runs": 0 if content.tables is None else len(content.tables.runs),
+        "runs": 0 if content.table is None else len(content.table.runs),
     }
 
 
@@ -179,11 +158,12 @@ def _claim(entry: Entry) -> dict[str, Any]:
     rules = (*entry.claim.tests, *entry.claim.beside)
     return {
         "id": entry.claim.id,
-        "text": unbroken(claim_text(entry)),
+        "text": unbroken(entry.claim.text),
         "where": entry.claim.where,
         "published": unbroken(entry.claim.published),
         "note": entry.claim.note,
         "revised": entry.claim.revised,
+        "written": rule_written(entry),
         "untestable": entry.claim.untestable,
         "verdict": entry.verdict,
         "verdict_text": verdict_text(entry),
@@ -193,15 +173,16 @@ def _claim(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _section(number: int, content: Any) -> dict[str, Any]:
+def section_parts(number: int, content: SectionContent) -> dict[str, Any]:
+    """What a template needs of a section."""
     return {
         "anchor": f"section-{number}",
-        "heading": content.section.heading,
-        "text": content.section.text,
-        "command": content.section.command,
+        "heading": content.heading,
+        "text": content.text,
+        "command": content.command,
         "facts": content.facts,
         "figures": [figure_parts(figure) for figure in content.figures],
-        "tables": [(Markup(table_html(table)), unbroken(table.caption)) for table in content.tables],
+        "tables": [table_parts(table) for table in content.tables],
         "lacking": content.lacking,
     }
 
@@ -212,7 +193,7 @@ def _told(folder: Path) -> list[Benchmark]:
 
 
 def _table_files(folder: Path) -> list[Path]:
-    return [folder / name for name in (RUNS, SETTINGS, CURVES) if (folder / name).is_file()]
+    return [folder / name for name in FILES if (folder / name).is_file()]
 
 
 def _write_texts(out: Path, texts: Mapping[str, str]) -> list[Path]:

@@ -6,14 +6,22 @@ from typing import Any
 
 from markupsafe import Markup
 
+from sparse_bench.evidence import names
+from sparse_bench.evidence.arms import (
+    DENSITY,
+    SMALL_DENSE_SCHEME,
+    SPARSE_WEIGHTS,
+    TRAINABLE,
+    WARNINGS,
+    density_range,
+    percent,
+    unlike,
+)
+from sparse_bench.evidence.display import decimal, duration, setting, whole
+from sparse_bench.evidence.names import quantity
+from sparse_bench.evidence.store import RunTable
+from sparse_bench.papers.page import Paper
 from sparse_bench.record import FINISHED
-from sparse_bench.report import metric_names
-from sparse_bench.report.arms import percent
-from sparse_bench.report.measure import quantity
-from sparse_bench.report.papers import Paper
-from sparse_bench.report.provenance import duration
-from sparse_bench.report.tables import decimal, setting, whole
-from sparse_bench.report.tidy import Tables
 
 _WIDTH, _HEIGHT = 320.0, 150.0
 
@@ -27,6 +35,7 @@ class RunEntry:
         labels: model, dataset, scheme, density.
         measured: metrics, weights, time.
         settings: those in which the paper's runs differ.
+        warnings: what a reader has to know of its numbers; often empty.
         curves: a title and a small drawing for each learning curve.
     """
 
@@ -41,38 +50,42 @@ class RunEntry:
     settings: Sequence[tuple[str, str]]
     made: str
     error: str
+    warnings: str
     curves: Sequence[tuple[str, Markup]]
 
 
-def run_entries(paper: Paper, tables: Tables) -> list[RunEntry]:
+def run_entries(paper: Paper, table: RunTable) -> list[RunEntry]:
     """All runs of the tables, in their order."""
-    histories = tables.histories
+    histories = table.histories
     main = [metric for section in paper.sections for metric in section.metrics]
     entries = []
-    for row in tables.rows():
+    for row in table.rows():
         key = (str(row["experiment"]), str(row["id"]))
         entries.append(_entry(row, histories.get(key), main))
     return entries
 
 
-def shared_settings(tables: Tables) -> list[tuple[str, str]]:
+def shared_settings(table: RunTable) -> list[tuple[str, str]]:
     """Settings on which all runs agree."""
-    return [(name, setting(value)) for name, value in sorted(tables.settings.items())]
+    return [(name, setting(value)) for name, value in sorted(table.settings.items())]
 
 
 def _entry(row: dict[str, Any], history: Any, main: Sequence[str]) -> RunEntry:
     labels = []
+    # A narrower dense model is dense; its label is a share of a model that its own row does not know.
+    density = None if row.get("label:scheme") == SMALL_DENSE_SCHEME else row.get(DENSITY)
     for column, value in row.items():
-        if column.startswith("label:") and value is not None:
-            name = column.removeprefix("label:")
-            labels.append(percent(float(value)) if name == "density" else str(value).replace("_", " "))
+        if column == "label:density" and value is not None:
+            labels.append(percent(float(value)) + unlike(value, [density]))
+        elif column.startswith("label:") and value is not None:
+            labels.append(str(value).replace("_", " "))
     metrics = {c.removeprefix("metric:"): v for c, v in row.items() if c.startswith("metric:") and v is not None}
     first = next((metric for metric in main if metric in metrics), None)
-    measured = [(metric_names.title(name), decimal(value)) for name, value in metrics.items()]
-    counts = ("count:sparse_layers", "count:trainable")
+    measured = [(names.title(name), decimal(value)) for name, value in metrics.items()]
+    counts = (SPARSE_WEIGHTS, TRAINABLE)
     measured += [(quantity(column), whole(row[column])) for column in counts if row.get(column) is not None]
-    if row.get("count:density") is not None:
-        measured.append(("realised density", percent(row["count:density"], digits=3)))
+    if density is not None:
+        measured.append(("realised density", density_range([density])))
     if row.get("seconds:total") is not None:
         measured.append(("time", duration(row["seconds:total"])))
     settings = [
@@ -87,7 +100,7 @@ def _entry(row: dict[str, Any], history: Any, main: Sequence[str]) -> RunEntry:
         for name in history.columns:
             values = history[name].dropna()
             if len(values) > 1:
-                curves.append((metric_names.title(name), curve_drawing(values.index.tolist(), values.tolist(), name)))
+                curves.append((names.title(name), curve_drawing(values.index.tolist(), values.tolist(), name)))
     return RunEntry(
         file=f"{row['experiment']}-{row['id']}.html".replace("/", "-"),
         experiment=str(row["experiment"]),
@@ -95,11 +108,12 @@ def _entry(row: dict[str, Any], history: Any, main: Sequence[str]) -> RunEntry:
         seed=int(row["seed"]),
         status=str(row["status"]),
         labels=", ".join(labels),
-        headline=f"{metric_names.title(first)} {decimal(metrics[first])}" if first else "",
+        headline=f"{names.title(first)} {decimal(metrics[first])}" if first else "",
         measured=measured,
         settings=settings,
         made=", ".join(made),
         error=str(row.get("error") or "") if row["status"] != FINISHED else "",
+        warnings=str(row.get(WARNINGS) or ""),
         curves=curves,
     )
 

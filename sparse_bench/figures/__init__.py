@@ -1,0 +1,1 @@
+"""Drawings of what runs measured: lines with bands, dots, and what single runs look like. Nothing here computes."""

@@ -1,0 +1,179 @@
+"""The figures that a paper's page describes: our numbers beside the published ones."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparse_bench.errors import SparseBenchError
+from sparse_bench.evidence import names
+from sparse_bench.evidence.arms import arms_of
+from sparse_bench.evidence.cells import is_number
+from sparse_bench.evidence.compare import Evidence, Sample, SelectionError, measure, one_arm, remarks_on
+from sparse_bench.evidence.display import MISSING, DisplayTable, interval, joined, whole
+from sparse_bench.evidence.statistics import Interval, mean_interval
+from sparse_bench.figures.dots import Dot, dot_plot
+from sparse_bench.figures.lines import Chart, Line, Look, Panel, line_chart
+from sparse_bench.figures.study import mean_curve
+from sparse_bench.figures.style import INK, MARKERS, SERIES, Figure, file_stem
+from sparse_bench.papers.page import Along, Dots, Epochs, Paper, Series
+from sparse_bench.papers.published import Number, read_published
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a described figure gives.
+
+    Attributes:
+        figure: None where nothing of ours has been run.
+        table: ours beside the published ones; None for lines.
+        title: of the figure.
+        lacking: labels of what has not been run.
+    """
+
+    figure: Figure | None
+    table: DisplayTable | None
+    title: str
+    lacking: Sequence[str]
+
+
+class FigureError(SparseBenchError):
+    """A figure that the results at hand cannot fill."""
+
+
+def lines_figure(spec: Epochs | Along, evidence: Evidence, paper: Paper) -> Shown:
+    """A metric per epoch, or against a count, a label or a setting: our arms drawn, published numbers dashed."""
+    published = read_published(paper.folder, spec.published)
+    lines: list[Line] = []
+    lacking, remarks = [], {}
+    for series, look in zip(spec.series, _looks(spec.series), strict=True):
+        points = _points(series, spec, evidence)
+        if points:
+            lines.append(Line(series.label, points, look))
+        elif (target := series.only()) is not None:
+            lacking.append(f"{series.label} ({'not measured' if evidence.exists(target, spec.of) else 'not run'})")
+        remarks[series.label] = _remark(series, evidence)
+        printed = [(n.x, Interval(n.value, None, 1)) for n in published.get(series.published) if n.x is not None]
+        if printed:
+            lines.append(Line(f"{series.label}, published", printed, Look(look.colour), published=True))
+    ours = [line for line in lines if not line.published]
+    compared = len({one.ink for one in spec.series}) == 2
+    if not ours or (compared and all(line.look.colour == INK for line in ours)):  # what others are compared with, alone
+        return Shown(None, None, spec.title, lacking)
+    after = [f"Not shown: {'; '.join(lacking)}." if lacking else "", _remarked(remarks)]
+    after.append(published.source if len(ours) < len(lines) else "")
+    if isinstance(spec, Epochs):
+        chart = Chart([Panel("", lines)], "epoch", names.direction(spec.of), "whole", bands=True, remarks=[spec.note])
+    else:
+        whole_places = all(float(x).is_integer() for line in lines for x in line.x)
+        axis = "logarithmic" if spec.logarithmic else "whole" if whole_places else "linear"
+        below = spec.below or ("density asked for" if spec.along == "density" else names.quantity(spec.along))
+        chart = Chart(
+            [Panel("", lines)], below, spec.axis or names.direction(spec.of), axis,  # type: ignore[arg-type]
+            logarithmic=spec.logarithmic_values, remarks=[spec.note],
+        )  # fmt: skip
+    figure = line_chart(file_stem("beside", paper.name, spec.title), spec.title, chart, after=after)
+    return Shown(figure, None, spec.title, lacking)
+
+
+def dots_figure(spec: Dots, evidence: Evidence, paper: Paper) -> Shown:
+    """Single numbers, one a row: ours with its interval, the published one hollow."""
+    published = read_published(paper.folder, spec.published)
+    dots, lacking, remarks = [], [], {}
+    for row in spec.rows:
+        sample = measure(row.comparison, evidence) if row.comparison is not None else None
+        known = sample if isinstance(sample, Sample) else None
+        if known is None and row.comparison is not None:
+            lacking.append(row.label)
+        remarks[row.label] = known.remark if known is not None else ""
+        ours = known.interval if known is not None else None
+        dots.append(Dot(row.label, ours, known is not None and known.exact, published.one(row.published)))
+    after = [f"Not run: {'; '.join(lacking)}." if lacking else "", _remarked(remarks), published.source]
+    table = _table(joined([spec.note, _remarked(remarks), published.source]), dots, with_published=bool(spec.published))
+    if all(dot.ours is None for dot in dots):
+        return Shown(None, table, spec.title, lacking)
+    stem = file_stem("dots", paper.name, spec.title)
+    figure = dot_plot(stem, spec.title, dots, spec.axis, spec.note, after=after, logarithmic=spec.logarithmic)
+    return Shown(figure, table, spec.title, lacking)
+
+
+def _points(series: Series, spec: Epochs | Along, evidence: Evidence) -> list[tuple[float, Interval]]:
+    """The points of a series, from left to right; none where nothing has been run or measured."""
+    target = series.only()
+    if target is None:
+        return []
+    if target.table:
+        return _benchmark_points(series, spec, evidence)
+    found = evidence.runs(target)
+    if found is None:
+        return []
+    table, runs = found
+    if isinstance(spec, Epochs):
+        one_arm(runs)  # a mean over anything else would say nothing
+        keys = zip(runs["experiment"], runs["id"], strict=True)
+        return mean_curve([table.histories[key] for key in keys if key in table.histories], spec.of)
+    metric, axis = names.column_of(spec.of), names.column_of(spec.along)
+    if axis not in runs.columns:
+        axis = next((name for name in (f"label:{spec.along}", f"setting:{spec.along}") if name in runs.columns), axis)
+    points = []
+    for arm in arms_of(runs):
+        values, places = arm.values(metric), arm.values(axis)
+        if shared := sorted(values.keys() & places.keys()):
+            x = float(np.mean([places[seed] for seed in shared]))
+            points.append((x, mean_interval([values[seed] for seed in shared])))
+    return sorted(points, key=lambda point: point[0])
+
+
+def _benchmark_points(series: Series, spec: Epochs | Along, evidence: Evidence) -> list[tuple[float, Interval]]:
+    """A benchmark's rows; a timing is one number, which knows no interval."""
+    target = series.only()
+    if target is None or isinstance(spec, Epochs):
+        raise FigureError(f"'{spec.title}': a benchmark has no epochs.")
+    rows = evidence.rows(target)
+    for name in (spec.of, spec.along):
+        if any(not is_number(row.get(name)) for row in rows):
+            raise SelectionError(f"In {target.table}: '{name}' is no column of numbers.")
+    return sorted((float(row[spec.along]), mean_interval([float(row[spec.of])])) for row in rows)  # type: ignore[type-var]
+
+
+def _looks(series: Sequence[Series]) -> list[Look]:
+    """A colour and a marker for each series: hues in order, ink for the one that the others are compared with."""
+    hues, found = iter(range(len(series))), []
+    for place, one in enumerate(series):
+        colour = INK if one.ink else SERIES[next(hues) % len(SERIES)]
+        found.append(Look(colour, MARKERS[place % len(MARKERS)]))
+    return found
+
+
+def _remark(series: Series, evidence: Evidence) -> str:
+    target = series.only()
+    found = evidence.runs(target) if target is not None and target.experiment else None
+    return "; ".join(remarks_on(found[1])) if found else ""
+
+
+def _remarked(remarks: Mapping[str, str]) -> str:
+    """What has to be known of the runs behind what a figure's labels name, as a sentence."""
+    told = [f"{label}: {text}" for label, text in remarks.items() if text]
+    return f"Remarks: {'. '.join(told)}." if told else ""
+
+
+def _table(caption: str, dots: Sequence[Dot], *, with_published: bool) -> DisplayTable:
+    columns = ["", *(["published"] if with_published else []), "measured", "seeds"]
+    rows = [[dot.label, *([printed(dot.published)] if with_published else []), *_ours(dot)] for dot in dots]
+    return DisplayTable(caption, columns, rows, [False] + [True] * (len(columns) - 1))
+
+
+def _ours(dot: Dot) -> tuple[str, str]:
+    """What was measured, and over how many seeds: a count or a timing is one number without an interval."""
+    if dot.ours is None or not dot.exact:
+        return interval(dot.ours), str(dot.ours.n) if dot.ours else MISSING
+    mean = dot.ours.mean
+    return whole(mean) if mean == round(mean) else f"{mean:.3g}", MISSING
+
+
+def printed(number: Number | None) -> str:
+    """A published number as text."""
+    if number is None:
+        return MISSING
+    value = f"{number.value:,.4g}" if abs(number.value) < 1e4 else f"{number.value:,.0f}"
+    return value if number.spread is None else f"{value} ± {number.spread:g}"

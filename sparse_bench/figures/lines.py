@@ -1,0 +1,306 @@
+"""The one line chart: means with their intervals along an axis, in one panel or several, and its caption.
+
+Learning curves, a metric against weights or density, published curves and what rewiring did are all drawn here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+from sparse_bench.evidence.arms import percent
+from sparse_bench.evidence.display import decimal, joined
+from sparse_bench.evidence.statistics import ENOUGH, Interval
+from sparse_bench.figures.style import INK, Figure, render
+
+#: Intervals may stretch the vertical axis by this share of the range of the values; longer ones are cut at its edge.
+_STRETCH = 0.5
+#: Values that span more than this factor are drawn on a logarithmic axis.
+LOG_FROM = 20.0
+#: A mean this many times the median of all has diverged, and would flatten every other line.
+_DIVERGED = 1e6
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a line is drawn; ``strength`` is its opacity."""
+
+    colour: str
+    marker: str = ""
+    dashes: str = "-"
+    strength: float = 1.0
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line: means at places, from left to right.
+
+    Attributes:
+        label: for the legend.
+        points: place, and mean with its interval.
+        look: how it is drawn.
+        runs: place and value of single runs, drawn as faint dots.
+        published: whether the numbers are a document's.
+        level: drawn as a horizontal line besides, to compare others with.
+    """
+
+    label: str
+    points: Sequence[tuple[float, Interval]]
+    look: Look
+    runs: Sequence[tuple[float, float]] = ()
+    published: bool = False
+    level: bool = False
+
+    @property
+    def x(self) -> np.ndarray:
+        """Places [points]."""
+        return np.array([x for x, _ in self.points], dtype=float)
+
+    @property
+    def y(self) -> np.ndarray:
+        """Means [points]."""
+        return np.array([mean.mean for _, mean in self.points], dtype=float)
+
+    @property
+    def half_width(self) -> np.ndarray:
+        """Half widths of the intervals [points]; zero where there are fewer than three seeds."""
+        return np.array([(mean.half_width or 0.0) if mean.n >= ENOUGH else 0.0 for _, mean in self.points])
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Lines in one frame; a title where there are several frames."""
+
+    title: str
+    lines: Sequence[Line]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A line chart.
+
+    Attributes:
+        panels: one, or several on the same axes.
+        x, y: titles of the axes; the vertical one stands above.
+        axis: what lies along the horizontal axis: whole numbers (epochs), numbers, amounts or densities on a logarithmic
+            one.
+        bands: intervals are bands around lines, instead of bars at markers.
+        logarithmic: the vertical axis is.
+        from_zero: the vertical axis begins there.
+        shared: all panels have the same vertical axis.
+        remarks: sentences of the caption, before what is said of every chart.
+    """
+
+    panels: Sequence[Panel]
+    x: str
+    y: str
+    axis: Literal["whole", "linear", "logarithmic", "density"]
+    bands: bool = False
+    logarithmic: bool = False
+    from_zero: bool = False
+    shared: bool = True
+    remarks: Sequence[str] = field(default_factory=tuple)
+
+
+def line_chart(stem: str, title: str, chart: Chart, *, after: Sequence[str] = (), height: float = 3.7) -> Figure | None:
+    """Draw a chart; None if nothing of ours is left to draw.
+
+    Args:
+        stem: name of the figure's files.
+        title: a few words.
+        chart: what is drawn.
+        after: sentences that end the caption.
+        height: inches.
+    """
+    panels, diverged = _without_diverged(chart.panels)
+    lines = [line for panel in panels for line in panel.lines]
+    if all(line.published for line in lines):
+        return None
+    limits = _limits(lines, chart)
+
+    def draw(canvas: Canvas, compact: bool) -> None:
+        columns = min(len(panels), 2 if compact and chart.shared else 1 if compact else 3)
+        rows = -(-len(panels) // columns)
+        grid = canvas.subplots(rows, columns, sharex=chart.shared, sharey=chart.shared, squeeze=False).ravel()
+        for axes, panel in zip(grid, panels, strict=False):
+            _draw(axes, panel, chart, limits if chart.shared else _limits(panel.lines, chart))
+        for axes in grid[len(panels) :]:
+            axes.remove()
+        # The last panel of each column carries the numbers of a shared axis.
+        for axes in grid[max(0, len(panels) - columns) : len(panels)]:
+            axes.xaxis.set_tick_params(labelbottom=True)
+        if len(panels) == 1:
+            grid[0].set_title(chart.y)
+            grid[0].set_xlabel(chart.x)
+        else:
+            if chart.y:
+                canvas.suptitle(chart.y, x=0.01, ha="left", fontsize=9.5)
+            canvas.supxlabel(chart.x, fontsize=9.5)
+        if len(panels) == 1 or not chart.shared:
+            legend(canvas, grid[0], compact)
+
+    left_out = f"Left out, as they diverged: {'; '.join(diverged)}." if diverged else ""
+    caption = joined([*chart.remarks, *_spread(lines, chart, limits), left_out, *after])
+    return render(stem, title, caption, _alt(panels, chart), draw, height=height)
+
+
+def legend(canvas: Canvas, axes: Axes, compact: bool) -> None:
+    """A legend outside the axes: to the right, or below them in the compact form."""
+    handles, labels = axes.get_legend_handles_labels()
+    if not labels:
+        return
+    labels = [label.replace(" (realised", "\n(realised") for label in labels]
+    if not compact:
+        canvas.legend(handles, labels, loc="outside right upper", labelspacing=0.7)
+        return
+    columns = 2 if max(len(part) for label in labels for part in label.splitlines()) <= 20 else 1
+    canvas.legend(handles, labels, loc="outside lower left", ncols=columns, columnspacing=1.2)
+
+
+def _draw(axes: Axes, panel: Panel, chart: Chart, limits: tuple[float, float]) -> None:
+    for line in panel.lines:
+        look, x, y, half = line.look, line.x, line.y, line.half_width
+        low, high = y - half, y + half
+        if chart.logarithmic:  # such an axis has no place for zero or less
+            low = np.maximum(low, y * 1e-3)
+        if line.level:
+            axes.axhline(float(y[0]), color=INK, linewidth=1, linestyle=(0, (1, 1.6)), zorder=1.5)
+        if half.any() and chart.bands:
+            axes.fill_between(x, low, high, color=look.colour, alpha=0.12, linewidth=0)
+        elif half.any():
+            axes.vlines(x, low, high, color=look.colour, alpha=0.45, linewidth=1.2, zorder=2.5)
+        if len(line.runs) > len(x):
+            dots = np.array(line.runs)
+            axes.plot(dots[:, 0], dots[:, 1], "o", color=look.colour, alpha=0.4, markersize=3.6, markeredgewidth=0)
+        for edge, cut, mark in ((limits[0], low < limits[0], "v"), (limits[1], high > limits[1], "^")):
+            if not chart.bands and cut.any():  # where a bar goes on beyond the axis
+                axes.plot(x[cut], [edge] * cut.sum(), mark, color=look.colour, markersize=4, clip_on=False)
+        dashes = (0, (4, 2)) if line.published else look.dashes
+        width = 1.2 if line.published else 1.4 if chart.bands else 1.7
+        marker = None if chart.bands or line.published else look.marker
+        axes.plot(
+            x, y, linestyle=dashes, marker=marker, color=look.colour, alpha=look.strength, linewidth=width,
+            label=line.label, zorder=3,
+        )  # fmt: skip
+    axes.set_title(panel.title, fontsize=9)
+    if chart.logarithmic:
+        axes.set_yscale("log")
+    axes.set_ylim(*limits)
+    _horizontal(axes, panel.lines, chart)
+
+
+def _horizontal(axes: Axes, lines: Sequence[Line], chart: Chart) -> None:
+    places = sorted({float(x) for line in lines for x in line.x})
+    if chart.axis == "whole":
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=4 if len(chart.panels) > 1 else 6, integer=True))
+    elif chart.axis == "logarithmic":
+        logarithmic_axis(axes, places)
+    elif chart.axis == "density":
+        _density_axis(axes, places)
+
+
+def logarithmic_axis(axes: Axes, places: Sequence[float]) -> None:
+    """A horizontal axis of powers of ten, with short numbers and room at both ends."""
+    axes.set_xscale("log")
+    low, high = min(places), max(places)
+    axes.set_xlim(low / 1.25, high * 1.25)
+    # Within a decade or two, a tick at every power of ten would be too few.
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if high / low > 30 else (1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _density_axis(axes: Axes, places: Sequence[float]) -> None:
+    low, high = places[0], places[-1]
+    if spans_decades(low, high):
+        axes.set_xscale("log")
+        axes.set_xlim(low / 1.2, high * 1.2)
+    else:
+        axes.set_xlim(low - 0.05 * high, 1.05 * high)
+    kept: list[float] = []
+    for tick in reversed(places):
+        if not kept or kept[-1] / tick >= (1.3 if spans_decades(low, high) else 1.05):
+            kept.append(tick)
+    axes.xaxis.set_major_locator(FixedLocator(kept))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: percent(value, digits=3)))
+
+
+def spans_decades(low: float, high: float) -> bool:
+    """Whether densities span enough to stand on a logarithmic axis."""
+    return high / low >= 4
+
+
+def _short(value: float) -> str:
+    for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= limit:
+            return f"{value / limit:g}{suffix}"
+    return f"{value:g}"
+
+
+def _without_diverged(panels: Sequence[Panel]) -> tuple[list[Panel], list[str]]:
+    """The panels without lines whose values are beyond all others, and the labels of these."""
+    values = np.abs(np.concatenate([line.y for panel in panels for line in panel.lines if len(line.points)]))
+    bound = _DIVERGED * float(np.median(values)) or np.inf
+    gone: list[str] = []
+    kept = []
+    for panel in panels:
+        fine = [line for line in panel.lines if len(line.points) and np.abs(line.y).max() <= bound]
+        gone += [line.label for line in panel.lines if len(line.points) and np.abs(line.y).max() > bound]
+        kept += [Panel(panel.title, fine)] if fine else []
+    return kept, gone
+
+
+def _limits(lines: Sequence[Line], chart: Chart) -> tuple[float, float]:
+    """Room for every value, and for intervals of reasonable length (few seeds can give enormous ones)."""
+    values = np.concatenate([*(line.y for line in lines), *([y for _, y in line.runs] for line in lines)])
+    low, high = float(values.min()), float(values.max())
+    if chart.logarithmic:
+        return low / 1.15, high * 1.15
+    spread = (high - low) or 0.1 * abs(high) or 1.0
+    ends = [(float((line.y - line.half_width).min()), float((line.y + line.half_width).max())) for line in lines]
+    bottom = max(min(end for end, _ in ends), low - _STRETCH * spread)
+    top = min(max(end for _, end in ends), high + _STRETCH * spread)
+    return 0.0 if chart.from_zero else bottom - 0.06 * spread, top + 0.06 * spread
+
+
+def _spread(lines: Sequence[Line], chart: Chart, limits: tuple[float, float]) -> list[str]:
+    """What the caption says of seeds, intervals and published lines."""
+    ours = [line for line in lines if not line.published]
+    seeds = sorted({mean.n for line in ours for _, mean in line.points})
+    shape, what = ("Bands", "line") if chart.bands else ("Bars", "marker")
+    parts = []
+    if seeds == [1]:
+        parts.append("Single runs: there is no interval.")
+    else:
+        counted = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+        parts.append(f"Means over {counted} seeds.")
+        if seeds[-1] >= ENOUGH:
+            parts.append(f"{shape}: 95 % t-interval, from three seeds on.")
+        if any(len(line.runs) > len(line.points) for line in ours):
+            parts.append("Faint dots: single runs.")
+        if seeds[0] == 1:
+            parts.append(f"A {what} without a {shape[:-1].lower()} may be a single run.")
+    cut = [
+        (line.y - line.half_width < limits[0]).any() or (line.y + line.half_width > limits[1]).any() for line in ours
+    ]
+    if any(cut) and chart.shared:
+        parts.append(f"{shape} that leave the axis are cut{'' if chart.bands else ' (arrowheads)'}.")
+    if len(ours) < len(lines):
+        parts.append("Dashed: published.")
+    if chart.logarithmic:
+        parts.append("The vertical axis is logarithmic.")
+    return parts
+
+
+def _alt(panels: Sequence[Panel], chart: Chart) -> str:
+    sentences = [f"Line chart of {chart.y.split(',')[0] or 'several metrics'} against {chart.x}."]
+    for panel in panels:
+        for line in panel.lines:
+            name = ", ".join(filter(None, (panel.title, line.label)))
+            sentences.append(f"{name}: {decimal(float(line.y[0]))} at first, {decimal(float(line.y[-1]))} at last.")
+    return " ".join(sentences)

@@ -1,0 +1,217 @@
+"""What one run looks like: the degrees of its topology at first and at last, or its trained weights."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
+from scipy import special
+
+from sparse_bench.evidence.arms import Study
+from sparse_bench.evidence.display import decimal
+from sparse_bench.evidence.folders import Problem
+from sparse_bench.evidence.single_runs import Change, Portrait, Snapshot, read_summary, read_topology
+from sparse_bench.evidence.store import RunTable
+from sparse_bench.figures.lines import legend
+from sparse_bench.figures.style import INK, MUTED, SERIES, Figure, file_stem, render
+from sparse_bench.record import RunFolder
+
+#: Key in the record → title of its panel.
+_SIDES = {"in_degree": "in-degree of outputs", "out_degree": "out-degree of inputs"}
+#: Layers drawn in a figure at most; more would hide one another.
+_MOST_TOPOLOGIES, _MOST_HISTOGRAMS = 12, 8
+
+
+def portrait_figure(portrait: Portrait, title: str, paper: str) -> Figure:
+    """The drawing of a kept portrait."""
+    if portrait.kind == "weights":
+        return weight_figure(file_stem("trained", paper, title), title, portrait.content, portrait.seed)
+    first, last = (Snapshot(**portrait.content[moment]) for moment in ("first", "last"))
+    return degree_figure(file_stem("degrees", paper, title), title, Change(first, last), portrait.seed)
+
+
+def study_portraits(study: Study, table: RunTable, problems: list[Problem]) -> list[Figure]:
+    """For each curve of a study the degrees and the weights of the first seed of its widest model, read from disk."""
+    figures = []
+    for curve in study.curves:
+        runs = curve.arms[-1].runs.sort_values("seed")
+        experiment, run, seed = (runs[name].iloc[0] for name in ("experiment", "id", "seed"))
+        folder = table.folders.get((str(experiment), str(run)))
+        if folder is None:
+            continue
+        names = [study.experiment, *map(str, study.labels.values()), curve.label]
+        try:
+            change, summary = read_topology(RunFolder(folder)), read_summary(RunFolder(folder))
+        except ValueError as error:
+            problems.append(Problem(f"{experiment}/{run}", f"It cannot be drawn: {error}"))
+            continue
+        if change is not None:
+            figures.append(degree_figure(file_stem("degrees", *names), curve.label, change, int(seed)))
+        if summary is not None:
+            figures.append(weight_figure(file_stem("trained", *names), curve.label, summary, int(seed)))
+    return figures
+
+
+def degree_figure(stem: str, label: str, change: Change, seed: int, colour: str = SERIES[0]) -> Figure:
+    """Degree distributions of every layer, first against last, with the last one's power-law fits.
+
+    Args:
+        stem: name of the figure's files.
+        label: of the arm.
+        change: of one run.
+        seed: the run's.
+        colour: of the last distributions.
+    """
+    first, last = change.first, change.last
+    names = list(first.layers)[:_MOST_TOPOLOGIES]
+
+    def draw(canvas: Canvas, compact: bool) -> None:
+        shape = (len(_SIDES), 1) if compact else (1, len(_SIDES))
+        grid = np.atleast_1d(canvas.subplots(*shape))
+        for axes, (side, title) in zip(grid, _SIDES.items(), strict=True):
+            for layer in names:
+                _draw_distribution(axes, first.layers[layer][side], MUTED)
+                _draw_distribution(axes, last.layers[layer][side], colour)
+                _draw_fit(axes, last.layers[layer][side])
+            _logarithmic(axes)
+            axes.set_title(title, fontsize=9)
+            axes.set_xlabel("degree k")
+        grid[0].set_ylabel("share of units of degree ≥ k")
+        # One entry a kind of line, not one a layer.
+        grid[0].plot([], [], "-", color=MUTED, linewidth=1.1, label="first")
+        grid[0].plot([], [], "-", color=colour, linewidth=1.1, label=f"after epoch {last.epoch}")
+        grid[0].plot([], [], ":", color=INK, linewidth=1.0, label="power-law fit")
+        legend(canvas, grid[0], compact)
+
+    title = f"Degrees at first and at last: {label}"
+    alt = _alt(first, last, names, label)
+    return render(stem, title, _caption(first, last, names, seed), alt, draw, height=3.4)
+
+
+def weight_figure(stem: str, label: str, summary: Mapping[str, Any], seed: int) -> Figure:
+    """Histograms of the existing weights of every layer, and mean magnitudes over the matrix that holds most of them.
+
+    Args:
+        stem: name of the figure's files.
+        label: of the arm.
+        summary: of one run.
+        seed: the run's.
+    """
+    edges, layers = np.asarray(summary["edges"]), summary["layers"]
+    names = sorted(layers, key=lambda name: -sum(layers[name]["counts"]))
+    shown = [name for name in names[:_MOST_HISTOGRAMS] if sum(layers[name]["counts"])]
+
+    def draw(canvas: Canvas, compact: bool) -> None:
+        histogram, heat = canvas.subplots(*((2, 1) if compact else (1, 2)))
+        for name in shown:
+            counts = np.asarray(layers[name]["counts"], dtype=float)
+            histogram.stairs(counts / counts.sum(), edges, linewidth=1.0, label=name)
+        for side in (-summary["small"], summary["small"]):
+            histogram.axvline(side, color=INK, linewidth=0.8, linestyle=":")
+        histogram.set_xlabel("weight")
+        histogram.set_ylabel("share of the layer's weights")
+        histogram.xaxis.set_major_locator(MaxNLocator(nbins=4))
+        image = heat.imshow(np.asarray(layers[names[0]]["map"]), aspect="auto", cmap="viridis", vmin=0)
+        heat.set_title(textwrap.fill(names[0], 30, break_long_words=True), fontsize=8)
+        heat.set_xlabel("inputs")
+        heat.set_ylabel("outputs")
+        heat.set_xticks([])
+        heat.set_yticks([])
+        canvas.colorbar(image, ax=heat, label="mean magnitude")
+        legend(canvas, histogram, compact)
+
+    shares = [f"{name} {100 * layers[name]['share_small']:.0f} %" for name in shown]
+    more = f" The {len(shown)} layers with most weights of {len(names)}." if len(shown) < len(names) else ""
+    small = f"Below {summary['small']}: {', '.join(shares)}." if shares else "No weight exists."
+    caption = (
+        f"Left: existing weights after training (seed {seed}); dotted: ±{summary['small']}. Right: mean magnitude over "
+        f"the entries of a matrix, missing ones being 0. {small}{more}"
+    )
+    largest = decimal(float(edges[-1]))
+    alt = f"Histograms of the weights of {len(shown)} layers, from −{largest} to {largest}, and a map of {names[0]}."
+    return render(stem, f"Weights after training: {label}", caption, alt, draw, height=3.2)
+
+
+def _tail_function(described: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Degrees k of the units that are not dead, and the share of these units with at least k connections."""
+    degrees, counts = (np.array(described[key]) for key in ("degrees", "counts"))
+    degrees, counts = degrees[degrees > 0], counts[degrees > 0]
+    return degrees, counts[::-1].cumsum()[::-1] / max(1, counts.sum())
+
+
+def _draw_distribution(axes: Axes, described: Mapping[str, Any], colour: str) -> None:
+    degrees, shares = _tail_function(described)
+    axes.step(degrees, shares, where="pre", color=colour, linewidth=1.1, alpha=0.8)
+
+
+def _draw_fit(axes: Axes, described: Mapping[str, Any]) -> None:
+    fitted = described["power_law"]
+    if fitted is None:
+        return
+    degrees, shares = _tail_function(described)
+    k = degrees[degrees >= fitted["xmin"]]
+    zeta = special.zeta(fitted["alpha"], k.astype(float)) / special.zeta(fitted["alpha"], float(fitted["xmin"]))
+    start = shares[degrees >= fitted["xmin"]][0]
+    axes.plot(k, start * zeta, ":", color=INK, linewidth=1.0)
+
+
+def _logarithmic(axes: Axes) -> None:
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _fitted(snapshot: Snapshot, names: Sequence[str], side: str) -> list[Mapping[str, Any]]:
+    """The degrees of the layers that have a fit."""
+    return [snapshot.layers[name][side] for name in names if snapshot.layers[name][side]["power_law"] is not None]
+
+
+def _favoured(described: Sequence[Mapping[str, Any]]) -> int:
+    """How many of them a power law describes better than both other distributions."""
+    return sum(degrees["power_law"]["favoured"] for degrees in described)
+
+
+def _caption(first: Snapshot, last: Snapshot, names: Sequence[str], seed: int) -> str:
+    parts = [
+        f"Seed {seed}, a line for each layer, units without a connection left out. Dotted: the discrete power law of "
+        "highest likelihood, from the x_min with the least Kolmogorov-Smirnov distance on (Clauset, Shalizi & Newman "
+        "2009)."
+    ]
+    for side, title in _SIDES.items():
+        described = _fitted(last, names, side)
+        if not described:
+            parts.append(f"No fit of the {title}: too few units.")
+            continue
+        alphas = [degrees["power_law"]["alpha"] for degrees in described]
+        share = float(np.median([degrees["power_law"]["tail"] / sum(degrees["counts"]) for degrees in described]))
+        parts.append(
+            f"At last, {title}: α from {min(alphas):.1f} to {max(alphas):.1f}, for a tail of {100 * share:.0f} % of "
+            "the units (median); a power law is likelier than both an exponential and a Poisson distribution "
+            f"(p < 0.1) in {_favoured(described)} of {_count(len(names), 'layer')}, at first in "
+            f"{_favoured(_fitted(first, names, side))}."
+        )
+    if len(names) < len(first.layers):
+        parts.append(f"The first {len(names)} of {len(first.layers)} layers are drawn.")
+    if last.connections != first.connections:
+        parts.append(f"Connections: {first.connections:,} at first, {last.connections:,} at last.")
+    return " ".join(parts)
+
+
+def _alt(first: Snapshot, last: Snapshot, names: Sequence[str], label: str) -> str:
+    sentences = [f"Degree distributions on logarithmic axes, {label}, {_count(len(names), 'layer')}."]
+    for side, title in _SIDES.items():
+        for moment, snapshot in (("at first", first), ("at last", last)):
+            ratios = [snapshot.layers[name][side]["variance_to_mean"] for name in names]
+            largest = max(max(snapshot.layers[name][side]["degrees"]) for name in names)
+            spread = decimal(float(np.mean(ratios)))
+            sentences.append(f"{title} {moment}: variance to mean {spread} on average, largest degree {largest}.")
+    return " ".join(sentences)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

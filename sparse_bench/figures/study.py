@@ -1,0 +1,233 @@
+"""The figures that every study gets: a metric against weights or density, learning curves, what rewiring did."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sparse_bench.evidence import names
+from sparse_bench.evidence.arms import DENSITY, SPARSE_SIZE, SPARSE_WEIGHTS, TRAINABLE, Arm, Curve, Study
+from sparse_bench.evidence.display import whole
+from sparse_bench.evidence.statistics import Interval, mean_interval
+from sparse_bench.evidence.store import RunKey
+from sparse_bench.evidence.tables import with_warnings
+from sparse_bench.figures.lines import LOG_FROM, Chart, Line, Look, Panel, line_chart, spans_decades
+from sparse_bench.figures.style import INK, MARKERS, MUTED, SERIES, SMALL_DENSE_MARKER, Figure, file_stem
+
+Histories = Mapping[RunKey, pd.DataFrame]
+#: Schemes at the same density stand this share of the axis apart.
+_ASIDE = 0.014
+#: What is followed of a topology: name in the metrics → title of its panel.
+_FOLLOWED = {
+    "topology/turnover": "turnover",
+    "topology/overlap": "overlap with the start",
+    "topology/exploration": "places ever connected",
+}
+
+
+def looks(study: Study) -> dict[Curve, Look]:
+    """A look for every curve: dense in ink, narrower dense models dashed, the others each with a hue and a marker.
+
+    Where several schemes are compared over several densities, the hue tells the scheme and the marker the density.
+    """
+    sparse = [curve for curve in study.curves if curve.kind == "sparse"]
+    families = list(dict.fromkeys((curve.scheme, curve.variant) for curve in sparse))
+    densities = list(dict.fromkeys(curve.density for curve in sparse))
+    crossed = len(families) > 1 and len(densities) > 1
+    found = {}
+    for curve in study.curves:
+        if curve.kind == "dense":
+            found[curve] = Look(INK, "o")
+        elif curve.kind == "small_dense":
+            found[curve] = Look(MUTED, SMALL_DENSE_MARKER, "--")
+        else:
+            hue = families.index((curve.scheme, curve.variant)) if crossed else sparse.index(curve)
+            mark = densities.index(curve.density) if crossed else sparse.index(curve)
+            found[curve] = Look(SERIES[hue % len(SERIES)], MARKERS[(mark + 1) % len(MARKERS)])
+    return found
+
+
+def metric_figure(study: Study, metric: str) -> Figure | None:
+    """Metric against the trainable weights in the sparse layers, on a logarithmic axis: one curve a density.
+
+    This is the figure of the blog post on randomly connected layers, for whatever the study holds. If no curve has a
+    second point (one width of model), the metric is drawn against the realised density instead.
+
+    Returns:
+        None if fewer than two arms have both sparse layers and the metric.
+    """
+    by_density = study.one_width
+    full = max((arm.mean(SPARSE_SIZE) or 0.0 for arm in study.arms if arm.kind != "small_dense"), default=0.0)
+    lines: dict[Curve, list[Line]] = {}
+    for curve, look in looks(study).items():
+        narrow = full if by_density and curve.kind == "small_dense" else 0.0
+        found = [_point(arm, metric, narrow, by_density) for arm in curve.arms]
+        lines[curve] = [Line(curve.told, [point], look, runs) for point, runs in filter(None, found)]
+    drawn = [line for found in lines.values() for line in found]
+    if len(drawn) < 2:
+        return None
+    curves = _families(lines) if by_density else [_joined(found) for found in lines.values() if found]
+    against = "density" if by_density else "weights in the sparse layers"
+    remarks = [f"Horizontal place: mean of the realised {'densities' if by_density else 'mask sums'}."]
+    if by_density and any(curve.kind == "small_dense" for curve in lines):
+        remarks.append("A narrower dense model stands at its weights as a share of the full model's.")
+    if by_density and any(line.level for line in curves):
+        remarks.append("Dotted: the dense arm's mean.")
+    after = [_outside(study)]
+    if missing := sum(len(curve.arms) for curve in study.curves) - len(drawn):
+        after.append(f"Not drawn, for want of sparse layers or of this metric: {missing} arms.")
+    x = "density: share of the sparse layers' weights that exist" if by_density else f"{against} (log scale)"
+    axis = "density" if by_density else "logarithmic"
+    chart = Chart([Panel("", curves)], x, names.direction(metric), axis, remarks=remarks)  # type: ignore[arg-type]
+    stem = file_stem("density" if by_density else "weights", *_names(study), metric)
+    title = f"{names.title(metric)} against {against}"
+    return line_chart(stem, title, chart, after=[*after, with_warnings("", study.arms)])
+
+
+def learning_curves(study: Study, histories: Histories, metric: str) -> Figure | None:
+    """Metric per epoch: a panel for each curve with a line for each width, or one panel if there is one width.
+
+    None if fewer than two epochs of the metric are known for every arm.
+    """
+    panels = []
+    for curve, look in looks(study).items():
+        known = [(arm, points) for arm in curve.arms if (points := mean_curve(_frames(arm, histories), metric))]
+        strengths = np.linspace(0.3, 1.0, len(known)) if len(known) > 1 else [1.0] * len(known)
+        lines = [
+            Line(f"{whole(arm.mean(SPARSE_WEIGHTS))} weights", points, Look(look.colour, "", look.dashes, strength))
+            for (arm, points), strength in zip(known, map(float, strengths), strict=True)
+        ]
+        panels += [Panel(curve.told, lines)] if lines else []
+    if not panels:
+        return None
+    together = study.one_width
+    values = np.concatenate([line.y for panel in panels for line in panel.lines])
+    logarithmic = bool(values.min() > 0 and values.max() / values.min() > LOG_FROM)
+    remarks = ["At each epoch that all of an arm's runs reached."]
+    if together:
+        panels = [Panel("", _one_panel(panels))]
+    else:
+        remarks.append("One line a width of the model; the more weights in the sparse layers, the stronger the line.")
+    chart = Chart(panels, "epoch", names.direction(metric), "whole", together, logarithmic, remarks=remarks)
+    height = 3.7 if len(panels) == 1 else 0.9 + 2.1 * -(-len(panels) // 3)
+    stem = file_stem("curves", *_names(study), metric)
+    title, warnings = f"{names.title(metric)} during training", with_warnings("", study.arms)
+    return line_chart(stem, title, chart, after=[warnings], height=height)
+
+
+def evolution_figure(study: Study, histories: Histories) -> Figure | None:
+    """Turnover, overlap with the start and exploration per epoch: a line for each curve; None without two epochs."""
+    panels = []
+    for metric, title in _FOLLOWED.items():
+        found = {curve: mean_curve(_frames(curve.arms[-1], histories), metric) for curve in study.curves}
+        lines = [Line(curve.told, found[curve], look) for curve, look in looks(study).items() if found[curve]]
+        panels += [Panel(title, lines)] if lines else []
+    if not panels:
+        return None
+    remarks = [
+        "Turnover: share of the connections that a rewiring takes away and does not put back (mean of the epoch's "
+        "rewirings). Overlap: share of the first connections that are there after the epoch. Places ever connected: "
+        "share of all entries of the sparse layers."
+    ]
+    chart = Chart(panels, "epoch", "", "whole", bands=True, from_zero=True, shared=False, remarks=remarks)
+    return line_chart(file_stem("topology", *_names(study)), "The topology during training", chart, height=2.9)
+
+
+def followed_metrics(study: Study, histories: Histories, metrics: Sequence[str]) -> list[str]:
+    """Metrics that were logged during training and that belong to ``metrics``; then the training loss."""
+    logged = sorted({name for arm in study.arms for frame in _frames(arm, histories) for name in frame.columns})
+    found = [name for metric in metrics for name in names.matching(metric, logged)]
+    return list(dict.fromkeys([*found, *(name for name in ("train/loss",) if name in logged)]))
+
+
+def mean_curve(frames: Sequence[pd.DataFrame], metric: str) -> list[tuple[float, Interval]]:
+    """A metric's mean over runs by epoch; empty if fewer than two epochs of it are known to all of them."""
+    series = [frame[metric].dropna() for frame in frames if metric in frame.columns]
+    joined = pd.concat(series, axis=1, join="inner") if series else pd.DataFrame()
+    finite = joined[np.isfinite(joined.to_numpy(dtype=float)).all(axis=1)]
+    points = [(float(epoch), mean_interval([float(v) for v in row])) for epoch, *row in finite.itertuples()]
+    return points if len(points) > 1 else []
+
+
+def _frames(arm: Arm, histories: Histories) -> list[pd.DataFrame]:
+    keys = zip(arm.runs["experiment"], arm.runs["id"], strict=True)
+    return [histories[key] for key in keys if key in histories]
+
+
+def _names(study: Study) -> list[str]:
+    return [study.experiment, *map(str, study.labels.values())]
+
+
+def _point(arm: Arm, metric: str, full: float, by_density: bool) -> tuple[tuple[float, Interval], Any] | None:
+    """An arm at its weights, at its realised density, or at its weights as a share of ``full``; and its single runs."""
+    values = arm.values(f"metric:{metric}")
+    places = arm.values(DENSITY if by_density and not full else SPARSE_WEIGHTS)
+    if full:
+        places = {seed: weights / full for seed, weights in places.items()}
+    seeds = sorted(values.keys() & places.keys())
+    if not seeds or min(places.values()) <= 0:
+        return None
+    x = float(np.mean([places[seed] for seed in seeds]))
+    point = (x, mean_interval(list(values.values())))
+    return point, [(places[seed], values[seed]) for seed in seeds] if len(seeds) > 1 else []
+
+
+def _joined(lines: Sequence[Line], label: str = "") -> Line:
+    """One line through the points of several, with the look of the first."""
+    points = sorted((point for line in lines for point in line.points), key=lambda point: point[0])
+    return Line(label or lines[0].label, points, lines[0].look, [run for line in lines for run in line.runs])
+
+
+def _families(lines: Mapping[Curve, Sequence[Line]]) -> list[Line]:
+    """Against density: arms of one scheme are joined; a dense arm is a level to compare with."""
+    dense = [
+        Line(line.label, line.points, line.look, line.runs, level=True)
+        for curve, found in lines.items()
+        for line in found
+        if curve.kind == "dense"
+    ]
+    families: dict[str, list[Line]] = {}
+    for curve, found in lines.items():
+        if curve.kind != "dense" and found:
+            scheme = ", ".join(filter(None, (curve.scheme.replace("_", " "), curve.variant)))
+            families.setdefault(scheme if curve.kind == "sparse" else curve.label, []).extend(found)
+    joined = [_joined(found, name) for name, found in families.items()]
+    places = [x for line in joined for x in line.x]
+    middle = (len(joined) - 1) / 2
+    return dense + [_aside(line, (number - middle) * _ASIDE, places) for number, line in enumerate(joined)]
+
+
+def _aside(line: Line, share: float, places: Sequence[float]) -> Line:
+    """The line moved by a share of the axis, so that bars of schemes at the same density stand side by side."""
+    low, high = min(places), max(places)
+    factor = (high / low) ** share if spans_decades(low, high) else 1.0
+    step = 0.0 if spans_decades(low, high) else (high - low) * share
+    points = [(x * factor + step, mean) for x, mean in line.points]
+    return Line(line.label, points, line.look, [(x * factor + step, y) for x, y in line.runs])
+
+
+def _one_panel(panels: Sequence[Panel]) -> list[Line]:
+    """The lines of several panels; those that share a hue are told apart by their strength, the densest strongest."""
+    hues = [panel.lines[0].look.colour for panel in panels]
+    lines = []
+    for place, panel in enumerate(panels):
+        strength = 1.0 - 0.75 * hues[:place].count(hues[place]) / hues.count(hues[place])
+        for line in panel.lines:
+            label = panel.title if len(panel.lines) == 1 else f"{panel.title}, {line.label}"
+            lines.append(Line(label, line.points, Look(line.look.colour, "", line.look.dashes, strength)))
+    return lines
+
+
+def _outside(study: Study) -> str:
+    """How many trainable weights lie outside the sparse layers, as a sentence."""
+    outside = [
+        trainable - weights
+        for arm in study.arms
+        for trainable, weights in zip(arm.values(TRAINABLE).values(), arm.values(SPARSE_WEIGHTS).values(), strict=True)
+    ]
+    if not outside:
+        return ""
+    low, high = whole(min(outside)), whole(max(outside))
+    amount = low if low == high else f"between {low} and {high}"
+    return f"Outside the sparse layers each model has {amount} trainable weights, all dense."

@@ -1,0 +1,84 @@
+"""Command line: ``python -m sparse_bench.site OUT`` (a report of one's own runs), or with ``--results`` the papers' pages."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sparse_bench.config.catalog import experiments
+from sparse_bench.errors import SparseBenchError
+from sparse_bench.evidence.compare import Evidence
+from sparse_bench.evidence.display import interval, whole
+from sparse_bench.evidence.ledger import write_ledger
+from sparse_bench.evidence.store import StoreError, load
+from sparse_bench.evidence.verdicts import evaluate
+from sparse_bench.papers.claims import read_claims
+from sparse_bench.papers.page import read_papers
+from sparse_bench.record import FAILED
+from sparse_bench.site.pages import build_site
+from sparse_bench.site.report import write_report
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the pages and say where they are; 1 if there is nothing to show, or descriptions and results do not fit."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sparse_bench.site",
+        description="Tables, figures and pages. Nothing is trained. By default a report of the runs below --runs.",
+    )
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
+    runs = [Path(os.environ.get("SPARSE_BENCH_RUNS", "runs"))]
+    where = "folders to search for runs, at any depth (default: $SPARSE_BENCH_RUNS, else runs)"
+    parser.add_argument("--runs", type=Path, nargs="+", metavar="DIR", default=runs, help=where)
+    parser.add_argument("--experiment", metavar="NAME", help="only this experiment, or all below it (rasa: rasa/…)")
+    which = "metrics to report (default: all of the test split)"
+    parser.add_argument("--metric", nargs="+", metavar="M", default=[], help=which)
+    parser.add_argument("--title", help="title of the page (default: the experiment's name)")
+    papers = "the papers' pages instead, from these committed tables; README.md and the ledger go beside them"
+    parser.add_argument("--results", type=Path, metavar="DIR", help=papers)
+    parser.add_argument("--readme", type=Path, metavar="FILE", help="the project's README, to bring up to date")
+    options = parser.parse_args(arguments)
+    try:
+        return _papers(options) if options.results is not None else _own(options)
+    except (SparseBenchError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _papers(options: argparse.Namespace) -> int:
+    papers = read_papers(experiments())
+    evidence = Evidence.committed(options.results, papers)
+    if not evidence.tables:
+        raise StoreError(f"No committed results in '{options.results}': no paper's folder there has a table.")
+    options.out.mkdir(parents=True, exist_ok=True)  # before a minute's work
+    entries = evaluate(read_claims(experiments()), evidence)
+    paths = build_site(evidence, papers, entries, options.out, options.readme)
+    write_ledger(entries, {name: paper.short for name, paper in papers.items()}, options.results)
+    print(f"{len(paths)} files; the first page: {options.out / 'index.html'}")
+    return 0
+
+
+def _own(options: argparse.Namespace) -> int:
+    table, problems = load(options.runs, options.experiment)
+    report = write_report(table, options.out, problems, options.metric, options.title)
+    for study in report.studies:
+        print(" · ".join([study.experiment, *map(str, study.labels.values())]))
+        for curve in study.curves:
+            for arm in curve.arms:
+                measured = {metric: arm.interval(f"metric:{metric}") for metric in report.metrics}
+                cells = [f"{metric} {interval(value)}" for metric, value in measured.items() if value is not None]
+                weights = whole(arm.mean("count:sparse_layers"))
+                print(f"  {curve.told}, {weights} weights in sparse layers: {'; '.join(cells) or 'no metric'}")
+    failed = table.runs[table.runs["status"] == FAILED]
+    for name, message in zip(failed["id"], failed["error"], strict=True):
+        print(f"failed: {name}: {message}")
+    for problem in problems:
+        print(f"warning: {problem.folder}: {problem.reason}")
+    print(f"\nWritten, {len(report.paths)} files:")
+    for path in report.paths:
+        print(f"  {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

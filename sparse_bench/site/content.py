@@ -1,0 +1,197 @@
+"""What a page shows: sections with figures, tables and what has not been run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sparse_bench.config.catalog import experiments
+from sparse_bench.errors import unknown_choice
+from sparse_bench.evidence import single_runs
+from sparse_bench.evidence.arms import DENSITY, Arm, Study, arms_of, studies_of
+from sparse_bench.evidence.compare import Evidence, one_arm
+from sparse_bench.evidence.display import DisplayTable
+from sparse_bench.evidence.ledger import verdict_text
+from sparse_bench.evidence.store import RunTable
+from sparse_bench.evidence.tables import (
+    AT_LAST,
+    arms_table,
+    density_table,
+    differences_table,
+    each_run_table,
+    facts,
+    measured_metrics,
+    provenance,
+    with_last_epochs,
+)
+from sparse_bench.evidence.verdicts import VERDICTS, Entry
+from sparse_bench.figures.described import dots_figure, lines_figure
+from sparse_bench.figures.single_run import portrait_figure
+from sparse_bench.figures.study import evolution_figure, followed_metrics, learning_curves, metric_figure
+from sparse_bench.figures.style import Figure
+from sparse_bench.papers.page import Dots, Paper, Section, SingleRun, Studies
+from sparse_bench.papers.schema import ORIGINS, DescriptionError
+
+
+@dataclass
+class SectionContent:
+    """A part of a page.
+
+    Attributes:
+        heading, text, command: as the page has them.
+        facts: what was run, in short.
+        figures: in the order of the description.
+        front: those that may stand in the project's README, each with what is said of it there.
+        tables: arms, comparisons, densities; each with a caption.
+        lacking: what could not be drawn because it has not been run, as sentences.
+    """
+
+    heading: str
+    text: str = ""
+    command: str = ""
+    facts: Sequence[tuple[str, str]] = ()
+    figures: list[Figure] = field(default_factory=list)
+    front: list[tuple[Figure, str]] = field(default_factory=list)
+    tables: list[DisplayTable] = field(default_factory=list)
+    lacking: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class PaperContent:
+    """A page.
+
+    Attributes:
+        paper: its description.
+        table: the committed runs; None if nothing has been run.
+        sections: its parts.
+        made: what stands behind the numbers: name → values with their number of runs.
+    """
+
+    paper: Paper
+    table: RunTable | None
+    sections: Sequence[SectionContent]
+    made: Sequence[tuple[str, Sequence[tuple[str, int]]]]
+
+    @property
+    def figures(self) -> list[Figure]:
+        """All figures of the page."""
+        return [figure for section in self.sections for figure in section.figures]
+
+
+def paper_content(paper: Paper, evidence: Evidence) -> PaperContent:
+    """Everything that the page of ``paper`` shows."""
+    table = evidence.tables.get(paper.name)
+    sections = [_section(section, paper, evidence, table) for section in paper.sections]
+    return PaperContent(paper, table, sections, provenance(table.runs) if table is not None else [])
+
+
+def _section(section: Section, paper: Paper, evidence: Evidence, table: RunTable | None) -> SectionContent:
+    found = SectionContent(section.heading, section.text, section.command)
+    part, metrics = table.only(section.experiments) if table is not None else None, list(section.metrics)
+    if part is not None and len(part):
+        part, metrics = with_last_epochs(part, section.metrics)
+        found.facts = facts(part.runs, metrics)
+    else:
+        part = None
+    for spec in section.figures:
+        if isinstance(spec, Studies):
+            for study in _ordered_studies(part):
+                add_study(found, study, part, metrics, curves=spec.curves)  # type: ignore[arg-type]
+            continue
+        if isinstance(spec, SingleRun):
+            kept = single_runs.find(spec, evidence, single_runs.read(evidence.root / paper.name))
+            figure = portrait_figure(kept, spec.title, paper.name) if kept is not None else None
+        else:
+            draw = dots_figure if isinstance(spec, Dots) else lines_figure
+            shown = draw(spec, evidence, paper)  # type: ignore[arg-type]
+            figure = shown.figure
+            found.tables += [shown.table] if shown.table is not None else []
+        if figure is None:
+            found.lacking.append(f"{spec.title}: not run.")
+            continue
+        found.figures.append(figure)
+        found.front += [(figure, spec.front)] if spec.front else []
+    if part is not None:
+        if not any(isinstance(spec, Studies) for spec in section.figures):
+            found.tables += _arms(part, metrics, section, evidence)
+        if section.each_run:
+            found.tables.append(each_run_table(part.runs, section.each_run))
+    known = set(part.runs["experiment"]) if part is not None else set()
+    if missing := [name for name in section.experiments if name not in known]:
+        found.lacking.append(f"Not run: {', '.join(missing)}.")
+    return found
+
+
+def add_study(found: SectionContent, study: Study, table: RunTable, metrics: Sequence[str], *, curves: bool) -> None:
+    """Add the figures and tables that every study gets."""
+    measured, histories = measured_metrics(study.arms, metrics), table.histories
+    drawn = [metric_figure(study, metric) for metric in measured]
+    if curves:
+        followed = followed_metrics(study, histories, [metric.removesuffix(AT_LAST) for metric in measured])
+        drawn += [learning_curves(study, histories, name) for name in followed]
+    drawn.append(evolution_figure(study, histories))
+    found.figures += [figure for figure in drawn if figure is not None]
+    dense = [curve for curve in study.curves if curve.kind == "dense"]
+    tables = [arms_table(study.arms, measured)]
+    if study.one_width and len(dense) == 1:
+        tables += [differences_table(study.arms, dense[0].arms[0], "the dense arm", measured)]  # type: ignore[list-item]
+    tables += [density_table(study, measured)]  # type: ignore[list-item]
+    found.tables += [_titled(one, study.experiment) for one in tables if one is not None]
+
+
+def _arms(part: RunTable, metrics: Sequence[str], section: Section, evidence: Evidence) -> list[DisplayTable]:
+    """The arms, their differences to the one that the section names, and how far the density can go down."""
+    arms = _ordered(arms_of(part.runs))
+    tables: list[DisplayTable | None] = [arms_table(arms, measured_metrics(arms, metrics))]
+    target = section.against.only() if section.against is not None else None
+    chosen = evidence.runs(target) if target is not None else None
+    if chosen is not None:
+        table, runs = chosen
+        with_curves, _ = with_last_epochs(RunTable(runs, table.settings, table.curves), section.metrics)
+        tables.append(differences_table(arms, one_arm(with_curves.runs), str(target), metrics))
+    for study in studies_of(part.runs):
+        if len({arm.mean(DENSITY) for arm in study.arms}) > 2:
+            table_of = density_table(study, measured_metrics(study.arms, metrics))
+            tables.append(None if table_of is None else _titled(table_of, study.experiment))
+    return [table for table in tables if table is not None]
+
+
+def _titled(table: DisplayTable, name: str) -> DisplayTable:
+    return DisplayTable(f"{name}. {table.caption}", table.columns, table.rows, table.numeric)
+
+
+def _reduced(experiment: str) -> bool:
+    return experiments().get(experiment) == "reduced"
+
+
+def _ordered(arms: Sequence[Arm]) -> list[Arm]:
+    """The paper's scale first."""
+    return sorted(arms, key=lambda arm: _reduced(arm.experiment))
+
+
+def _ordered_studies(part: RunTable | None) -> list[Study]:
+    return sorted(studies_of(part.runs), key=lambda study: _reduced(study.experiment)) if part is not None else []
+
+
+def findings(paper: Paper, entries: Sequence[Entry]) -> list[str]:
+    """The findings of ``paper`` whose claims have the verdicts that they rest on.
+
+    Args:
+        paper: the description that holds them.
+        entries: all decided claims.
+
+    Raises:
+        DescriptionError: a finding rests on a claim of another paper, on none, or on what is no verdict; the message has
+            the valid choices.
+    """
+    verdicts = {entry.claim.id: verdict_text(entry) for entry in entries if entry.document == paper.name}
+    valid = [*VERDICTS, *(f"{verdict} ({scale})" for verdict in VERDICTS for scale in ORIGINS if scale != "paper")]
+    for finding in paper.findings:
+        for claim, verdict in finding.rests_on.items():
+            if claim not in verdicts:
+                raise DescriptionError(f"{paper.name}, findings: {unknown_choice('claim', claim, verdicts)}")
+            if verdict not in valid:
+                raise DescriptionError(f"{paper.name}, findings: {unknown_choice('verdict', verdict, valid)}")
+    return [
+        finding.text.strip()
+        for finding in paper.findings
+        if all(verdicts[claim] == verdict for claim, verdict in finding.rests_on.items())
+    ]
