@@ -26,27 +26,19 @@ PAPERS := rasa brouns demeester sparselang embeddings
 .PHONY: help setup quickstart $(PAPERS) $(PAPERS:=-small) reproduce reproduce-small probe results claims dashboard \
 	bench bench-gpu test lint format constraints clean
 
-SWEEPS-rasa := rasa/diet_density rasa/ted_density rasa/diet_projections rasa/diet_splits rasa/diet_seeds rasa/ted_seeds
-SWEEPS-rasa-small := rasa/diet_small rasa/ted_small
-SWEEPS-brouns := brouns/small_seeds brouns/small_padding brouns/arms brouns/padding
-SWEEPS-brouns-small := brouns/small
-SWEEPS-demeester := demeester/pos_density demeester/pos_wsj demeester/lm_small demeester/lm_small_finetune demeester/lm_small_longer demeester/recite_tiny demeester/recite_small demeester/structure demeester/awd demeester/awd_finetune demeester/awd_structure demeester/recite
-SWEEPS-demeester-small := demeester/pos_small demeester/lm_tiny demeester/lm_tiny_finetune
-SWEEPS-sparselang := sparselang/small_heads sparselang/small_narrow sparselang/initial_seeds sparselang/fixed_size sparselang/initial sparselang/narrow sparselang/fixed_weights sparselang/baselines sparselang/controls sparselang/heads sparselang/depth sparselang/fixed_weights_small
-SWEEPS-sparselang-small := sparselang/small sparselang/controls_small sparselang/initial_small
-SWEEPS-embeddings := embeddings/brown embeddings/optimizers
-SWEEPS-embeddings-small := embeddings/small
-
-# $(call train,PAPER): its sweeps one after another; the tables have the results of each, also of one in which a run failed,
-# before the next begins. A sweep can be stopped at any time and goes on where it was.
-train = for sweep in $(SWEEPS-$(1)); do \
+# $(call train,PAPER,SIZE): its corpora, then its sweeps one after another, as the paper's page.yaml lists them. The tables
+# have the results of each, also of one in which a run failed, before the next begins. A sweep can be stopped at any time
+# and goes on where it was.
+train = $(list) corpora $(1) --size $(2) | xargs -r $(BIN)/python -m sparse_bench.data download && \
+	for sweep in $$($(list) sweeps $(1) --size $(2)); do \
 	$(BIN)/python -m sparse_bench sweep=$$sweep output=$(RUNS) logger=none; failed=$$?; \
 	$(collect) || exit; test $$failed = 0 || exit $$failed; \
 	done
-# $(call plan,PAPER …): what their sweeps cost, and what of them is left.
-plan = $(BIN)/python -m sparse_bench.plan --runs $(RUNS) --results $(RESULTS) $(foreach paper,$(1),$(SWEEPS-$(paper)))
+list = $(BIN)/python -m sparse_bench.papers
+# $(call plan,SIZE …): what the papers' sweeps cost, and what of them is left.
+plan = $(BIN)/python -m sparse_bench.plan --runs $(RUNS) --results $(RESULTS) $$(for size in $(1); do $(list) sweeps $(PAPERS) --size $$size; done)
 # What the runs below $(RUNS) have measured goes into the tables of $(RESULTS); rows of earlier runs stay.
-collect = $(BIN)/python -m sparse_bench.report.collect --results $(RESULTS) --runs $(RUNS)
+collect = $(BIN)/python -m sparse_bench.evidence collect --results $(RESULTS) --runs $(RUNS)
 
 help: ## list these commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -72,7 +64,7 @@ $(STAMP): pyproject.toml constraints.txt
 quickstart: $(STAMP) ## a first small sweep with its figures (minutes, no download)
 	@echo "Training DIET at three densities on a corpus that the project makes itself: 24 runs, about four minutes on two cores."
 	@$(BIN)/python -m sparse_bench sweep=rasa/quickstart output=$(RUNS) logger=none
-	@$(BIN)/python -m sparse_bench.report $(RUNS)/report/quickstart --runs $(RUNS) --experiment rasa/quickstart \
+	@$(BIN)/python -m sparse_bench.site $(RUNS)/report/quickstart --runs $(RUNS) --experiment rasa/quickstart \
 		--metric test/intent_f1 test/entity_f1
 	@echo
 	@cat $(RUNS)/report/quickstart/summary.md
@@ -84,61 +76,40 @@ quickstart: $(STAMP) ## a first small sweep with its figures (minutes, no downlo
 # ---- the papers: at their own scale, and at one that two cores can do ----
 
 rasa: $(STAMP) ## Rasa's sparse layers: DIET on Sara and TED, every density, width and seed (234 runs)
-	@$(BIN)/python -m sparse_bench.data download sara ted
-	@$(call train,$@)
-
 rasa-small: $(STAMP) ## the same on generated corpora, fewer widths (no download)
-	@$(call train,$@)
-
 brouns: $(STAMP) ## SET in the Transformer on Multi30k: nine arms, and what batches and padding do (84 runs)
-	@$(BIN)/python -m sparse_bench.data download brouns multi30k
-	@$(call train,$@)
-
 brouns-small: $(STAMP) ## the report's three arms with a narrower model (ten minutes)
-	@$(BIN)/python -m sparse_bench.data download brouns multi30k
-	@$(call train,$@)
-
 demeester: $(STAMP) ## predefined sparseness: tagging on Brown, reduced AWD-LSTMs (hours), then the paper's (a GPU)
-	@$(BIN)/python -m sparse_bench.data download ptb ptb_pos brown
-	@$(call train,$@)
-
 demeester-small: $(STAMP) ## the same with a twentieth of the treebank, and tagging on the sample of the Wall Street Journal
-	@$(BIN)/python -m sparse_bench.data download ptb ptb_pos
-	@$(call train,$@)
-
 sparselang: $(STAMP) ## SparseLang: both experiments, depths, and controls for the report's caveats (paper scale; its dense LSTMs need a GPU)
-	@$(BIN)/python -m sparse_bench.data download ptb brown
-	@$(call train,$@)
-
 sparselang-small: $(STAMP) ## Experiment 1, with its dense baseline, and the controls, with 256 units
-	@$(BIN)/python -m sparse_bench.data download ptb
-	@$(call train,$@)
-
 embeddings: $(STAMP) ## sparse gradients of embeddings: typing texts of the Brown corpus, dense and sparse
-	@$(BIN)/python -m sparse_bench.data download brown
-	@$(call train,$@)
-
 embeddings-small: $(STAMP) ## the same on a generated corpus (no download)
-	@$(call train,$@)
+
+$(PAPERS):
+	@$(call train,$@,full)
+
+$(PAPERS:=-small):
+	@$(call train,$(@:-small=),small)
 
 reproduce: $(STAMP) ## the plan of all sweeps, at the papers' scales and between, with the cost; RUN=yes carries it out, resumable
-	@$(call plan,$(PAPERS))
+	@$(call plan,full)
 	@$(if $(filter yes,$(RUN)),$(MAKE) $(PAPERS) results,echo "To carry it out, or go on with it: make reproduce RUN=yes")
 
 reproduce-small: $(STAMP) ## every paper at reduced scale, after a look at the cost; then tables, claims and pages
-	@$(call plan,$(PAPERS:=-small))
+	@$(call plan,small)
 	@$(MAKE) $(PAPERS:=-small) results
 
 probe: $(STAMP) ## time a few steps of sweeps that nothing is known of, for the plans (minutes, on a quiet machine)
 	@$(BIN)/python -m sparse_bench.data download sara ted brouns multi30k ptb ptb_pos brown
-	@$(call plan,$(PAPERS) $(PAPERS:=-small)) --probe
+	@$(call plan,full small) --probe
 
 results: $(STAMP) ## tables, claims and pages from results/; pages go to results/site, the gist into README.md
 	@echo "Making pages from the tables in $(RESULTS): a minute. Nothing is trained."
-	@$(BIN)/python -m sparse_bench.report.site $(RESULTS)/site --results $(RESULTS) --readme README.md
+	@$(BIN)/python -m sparse_bench.site $(RESULTS)/site --results $(RESULTS) --readme README.md
 
 claims: $(STAMP) ## what of the papers' claims reproduces, from the tables in results/
-	@$(BIN)/python -m sparse_bench.report.claims --results $(RESULTS)
+	@$(BIN)/python -m sparse_bench.evidence claims --results $(RESULTS)
 
 dashboard: $(STAMP) ## the specification of the W&B dashboard, as a file (scripts/wandb_dashboard.py --publish sends it)
 	@$(BIN)/python scripts/wandb_dashboard.py --output $(RUNS)/wandb_dashboard.json

@@ -6,13 +6,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sparse_bench.config.catalog import experiments
 from sparse_bench.errors import SparseBenchError
+from sparse_bench.evidence.compare import Evidence
+from sparse_bench.evidence.display import plain_text
+from sparse_bench.papers.page import read_papers
 from sparse_bench.plan.estimate import estimate, plan_table
 from sparse_bench.plan.timings import CPU, gpus, read_probes, timings, write_probes
-from sparse_bench.report.catalog import experiments
-from sparse_bench.report.papers import read_papers
-from sparse_bench.report.selection import Evidence
-from sparse_bench.report.tables import plain_text
 from sparse_bench.sharing import processes
 from sparse_bench.sweeps import Job, jobs
 

@@ -4,9 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sparse_bench.evidence.display import MISSING, DisplayTable, duration, whole
 from sparse_bench.plan.timings import CPU, Timing
-from sparse_bench.report.provenance import duration
-from sparse_bench.report.tables import MISSING, DisplayTable, whole
 from sparse_bench.sweeps import Job
 
 

@@ -15,9 +15,8 @@ import pandas as pd
 
 from sparse_bench.config import identity, run_id
 from sparse_bench.errors import SparseBenchError
+from sparse_bench.evidence.store import csv_text, read_rows
 from sparse_bench.record import FINISHED, write_atomically
-from sparse_bench.report.tables import csv_text
-from sparse_bench.report.tidy import read_rows
 from sparse_bench.sweeps import Job
 
 #: Columns of committed tables of runs that a cost is made of.
@@ -183,10 +182,10 @@ def read_probes(path: Path) -> list[Probe]:
         return []
     names = {field.name for field in fields(Probe)}
     found = []
-    for row in read_rows(path):
+    for row in read_rows(path).to_dict("records"):
         if row.keys() != names:
             raise TimingsError(f"'{path}' is no table of probes: its columns have to be {', '.join(sorted(names))}.")
-        found.append(Probe(**{**row, "torch": str(row["torch"]), "epoch_seconds": float(row["epoch_seconds"])}))
+        found.append(Probe(**{**row, "torch": str(row["torch"]), "epoch_seconds": float(row["epoch_seconds"])}))  # type: ignore[arg-type]
     return found
 
 

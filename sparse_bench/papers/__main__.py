@@ -1,0 +1,31 @@
+"""Command line: ``python -m sparse_bench.papers sweeps NAME …``: what reproduces a paper, a name a line."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from sparse_bench.config.catalog import experiments
+from sparse_bench.errors import SparseBenchError
+from sparse_bench.papers import PAPERS
+from sparse_bench.papers.page import Sizes, read_papers
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the sweeps of papers, or the corpora that these need."""
+    parser = argparse.ArgumentParser(prog="python -m sparse_bench.papers", description=__doc__)
+    parser.add_argument("what", choices=("sweeps", "corpora"))
+    parser.add_argument("papers", nargs="+", choices=PAPERS, metavar="NAME")
+    parser.add_argument("--size", choices=tuple(Sizes.model_fields), default="full", help="small: in minutes")
+    options = parser.parse_args(arguments)
+    try:
+        papers = read_papers(experiments())
+    except SparseBenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    names = [name for paper in options.papers for name in getattr(getattr(papers[paper], options.what), options.size)]
+    print("\n".join(dict.fromkeys(names)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
