@@ -177,6 +177,19 @@ def _ground(entry: Entry) -> str | None:
     return "counts" if counted else entry.scale
 
 
+def headline_table(entries: Sequence[Entry], titles: Mapping[str, str]) -> DisplayTable:
+    """The headline claims in plain English, a row each, with the outcome that gave the verdict."""
+    rows = []
+    for entry in (entry for entry in entries if entry.claim.headline):
+        judged = [o for o in entry.outcomes if o.judged and o.test.scale == entry.scale]
+        ours = "; ".join(dict.fromkeys(map(measured, judged))) or "not run"
+        counted = next((seeds(outcome) for outcome in judged), MISSING)
+        known = [titles[entry.document], entry.claim.headline, entry.claim.published]
+        rows.append([*known, ours, entry.scale or MISSING, counted, entry.verdict, rule_written(entry)])
+    columns = ["document", "claim", "published", "ours", "scale", "seeds", "verdict", "rule written"]
+    return DisplayTable("", columns, rows, [False] * 5 + [True, False, False])
+
+
 def ledger_markdown(entries: Sequence[Entry], titles: Mapping[str, str]) -> str:
     """The whole ledger as a document."""
     summary, table = summary_table(entries, titles), ledger_table(entries, titles)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from sparse_bench.errors import SparseBenchError
 from sparse_bench.evidence.display import markdown
-from sparse_bench.evidence.ledger import LEDGER_CAPTION, ledger_table, summary_table
+from sparse_bench.evidence.ledger import LEDGER_CAPTION, headline_table, ledger_table, summary_table
 from sparse_bench.evidence.store import FILES
 from sparse_bench.evidence.tables import made_on
 from sparse_bench.evidence.verdicts import Entry
@@ -23,10 +23,9 @@ class ReadmeError(SparseBenchError):
 
 
 def gist(contents: Sequence[PaperContent], entries: Sequence[Entry], folder: str) -> str:
-    """Findings, verdicts in numbers and the figure that is meant for it, for a document beside the ``folder``."""
-    said = [f"- {c.paper.short}: {' '.join(found)}" for c in contents if (found := findings(c.paper, entries))]
-    table = markdown(summary_table(entries, {content.paper.name: content.paper.short for content in contents}))
-    text = "\n".join([*said, "", table] if said else [table])
+    """The headline claims and the figure that is meant for it, for a document beside the ``folder``."""
+    titles = {content.paper.name: content.paper.short for content in contents}
+    text = markdown(headline_table(entries, titles)).lstrip()
     drawn = [(c.paper.name, *front) for c in contents for section in c.sections for front in section.front]
     if not drawn:
         return text
@@ -57,6 +56,11 @@ def readme(contents: Sequence[PaperContent], entries: Sequence[Entry], benchmark
         "",
         "Made by a command from the tables in this folder; not edited by hand. "
         "[claims.md](claims.md) has every rule, [claims.csv](claims.csv) every comparison.",
+        "",
+        "## Headline claims",
+        "",
+        markdown(headline_table(entries, titles)).lstrip(),
+        "## All claims",
         "",
         markdown(summary_table(entries, titles)),
         f"In the tables below: {LEDGER_CAPTION[0].lower()}{LEDGER_CAPTION[1:]}",
