@@ -106,6 +106,12 @@ class Trainer:
                 bar.update()
         self._save()
         if self.settings.select == "best":
+            if self.progress.best is None:
+                raise NonFiniteLossError(
+                    f"trainer.select=best has nothing to select: at none of {self.progress.stale_evaluations} "
+                    f"evaluations was {self._monitored} a finite number. Lower the learning rate, clip the gradient "
+                    "(trainer.gradient_clip), or use trainer.select=last."
+                )
             self.model.load_state_dict(checkpoint.load(self.folder.best)["model"])
             self.scheme.load_state_dict(self.scheme.state_dict())
         elif isinstance(self.optimizer, AveragingOptimizer):
@@ -253,6 +259,11 @@ class Trainer:
         return {f"optimizer/{name}": value for name, value in said.items()}
 
     @property
+    def _monitored(self) -> str:
+        """The metric that decides, where any does."""
+        return self.settings.monitor or f"{self.task.splits[0]}/{self.task.monitor[0]}"
+
+    @property
     def _watches(self) -> bool:
         """Whether evaluations during training decide anything."""
         chooses = self.settings.select == "best" or self.settings.early_stopping is not None
@@ -266,9 +277,8 @@ class Trainer:
         """
         if not self._watches:
             return None
-        default, mode = self.task.monitor
-        more_is_better = (self.settings.monitor_mode or mode) == "max"
-        name = self.settings.monitor or f"{self.task.splits[0]}/{default}"
+        name = self._monitored
+        more_is_better = (self.settings.monitor_mode or self.task.monitor[1]) == "max"
         if name not in evaluated:
             raise ConfigError(unknown_choice("trainer.monitor", name, evaluated))
         value, progress = evaluated[name], self.progress
