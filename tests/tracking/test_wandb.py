@@ -156,6 +156,54 @@ def test_no_key_falls_back_to_offline(info, caplog, refusing_server, monkeypatch
     assert len(of_kind(records_of(info), "history")) == 4
 
 
+class Opened:
+    """What the tracker does with a run that W&B opens."""
+
+    offline, url = False, "http://wandb.invalid/run"
+
+    def __init__(self):
+        self.rows = []
+        self.summary = {}
+
+    def define_metric(self, *_, **__):
+        pass
+
+    def log(self, row):
+        self.rows.append(row)
+
+    def finish(self, exit_code):
+        self.exit_code = exit_code
+
+
+def test_an_online_run_that_was_interrupted_is_taken_up_again(info, monkeypatch):
+    """The same run, for W&B: opened again by its id. An offline record has no run to go on with."""
+    import wandb
+
+    calls, runs = [], []
+
+    def init(**arguments):
+        calls.append(arguments)
+        runs.append(Opened())
+        runs[-1].offline = arguments["mode"] == "offline"
+        runs[-1].settings = wandb.Settings()
+        return runs[-1]
+
+    monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setattr(WandbTracker, "_obstacle", lambda self: None)
+    interrupted = WandbTracker(mode="online")
+    interrupted.start(info)
+    interrupted.log({"train/loss": 3.0}, step=10, epoch=0)
+    follow(WandbTracker(mode="online"), info)
+    follow(WandbTracker(mode="offline"), info)
+    assert [call["mode"] for call in calls] == ["online", "online", "offline"]
+    assert [call["resume"] for call in calls] == ["allow", "allow", None]
+    assert len({call["id"] for call in calls}) == 1
+    assert info.id in calls[0]["id"]
+    # A step that is repeated is a row like any other: W&B's own step is left alone, for it must not go back.
+    assert [row["step"] for row in runs[1].rows[:3]] == [10, 20, 30]
+    assert (runs[0].rows[-1]["step"], runs[1].exit_code) == (10, 0)
+
+
 def test_disabled_writes_nothing(info):
     follow(WandbTracker(mode="disabled"), info)
     assert not info.folder.exists()
