@@ -27,7 +27,7 @@ class Server:
     files: dict[str, bytes] = field(default_factory=dict)
     ranges: bool = True
     #: Answers to give before the real one: a status, "cut" (half of it, then the connection is dropped), "shifted" (as
-    #: a range that begins a byte later), "part" (as a range that ends in the middle) or "drip" (a byte at a time).
+    #: a range that begins a byte later), "part" (as a range that ends in the middle) or "drip" (a byte at a time, for five seconds).
     faults: list[int | str] = field(default_factory=list)
     declare_length: bool = True
     content_encoding: str | None = None
@@ -90,10 +90,11 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
             self.end_headers()
             rest = content[start:end]
             if fault == "drip":
-                for byte in rest:
+                for byte in rest[:500]:
                     self.wfile.write(bytes([byte]))
                     self.wfile.flush()
                     time.sleep(0.01)
+                rest = rest[500:]
             half = len(rest) // 2
             self.wfile.write(rest[:half])
             self.wfile.flush()

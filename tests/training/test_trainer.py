@@ -90,6 +90,104 @@ def test_the_rate_of_a_step_follows_the_length_drawn_for_its_batch(make_trainer:
     ]
 
 
+def two_rates(parameters: Any, lr: float) -> torch.optim.Optimizer:
+    first, *rest = parameters
+    return torch.optim.SGD([{"params": [first], "lr": 4 * lr}, {"params": rest, "lr": lr}])
+
+
+def test_every_group_s_own_rate_follows_the_schedule_s_epoch(make_trainer: Make) -> None:
+    trained = make_trainer(
+        optimizer={"_target_": "tests.training.test_trainer.two_rates", "lr": 0.1},
+        dataset__batch_size=48,
+        trainer__schedule={"_target_": "sparse_bench.training.schedules.ExponentialPerEpoch"},
+    )
+    rates: list[list[float]] = []
+    groups = trained.optimizer.param_groups
+    trained.optimizer.register_step_pre_hook(lambda *_: rates.append([group["lr"] for group in groups]))
+    trained.fit()
+    assert rates == [[0.4, 0.1]] * 2 + [[0.2, 0.05]] * 2 + [[0.1, 0.025]] * 2
+    assert [line["learning_rate"] for line in lines(trained.folder.metrics.path)] == [0.4, 0.2, 0.1]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_an_epoch_s_loss_is_the_mean_of_its_batches(
+    make_trainer: Make, monkeypatch: pytest.MonkeyPatch, accumulate: int
+) -> None:
+    losses: list[float] = []
+    toy_loss = ToyTask.loss
+
+    def loss(self: ToyTask, model: nn.Module, batch: Batch) -> Loss:
+        found = toy_loss(self, model, batch)
+        losses.append(found.total.item())
+        return Loss(found.total, found.parts, found.examples, tokens=7 * found.examples)
+
+    monkeypatch.setattr(ToyTask, "loss", loss)
+    trained = make_trainer(dataset__batch_size=40, trainer__epochs=2, trainer__accumulate=accumulate)
+    progress = trained.fit()
+    assert (progress.examples, progress.tokens) == (192, 7 * 192)
+    seconds = lines(trained.folder.timing.path)[-1]
+    assert seconds["tokens_per_second"] * seconds["train_seconds"] == pytest.approx(7 * 192)
+    logged = lines(trained.folder.metrics.path)
+    for epoch, line in enumerate(logged):
+        expected = pytest.approx(sum(losses[3 * epoch : 3 * epoch + 3]) / 3, rel=1e-6)
+        assert line["train/loss"] == line["train/cross_entropy"] == expected
+    assert [line["step"] for line in logged] == ([3, 6] if accumulate == 1 else [2, 4])
+
+
+def test_accumulated_gradients_are_means_over_the_batches_of_their_step(make_trainer: Make) -> None:
+    """Three batches, two to a step: the last one stands alone."""
+    settings = {"optimizer": SGD | {"lr": 0.0}, "model__dropout": 0.0, "dataset__batch_size": 40, "trainer__epochs": 1}
+    single, pairs = make_trainer(**settings), make_trainer("pairs", trainer__accumulate=2, **settings)
+    one_by_one, together = gradients_at_steps(single), gradients_at_steps(pairs)
+    single.fit()
+    pairs.fit()
+    assert (len(one_by_one), len(together)) == (3, 2)
+    for first, second, third, pair, last in zip(*one_by_one, *together, strict=True):
+        torch.testing.assert_close(pair, (first + second) / 2)
+        assert torch.equal(last, third)
+
+
+@pytest.mark.parametrize(
+    ("settings", "epochs"),
+    [
+        ({}, [1, 2, 3]),
+        ({"trainer__evaluate_every": 2}, [2]),
+        ({"trainer__evaluate_every": 2, "trainer__select": "best"}, [2, 3]),
+        ({"trainer__evaluate_every": 2, "trainer__early_stopping": 9}, [2, 3]),
+        ({"trainer__evaluate_every": 0}, []),
+        ({"trainer__evaluate_first": True, "trainer__evaluate_every": 0}, [0]),
+    ],
+)
+def test_when_and_how_it_is_evaluated(
+    make_trainer: Make, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], epochs: list[int]
+) -> None:
+    """Without dropout and gradient, in the run's precision; where something is to be chosen, at the end as well."""
+    seen: list[tuple[Any, ...]] = []
+
+    def evaluate(self: ToyTask, model: nn.Module, split: str) -> dict[str, float]:
+        seen.append((split, model.training, torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")))
+        return {"accuracy": 0.5}
+
+    monkeypatch.setattr(ToyTask, "evaluate", evaluate)
+    trained = make_trainer(trainer__precision="bf16", **settings)
+    trained.fit()
+    assert seen == [("valid", False, False, True)] * len(epochs)
+    assert trained.model.training
+    assert [line["epoch"] for line in lines(trained.folder.metrics.path) if "valid/accuracy" in line] == epochs
+
+
+def test_patience_begins_anew_with_every_best_value(make_trainer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = iter([0.5, 0.4, 0.6, 0.5, 0.7, 0.6, 0.65, 0.9])
+    monkeypatch.setattr(ToyTask, "evaluate", lambda *_: {"accuracy": next(values)})
+    assert make_trainer(trainer__epochs=20, trainer__early_stopping=2).fit().epoch == 7
+
+
+def test_patience_and_a_rule_that_stops_work_side_by_side(make_trainer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ToyTask, "evaluate", lambda *_: {"accuracy": 0.5})
+    rule = {"_target_": "sparse_bench.training.stopping.ConsecutiveRises", "window": 3}
+    assert make_trainer(trainer__epochs=9, trainer__early_stopping=2, trainer__stop=rule).fit().epoch == 3
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_the_norm_that_is_clipped_is_that_of_the_existing_weights_gradients(make_trainer: Make, precision: str) -> None:
     """Neither gradients where no weight exists nor the scale of fp16 count: after clipping the norm is the limit."""
@@ -259,15 +357,26 @@ def test_what_was_logged_before_any_checkpoint_stands_there_once(
 
 
 class NoisyTask(ToyTask):
-    """Draws from every global generator that libraries may draw from."""
+    """Draws from every global generator that libraries may draw from, and has a state of its own."""
+
+    seen = 0
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         loss = super().loss(model, batch)
-        noise = np.random.random() + random.random() + torch.rand(()).item()  # noqa: NPY002
+        self.seen += 1
+        noise = np.random.random() + random.random() + torch.rand(()).item() + self.seen  # noqa: NPY002
         return Loss(loss.total * noise, loss.parts, loss.examples, loss.tokens)
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"seen": self.seen}
 
-def test_every_generator_goes_on_where_it_was(make_trainer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.seen = state["seen"]
+
+
+def test_every_generator_and_the_task_go_on_where_they_were(
+    make_trainer: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = {"dataset___target_": "tests.training.test_trainer.NoisyTask", "trainer__checkpoint_seconds": 0.0}
     disturbed, undisturbed = make_trainer(**settings), make_trainer("undisturbed", **settings)
 
@@ -276,12 +385,15 @@ def test_every_generator_goes_on_where_it_was(make_trainer: Make, monkeypatch: p
         np.random.seed(number)  # noqa: NPY002
         random.seed(number)
 
+    task: Any = disturbed.task  # of which a process keeps one
     seed(0)
     undisturbed.fit()
+    task.seen = 0
     seed(0)
     kill_at(8, monkeypatch, disturbed)
     resumed = make_trainer(**settings)
-    seed(1)  # a new process knows nothing of the old one's
+    task.seen = 0  # a new process knows nothing of the old one's
+    seed(1)
     resumed.fit()
     assert resumed.folder.metrics.path.read_bytes() == undisturbed.folder.metrics.path.read_bytes()
 
@@ -296,10 +408,12 @@ def test_the_states_of_all_generators_are_kept() -> None:
     assert (draw(), draw()) == (first, second)
 
 
-def test_a_loss_that_is_not_finite_is_noticed_within_an_epoch(
-    make_trainer: Make, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("look_every", "step"), [(2, 4), (50, 6)])
+def test_a_loss_that_is_not_finite_is_noticed_within_an_epoch_or_at_its_end(
+    make_trainer: Make, monkeypatch: pytest.MonkeyPatch, look_every: int, step: int
 ) -> None:
-    monkeypatch.setattr(trainer, "FINITE_CHECK_STEPS", 2)
+    monkeypatch.setattr(trainer, "FINITE_CHECK_STEPS", look_every)
     trained = make_trainer(dataset__bad_step=2)
-    with pytest.raises(NonFiniteLossError, match="in epoch 1, at or before step 4"):
+    with pytest.raises(NonFiniteLossError, match=f"in epoch 1, at or before step {step}"):
         trained.fit()
+    assert trained.folder.metrics.size() == 0
