@@ -27,7 +27,8 @@ class Server:
     files: dict[str, bytes] = field(default_factory=dict)
     ranges: bool = True
     #: Answers to give before the real one: a status, "cut" (half of it, then the connection is dropped), "shifted" (as
-    #: a range that begins a byte later), "part" (as a range that ends in the middle) or "drip" (a byte at a time, for five seconds).
+    #: a range that begins a byte later), "part" (as one that ends in the middle) or "drip" (a byte at a time, for five
+    #: seconds).
     faults: list[int | str] = field(default_factory=list)
     declare_length: bool = True
     content_encoding: str | None = None

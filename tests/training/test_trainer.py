@@ -374,9 +374,7 @@ class NoisyTask(ToyTask):
         self.seen = state["seen"]
 
 
-def test_every_generator_and_the_task_go_on_where_they_were(
-    make_trainer: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_generators_and_the_task_go_on_where_they_were(make_trainer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"dataset___target_": "tests.training.test_trainer.NoisyTask", "trainer__checkpoint_seconds": 0.0}
     disturbed, undisturbed = make_trainer(**settings), make_trainer("undisturbed", **settings)
 
