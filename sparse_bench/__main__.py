@@ -53,7 +53,11 @@ def job(config: DictConfig) -> str:
 
 def _show(result: Any) -> None:
     weights = f", {result.counts['sparse_layers']:,} weights in the sparse layers" if result.counts else ""
-    logger.info("run %s %s%s, %.0f s", result.id, result.status, weights, result.seconds.get("total", 0.0))
+    seconds = f"{result.seconds.get('total', 0.0):.0f} s"
+    level, warnings = logging.INFO, ""
+    if result.warnings:
+        level, warnings = logging.WARNING, f". But: {' '.join(result.warnings)}"
+    logger.log(level, "run %s %s%s, %s%s", result.id, result.status, weights, seconds, warnings)
 
 
 def _note(status: str, message: str) -> str:

@@ -25,7 +25,7 @@ from sparse_bench.sparsity.counting import count, multiply_accumulates
 from sparse_bench.sparsity.scheme import Scheme
 from sparse_bench.sparsity.weight_summary import SMALL, existing_weights, share_below, summarise
 from sparse_bench.streams import Streams
-from sparse_bench.tasks.base import Task
+from sparse_bench.tasks.base import Task, doubts
 from sparse_bench.tracking.base import DENSITY, WEIGHTS, RunInfo, Trackers
 from sparse_bench.training import checkpoint
 from sparse_bench.training.precision import Precision
@@ -146,10 +146,13 @@ def _carry_out(
 
 
 def _summary(result: Result) -> dict[str, Any]:
-    """The final metrics, and the density and number of weights that they belong to."""
-    if not result.counts:
-        return dict(result.metrics)
-    return result.metrics | {DENSITY: result.counts["density"], WEIGHTS: result.counts["sparse_layers"]}
+    """The final metrics, the density and number of weights that they belong to, and the warnings."""
+    summary: dict[str, Any] = dict(result.metrics)
+    if result.counts:
+        summary |= {DENSITY: result.counts["density"], WEIGHTS: result.counts["sparse_layers"]}
+    if result.warnings:
+        summary["warnings"] = " ".join(result.warnings)
+    return summary
 
 
 def _train_and_measure(
@@ -182,6 +185,8 @@ def _train_and_measure(
             result.metrics |= trainer.evaluate(split)
         result.metrics |= trainer.report() | _look_at_weights(model, scheme, folder)
         result.notes |= task.notes()
+        for doubt in doubts(task, result.metrics):
+            result.warn(doubt)
     finally:
         _record_progress(result, trainer.progress, device)
         result.seconds["earlier"] = trainer.earlier_seconds

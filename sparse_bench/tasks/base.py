@@ -1,13 +1,17 @@
 """The interface between a task and the trainer."""
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 from torch import nn
 
 from sparse_bench.batch import Batch, Loss
 from sparse_bench.streams import Streams
+
+#: What guessing reaches: metric → its value, and whether more or less of it is better.
+Chance = dict[str, tuple[float, Literal["max", "min"]]]
 
 
 class Task(ABC):
@@ -47,6 +51,11 @@ class Task(ABC):
     def checksums(self) -> dict[str, str]:
         """SHA-256 of everything that the task's data was made from, by name."""
 
+    def chance(self, split: str) -> Chance:
+        """What guessing reaches on ``split``, without a split prefix; empty where the task does not know it. A run
+        that is no better carries a warning."""
+        return {}
+
     def notes(self) -> dict[str, str]:
         """What the metrics of a finished run depend on and no number says (signatures of scores, versions), by name."""
         return {}
@@ -57,3 +66,17 @@ class Task(ABC):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of :meth:`state_dict`."""
+
+
+def doubts(task: Task, metrics: Mapping[str, float]) -> Iterator[str]:
+    """What is wrong with final ``metrics`` (``split/name`` → value): not finite, or no better than guessing."""
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            yield f"{name} is {value}, which is no finite number."
+    for split in task.splits:
+        for metric, (guessed, better) in task.chance(split).items():
+            name = f"{split}/{metric}"
+            value = metrics.get(name, math.nan)
+            ahead = value - guessed if better == "max" else guessed - value
+            if ahead <= 1e-9 * abs(guessed):  # of a model that always gives one answer, the two differ by rounding
+                yield f"{name} is {value:.4g}, no better than guessing ({guessed:.4g})."

@@ -14,7 +14,7 @@ from sparse_bench.data.dialogues import LISTEN, DialogueCorpus
 from sparse_bench.errors import ConfigError, DataError, unknown_choice
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.balancing import GrowingBatches
-from sparse_bench.tasks.base import Task
+from sparse_bench.tasks.base import Chance, Task
 from sparse_bench.tasks.dialogue_data import Attributes, ExampleArrays, ceiling, examples
 from sparse_bench.tasks.held_out import HeldOut
 from sparse_bench.tasks.settings import pair
@@ -126,6 +126,12 @@ class DialogueTask(Task):
         best = [cast(DialogueModel, model).predict(batch).argmax(dim=1) for batch in self._held_out.beside(model)]
         predicted = torch.cat(best).cpu().numpy()  # the one synchronisation with the device
         return action_metrics(self.test.actions, predicted, self.corpus.actions.index(LISTEN))
+
+    def chance(self, split: str) -> Chance:
+        """Of always giving the action that most training examples have."""
+        guess = np.full_like(self.test.actions, np.bincount(self.train.actions).argmax())
+        found = action_metrics(self.test.actions, guess, self.corpus.actions.index(LISTEN))
+        return {name: (found[name], "max") for name in ("action_f1", "action_accuracy")}
 
     def checksums(self) -> dict[str, str]:
         return dict(self.corpus.checksums)

@@ -16,7 +16,7 @@ from sparse_bench.errors import ConfigError, unknown_choice
 from sparse_bench.streams import Streams
 from sparse_bench.tasks import bilou
 from sparse_bench.tasks.balancing import GrowingBatches
-from sparse_bench.tasks.base import Task
+from sparse_bench.tasks.base import Chance, Task
 from sparse_bench.tasks.held_out import HeldOut
 from sparse_bench.tasks.intent_data import MessageArrays, merged_intent, split_messages
 from sparse_bench.tasks.intent_metrics import entity_metrics, intent_metrics
@@ -165,6 +165,11 @@ class IntentTask(Task):
             lengths = self.test.lengths[self._test_order]
             metrics |= entity_metrics(self._test_tags, predicted[messages:], lengths)
         return metrics
+
+    def chance(self, split: str) -> Chance:
+        """Of always giving the intent that most training messages have."""
+        guess = np.full_like(self.test.intents, np.bincount(self.train.intents).argmax())
+        return {name: (value, "max") for name, value in intent_metrics(self.test.intents, guess).items()}
 
     def checksums(self) -> dict[str, str]:
         return dict(self.corpus.checksums)

@@ -13,7 +13,7 @@ from sparse_bench.batch.language import IGNORED, HiddenState, LanguageBatch, Lan
 from sparse_bench.data.text import NumberedText, TextCorpus
 from sparse_bench.errors import ConfigError, DataError, unknown_choice
 from sparse_bench.streams import Streams
-from sparse_bench.tasks.base import Task
+from sparse_bench.tasks.base import Chance, Task
 from sparse_bench.tasks.held_out import HeldOut
 from sparse_bench.tasks.text_batches import (
     Chunk,
@@ -163,6 +163,16 @@ class LanguageModellingTask(Task):
             "perplexity": _exp(mean),
             "cross_entropy": mean,
             "accuracy": sum(torch.stack(correct).tolist()) / tokens,
+        }
+
+    def chance(self, split: str) -> Chance:
+        """Of always giving the most frequent word of the training text, and of holding all words of the vocabulary for
+        equally probable: a perplexity of its size."""
+        targets = torch.cat([batch.targets[batch.targets != IGNORED] for batch in self._held_out[split]])
+        guess = self.sizes.frequencies.index(max(self.sizes.frequencies))
+        return {
+            "accuracy": ((targets == guess).double().mean().item(), "max"),
+            "perplexity": (float(self.sizes.vocabulary), "min"),
         }
 
     def checksums(self) -> dict[str, str]:

@@ -13,7 +13,7 @@ from sparse_bench.batch.tagging import TaggingBatch, TaggingSizes
 from sparse_bench.data.tagged import TaggedCorpus
 from sparse_bench.errors import ConfigError, unknown_choice
 from sparse_bench.streams import Streams
-from sparse_bench.tasks.base import Task
+from sparse_bench.tasks.base import Chance, Task
 from sparse_bench.tasks.held_out import HeldOut
 from sparse_bench.tasks.tagging_data import UNK, TaggedArrays, Words
 
@@ -150,6 +150,12 @@ class TaggingTask(Task):
         totals = torch.stack([part for group in groups.values() for part in ((right & group).sum(), group.sum())])
         counts = totals.tolist()  # the one synchronisation with the device
         return {name: hit / size for name, hit, size in zip(groups, counts[::2], counts[1::2], strict=True) if size > 0}
+
+    def chance(self, split: str) -> Chance:
+        """Of always giving the tag that most training tokens have."""
+        guess = int(np.bincount(self.train.tags).argmax())
+        right = torch.cat([batch.tags for batch in self._held_out[split]]) == guess
+        return {"accuracy": (right.double().mean().item(), "max")}
 
     def checksums(self) -> dict[str, str]:
         return dict(self.corpus.checksums)

@@ -16,7 +16,7 @@ from sparse_bench.batch.text import TextBatch, TextSizes
 from sparse_bench.data.text_types import TextTypeCorpus, TypedText
 from sparse_bench.errors import ConfigError, DataError, unknown_choice
 from sparse_bench.streams import Streams
-from sparse_bench.tasks.base import Task
+from sparse_bench.tasks.base import Chance, Task
 from sparse_bench.tasks.ranges import ranges
 
 UNK = "<unk>"
@@ -136,6 +136,12 @@ class TextTypingTask(Task):
             scores = cast(TextTypingModel, model)(fragments.batch(rows).to(device))
             found.append(scores.argmax(dim=1))
         return typing_metrics(fragments.types, torch.cat(found).cpu().numpy(), self.sizes.types)
+
+    def chance(self, split: str) -> Chance:
+        """Of always giving the type that most training fragments have."""
+        gold = self._splits[split].types
+        guess = np.full_like(gold, np.bincount(self._splits["train"].types).argmax())
+        return {name: (value, "max") for name, value in typing_metrics(gold, guess, self.sizes.types).items()}
 
     def checksums(self) -> dict[str, str]:
         return dict(self.corpus.checksums)

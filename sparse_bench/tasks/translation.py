@@ -1,5 +1,6 @@
 """Translation of sentences, as the report on SET in the Transformer trains and measures it, and as the field does."""
 
+import math
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import ClassVar, Literal, Protocol, cast
@@ -10,12 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparse_bench.batch import Batch, Loss
-from sparse_bench.batch.translation import PAD, TranslationBatch, TranslationSizes
+from sparse_bench.batch.translation import BOS, PAD, TranslationBatch, TranslationSizes
 from sparse_bench.data.moses import words_of
 from sparse_bench.data.parallel import ParallelCorpus
 from sparse_bench.errors import ConfigError, unknown_choice
 from sparse_bench.streams import Streams
-from sparse_bench.tasks.base import Task
+from sparse_bench.tasks.base import Chance, Task
 from sparse_bench.tasks.bucketing import bucketed_batches, random_batches
 from sparse_bench.tasks.cross_entropy import weighted_cross_entropy
 from sparse_bench.tasks.held_out import HeldOut
@@ -202,6 +203,20 @@ class TranslationTask(Task):
             return TranslationScores(self.corpus.references, split, language, tokenised=False)
         references = [" ".join(words) for words in self.encoded.test_words]
         return TranslationScores(references, str.split, language, tokenised=True)
+
+    def chance(self, split: str) -> Chance:
+        """Of always giving the most frequent token of the training targets, EOS included, and of holding all tokens of
+        the vocabulary for equally probable."""
+        pairs = {"valid": self.encoded.valid, "test": self.encoded.test}[split]
+        gold = pairs.target.tokens[pairs.target.tokens != BOS]
+        guess = np.bincount(self.train.target.tokens[self.train.target.tokens != BOS]).argmax()
+        nll = np.full(len(gold), math.log(self.sizes.target_vocabulary))
+        found = teacher_forced_metrics(nll, gold == guess, pairs.target_lengths)
+        return {
+            "sentence_accuracy": (found["sentence_accuracy"], "max"),
+            "token_accuracy": (found["token_accuracy"], "max"),
+            "perplexity": (found["perplexity"], "min"),
+        }
 
     def notes(self) -> dict[str, str]:
         """The tokenizer and, where translations are scored, the signature of every score."""
