@@ -60,6 +60,11 @@ def report(results: Results, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Canvas]:
     """Canvases that figures draw on, wide and compact; laying out and writing files, which takes time, is left out."""
+    return without_layout(monkeypatch)
+
+
+def without_layout(monkeypatch: pytest.MonkeyPatch) -> list[Canvas]:
+    """Figures are drawn on these canvases from now on, and neither laid out nor written."""
     canvases: list[Canvas] = []
 
     def keep(canvas: Canvas) -> str:

@@ -74,6 +74,22 @@ def test_differences_that_stand_holm_s_correction_have_a_star(tmp_path: Path) ->
     assert "Holm" in table.caption
 
 
+def test_a_star_is_for_the_corrected_value_of_seeds_that_both_have(tmp_path: Path) -> None:
+    # Against dense (4, 2, 3 of the seeds 1 to 3): −1.00, −1.01, −0.99 (p = .00003), and twice −1 and ± √3 / 5.5
+    # (t = −5.5, p = .0315), which alone would have a star and times two has none.
+    spread = 3**0.5 / 5.5
+    dense = {0: 99.0, 1: 4.0, 2: 2.0, 3: 3.0}
+    below = {0.3: (1.0, 1.01, 0.99), 0.2: (1 - spread, 1.0, 1 + spread), 0.1: (1.0, 1 - spread, 1 + spread)}
+    for seed, value in dense.items():
+        write_run(tmp_path, scheme="dense", density=1.0, seed=seed, metrics={"test/score": value}, history=False)
+        for density, found in below.items() if seed else ():
+            score = {"test/score": value - found[seed - 1]}
+            write_run(tmp_path, scheme="set", density=density, seed=seed, metrics=score, history=False)
+    table = tables.comparison_table(study_of(load([tmp_path])), ["test/score"])
+    assert table is not None
+    assert [row[3] for row in table.rows] == ["−1.000 ± 0.025 *", "−1.000 ± 0.782", "−1.000 ± 0.782"]
+
+
 def test_curves_are_compared_over_their_common_range(tmp_path: Path) -> None:
     # Dense: 0 at 10², 1 at 10⁴. Sparse: 1 at 10³, 1 at 10⁵. Common: 10³ to 10⁴, where dense climbs from ½ to 1.
     for scheme, density, points in (

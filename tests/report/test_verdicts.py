@@ -99,6 +99,26 @@ def test_cases_without_a_measurement_count_in_the_correction(
     assert verdict(documents(value(1, 2, 3)), found_at(at2=[-0.9, -1.0, -1.1], **others)) == "contradicted"
 
 
+def test_a_scale_where_a_case_has_too_few_seeds_leaves_the_word_to_a_smaller_one(documents: Documents) -> None:
+    claims = documents(value(1, 2).replace("experiment: p/x", "experiment: {paper: p/x, reduced: p/x_small}"))
+    small = [
+        run("p/x_small", seed, {"test/f1": one}, settings={"place": place})
+        for place in (1, 2)
+        for seed, one in enumerate(with_t(5.0))
+    ]
+
+    def with_second(second: list[float]) -> str:
+        paper = [
+            run("p/x", seed, {"test/f1": one}, settings={"place": place})
+            for place, values in ((1, with_t(3.0)), (2, second))
+            for seed, one in enumerate(values)
+        ]
+        return verdict(claims, evidence(*paper, *small))
+
+    assert with_second([1.0]) == "reproduced"
+    assert with_second(with_t(5.0)) == "inconclusive"
+
+
 def sides(first: dict[int, float], second: dict[int, float]) -> Evidence:
     """Two arms with a value for each of their seeds, written in the order given."""
     return evidence(
