@@ -8,9 +8,10 @@ from pathlib import Path
 
 from sparse_bench.errors import SparseBenchError
 from sparse_bench.record import FAILED
+from sparse_bench.report.arms import SPARSE_WEIGHTS, density_range
 from sparse_bench.report.build import build
 from sparse_bench.report.load import load
-from sparse_bench.report.tables import interval, whole
+from sparse_bench.report.tables import MISSING, interval, whole
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,8 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for arm in curve.arms:
                 measured = {metric: arm.interval(f"metric:{metric}") for metric in report.metrics}
                 cells = [f"{metric} {interval(value)}" for metric, value in measured.items() if value is not None]
-                weights = whole(arm.mean("count:sparse_layers"))
-                print(f"  {curve.label}, {weights} weights in sparse layers: {'; '.join(cells) or 'no metric'}")
+                weights = f"{whole(arm.mean(SPARSE_WEIGHTS))} weights in sparse layers"
+                realised = f"realised density {density_range([study.realised(arm)]) or MISSING}"
+                print(f"  {curve.label}, {realised}, {weights}: {'; '.join(cells) or 'no metric'}")
     failed = results.runs[results.runs["status"] == FAILED]
     for name, message in zip(failed["id"], failed["error"], strict=True):
         print(f"failed: {name}: {message}")

@@ -5,6 +5,7 @@ and density that differ in the size of the model lie on one curve.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,11 +25,17 @@ SMALL_DENSE_SCHEME = "small_dense"
 #: Labels that tell the curves of one study apart; all other labels tell studies apart.
 CURVE_LABELS = ("scheme", "density")
 
+NO_BREAK = "\N{NO-BREAK SPACE}"
+#: A realised density is told beside the one asked for where they differ by more than this share of the latter.
+_ROUNDING = 0.01
+
 SPARSE_WEIGHTS = "count:sparse_layers"
 SPARSE_SIZE = "count:sparse_layers_size"
 FROZEN = "count:sparse_layers_frozen"
 DENSITY = "count:density"
 TRAINABLE = "count:trainable"
+#: What a reader has to know of a run's numbers, as text; the column is there where any run has such a warning.
+WARNINGS = "warnings"
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +79,22 @@ class Arm:
         return None if interval is None else interval.mean
 
     @property
+    def realised(self) -> float | None:
+        """Share of the places in the sparse layers that hold a weight, mean over seeds.
+
+        None for a narrower dense model: its density is a share of the full model's places, which its runs do not know.
+        """
+        return None if self.kind == "small_dense" else self.mean(DENSITY)
+
+    @property
+    def seeds(self) -> str:
+        """How many seeds finished, and how many runs failed or carry a warning, for the cell of a table."""
+        noted = int(self.runs[WARNINGS].notna().sum()) if WARNINGS in self.runs else 0
+        more = [f"{self.failed} failed"] if self.failed else []
+        more += [f"{noted} with a warning"] if noted else []
+        return f"{self.runs['seed'].nunique()}" + (f" ({', '.join(more)})" if more else "")
+
+    @property
     def kind(self) -> Kind:
         """Whether the arm is dense, sparse, or a narrower dense model."""
         scheme, density = self.labels.get("scheme"), self.labels.get("density")
@@ -96,7 +119,7 @@ class Curve:
     """Arms of one scheme and density, from the fewest weights in the sparse layers to the most.
 
     Attributes:
-        label: for a legend.
+        label: names it, with the density as it was asked for.
         kind: how it is drawn.
         scheme: the scheme's label.
         density: the density's label; None for a narrower dense model, whose density is its place on the curve.
@@ -110,6 +133,11 @@ class Curve:
     density: float | None
     variant: str
     arms: Sequence[Arm]
+
+    @property
+    def told(self) -> str:
+        """The label for a reader: with the realised density where it is not the one that was asked for."""
+        return self.label + unlike(self.density, (arm.realised for arm in self.arms))
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +163,14 @@ class Study:
     def one_width(self) -> bool:
         """Whether no curve has a second point: then the metric is read against density."""
         return all(len(curve.arms) == 1 for curve in self.curves if curve.kind != "small_dense")
+
+    def realised(self, arm: Arm) -> float | None:
+        """:attr:`Arm.realised`; a narrower dense model's share of the full one's places, where these are known."""
+        sizes = {other.mean(SPARSE_SIZE) for other in self.arms if other.kind != "small_dense"}
+        weights, size = arm.mean(SPARSE_WEIGHTS), sizes.pop() if len(sizes) == 1 else None
+        if arm.kind != "small_dense" or weights is None or not size:
+            return arm.realised
+        return weights / size
 
     @cached_property
     def settings(self) -> tuple[list[str], list[str]]:
@@ -208,7 +244,45 @@ def identifying_settings(arms: Sequence[Arm]) -> tuple[list[str], list[str]]:
 
 def percent(density: float, digits: int = 4) -> str:
     """``0.2`` → ``20 %`` (a no-break space), with at most so many significant digits."""
-    return f"{100 * density:.{digits}g}\N{NO-BREAK SPACE}%"
+    return f"{100 * density:.{digits}g}{NO_BREAK}%"
+
+
+def density_range(densities: Iterable[float | None]) -> str:
+    """``14 %``, or ``1.1 to 4.2 %``; empty where none is known."""
+    known = [density for density in densities if density is not None]
+    if not known:
+        return ""
+    low, high = percent(min(known), digits=3), percent(max(known), digits=3)
+    return low if low == high else f"{low.split(NO_BREAK)[0]} to {high}"
+
+
+def by_density(arms: Iterable[Arm]) -> dict[float, list[float | None]]:
+    """The realised densities of arms by the one that was asked for, from the smallest up; arms without one left out."""
+    found: dict[float, list[float | None]] = {}
+    for arm in arms:
+        if isinstance(asked := arm.labels.get("density"), int | float):
+            found.setdefault(float(asked), []).append(arm.realised)
+    return dict(sorted(found.items()))
+
+
+def unlike(asked: Any, realised: Iterable[float | None]) -> str:
+    """`` (realised 14 %)`` where a density is not the one that was asked for, by more than rounding; else empty.
+
+    Args:
+        asked: the density as labelled; anything but a number has nothing to be compared with.
+        realised: of the arms that the label stands for.
+    """
+    known = [density for density in realised if density is not None]
+    if not isinstance(asked, int | float) or all(abs(one - asked) <= _ROUNDING * asked for one in known):
+        return ""
+    return f" (realised {density_range(known)})"
+
+
+def warned(*runs: pd.DataFrame) -> str:
+    """The warnings that finished runs carry, each once, with the number of runs that carry it; empty without any."""
+    found = [part.loc[part["status"] == FINISHED, WARNINGS].dropna() for part in runs if WARNINGS in part]
+    counts = Counter(str(text) for texts in found for text in texts)
+    return "; ".join(f"{text} ({count} run{'' if count == 1 else 's'})" for text, count in counts.items())
 
 
 def _curves(arms: list[Arm]) -> list[Curve]:

@@ -1,6 +1,6 @@
 """Our numbers beside the published ones: figures that a paper's page describes and that know no paper."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from sparse_bench.report.learning_curves import Line, mean_line
 from sparse_bench.report.measure import column_of, quantity
 from sparse_bench.report.papers import Along, Epochs, Series
 from sparse_bench.report.published import Published, read_published
-from sparse_bench.report.selection import Evidence, Row, Runs, SelectionError, one_arm
+from sparse_bench.report.selection import Evidence, Row, Runs, SelectionError, one_arm, remarks_on
 from sparse_bench.report.statistics import Interval, mean_interval
 from sparse_bench.report.style import INK, MARKERS, SERIES, Figure, file_stem, render
 from sparse_bench.report.tables import DisplayTable, decimal
@@ -55,8 +55,9 @@ class _Drawn:
 def epochs_figure(spec: Epochs, evidence: Evidence, paper: str) -> Shown:
     """A metric per epoch, our arms drawn and the published curves dashed."""
     published = read_published(spec.published) if spec.published else None
-    drawn, lacking = [], []
+    drawn, lacking, remarks = [], [], {}
     for series, (colour, marker) in zip(spec.series, _looks(spec.series), strict=True):
+        remarks[series.label] = _remark(series, evidence)
         line = _learning_curve(series, spec.of, evidence)
         if line is not None:
             drawn.append(
@@ -65,7 +66,7 @@ def epochs_figure(spec: Epochs, evidence: Evidence, paper: str) -> Shown:
         elif series.experiment:
             lacking.append(_lacking(series, evidence))
         drawn += _published_line(series, published, colour)
-    return _lines(spec, drawn, lacking, published, paper, "epoch", logarithmic=False)
+    return _lines(spec, drawn, lacking, remarks, published, paper, "epoch", logarithmic=False)
 
 
 def curve_figure(spec: Along, evidence: Evidence, paper: str) -> Shown:
@@ -74,8 +75,9 @@ def curve_figure(spec: Along, evidence: Evidence, paper: str) -> Shown:
     A series of a benchmark's table joins its rows.
     """
     published = read_published(spec.published) if spec.published else None
-    drawn, lacking = [], []
+    drawn, lacking, remarks = [], [], {}
     for series, (colour, marker) in zip(spec.series, _looks(spec.series), strict=True):
+        remarks[series.label] = _remark(series, evidence)
         found = evidence.runs(Runs(series.experiment, series.where)) if series.experiment else None
         points = _points(found[1], spec) if found else _benchmark_points(series, spec, evidence)
         if points:
@@ -87,14 +89,15 @@ def curve_figure(spec: Along, evidence: Evidence, paper: str) -> Shown:
         elif series.experiment or series.table:
             lacking.append(_lacking(series, evidence))
         drawn += _published_line(series, published, colour)
-    axis = spec.below or quantity(spec.along)
-    return _lines(spec, drawn, lacking, published, paper, axis, logarithmic=spec.logarithmic)
+    axis = spec.below or ("density asked for" if spec.along == "density" else quantity(spec.along))
+    return _lines(spec, drawn, lacking, remarks, published, paper, axis, logarithmic=spec.logarithmic)
 
 
 def _lines(
     spec: Epochs | Along,
     drawn: Sequence[_Drawn],
     lacking: Sequence[str],
+    remarks: Mapping[str, str],
     published: Published | None,
     paper: str,
     axis: str,
@@ -154,6 +157,7 @@ def _lines(
             several if seeds[-1] > 1 else "" if measured else "Single runs: there is no interval.",
             "Dashed: published." if len(ours) < len(drawn) else "",
             f"Not shown: {'; '.join(lacking)}." if lacking else "",
+            remarked(remarks),
             source_of(published) if len(ours) < len(drawn) else "",
         ]
     )
@@ -163,6 +167,17 @@ def _lines(
     name = file_stem("beside", paper, spec.title)
     alt = " ".join([f"Line chart of {value_name} against {axis}.", *sentences])
     return Shown(render(name, spec.title, caption, alt, draw), None, spec.title, lacking)
+
+
+def remarked(remarks: Mapping[str, str]) -> str:
+    """What has to be known of the runs behind what a figure's labels name, as a sentence; empty ones left out."""
+    told = [f"{label}: {text}" for label, text in remarks.items() if text]
+    return f"Remarks: {'. '.join(told)}." if told else ""
+
+
+def _remark(series: Series, evidence: Evidence) -> str:
+    found = evidence.runs(Runs(series.experiment, series.where)) if series.experiment else None
+    return "; ".join(remarks_on(found[1])) if found else ""
 
 
 def _lacking(series: Series, evidence: Evidence) -> str:

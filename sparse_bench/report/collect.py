@@ -39,7 +39,7 @@ class Collected:
             them than weights.
         again: how those compare that had been in the tables and were made again, by paper.
         portraits: what is kept of single runs, by paper.
-        problems: folders that could not be read, or not whole; nothing of them is taken in.
+        problems: folders that could not be read, or not whole, of which nothing is taken in; and warnings of runs.
     """
 
     evidence: Evidence

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sparse_bench.report import metric_names
-from sparse_bench.report.arms import DENSITY, SPARSE_SIZE, SPARSE_WEIGHTS, Arm, Study, percent
+from sparse_bench.report.arms import DENSITY, SPARSE_SIZE, SPARSE_WEIGHTS, Arm, Study, percent, unlike
 from sparse_bench.report.statistics import StatisticsError, log_average, smallest_density_within
-from sparse_bench.report.tables import MISSING, DisplayTable, decimal, whole
+from sparse_bench.report.tables import MISSING, DisplayTable, decimal, whole, with_warnings
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,10 @@ def density_table(study: Study, metrics: Sequence[str]) -> DisplayTable | None:
     caption = (
         "Smallest density within dense: the smallest realised density whose mean is no worse than the dense arm's by "
         "more than half the width of the dense arm's 95 % interval; none where no density is, and a dash where the "
-        "dense arm has a single seed. Area: average height of the metric along a logarithmic axis of densities, over "
-        "the range that all schemes of that width share."
+        "dense arm has a single seed; with the density that was asked for where it is another. Area: average height of "
+        "the metric along a logarithmic axis of densities, over the range that all schemes of that width share."
     )
+    caption = with_warnings(caption, study.arms)
     return DisplayTable(caption, columns, rows, [False] + [True] * (len(columns) - 1))
 
 
@@ -101,7 +102,11 @@ def _smallest(family: _Family, metric: str) -> str:
         found = smallest_density_within(measured, dense, lower_is_better=metric_names.lower_is_better(metric))
     except StatisticsError:
         return MISSING
-    return "none" if found is None else percent(found, digits=3)
+    if found is None:
+        return "none"
+    asked = family.arms[found].labels.get("density")
+    text = percent(found, digits=3)
+    return f"{text} (asked for: {percent(asked)})" if unlike(asked, [found]) else text
 
 
 def _area(family: _Family, rivals: Sequence[_Family], metric: str) -> str:

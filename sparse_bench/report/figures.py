@@ -12,7 +12,7 @@ from sparse_bench.report import metric_names
 from sparse_bench.report.arms import DENSITY, SPARSE_SIZE, SPARSE_WEIGHTS, Arm, Curve, Study, percent
 from sparse_bench.report.statistics import Interval
 from sparse_bench.report.style import INK, MARKERS, MUTED, SERIES, SMALL_DENSE_MARKER, Figure, file_stem, render
-from sparse_bench.report.tables import decimal, outside_weights, whole
+from sparse_bench.report.tables import decimal, outside_weights, whole, with_warnings
 
 #: Intervals may stretch the vertical axis by this share of the range of the runs; longer ones are cut at its edge.
 _STRETCH = 0.5
@@ -98,7 +98,7 @@ def study_figure(study: Study, metric: str) -> Figure | None:
             axes.set_xlabel("density" if compact else "density: share of the sparse layers' weights that exist")
         else:
             for curve, points in curves.items():
-                _draw_line(axes, points, styles[curve], curve.label)
+                _draw_line(axes, points, styles[curve], curve.told)
             logarithmic_axis(axes, xs)
             axes.set_xlabel(f"{'' if compact else 'trainable '}weights in the sparse layers (log scale)")
         _vertical_axis(axes, list(curves.values()), metric)
@@ -116,11 +116,17 @@ def legend(canvas: Canvas, axes: Axes, compact: bool) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if not labels:
         return
+    labels = [two_lines(label) for label in labels]
     if not compact:
         canvas.legend(handles, labels, loc="outside right upper", labelspacing=0.7)
         return
-    columns = 2 if max(map(len, labels)) <= 20 else 1
+    columns = 2 if max(len(line) for label in labels for line in label.splitlines()) <= 20 else 1
     canvas.legend(handles, labels, loc="outside lower left", ncols=columns, columnspacing=1.2)
+
+
+def two_lines(label: str) -> str:
+    """A label with the realised density, if it tells one, on a line of its own."""
+    return label.replace(" (realised", "\n(realised")
 
 
 def direction(metric: str) -> str:
@@ -278,7 +284,7 @@ def _caption(study: Study, curves: dict[Curve, list[_Point]], by_density: bool) 
     missing = sum(len(curve.arms) for curve in study.curves) - len(points)
     if missing:
         parts.append(f"Not drawn, for want of sparse layers or of this metric: {missing} arms.")
-    return " ".join(parts)
+    return with_warnings(" ".join(parts), study.arms)
 
 
 def _alt(curves: dict[Curve, list[_Point]], metric: str, against: str) -> str:
@@ -286,7 +292,7 @@ def _alt(curves: dict[Curve, list[_Point]], metric: str, against: str) -> str:
     for curve, points in curves.items():
         first, last = points[0], points[-1]
         place = percent if against == "density" else whole
-        text = f"{curve.label}: {decimal(first.interval.mean)} at {place(first.x)}"
+        text = f"{curve.told}: {decimal(first.interval.mean)} at {place(first.x)}"
         if len(points) > 1:
             text += f", {decimal(last.interval.mean)} at {place(last.x)}"
         sentences.append(f"{text}.")

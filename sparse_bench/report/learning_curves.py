@@ -13,11 +13,11 @@ from scipy import stats
 from sparse_bench.record import FINISHED
 from sparse_bench.report import metric_names
 from sparse_bench.report.arms import SPARSE_WEIGHTS, Arm, Study
-from sparse_bench.report.figures import LineStyle, direction, legend, line_styles
+from sparse_bench.report.figures import LineStyle, direction, legend, line_styles, two_lines
 from sparse_bench.report.load import Problem, Results, read_history
 from sparse_bench.report.statistics import CONFIDENCE
 from sparse_bench.report.style import Figure, file_stem, render
-from sparse_bench.report.tables import decimal, whole
+from sparse_bench.report.tables import decimal, whole, with_warnings
 
 #: A run is known by its experiment and id.
 RunKey = tuple[str, str]
@@ -95,7 +95,7 @@ def learning_curves(study: Study, histories: Histories, metric: str) -> Figure |
             canvas.suptitle(direction(metric), x=0.01, ha="left", fontsize=9.5)
             canvas.supxlabel("epoch", fontsize=9.5)
 
-    caption = _caption(panels, logarithmic)
+    caption = with_warnings(_caption(panels, logarithmic), study.arms)
     title = f"{metric_names.title(metric)} during training"
     name = file_stem("curves", study.experiment, *map(str, study.labels.values()), metric)
     height = 3.7 if len(panels) == 1 else 0.9 + 2.1 * -(-len(panels) // 3)
@@ -133,7 +133,7 @@ def _panels(study: Study, histories: Histories, metric: str) -> list[_Panel]:
         for (arm, line), strength in zip(known, strengths, strict=True):
             lines.append((line, styles[curve], float(strength), f"{whole(arm.mean(SPARSE_WEIGHTS))} weights"))
         if lines:
-            panels.append(_Panel(curve.label, lines))
+            panels.append(_Panel(curve.told, lines))
     if not study.one_width or not panels:
         return panels
     together = []
@@ -155,7 +155,7 @@ def _draw(axes: Axes, panel: _Panel, logarithmic: bool) -> None:
             low = np.maximum(low, line.mean * 1e-3) if logarithmic else low
             axes.fill_between(line.epochs, low, high, color=style.colour, alpha=0.12, linewidth=0)
         axes.plot(line.epochs, line.mean, style.dashes, color=style.colour, alpha=strength, linewidth=1.4, label=label)
-    axes.set_title(panel.title, fontsize=9)
+    axes.set_title(two_lines(panel.title), fontsize=9)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
 
 

@@ -59,8 +59,8 @@ class Results:
         runs: one row a run, stably sorted. Columns: ``experiment``, ``id``, ``status``, ``seed``, ``label:*``,
             ``setting:*`` (configuration values that differ between runs), ``count:*``, ``metric:*``, ``macs:*``,
             ``seconds:*``, ``peak_memory_bytes``, ``tokens_per_second``, ``examples_per_second``, ``epochs``,
-            ``steps``, ``made:*`` (code, machine, data), ``error``; ``folder`` (a path) is for reading a run's history
-            and goes into no table.
+            ``steps``, ``made:*`` (code, machine, data), ``error``, and ``warnings`` where any run has one; ``folder``
+            (a path) is for reading a run's history and goes into no table.
         records: the result of each row, in the same order.
         problems: folders left out, and warnings.
     """
@@ -194,9 +194,10 @@ def _tabulate(found: list[tuple[Path, Result]], problems: list[Problem]) -> Resu
     for i in order:
         record = found[i][1]
         broken = [name for name, value in record.metrics.items() if not _is_finite(value)]
+        name = f"{record.experiment}/{record.id}"
         if broken and record.status == FINISHED:
-            name = f"{record.experiment}/{record.id}"
             problems.append(Problem(name, f"Not a finite number, left out of the means: {', '.join(broken)}."))
+        problems += [Problem(name, warning) for warning in record.warnings]
     return Results(table, [found[i][1] for i in order], tuple(problems))
 
 
@@ -288,6 +289,7 @@ def row_of(record: Result) -> dict[str, Any]:
         **{key: getattr(record, key) for key in _PLAIN},
         **_made(record),
         "error": f"{record.error['type']}: {record.error['message']}" if record.error else None,
+        **({"warnings": " ".join(record.warnings)} if record.warnings else {}),
     }
 
 

@@ -23,8 +23,8 @@ from sparse_bench.report.selection import (
     differing,
     differing_text,
     one_arm,
+    remarks_on,
 )
-from sparse_bench.report.shipped import ALTERED
 from sparse_bench.report.statistics import Interval, StatisticsError, log_average, mean_interval
 from sparse_bench.report.tidy import Tables
 
@@ -42,7 +42,8 @@ class Sample:
     Attributes:
         values: one a seed; the single number of a benchmark or a count.
         exact: whether the value is known without error, so that it needs no second seed.
-        remark: which runs it is of, where these are not all that fit; without its full stop.
+        remark: what has to be known of the runs that it is of, such as a density other than asked for; without its
+            full stop.
     """
 
     values: Sequence[float]
@@ -102,12 +103,13 @@ def measure_sides(
         numbers = [_cell(side, of, evidence) for side in sides if isinstance(side, Row)]
         return Sample([_compare(kind, numbers)], exact=True)
     arms = [_Side(side, evidence, of) for side in sides if isinstance(side, Runs)]
-    remark = "from runs of another length" if any(arm.altered for arm in arms) else ""
+    remark = "; ".join(dict.fromkeys(text for arm in arms for text in remarks_on(arm.runs)))
     try:
         if along:
-            by_seed, remark = _areas(arms, along)
+            by_seed, left_out = _areas(arms, along)
+            remark = "; ".join(filter(None, (remark, left_out)))
         elif kind == "share_above":
-            return _share_above(*(arm.curves() for arm in arms))
+            return _share_above(*(arm.curves() for arm in arms), remark=remark)
         else:
             by_seed = [arm.values(epochs) for arm in arms]
     except _UnmeasurableError as error:
@@ -166,11 +168,6 @@ class _Side:
         self.selector, self.of = selector, of
         self.tables: Tables = found[0]
         self.runs: pd.DataFrame = found[1]
-
-    @property
-    def altered(self) -> bool:
-        """Whether the runs are not as shipped."""
-        return ALTERED in self.runs and bool(self.runs[ALTERED].notna().any())
 
     def values(self, epochs: str | None) -> dict[int, float]:
         """The value of one arm for each seed."""
@@ -270,13 +267,15 @@ def _at(curve: pd.Series, epochs: str) -> float | None:
     return math.fsum(last) / len(last) if len(last) == int(number) else None
 
 
-def _share_above(first: Mapping[int, pd.Series], second: Mapping[int, pd.Series]) -> Sample | Unavailable:
+def _share_above(
+    first: Mapping[int, pd.Series], second: Mapping[int, pd.Series], *, remark: str
+) -> Sample | Unavailable:
     shares = []
     for seed in sorted(first.keys() & second.keys()):
         shared = first[seed].index.intersection(second[seed].index)
         if len(shared):
             shares.append(float((first[seed][shared] > second[seed][shared]).mean()))
-    return Sample(shares, exact=False) if shares else Unavailable("the two sides share no seed", True)
+    return Sample(shares, exact=False, remark=remark) if shares else Unavailable("the two sides share no seed", True)
 
 
 def _areas(sides: Sequence[_Side], along: str) -> tuple[list[dict[int, float]], str]:

@@ -10,7 +10,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from sparse_bench.record import FAILED, FINISHED, Result
-from sparse_bench.report.arms import SPARSE_WEIGHTS, Study, percent
+from sparse_bench.report.arms import SPARSE_WEIGHTS, Study, by_density, percent, unlike
 from sparse_bench.report.load import Problem, Results
 from sparse_bench.report.provenance import duration, provenance, shared_settings
 from sparse_bench.report.style import Figure, theme_css
@@ -60,11 +60,12 @@ class Section:
         facts = [(name.replace("_", " "), str(value)) for name, value in self.study.labels.items()]
         labels = [arm.labels for arm in self.study.arms]
         schemes = dict.fromkeys(str(label["scheme"]).replace("_", " ") for label in labels if label.get("scheme"))
-        densities = sorted({float(label["density"]) for label in labels if label.get("density") is not None})
+        densities = by_density(self.study.arms)
+        told = [percent(asked) + unlike(asked, found) for asked, found in densities.items()]
         if schemes:
             facts.append(("scheme" if len(schemes) == 1 else "schemes", ", ".join(schemes)))
         if densities:
-            facts.append(("density" if len(densities) == 1 else "densities", ", ".join(map(percent, densities))))
+            facts.append(("density" if len(densities) == 1 else "densities", ", ".join(told)))
         weights = [arm.mean(SPARSE_WEIGHTS) for arm in self.study.arms]
         facts.append(("weights in sparse layers", _range([value for value in weights if value is not None])))
         facts.append(("arms", str(len(self.study.arms))))

@@ -13,7 +13,7 @@ from typing import Any
 from sparse_bench.record import FINISHED, RunFolder, write_atomically
 from sparse_bench.report.load import Results
 from sparse_bench.report.papers import OneRun, Paper
-from sparse_bench.report.selection import Evidence, Runs
+from sparse_bench.report.selection import Evidence, Runs, remarks_on
 from sparse_bench.report.style import Figure, file_stem
 from sparse_bench.report.topology import Change, Snapshot, degree_figure, read_topology
 from sparse_bench.report.weights import KIND, read_summary, weight_figure
@@ -94,16 +94,16 @@ def take(paper: Paper, evidence: Evidence, results: Results, old: Sequence[Portr
 def portrait_figure(figure: OneRun, evidence: Evidence, portraits: Sequence[Portrait], paper: str) -> Figure | None:
     """The drawing; None where nothing is kept of such a run."""
     chosen = evidence.runs(Runs(figure.experiment, figure.where))
-    ids = set() if chosen is None else set(chosen[1]["id"])
+    if chosen is None:
+        return None
+    ids, title = set(chosen[1]["id"]), ", ".join([figure.title, *remarks_on(chosen[1])])
     for portrait in portraits:
         if (portrait.kind, portrait.experiment) == (figure.kind, figure.experiment) and portrait.id in ids:
             if figure.kind == "weights":
                 stem = file_stem(KIND, paper, figure.title)
-                return weight_figure(stem, figure.title, portrait.content, portrait.seed)
+                return weight_figure(stem, title, portrait.content, portrait.seed)
             first, last = (Snapshot(**portrait.content[moment]) for moment in ("first", "last"))
-            return degree_figure(
-                file_stem("degrees", paper, figure.title), figure.title, Change(first, last), portrait.seed
-            )
+            return degree_figure(file_stem("degrees", paper, figure.title), title, Change(first, last), portrait.seed)
     return None
 
 

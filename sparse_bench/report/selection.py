@@ -12,7 +12,7 @@ import pandas as pd
 
 from sparse_bench.errors import SparseBenchError, unknown_choice
 from sparse_bench.record import FINISHED
-from sparse_bench.report.arms import Arm, arms_of
+from sparse_bench.report.arms import Arm, arms_of, by_density, percent, unlike, warned
 from sparse_bench.report.load import NoResultsError, plain, sort_key
 from sparse_bench.report.shipped import ALTERED
 from sparse_bench.report.tidy import Tables, read, read_rows, typed
@@ -194,6 +194,17 @@ def one_arm(runs: pd.DataFrame) -> Arm:
     if len(arms) == 1:
         return first
     return Arm(first.experiment, first.labels, first.settings, runs, 0, list(runs["id"]))
+
+
+def remarks_on(runs: pd.DataFrame) -> list[str]:
+    """What has to be known of chosen runs: that they were altered, that a density is not as asked for, warnings."""
+    found = ["from runs of another length"] if ALTERED in runs and runs[ALTERED].notna().any() else []
+    asked = by_density(arms_of(runs)).items()
+    if told := [f"{percent(density)}{text}" for density, realised in asked if (text := unlike(density, realised))]:
+        found.append(f"density {', '.join(told)}")
+    if told := warned(runs):
+        found.append(f"with a warning: {told}")
+    return found
 
 
 def differing(arms: Sequence[Arm]) -> dict[str, list[str]]:

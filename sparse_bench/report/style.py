@@ -194,7 +194,11 @@ def _svg(canvas: Canvas) -> str:
     # Not savefig, which goes through the whole drawing once more before it writes.
     FigureCanvasSVG(canvas).print_svg(buffer, metadata={"Date": None, "Creator": None})
     FigureCanvasAgg(canvas)
-    return buffer.getvalue()
+    # A clip path's name hashes floats to their last bit, which another machine rounds otherwise; its place does not.
+    text = buffer.getvalue()
+    for number, name in enumerate(dict.fromkeys(re.findall(r'<clipPath id="(\w+)"', text)), start=1):
+        text = text.replace(name, f"clip{number}")
+    return text
 
 
 def _png(canvas: Canvas) -> bytes:

@@ -10,14 +10,16 @@ import pandas as pd
 
 from sparse_bench.report import metric_names
 from sparse_bench.report.arms import (
-    DENSITY,
     SPARSE_WEIGHTS,
     TRAINABLE,
+    WARNINGS,
     Arm,
     Curve,
     Study,
     arms_of,
+    density_range,
     percent,
+    warned,
 )
 from sparse_bench.report.statistics import CONFIDENCE, Interval, holm, log_average, mean_interval, p_different
 
@@ -44,8 +46,9 @@ class DisplayTable:
 
 
 def runs_csv(runs: pd.DataFrame) -> str:
-    """The tidy table of runs: one row a run, failed ones included."""
-    return csv_text(runs.drop(columns=["folder"], errors="ignore"))
+    """The tidy table of runs: one row a run, failed ones included; a column of warnings where there is any."""
+    unused = ["folder", *([WARNINGS] if WARNINGS in runs and runs[WARNINGS].isna().all() else [])]
+    return csv_text(runs.drop(columns=unused, errors="ignore"))
 
 
 def summary_frame(runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
@@ -53,7 +56,7 @@ def summary_frame(runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
 
     Columns: ``experiment``, ``label:*``, ``setting:*``, ``seeds`` (finished), ``failed``, means of all counts, of
     multiply-accumulates, seconds and throughput (``mean:*``), and ``metric:NAME:mean``, ``:half_width`` (of the 95 %
-    t-interval over seeds; empty for a single seed) and ``:n`` for each metric.
+    t-interval over seeds; empty for a single seed) and ``:n`` for each metric; ``warnings`` where any run has one.
     """
     averaged = [column for column in runs.columns if column.startswith(("count:", "macs:", "seconds:"))]
     averaged += [
@@ -71,6 +74,8 @@ def summary_frame(runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
             row[f"metric:{metric}:mean"] = interval.mean if interval else None
             row[f"metric:{metric}:half_width"] = interval.half_width if interval else None
             row[f"metric:{metric}:n"] = interval.n if interval else 0
+        if WARNINGS in runs:
+            row[WARNINGS] = warned(arm.runs)
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -91,35 +96,50 @@ def study_table(study: Study, metrics: Sequence[str]) -> DisplayTable:
     """The table that people read of one study: an arm a row."""
     settings, implied = study.settings
     short = _short_names(settings)
-    columns = ["scheme", "density", *short.values(), "weights in sparse layers"]
-    columns += [metric_names.title(metric) for metric in metrics] + ["seeds", "realised density", "trainable"]
-    numeric = [False, True, *(all(_is_number(arm.settings[name]) for arm in study.arms) for name in settings)]
+    columns = ["scheme", *DENSITIES, *short.values(), "weights in sparse layers"]
+    columns += [metric_names.title(metric) for metric in metrics] + ["seeds", "trainable"]
+    numeric = [False, True, True, *(all(_is_number(arm.settings[name]) for arm in study.arms) for name in settings)]
     numeric += [True] * (len(columns) - len(numeric))
-    rows = []
-    for arm in study.arms:
-        density = arm.labels.get("density")
-        realised = arm.mean(DENSITY)
-        seeds = f"{arm.runs['seed'].nunique()}" + (f" ({arm.failed} failed)" if arm.failed else "")
-        rows.append(
-            [
-                str(arm.labels.get("scheme", MISSING)).replace("_", " "),
-                MISSING if density is None else percent(float(density)),
-                *(setting(arm.settings[name]) for name in settings),
-                whole(arm.mean(SPARSE_WEIGHTS)),
-                *(mean_of_seeds(arm, metric) for metric in metrics),
-                seeds,
-                percent(realised, digits=3) if realised is not None else MISSING,
-                whole(arm.mean(TRAINABLE)),
-            ]
-        )
+    rows = [
+        [
+            str(arm.labels.get("scheme", MISSING)).replace("_", " "),
+            *densities(arm, study.realised(arm)),
+            *(setting(arm.settings[name]) for name in settings),
+            whole(arm.mean(SPARSE_WEIGHTS)),
+            *(mean_of_seeds(arm, metric) for metric in metrics),
+            arm.seeds,
+            whole(arm.mean(TRAINABLE)),
+        ]
+        for arm in study.arms
+    ]
     caption = (
         "Mean over seeds ± half-width of the 95 % t-interval (n − 1 degrees of freedom); a single seed has none. "
         "Weights in sparse layers: mean over seeds of the realised mask sums. Trainable: every trainable weight of the "
-        "model that exists, biases included."
+        f"model that exists, biases included. {REALISED}"
     )
     if implied:
         caption += f" Settings that follow from the columns shown: {', '.join(implied)}."
-    return DisplayTable(caption, columns, rows, numeric)
+    return DisplayTable(with_warnings(caption, study.arms), columns, rows, numeric)
+
+
+#: Headings of :func:`densities`.
+DENSITIES = ("density", "realised density")
+REALISED = (
+    "Density: as asked for. Realised: the share of the places in the sparse layers that hold a weight at the end; of a "
+    "narrower dense model, its weights as a share of the full model's places, where these are known."
+)
+
+
+def densities(arm: Arm, realised: float | None) -> list[str]:
+    """The density that was asked for and the realised one, as cells."""
+    asked = arm.labels.get("density")
+    return [MISSING if asked is None else percent(float(asked)), density_range([realised]) or MISSING]
+
+
+def with_warnings(caption: str, arms: Sequence[Arm]) -> str:
+    """A caption that also says the warnings of the arms' runs."""
+    told = warned(*(arm.runs for arm in arms))
+    return f"{caption} Warnings: {told}." if told else caption
 
 
 def comparison_table(study: Study, metrics: Sequence[str]) -> DisplayTable | None:
@@ -138,11 +158,21 @@ def _against_dense(study: Study, metrics: Sequence[str]) -> DisplayTable | None:
     reference = dense[0].arms[0]
     cells = {metric: differences([arm for _, arm in others], reference, metric) for metric in metrics}
     rows = [
-        [curve.label, whole(arm.mean(SPARSE_WEIGHTS)), *(cells[metric][place] for metric in metrics)]
+        [
+            curve.label,
+            density_range([study.realised(arm)]) or MISSING,
+            whole(arm.mean(SPARSE_WEIGHTS)),
+            *(cells[metric][place] for metric in metrics),
+        ]
         for place, (curve, arm) in enumerate(others)
     ]
-    caption = f"Differences to the dense arm. {PAIRED}"
-    columns = ["arm", "weights in sparse layers", *(metric_names.title(metric) for metric in metrics)]
+    caption = with_warnings(f"Differences to the dense arm. {PAIRED}", study.arms)
+    columns = [
+        "arm",
+        "realised density",
+        "weights in sparse layers",
+        *(metric_names.title(metric) for metric in metrics),
+    ]
     return DisplayTable(caption, columns, rows, [False] + [True] * (len(columns) - 1))
 
 
@@ -182,7 +212,11 @@ def _over_common_range(study: Study, metrics: Sequence[str]) -> DisplayTable | N
     if not averages:
         return None
     rows = [
-        [curve.label, *(decimal(averages[metric].get(curve)) for metric in averages)]
+        [
+            curve.label,
+            density_range(arm.realised for arm in curve.arms) or MISSING,
+            *(decimal(averages[metric].get(curve)) for metric in averages),
+        ]
         for curve in curves
         if any(curve in found for found in averages.values())
     ]
@@ -192,8 +226,8 @@ def _over_common_range(study: Study, metrics: Sequence[str]) -> DisplayTable | N
         f"({'; '.join(shared)} weights in sparse layers, logarithmic): area under the curve of means over the width of "
         "the range."
     )
-    columns = ["curve", *(metric_names.title(metric) for metric in averages)]
-    return DisplayTable(caption, columns, rows, [False] + [True] * len(averages))
+    columns = ["curve", "realised density", *(metric_names.title(metric) for metric in averages)]
+    return DisplayTable(with_warnings(caption, study.arms), columns, rows, [False] + [True] * (len(columns) - 1))
 
 
 def _points(arms: Sequence[Arm], column: str) -> dict[float, float]:

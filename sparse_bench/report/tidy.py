@@ -43,7 +43,7 @@ _SPACED, _LAST = 50, 10
 
 #: Columns whose cells are text even where they look like numbers.
 _TEXT = re.compile(
-    r"experiment|id|status|error|altered|metric|made:(commit|python|torch|processor|vectors|device|data)"
+    r"experiment|id|status|error|warnings|altered|metric|made:(commit|python|torch|processor|vectors|device|data)"
 )
 _INTEGER = re.compile(r"-?\d+")
 _NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)

@@ -120,7 +120,7 @@ def topology_figures(study: Study, histories: Histories, changes: Changes) -> li
             if (experiment, run) in changes:
                 stem = file_stem("degrees", study.experiment, *map(str, study.labels.values()), curve.label)
                 change = changes[experiment, run]
-                figures.append(degree_figure(stem, curve.label, change, int(seed), styles[curve].colour))
+                figures.append(degree_figure(stem, curve.told, change, int(seed), styles[curve].colour))
                 break
     return [figure for figure in figures if figure is not None]
 
@@ -139,7 +139,7 @@ def evolution_figure(study: Study, histories: Histories) -> Figure | None:
         grid = np.atleast_1d(canvas.subplots(len(panels) if compact else 1, 1 if compact else len(panels)))
         for axes, (metric, lines) in zip(grid, panels.items(), strict=True):
             for curve, line in lines:
-                _draw_line(axes, line, styles[curve], curve.label)
+                _draw_line(axes, line, styles[curve], curve.told)
             axes.set_title(_FOLLOWED[metric], fontsize=9)
             axes.set_ylim(bottom=0)
             axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
@@ -158,7 +158,7 @@ def evolution_figure(study: Study, histories: Histories) -> Figure | None:
     for metric, lines in panels.items():
         for curve, line in lines:
             first, last = decimal(float(line.mean[0])), decimal(float(line.mean[-1]))
-            alt.append(f"{curve.label}, {_FOLLOWED[metric]}: {first} at first, {last} at last.")
+            alt.append(f"{curve.told}, {_FOLLOWED[metric]}: {first} at first, {last} at last.")
     name = file_stem("topology", study.experiment, *map(str, study.labels.values()))
     return render(name, "The topology during training", " ".join(caption), " ".join(alt), draw, height=2.9)
 

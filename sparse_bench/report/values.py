@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
-from sparse_bench.report.beside import Shown, joined, source_of
+from sparse_bench.report.beside import Shown, joined, remarked, source_of
 from sparse_bench.report.figures import legend, logarithmic_axis
 from sparse_bench.report.measure import Sample, Unavailable, measure_sides
 from sparse_bench.report.papers import Place, Value, Values
@@ -21,16 +21,19 @@ def values_figure(spec: Values, evidence: Evidence, paper: str) -> Shown:
     """Single numbers, one a row: ours with its interval, the published one hollow."""
     published = read_published(spec.published) if spec.published else None
     rows: list[tuple[str, Interval | None, Number | None]] = []
-    exact, lacking = set(), []
+    exact, lacking, remarks = set(), [], {}
     for row in spec.rows:
         sample = _measured(row, evidence)
         ours = sample.interval if isinstance(sample, Sample) else None
         if isinstance(sample, Sample) and sample.exact:
             exact.add(row.label)
+        if isinstance(sample, Sample) and sample.remark:
+            remarks[row.label] = sample.remark
         if ours is None and row.sides:
             lacking.append(row.label)
         rows.append((row.label, ours, published.one(row.published) if published and row.published else None))
-    table = _table(joined([spec.note, source_of(published)]), rows, exact, with_published=published is not None)
+    remark = remarked(remarks)
+    table = _table(joined([spec.note, remark, source_of(published)]), rows, exact, with_published=published is not None)
     if all(ours is None for _, ours, _ in rows):
         return Shown(None, table, spec.title, lacking)
 
@@ -76,6 +79,7 @@ def values_figure(spec: Values, evidence: Evidence, paper: str) -> Shown:
             if any(r[1] and r[1].n == 1 for r in rows if r[0] not in exact)
             else "",
             f"Not run: {'; '.join(lacking)}." if lacking else "",
+            remark,
             source_of(published),
         ]
     )

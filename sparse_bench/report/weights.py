@@ -67,7 +67,7 @@ def weight_figures(study: Study, summaries: Summaries) -> list[Figure]:
         for experiment, run, seed in zip(runs["experiment"], runs["id"], runs["seed"], strict=True):
             if (experiment, run) in summaries:
                 stem = file_stem(KIND, study.experiment, *map(str, study.labels.values()), curve.label)
-                figures.append(weight_figure(stem, curve.label, summaries[experiment, run], int(seed)))
+                figures.append(weight_figure(stem, curve.told, summaries[experiment, run], int(seed)))
                 break
     return figures
 

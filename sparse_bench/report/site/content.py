@@ -15,11 +15,12 @@ from sparse_bench.report.arms import (
     DENSITY,
     SPARSE_WEIGHTS,
     TRAINABLE,
+    WARNINGS,
     Arm,
     arms_of,
     identifying_settings,
-    percent,
     studies_of,
+    warned,
 )
 from sparse_bench.report.beside import Shown, curve_figure, epochs_figure
 from sparse_bench.report.catalog import scale
@@ -34,16 +35,20 @@ from sparse_bench.report.selection import Evidence, Runs, SelectionError, one_ar
 from sparse_bench.report.shipped import ALTERED
 from sparse_bench.report.style import Figure
 from sparse_bench.report.tables import (
+    DENSITIES,
     MISSING,
     PAIRED,
+    REALISED,
     DisplayTable,
     comparison_table,
     decimal,
+    densities,
     differences,
     mean_of_seeds,
     setting,
     study_table,
     whole,
+    with_warnings,
 )
 from sparse_bench.report.tidy import Tables
 from sparse_bench.report.topology import evolution_figure
@@ -222,18 +227,16 @@ def arms_table(runs: pd.DataFrame, metrics: Sequence[str]) -> DisplayTable:
             whole(arm.mean(SPARSE_WEIGHTS)),
             whole(arm.mean(TRAINABLE)),
             *(mean_of_seeds(arm, metric) for metric in measured),
-            f"{arm.runs['seed'].nunique()}" + (f" ({arm.failed} failed)" if arm.failed else ""),
+            arm.seeds,
             *([made_on(arm.runs)] if several else []),
         ]
         for place, arm in enumerate(arms)
     ]
     columns = [*names, "weights in sparse layers", "trainable", *(metric_names.title(m) for m in measured), "seeds"]
     columns += ["made"] if several else []
-    caption = (
-        "Mean over seeds ± half-width of the 95 % t-interval; none of a single seed. Density: as set, or realised."
-    )
+    caption = f"Mean over seeds ± half-width of the 95 % t-interval; none of a single seed. {REALISED}"
     numeric = [False, False, *(name != "made" for name in columns[2:])]
-    return DisplayTable(caption, columns, rows, numeric)
+    return DisplayTable(with_warnings(caption, arms), columns, rows, numeric)
 
 
 def differences_table(runs: pd.DataFrame, reference: Arm, name: str, metrics: Sequence[str]) -> DisplayTable | None:
@@ -252,11 +255,13 @@ def differences_table(runs: pd.DataFrame, reference: Arm, name: str, metrics: Se
             "while they trained, so that pairing them takes little noise out."
         )
     columns = [*names, *(metric_names.title(metric) for metric in measured)]
-    return DisplayTable(caption, columns, rows, [False, False] + [True] * (len(columns) - 2))
+    return DisplayTable(
+        with_warnings(caption, [*arms, reference]), columns, rows, [False, False] + [True] * (len(columns) - 2)
+    )
 
 
 def each_run_table(runs: pd.DataFrame, columns: Mapping[str, str]) -> DisplayTable:
-    """A finished run a row: its experiment, its seed, and what these columns hold.
+    """A finished run a row: its experiment, its seed, what these columns hold, and its warnings if any run has some.
 
     Args:
         runs: the runs.
@@ -271,6 +276,8 @@ def each_run_table(runs: pd.DataFrame, columns: Mapping[str, str]) -> DisplayTab
                 f"In a table of single runs: {unknown_choice('column', column, map(str, runs.columns))}"
             )
     finished = runs[runs["status"] == FINISHED]
+    if warned(finished):
+        columns = {**columns, "warnings": WARNINGS}
     rows = [
         [str(row["experiment"]), str(row["seed"]), *(_cell(row[column]) for column in columns.values())]
         for row in finished.to_dict("records")
@@ -312,19 +319,17 @@ def _told_apart(arms: Sequence[Arm]) -> tuple[list[str], list[list[str]]]:
             for experiment in by_experiment
         )
     ]
-    cells = []
-    for arm in arms:
-        density = arm.labels.get("density") or arm.mean(DENSITY)
-        cells.append(
-            [
-                arm.experiment,
-                str(arm.labels.get("scheme", MISSING)).replace("_", " "),
-                MISSING if density is None else percent(float(density), digits=3),
-                *(setting(arm.settings[name]) for name in settings),
-            ]
-        )
+    cells = [
+        [
+            arm.experiment,
+            str(arm.labels.get("scheme", MISSING)).replace("_", " "),
+            *densities(arm, arm.realised),
+            *(setting(arm.settings[name]) for name in settings),
+        ]
+        for arm in arms
+    ]
     names = (name.rsplit(".", 1)[-1].replace("_", " ") for name in settings)
-    return ["experiment", "scheme", "density", *names], cells
+    return ["experiment", "scheme", *DENSITIES, *names], cells
 
 
 def _facts(runs: pd.DataFrame, metrics: Sequence[str]) -> list[tuple[str, str]]:
@@ -335,6 +340,8 @@ def _facts(runs: pd.DataFrame, metrics: Sequence[str]) -> list[tuple[str, str]]:
     if len(altered):
         what = " / ".join(sorted(set(altered[ALTERED])))
         facts.append(("not as shipped, so not counted beside published values", f"{len(altered)} runs ({what})"))
+    if told := warned(finished):
+        facts.append(("warnings", told))
     if made := made_on(finished):
         facts.append(("made", made))
     columns = {metric: f"metric:{metric}" for metric in metrics}

@@ -8,7 +8,16 @@ from markupsafe import Markup
 
 from sparse_bench.record import FINISHED
 from sparse_bench.report import metric_names
-from sparse_bench.report.arms import percent
+from sparse_bench.report.arms import (
+    DENSITY,
+    SMALL_DENSE_SCHEME,
+    SPARSE_WEIGHTS,
+    TRAINABLE,
+    WARNINGS,
+    density_range,
+    percent,
+    unlike,
+)
 from sparse_bench.report.measure import quantity
 from sparse_bench.report.papers import Paper
 from sparse_bench.report.provenance import duration
@@ -27,6 +36,7 @@ class RunEntry:
         labels: model, dataset, scheme, density.
         measured: metrics, weights, time.
         settings: those in which the paper's runs differ.
+        warnings: what a reader has to know of its numbers; often empty.
         curves: a title and a small drawing for each learning curve.
     """
 
@@ -41,6 +51,7 @@ class RunEntry:
     settings: Sequence[tuple[str, str]]
     made: str
     error: str
+    warnings: str
     curves: Sequence[tuple[str, Markup]]
 
 
@@ -62,17 +73,20 @@ def shared_settings(tables: Tables) -> list[tuple[str, str]]:
 
 def _entry(row: dict[str, Any], history: Any, main: Sequence[str]) -> RunEntry:
     labels = []
+    # A narrower dense model is dense; its label is a share of a model that its own row does not know.
+    density = None if row.get("label:scheme") == SMALL_DENSE_SCHEME else row.get(DENSITY)
     for column, value in row.items():
-        if column.startswith("label:") and value is not None:
-            name = column.removeprefix("label:")
-            labels.append(percent(float(value)) if name == "density" else str(value).replace("_", " "))
+        if column == "label:density" and value is not None:
+            labels.append(percent(float(value)) + unlike(value, [density]))
+        elif column.startswith("label:") and value is not None:
+            labels.append(str(value).replace("_", " "))
     metrics = {c.removeprefix("metric:"): v for c, v in row.items() if c.startswith("metric:") and v is not None}
     first = next((metric for metric in main if metric in metrics), None)
     measured = [(metric_names.title(name), decimal(value)) for name, value in metrics.items()]
-    counts = ("count:sparse_layers", "count:trainable")
+    counts = (SPARSE_WEIGHTS, TRAINABLE)
     measured += [(quantity(column), whole(row[column])) for column in counts if row.get(column) is not None]
-    if row.get("count:density") is not None:
-        measured.append(("realised density", percent(row["count:density"], digits=3)))
+    if density is not None:
+        measured.append(("realised density", density_range([density])))
     if row.get("seconds:total") is not None:
         measured.append(("time", duration(row["seconds:total"])))
     settings = [
@@ -100,6 +114,7 @@ def _entry(row: dict[str, Any], history: Any, main: Sequence[str]) -> RunEntry:
         settings=settings,
         made=", ".join(made),
         error=str(row.get("error") or "") if row["status"] != FINISHED else "",
+        warnings=str(row.get(WARNINGS) or ""),
         curves=curves,
     )
 
