@@ -174,9 +174,10 @@ def _slot(
     fills: bool,
 ) -> Slot:
     given = str(settings.get("type")).rpartition(".")[2]
-    if given not in _KINDS:
+    seen = _flag(place, settings, "influence_conversation")
+    if "type" not in settings or (seen and given not in _KINDS):
         raise DataError(f"{place}: {unknown_choice('type with 0/1 features', given, _KINDS)}")
-    kind = _KINDS[given] if _flag(place, settings, "influence_conversation") else "any"
+    kind = _KINDS[given] if seen else "any"
     filled_by = _sources(place, settings, labels, version)
     values = tuple(value for value in _texts(place, "values", settings.get("values")) if value != OTHER)
     slot = Slot(

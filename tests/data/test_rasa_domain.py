@@ -95,6 +95,11 @@ def test_a_slot_without_features_just_holds_its_value(domain: Domain) -> None:
     assert domain.slot("city", None) == (SlotSet("city", None),)
 
 
+def test_a_slot_that_no_policy_sees_may_be_of_any_type(tmp_path: Path) -> None:
+    domain = read(tmp_path, "intents: [a]\nslots: {people: {type: float, influence_conversation: false}}\n")
+    assert domain.slots == {"people": Slot("any")}
+
+
 def test_entities_fill_slots_of_their_name_and_are_seen_where_the_intent_uses_them(domain: Domain) -> None:
     entities = (Mention("product", "core"), Mention("name", "mo"), Mention("product", "nlu"))
     filled = (*domain.slot("name", "mo"), *domain.slot("product", "nlu"))
