@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sparse_bench.data.dialogues import DialogueCorpus, Event, Story
 from sparse_bench.data.download import corpus_files
-from sparse_bench.data.rasa_domain import read_domain
+from sparse_bench.data.rasa_domain_file import read_domain
 from sparse_bench.data.rasa_yaml import read_yaml_stories
 from sparse_bench.errors import ConfigError
 from sparse_bench.streams import Streams

@@ -1,5 +1,6 @@
 """Intent classification with entity recognition, as DIET is trained and measured."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from typing import ClassVar, Literal, Protocol, cast
@@ -12,7 +13,7 @@ from sparse_bench.batch import Batch, IntentBatch, IntentSizes, Loss, SparseRows
 from sparse_bench.data.featurizers import CombinedFeaturizer, CountFeaturizer, LexicalFeaturizer, RegexFeaturizer
 from sparse_bench.data.messages import NluCorpus
 from sparse_bench.data.tokenizer import tokenize
-from sparse_bench.errors import ConfigError, unknown_choice
+from sparse_bench.errors import ConfigError, shortened, unknown_choice
 from sparse_bench.streams import Streams
 from sparse_bench.tasks import bilou
 from sparse_bench.tasks.balancing import GrowingBatches
@@ -22,6 +23,8 @@ from sparse_bench.tasks.intent_data import MessageArrays, merged_intent, split_m
 from sparse_bench.tasks.intent_metrics import entity_metrics, intent_metrics
 from sparse_bench.tasks.ranges import ranges
 from sparse_bench.tasks.settings import pair
+
+_LOG = logging.getLogger(__name__)
 
 
 class IntentModel(Protocol):
@@ -38,7 +41,8 @@ class IntentTask(Task):
     """Messages in, an intent for each and an entity tag for each of their tokens out.
 
     Labels are all merged intents and all entity types of the corpus, in alphabetical order; every featurizer is
-    fitted on the training messages alone. Entities that do not start and end where tokens do stay untagged.
+    fitted on the training messages alone. Entities that do not start and end where tokens do stay untagged, and so
+    are neither learned nor measured; the log and the result's notes say how many.
 
     Args:
         corpus: the messages, or what reads them.
@@ -115,6 +119,8 @@ class IntentTask(Task):
         self.train = MessageArrays(train_texts, train_features, self.train_messages, labels, types)
         self.test = MessageArrays(test_texts, featurizer.transform(test_texts), self.test_messages, labels, types)
 
+        self._left_out = self._count_left_out()
+
         self.sizes = IntentSizes(
             token_features=train_features.tokens.shape[1],
             sentence_features=train_features.sentences.shape[1],
@@ -173,6 +179,24 @@ class IntentTask(Task):
 
     def checksums(self) -> dict[str, str]:
         return dict(self.corpus.checksums)
+
+    def notes(self) -> dict[str, str]:
+        """How many entities are neither learned nor measured, if there are any."""
+        return {"entities_left_out": self._left_out} if self._left_out else {}
+
+    def _count_left_out(self) -> str:
+        """How many entities have no tags, which the log says with two examples; empty if all have."""
+        left_out = self.train.left_out + self.test.left_out
+        if not left_out:
+            return ""
+        entities = sum(len(message.entities) for message in (*self.train_messages, *self.test_messages))
+        counted = f"{len(left_out)} of {entities}, {len(self.test.left_out)} of them in the test"
+        _LOG.warning(
+            "Entities that do not begin and end where tokens do, or overlap, are left out: %s. For example: %s.",
+            counted,
+            "; ".join(f"{shortened(surface)} in {shortened(text)}" for surface, text in left_out[:2]),
+        )
+        return counted
 
 
 def _one_hot(size: int) -> SparseRows:

@@ -92,6 +92,7 @@ class MessageArrays:
         lengths: tokens of each message [messages], int64.
         first_token: number of the first token of each message [messages], int64.
         tags: BILOU tag of each token, message after message [tokens], int64.
+        left_out: the texts of entities that have no tags, each with the text of its message; see :func:`bilou.encode`.
     """
 
     def __init__(
@@ -104,12 +105,16 @@ class MessageArrays:
     ) -> None:
         self.intents = np.array([intents[merged_intent(message.intent)] for message in messages], dtype=np.int64)
         self.lengths = np.array([len(text.tokens) for text in texts], dtype=np.int64)
-        self.tags = np.concatenate(
-            [
-                bilou.encode(text.tokens, message.entities if entity_types else (), entity_types)
-                for text, message in zip(texts, messages, strict=True)
-            ]
-        )
+        encoded = [
+            bilou.encode(text.tokens, message.entities if entity_types else (), entity_types)
+            for text, message in zip(texts, messages, strict=True)
+        ]
+        self.tags = np.concatenate([tags for tags, _ in encoded])
+        self.left_out = [
+            (message.text[entity.start : entity.end], message.text)
+            for message, (_, left_out) in zip(messages, encoded, strict=True)
+            for entity in left_out
+        ]
         self.first_token = np.cumsum(self.lengths) - self.lengths
         self._tokens = _Rows.of(features.tokens)
         self._sentences = _Rows.of(features.sentences)

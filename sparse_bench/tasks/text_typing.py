@@ -80,10 +80,10 @@ class TextTypingTask(Task):
                 f"({evaluate_batch_size}) have to be at least 1."
             )
         self._batch_size, self._evaluate_batch_size = batch_size, evaluate_batch_size
-        found = Counter(word for words, _ in self.corpus.train for word in words if word != UNK)
-        kept = [(word, count) for word, count in found.most_common() if count >= least_count]
+        found = Counter(word for words, _ in self.corpus.train for word in words)
+        kept = [(word, count) for word, count in found.most_common() if count >= least_count and word != UNK]
         unknown = found.total() - sum(count for _, count in kept)
-        #: Word → number; ``<unk>`` is 0, the others follow from the most frequent to the rarest.
+        #: Word → number; ``<unk>`` (as a text may spell it, too) is 0, then from the most frequent to the rarest.
         self.words = {word: number for number, word in enumerate([UNK, *(word for word, _ in kept)])}
         self._splits = {
             split: _Fragments(getattr(self.corpus, split), self.words, self.corpus.types, split)
