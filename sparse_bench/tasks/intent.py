@@ -10,6 +10,7 @@ from torch import nn
 
 from sparse_bench.batch import Batch, IntentBatch, IntentSizes, Loss, SparseRows
 from sparse_bench.data.featurizers import CombinedFeaturizer, CountFeaturizer, LexicalFeaturizer, RegexFeaturizer
+from sparse_bench.data.splits import merged_intent, split_messages
 from sparse_bench.data.messages import NluCorpus
 from sparse_bench.data.tokenizer import tokenize
 from sparse_bench.errors import ConfigError, unknown_choice
@@ -18,7 +19,7 @@ from sparse_bench.tasks import bilou
 from sparse_bench.tasks.balancing import GrowingBatches
 from sparse_bench.tasks.base import Task
 from sparse_bench.tasks.held_out import HeldOut
-from sparse_bench.tasks.intent_data import MessageArrays, merged_intent, split_messages
+from sparse_bench.tasks.intent_data import MessageArrays
 from sparse_bench.tasks.intent_metrics import entity_metrics, intent_metrics
 from sparse_bench.tasks.ranges import ranges
 from sparse_bench.tasks.settings import pair
@@ -47,6 +48,7 @@ class IntentTask(Task):
         balanced: repeat rare intents (:func:`balanced_order`); otherwise an epoch visits every message once.
         test_fraction: share of the messages that is tested on.
         split_seed: fixes the split, whatever the seed of the run.
+        duplicates: which messages are left out as duplicates, ``features`` or ``exact`` (:func:`split_messages`).
         evaluate_batch_size: messages in a batch of :meth:`evaluate`.
         entities: whether entities are learned and measured at all.
         oov_token: word that stands for unknown ones, if it is in the training data (see :class:`CountFeaturizer`).
@@ -81,6 +83,7 @@ class IntentTask(Task):
         balanced: bool = True,
         test_fraction: float = 0.2,
         split_seed: int = 0,
+        duplicates: str = "exact",
         evaluate_batch_size: int = 512,
         entities: bool = True,
         oov_token: str | None = "oov",
@@ -93,7 +96,9 @@ class IntentTask(Task):
             )
         self.corpus = corpus if isinstance(corpus, NluCorpus) else corpus()
 
-        self.train_messages, self.test_messages = split_messages(self.corpus.messages, test_fraction, split_seed)
+        self.train_messages, self.test_messages = split_messages(
+            self.corpus.messages, test_fraction, split_seed, duplicates
+        )
         self.intents = sorted({merged_intent(message.intent) for message in self.corpus.messages})
         self.entity_types = (
             sorted({entity.type for message in self.corpus.messages for entity in message.entities}) if entities else []
