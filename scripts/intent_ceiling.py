@@ -21,8 +21,8 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.svm import LinearSVC
 
 from sparse_bench.data.featurizers import CombinedFeaturizer, CountFeaturizer, RegexFeaturizer
-from sparse_bench.data.splits import merged_intent, split_messages
 from sparse_bench.data.sara import sara
+from sparse_bench.data.splits import merged_intent, split_messages
 from sparse_bench.data.tokenizer import tokenize
 from sparse_bench.tasks.intent_metrics import intent_metrics
 

@@ -9,9 +9,15 @@ import torch
 from torch import nn
 
 from sparse_bench.batch import Batch, IntentBatch, IntentSizes, Loss, SparseRows
-from sparse_bench.data.featurizers import CombinedFeaturizer, CountFeaturizer, LexicalFeaturizer, RegexFeaturizer
-from sparse_bench.data.splits import merged_intent, split_messages
+from sparse_bench.data.featurizers import (
+    CombinedFeaturizer,
+    CountFeaturizer,
+    LexicalFeaturizer,
+    RegexFeaturizer,
+    counted_words,
+)
 from sparse_bench.data.messages import NluCorpus
+from sparse_bench.data.splits import merged_intent, split_messages
 from sparse_bench.data.tokenizer import tokenize
 from sparse_bench.errors import ConfigError, unknown_choice
 from sparse_bench.streams import Streams
@@ -23,6 +29,7 @@ from sparse_bench.tasks.intent_data import MessageArrays
 from sparse_bench.tasks.intent_metrics import entity_metrics, intent_metrics
 from sparse_bench.tasks.ranges import ranges
 from sparse_bench.tasks.settings import pair
+from sparse_bench.tasks.shares import check_unknown
 
 
 class IntentModel(Protocol):
@@ -128,6 +135,12 @@ class IntentTask(Task):
             tags=bilou.tag_count(len(self.entity_types)) if entities else 0,
         )
 
+        self._words = {"train": [*map(counted_words, train_texts)], "test": [*map(counted_words, test_texts)]}
+        known = {word for words in self._words["train"] for word in words}
+        tested = [word in known for words in self._words["test"] for word in words]
+        self.unknown_tokens = {"test": 1 - sum(tested) / len(tested)}
+        check_unknown(self.unknown_tokens, None)  # parts of unknown words are known
+
         # Messages of like length share a batch of the test: less padding in the attention.
         by_length = np.argsort(self.test.lengths, kind="stable")
         cuts = range(evaluate_batch_size, len(by_length), evaluate_batch_size)
@@ -135,6 +148,10 @@ class IntentTask(Task):
         self._test_tags = self.test.tags[ranges(self.test.first_token[by_length], self.test.lengths[by_length])]
         self._held_out = HeldOut(self.test.batch(rows) for rows in np.split(by_length, list(cuts)))
         self._batches = GrowingBatches(self.train.intents, sizes, batch_epochs, balanced)
+
+    def inputs(self, split: str) -> list[tuple[str, ...]]:
+        """The words of every message as they are counted."""
+        return self._words[split]
 
     def epoch_batches(self, epoch: int, streams: Streams) -> Iterator[IntentBatch]:
         for rows in self._batches.of_epoch(epoch, streams):

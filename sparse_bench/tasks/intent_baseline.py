@@ -4,8 +4,8 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from sparse_bench.data.featurizers import CombinedFeaturizer, CountFeaturizer, Featurizer, RegexFeaturizer
-from sparse_bench.data.splits import merged_intent, split_messages
 from sparse_bench.data.messages import NluCorpus
+from sparse_bench.data.splits import merged_intent, split_messages
 from sparse_bench.data.tokenizer import tokenize
 from sparse_bench.tasks.intent_metrics import intent_metrics
 

@@ -10,8 +10,8 @@ from scipy import sparse
 
 from sparse_bench.batch import IntentBatch, Layout, SparseRows
 from sparse_bench.data.featurizers import Features
-from sparse_bench.data.splits import merged_intent
 from sparse_bench.data.messages import Message
+from sparse_bench.data.splits import merged_intent
 from sparse_bench.data.tokenizer import TokenizedText
 from sparse_bench.tasks import bilou
 from sparse_bench.tasks.ranges import ranges

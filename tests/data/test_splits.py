@@ -80,7 +80,7 @@ def test_a_fraction_outside_its_range(fraction: float) -> None:
 
 
 def test_an_unknown_rule_for_duplicates() -> None:
-    with pytest.raises(ConfigError, match="rule for duplicates 'feature'. Did you mean 'features'"):
+    with pytest.raises(ConfigError, match=r"rule for duplicates 'feature'\. Did you mean 'features'"):
         split_messages(small_corpus().messages, 0.2, 0, "feature")
     with pytest.raises(ConfigError, match="Valid choices: exact, features"):
         split_stories(WRITTEN, 0.3, 0, frozenset(), "text")
@@ -171,7 +171,7 @@ def test_neither_side_may_be_empty(fraction: float) -> None:
 @pytest.mark.parametrize("dataset", ["sara_stories", "booking_like"])
 def test_of_no_test_story_of_a_shipped_split_a_policy_saw_the_same_in_training(compose_config, dataset: str) -> None:
     config = compose_config(f"dataset={dataset}").dataset.corpus
-    # Exact duplicates alone leave twins in the split of Sara's stories with seed 7, and in the generated ones of seed 0.
+    # Without exact duplicates there are twins still, in the split of Sara's stories with seed 7 for instance.
     seed = {"split_seed": 7} if dataset == "sara_stories" else {"seed": 0}
     found = {}
     for duplicates in DUPLICATES:

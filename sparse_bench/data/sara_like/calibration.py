@@ -11,8 +11,8 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 
-from sparse_bench.data.splits import split_messages
 from sparse_bench.data.messages import NluCorpus
+from sparse_bench.data.splits import split_messages
 from sparse_bench.errors import ConfigError, unknown_choice
 
 #: What is counted → settings of scikit-learn's CountVectorizer; both lower-case the text.
