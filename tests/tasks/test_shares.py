@@ -75,7 +75,7 @@ def test_every_split_of_a_task_with_a_vocabulary(make: Callable[..., Task]) -> N
 
 @pytest.mark.parametrize(
     ("setting", "few", "fewer"),
-    # a and b alone are known (of 10 words in training 8, of 4 for validation 2, of 6 in the test 4), and less than that.
+    # a and b alone are known (of 10 words in training 8, of 4 for validation 2, of 6 in the test 4), and still less.
     [
         ("dataset.corpus.vocabulary", 4, 3),
         ("dataset.vocabulary", 4, 3),
