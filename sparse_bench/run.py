@@ -173,14 +173,14 @@ def _train_and_measure(
     model, scheme = trainer.model, trainer.scheme
     if source is not None:
         result.notes["start_from"] = source.name
-    result.counts = count(model, scheme).as_dict()
+    result.counts = count(model, scheme).as_dict() | {"data": task.shares}
     if not result.counts["sparse_layers"]:
         logger.warning("%s: no weight is left in the layers that the scheme selects", folder.path)
     result.macs_per_example = _macs(trainer)
     _seed_globals(trainer.streams.derive("noise"))
     try:
         trainer.fit()
-        result.counts = count(model, scheme).as_dict()  # again: training may have changed them
+        result.counts |= count(model, scheme).as_dict()  # again: training may have changed them
         for split in task.splits:
             result.metrics |= trainer.evaluate(split)
         result.metrics |= trainer.report() | _look_at_weights(model, scheme, folder)

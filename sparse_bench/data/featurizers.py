@@ -185,7 +185,7 @@ class CountFeaturizer(Featurizer):
     def fit_transform(self, texts: Sequence[TokenizedText]) -> Features:
         return self.fit(texts)._count(_words(texts))
 
-    def _count(self, texts: list[list[str]]) -> Features:
+    def _count(self, texts: Sequence[Sequence[str]]) -> Features:
         # Few different words make up all tokens: each is analysed once. No array of texts: in one, every word takes as
         # much memory as the longest.
         numbers: dict[str, int] = {}
@@ -217,8 +217,13 @@ class CombinedFeaturizer(Featurizer):
         return _side_by_side([part.fit_transform(texts) for part in self.parts])
 
 
-def _words(texts: Sequence[TokenizedText]) -> list[list[str]]:
-    return [[_NUMBER.sub(NUMBER_TOKEN, token.text).lower() for token in text.tokens] for text in texts]
+def counted_words(text: TokenizedText) -> tuple[str, ...]:
+    """The words of ``text`` as they are counted, whole or by n-grams: in lower case, numbers all alike."""
+    return tuple(_NUMBER.sub(NUMBER_TOKEN, word) for word in text.words)
+
+
+def _words(texts: Sequence[TokenizedText]) -> list[tuple[str, ...]]:
+    return [counted_words(text) for text in texts]
 
 
 def _ones(cells: list[tuple[int, int]], shape: tuple[int, int]) -> sparse.csr_array:

@@ -182,8 +182,7 @@ def messages_by_group(corpus: NluCorpus, groups: Mapping[str, tuple[str, ...]], 
         raise DataError(f"The intents {', '.join(unknown)} belong to no type of text.")
     texts: dict[tuple[str, ...], str] = {}
     for message in corpus.messages:
-        tokens = tuple(token.text.lower() for token in tokenize(message.text).tokens)
-        texts.setdefault(tokens, type_of[message.intent])
+        texts.setdefault(tokenize(message.text).words, type_of[message.intent])
     examples = list(texts.items())
     try:
         train, held_out = _split(examples, 0.3, split_seed)

@@ -57,6 +57,11 @@ class TokenizedText:
     text: str
     tokens: tuple[Token, ...]
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The tokens in lower case: all that is seen of a text where case, blanks and punctuation do not count."""
+        return tuple(token.text.lower() for token in self.tokens)
+
 
 def tokenize(text: str) -> TokenizedText:
     """Split ``text`` at whitespace and strip punctuation, but not ``# @ &`` nor what belongs to URLs and numbers.

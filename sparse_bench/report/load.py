@@ -231,12 +231,12 @@ def completed(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     filled = [dict(config) for config in configs]
     for config in filled:
         for path in paths:
-            if path not in config and (default := _default(config, path)) is not MISSING:
+            if path not in config and (default := default_of(config, path)) is not MISSING:
                 config[path] = default
     return filled
 
 
-def _default(config: Mapping[str, Any], path: str) -> Any:
+def default_of(config: Mapping[str, Any], path: str) -> Any:
     """What the code takes for a setting that a configuration lacks; MISSING if it belongs to nothing in it."""
     node, _, name = path.rpartition(".")
     if node == "trainer":

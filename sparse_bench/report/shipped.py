@@ -6,6 +6,7 @@ number of weights does not depend on how long a run was; it is taken from a shor
 """
 
 from collections.abc import Mapping
+from dataclasses import MISSING
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from sparse_bench.config import choices
-from sparse_bench.report.load import NOT_DEFINING, flatten, plain, sort_key
+from sparse_bench.report.load import NOT_DEFINING, default_of, flatten, plain, sort_key
 from sparse_bench.sweeps import jobs, may_start, shipped_config
 
 #: The column of a table of runs: what was changed, as text; empty for a run as shipped.
@@ -25,7 +26,7 @@ _FREE = frozenset({"sparsity.execution"})
 def alterations(experiment: str, config: Mapping[str, Any]) -> str | None:
     """In what a run differs from the most similar one that the configuration tree defines; None if in nothing.
 
-    Any seed is as shipped. Settings that the run does not have are younger than it is, and no difference.
+    Any seed is as shipped. A setting that the run does not have is younger than it is: the run had the code's default.
 
     Args:
         experiment: name of the experiment.
@@ -34,10 +35,17 @@ def alterations(experiment: str, config: Mapping[str, Any]) -> str | None:
     known = _shipped(experiment)
     if not known:
         return "no shipped experiment has this name"
-    own = _settings(config)
-    compared = [(one, [path for path in own if path not in one or own[path] != one[path]]) for one in known]
-    nearest, differing = min(compared, key=lambda pair: len(pair[1]))
-    return "; ".join(f"{path}: {own[path]}, not {nearest.get(path, 'set')}" for path in differing) or None
+    flat = flatten(config)
+    own = _settings(flat)
+
+    def differences(one: Mapping[str, str]) -> list[str]:
+        younger = {path: default_of(flat, path) for path in one if path not in own}
+        every = own | _settings({path: value for path, value in younger.items() if value is not MISSING})
+        return [
+            f"{path}: {value}, not {one.get(path, 'set')}" for path, value in every.items() if one.get(path) != value
+        ]
+
+    return "; ".join(min(map(differences, known), key=len)) or None
 
 
 @cache

@@ -2,13 +2,15 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 from torch import nn
 
 from sparse_bench.batch import Batch, Loss
 from sparse_bench.streams import Streams
+from sparse_bench.tasks.shares import twin_share
 
 #: What guessing reaches: metric → its value, and whether more or less of it is better.
 Chance = dict[str, tuple[float, Literal["max", "min"]]]
@@ -29,6 +31,8 @@ class Task(ABC):
 
     #: What a model is built from (vocabulary sizes, number of classes, ...).
     sizes: Any
+    #: Share of the tokens of each split, ``train`` included, that are unknown; empty where none can be.
+    unknown_tokens: Mapping[str, float] = {}
 
     @abstractmethod
     def epoch_batches(self, epoch: int, streams: Streams) -> Iterator[Batch]:
@@ -55,6 +59,20 @@ class Task(ABC):
         """What guessing reaches on ``split``, without a split prefix; empty where the task does not know it. A run
         that is no better carries a warning."""
         return {}
+    def inputs(self, split: str) -> Collection[Hashable]:
+        """What a model is given of each example of a split, ``train`` included, so that equal ones are twins; before
+        rare tokens become unknown, where they do. Empty: the task does not say."""
+        return ()
+
+    @cached_property
+    def shares(self) -> dict[str, dict[str, float]]:
+        """What is known of each split before training, from 0 to 1: ``unknown_tokens``, and of held-out ones ``twins``,
+        the share of their :meth:`inputs` that are inputs of training too."""
+        found = {split: {"unknown_tokens": share} for split, share in self.unknown_tokens.items()}
+        for split in self.splits:
+            if inputs := self.inputs(split):
+                found.setdefault(split, {})["twins"] = twin_share(self.inputs("train"), inputs)
+        return found
 
     def notes(self) -> dict[str, str]:
         """What the metrics of a finished run depend on and no number says (signatures of scores, versions), by name."""

@@ -10,7 +10,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from torch import nn
 
 from sparse_bench.batch import Batch, DialogueBatch, DialogueSizes, Loss
-from sparse_bench.data.dialogues import LISTEN, DialogueCorpus
+from sparse_bench.data.dialogues import LISTEN, DialogueCorpus, DialogueTurn
 from sparse_bench.errors import ConfigError, DataError, unknown_choice
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.balancing import GrowingBatches
@@ -92,6 +92,7 @@ class DialogueTask(Task):
         if not train or not test:
             raise DataError("A dialogue corpus needs training stories and test stories.")
         self.ceilings = {"train": ceiling(train), "test": ceiling(test)}
+        self._turns = {"train": [turns for turns, _ in train], "test": [turns for turns, _ in test]}
         attributes = Attributes(self.corpus, train, test)
         self.train = ExampleArrays(train, attributes, self.corpus.actions)
         self.test = ExampleArrays(test, attributes, self.corpus.actions)
@@ -101,6 +102,10 @@ class DialogueTask(Task):
         cuts = list(range(evaluate_batch_size, len(everything), evaluate_batch_size))
         self._held_out = HeldOut(self.test.batch(numbers) for numbers in np.split(everything, cuts))
         self._batches = GrowingBatches(self.train.actions, sizes, batch_epochs, balanced)
+
+    def inputs(self, split: str) -> list[tuple[DialogueTurn, ...]]:
+        """The turns before every action."""
+        return self._turns[split]
 
     def epoch_batches(self, epoch: int, streams: Streams) -> Iterator[DialogueBatch]:
         for numbers in self._batches.of_epoch(epoch, streams):

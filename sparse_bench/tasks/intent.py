@@ -10,8 +10,15 @@ import torch
 from torch import nn
 
 from sparse_bench.batch import Batch, IntentBatch, IntentSizes, Loss, SparseRows
-from sparse_bench.data.featurizers import CombinedFeaturizer, CountFeaturizer, LexicalFeaturizer, RegexFeaturizer
+from sparse_bench.data.featurizers import (
+    CombinedFeaturizer,
+    CountFeaturizer,
+    LexicalFeaturizer,
+    RegexFeaturizer,
+    counted_words,
+)
 from sparse_bench.data.messages import NluCorpus
+from sparse_bench.data.splits import merged_intent, split_messages
 from sparse_bench.data.tokenizer import tokenize
 from sparse_bench.errors import ConfigError, shortened, unknown_choice
 from sparse_bench.streams import Streams
@@ -19,10 +26,11 @@ from sparse_bench.tasks import bilou
 from sparse_bench.tasks.balancing import GrowingBatches
 from sparse_bench.tasks.base import Chance, Task
 from sparse_bench.tasks.held_out import HeldOut
-from sparse_bench.tasks.intent_data import MessageArrays, merged_intent, split_messages
+from sparse_bench.tasks.intent_data import MessageArrays
 from sparse_bench.tasks.intent_metrics import entity_metrics, intent_metrics
 from sparse_bench.tasks.ranges import ranges
 from sparse_bench.tasks.settings import pair
+from sparse_bench.tasks.shares import check_unknown
 
 _LOG = logging.getLogger(__name__)
 
@@ -51,6 +59,7 @@ class IntentTask(Task):
         balanced: repeat rare intents (:func:`balanced_order`); otherwise an epoch visits every message once.
         test_fraction: share of the messages that is tested on.
         split_seed: fixes the split, whatever the seed of the run.
+        duplicates: which messages are left out as duplicates, ``features`` or ``exact`` (:func:`split_messages`).
         evaluate_batch_size: messages in a batch of :meth:`evaluate`.
         entities: whether entities are learned and measured at all.
         oov_token: word that stands for unknown ones, if it is in the training data (see :class:`CountFeaturizer`).
@@ -85,6 +94,7 @@ class IntentTask(Task):
         balanced: bool = True,
         test_fraction: float = 0.2,
         split_seed: int = 0,
+        duplicates: str = "exact",
         evaluate_batch_size: int = 512,
         entities: bool = True,
         oov_token: str | None = "oov",
@@ -97,7 +107,9 @@ class IntentTask(Task):
             )
         self.corpus = corpus if isinstance(corpus, NluCorpus) else corpus()
 
-        self.train_messages, self.test_messages = split_messages(self.corpus.messages, test_fraction, split_seed)
+        self.train_messages, self.test_messages = split_messages(
+            self.corpus.messages, test_fraction, split_seed, duplicates
+        )
         self.intents = sorted({merged_intent(message.intent) for message in self.corpus.messages})
         self.entity_types = (
             sorted({entity.type for message in self.corpus.messages for entity in message.entities}) if entities else []
@@ -129,6 +141,12 @@ class IntentTask(Task):
             tags=bilou.tag_count(len(self.entity_types)) if entities else 0,
         )
 
+        self._words = {"train": [*map(counted_words, train_texts)], "test": [*map(counted_words, test_texts)]}
+        known = {word for words in self._words["train"] for word in words}
+        tested = [word in known for words in self._words["test"] for word in words]
+        self.unknown_tokens = {"test": 1 - sum(tested) / len(tested)}
+        check_unknown(self.unknown_tokens, None)  # parts of unknown words are known
+
         # Messages of like length share a batch of the test: less padding in the attention.
         by_length = np.argsort(self.test.lengths, kind="stable")
         cuts = range(evaluate_batch_size, len(by_length), evaluate_batch_size)
@@ -136,6 +154,10 @@ class IntentTask(Task):
         self._test_tags = self.test.tags[ranges(self.test.first_token[by_length], self.test.lengths[by_length])]
         self._held_out = HeldOut(self.test.batch(rows) for rows in np.split(by_length, list(cuts)))
         self._batches = GrowingBatches(self.train.intents, sizes, batch_epochs, balanced)
+
+    def inputs(self, split: str) -> list[tuple[str, ...]]:
+        """The words of every message as they are counted."""
+        return self._words[split]
 
     def epoch_batches(self, epoch: int, streams: Streams) -> Iterator[IntentBatch]:
         for rows in self._batches.of_epoch(epoch, streams):

@@ -15,6 +15,7 @@ from sparse_bench.errors import ConfigError, unknown_choice
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.base import Chance, Task
 from sparse_bench.tasks.held_out import HeldOut
+from sparse_bench.tasks.shares import check_unknown
 from sparse_bench.tasks.tagging_data import UNK, TaggedArrays, Words
 
 
@@ -92,17 +93,24 @@ class TaggingTask(Task):
             counts[self._unknown] = max(1, unknown + round(replace_singletons * len(self._singleton_tokens)))
         self.sizes = TaggingSizes(len(counts), tuple(counts.tolist()), len(tags))
 
+        self.unknown_tokens = {"train": float((self.train.words == self._unknown).mean())}
         self._held_out: dict[str, HeldOut[TaggingBatch]] = {}
         for split in self.splits:
             arrays = TaggedArrays(getattr(self.corpus, split), self.words, tags, split)
+            self.unknown_tokens[split] = float((arrays.words == self._unknown).mean())
             by_length = np.argsort(arrays.lengths, kind="stable")
             cuts = range(evaluate_batch_size, len(by_length), evaluate_batch_size)
             self._held_out[split] = HeldOut(arrays.batch(rows) for rows in np.split(by_length, list(cuts)))
+        check_unknown(self.unknown_tokens, f"dataset.vocabulary={vocabulary}")
         self._null = tags[self.corpus.null_tag] if self.corpus.null_tag is not None else None
 
     @property
     def _unknown(self) -> int:
         return self.words.numbers[UNK]
+
+    def inputs(self, split: str) -> list[tuple[str, ...]]:
+        """The words of every sentence."""
+        return [words for words, _ in getattr(self.corpus, split)]
 
     def epoch_batches(self, epoch: int, streams: Streams) -> Iterator[TaggingBatch]:
         order = streams.numpy("data", epoch).permutation(len(self.train))

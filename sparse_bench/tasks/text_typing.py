@@ -18,6 +18,7 @@ from sparse_bench.errors import ConfigError, DataError, unknown_choice
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.base import Chance, Task
 from sparse_bench.tasks.ranges import ranges
+from sparse_bench.tasks.shares import check_unknown
 
 UNK = "<unk>"
 
@@ -89,6 +90,8 @@ class TextTypingTask(Task):
             split: _Fragments(getattr(self.corpus, split), self.words, self.corpus.types, split)
             for split in ("train", *self.splits)
         }
+        self.unknown_tokens = {split: float((texts.words == 0).mean()) for split, texts in self._splits.items()}
+        check_unknown(self.unknown_tokens, f"dataset.least_count={least_count}")
         self.sizes = TextSizes(
             vocabulary=len(self.words),
             frequencies=(unknown, *(count for _, count in kept)),
@@ -99,6 +102,10 @@ class TextTypingTask(Task):
         #: Weight of the loss of each type [types]; None: all alike. By device, so that it is copied there once.
         self.weights = torch.tensor(weights) if weighted else None
         self._weights_on: dict[torch.device, Tensor] = {}
+
+    def inputs(self, split: str) -> list[tuple[str, ...]]:
+        """The words of every fragment."""
+        return [words for words, _ in getattr(self.corpus, split)]
 
     def epoch_batches(self, epoch: int, streams: Streams) -> Iterator[TextBatch]:
         train = self._splits["train"]

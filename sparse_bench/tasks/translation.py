@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from sparse_bench.batch import Batch, Loss
 from sparse_bench.batch.translation import BOS, PAD, TranslationBatch, TranslationSizes
 from sparse_bench.data.moses import words_of
-from sparse_bench.data.parallel import ParallelCorpus
+from sparse_bench.data.parallel import ParallelCorpus, ParallelText
 from sparse_bench.errors import ConfigError, unknown_choice
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.base import Chance, Task
@@ -21,6 +21,7 @@ from sparse_bench.tasks.bucketing import bucketed_batches, random_batches
 from sparse_bench.tasks.cross_entropy import weighted_cross_entropy
 from sparse_bench.tasks.held_out import HeldOut
 from sparse_bench.tasks.last_epoch import LastEpoch
+from sparse_bench.tasks.shares import check_unknown
 from sparse_bench.tasks.translation_data import PairArrays, encode_corpus
 from sparse_bench.tasks.translation_metrics import TranslationScores, teacher_forced_metrics
 
@@ -121,12 +122,19 @@ class TranslationTask(Task):
 
         self.encoded = encode_corpus(self.corpus, tokenizer, bpe, min_count, joint_vocabulary)
         self.train = self.encoded.train
+        self.unknown_tokens = {split: getattr(self.encoded, split).unknown_tokens for split in ("train", *self.splits)}
+        check_unknown(self.unknown_tokens, f"dataset.min_count={min_count}")
         self.sizes = self.encoded.sizes
         self._held_out = {
             "valid": _Pairs(self.encoded.valid, evaluate_batch_size, bucketed),
             "test": _Pairs(self.encoded.test, evaluate_batch_size, bucketed),
         }
         self._last_epoch = LastEpoch[list[np.ndarray]]()
+
+    def inputs(self, split: str) -> tuple[str, ...]:
+        """The source sentences."""
+        text: ParallelText = getattr(self.corpus, split)
+        return text.source
 
     def epoch_batches(self, epoch: int, streams: Streams) -> Iterator[TranslationBatch]:
         for pairs in self._epoch_pairs(epoch, streams):

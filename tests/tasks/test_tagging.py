@@ -21,7 +21,7 @@ def tagged(text: str) -> Sentence:
 CORPUS = TaggedCorpus(
     train=(tagged("the/D cat/N sat/V"), tagged("the/D cat/N */0"), tagged("dogs/N"), tagged("the/D mat/N")),
     valid=(tagged("the/D dog/N */0"), tagged("cat/N")),
-    test=(tagged("bird/N"),),
+    test=(tagged("cat/N"),),
     tags=("0", "D", "N", "V"),
     null_tag="0",
     checksums={"made": "up"},
@@ -125,7 +125,7 @@ def test_accuracy_with_and_without_null_elements() -> None:
     }
     assert task().evaluate(Constant(), "test") == {
         "accuracy": 1.0,
-        "accuracy_unknown_words": 1.0,
+        "accuracy_known_words": 1.0,
         "accuracy_without_null": 1.0,
     }
     with pytest.raises(ConfigError, match="test, valid"):
