@@ -13,6 +13,7 @@
 
 import fcntl
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sparse_bench.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
 
 SCHEMA = 1
 FINISHED: Literal["finished"] = "finished"
@@ -40,6 +43,8 @@ class Result:
     metrics: dict[str, float] = field(default_factory=dict)
     #: What metrics depend on and no number says: signatures of scores, for example.
     notes: dict[str, str] = field(default_factory=dict)
+    #: What a reader of the numbers has to know: each a sentence. See :meth:`warn`.
+    warnings: list[str] = field(default_factory=list)
     counts: dict[str, Any] = field(default_factory=dict)
     macs_per_example: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -54,6 +59,20 @@ class Result:
     machine: dict[str, Any] = field(default_factory=dict)
     error: dict[str, Any] | None = None
     schema: int = SCHEMA
+
+    def densities(self) -> str:
+        """How sparse the model was asked to be, and how sparse it is, in words; before it is counted, nothing."""
+        if not self.counts:
+            return ""
+        real = f"density {self.counts.get('of_full', self.counts['density']):.4g}"
+        asked = self.notes.get("asked")
+        return f"{asked} asked for, {real} realised" if asked else real
+
+    def warn(self, message: str) -> None:
+        """Keep ``message`` with the numbers, once, and log it."""
+        if message not in self.warnings:
+            self.warnings.append(message)
+            logger.warning("%s/%s: %s", self.experiment, self.id, message)
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:

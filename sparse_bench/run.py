@@ -26,7 +26,7 @@ from sparse_bench.sparsity.scheme import Scheme
 from sparse_bench.sparsity.weight_summary import SMALL, existing_weights, share_below, summarise
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.base import Task
-from sparse_bench.tracking.base import DENSITY, WEIGHTS, RunInfo, Trackers
+from sparse_bench.tracking.base import ASKED, DENSITY, WEIGHTS, RunInfo, Trackers
 from sparse_bench.training import checkpoint
 from sparse_bench.training.precision import Precision
 from sparse_bench.training.settings import Progress, Settings
@@ -146,10 +146,13 @@ def _carry_out(
 
 
 def _summary(result: Result) -> dict[str, Any]:
-    """The final metrics, and the density and number of weights that they belong to."""
+    """The final metrics, and the densities, asked for and realised, and number of weights that they belong to."""
     if not result.counts:
         return dict(result.metrics)
-    return result.metrics | {DENSITY: result.counts["density"], WEIGHTS: result.counts["sparse_layers"]}
+    asked, counts = result.labels["density"], result.counts
+    named = {} if asked is None else {ASKED: asked}
+    realised = counts.get("of_full", counts["density"])
+    return result.metrics | named | {DENSITY: realised, WEIGHTS: counts["sparse_layers"]}
 
 
 def _train_and_measure(
@@ -171,13 +174,20 @@ def _train_and_measure(
     if source is not None:
         result.notes["start_from"] = source.name
     result.counts = count(model, scheme).as_dict()
+    if asked := scheme.asked():
+        result.notes["asked"] = asked
+    logger.info("%s: %s before training", folder.path, result.densities())
     if not result.counts["sparse_layers"]:
-        logger.warning("%s: no weight is left in the layers that the scheme selects", folder.path)
+        result.warn("No weight is left in the layers that the scheme selects.")
+    for said in scheme.warnings():
+        result.warn(said)
     result.macs_per_example = _macs(trainer)
     _seed_globals(trainer.streams.derive("noise"))
     try:
         trainer.fit()
         result.counts = count(model, scheme).as_dict()  # again: training may have changed them
+        if not scheme.reached():
+            result.warn(f"Training ended before the model was as sparse as asked for ({result.densities()}).")
         for split in task.splits:
             result.metrics |= trainer.evaluate(split)
         result.metrics |= trainer.report() | _look_at_weights(model, scheme, folder)

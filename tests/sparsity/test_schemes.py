@@ -113,8 +113,10 @@ def test_unknown_distribution_names_the_choices() -> None:
         Random(distribution="binomial")
 
 
-def test_a_width_that_is_far_from_the_density_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    attached(SmallDense(density=0.5))
-    assert "small_dense" not in caplog.text
-    attached(SmallDense(density=0.001))
-    assert "density 0.001 asks for 0 weights in the selected layers, and the nearest width has" in caplog.text
+def test_a_width_that_is_far_from_the_density_is_told() -> None:
+    near, far = SmallDense(density=0.5), SmallDense(density=0.001)
+    attached(near), attached(far)
+    assert near.warnings() == []
+    assert far.warnings() == [
+        "small_dense: density 0.001 asks for 0 weights in the selected layers, and the nearest width has 9."
+    ]

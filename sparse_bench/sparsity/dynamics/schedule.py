@@ -29,6 +29,10 @@ class Schedule:
         """The change after epoch ``epoch`` (from 0); None for none."""
         return None
 
+    def obstacle(self, length: Length) -> str | None:
+        """Why it changes nothing in a training of this length, though it is there for that; None if it does."""
+        return None
+
 
 @dataclass(frozen=True)
 class EveryEpoch(Schedule):
@@ -48,6 +52,11 @@ class EveryEpoch(Schedule):
         last = length().epochs - 1
         progress = epoch / last if last else 1.0  # a single epoch is the last one, after which nothing grows
         return self.final_zeta + (self.zeta - self.final_zeta) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+    def obstacle(self, length: Length) -> str | None:
+        if length.epochs == 1:
+            return "it does so between epochs, and there is one (trainer.epochs, trainer.steps)"
+        return None if max(self.zeta, self.final_zeta or 0.0) > 0 else "sparsity.zeta is 0"
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,15 @@ class CosineSteps(Schedule):
         if step >= end:
             return None
         return self.fraction / 2 * (1.0 + math.cos(math.pi * step / end))
+
+    def obstacle(self, length: Length) -> str | None:
+        end = self.stop * length.steps
+        if self.interval >= end:
+            return (
+                f"it does so every sparsity.interval = {self.interval} steps before step {end:g} "
+                f"(sparsity.stop = {self.stop:g} of {length.steps})"
+            )
+        return None if self.fraction > 0 else "sparsity.fraction is 0"
 
 
 @dataclass(frozen=True)
