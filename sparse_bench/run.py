@@ -188,6 +188,8 @@ def _train_and_measure(
         result.counts = count(model, scheme).as_dict()  # again: training may have changed them
         if not scheme.reached():
             result.warn(f"Training ended before the model was as sparse as asked for ({result.densities()}).")
+        if scheme.rewirings() == 0 and not scheme.warnings():
+            result.warn("The topology that was measured is the first one: no rewiring changed it.")
         for split in task.splits:
             result.metrics |= trainer.evaluate(split)
         result.metrics |= trainer.report() | _look_at_weights(model, scheme, folder)

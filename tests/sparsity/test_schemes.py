@@ -6,10 +6,15 @@ import torch
 from sparse_bench.errors import ConfigError
 from sparse_bench.sparsity.counting import count
 from sparse_bench.sparsity.scheme import Scheme
+from sparse_bench.sparsity.schemes.combined import Combined
 from sparse_bench.sparsity.schemes.dense import Dense
+from sparse_bench.sparsity.schemes.gmp import GMP
 from sparse_bench.sparsity.schemes.random import Random
 from sparse_bench.sparsity.schemes.random_connected import RandomConnected
+from sparse_bench.sparsity.schemes.rigl import RigL
+from sparse_bench.sparsity.schemes.set import SET
 from sparse_bench.sparsity.schemes.small_dense import SmallDense
+from sparse_bench.sparsity.schemes.static_er import StaticER
 from sparse_bench.sparsity.selection import select
 from sparse_bench.streams import Streams
 from tests.toy import ToyModel
@@ -85,6 +90,40 @@ def test_small_dense_takes_the_nearest_width() -> None:
         model = attached(SmallDense(density=density))
         assert model.first.out_features == width
     # 0.5 · 384 = 192: width 10 → 180 (12 away), 11 → 209 (17 away); 96: width 6 → 84 (12 away), 7 → 105 (9 away)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "asked"),
+    [
+        (Random(density=0.999), "density 0.999"),  # 383.6 of 384 weights
+        (RandomConnected(density=0.999999), "density 0.999999"),
+        (RandomConnected(density=0.0, layers=["unit.weight"]), "density 0"),  # the tiled identity is all there is
+        (StaticER(epsilon=20), "epsilon 20"),
+        (SET(epsilon=20), "epsilon 20"),
+        (RigL(density=0.999), "density 0.999"),
+        (GMP(density=0.999), "density 0.999"),
+        (SmallDense(density=0.99), "density 0.99"),
+        (Combined(parts={"a": Random(density=0.5), "b": Random(density=0.99, layers=["output"])}), "density 0.99"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Scheme) else "",
+)
+def test_a_scheme_that_would_remove_nothing_is_refused(scheme: Scheme, asked: str) -> None:
+    model = scheme.build(Factory())
+    model.unit = torch.nn.Linear(1, 3)
+    with pytest.raises(ConfigError, match=rf"\({asked}\) removes no weight from .*would train the dense model\. Use"):
+        scheme.attach(model, Streams(0))
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    [Dense(), Random(), RandomConnected(), StaticER(density=1.0), SET(density=1.0), GMP(), SmallDense()],
+    ids=lambda scheme: type(scheme).__name__,
+)
+def test_what_is_asked_to_stay_dense_stays_dense(scheme: Scheme) -> None:
+    model = attached(scheme)
+    assert scheme.asked() is None
+    assert scheme.reached()
+    assert count(model, scheme).density == 1.0
 
 
 def test_dense_is_dense() -> None:
