@@ -133,3 +133,12 @@ def test_negatives_are_uniform_with_replacement_over_all_candidates():
     shares = torch.bincount(drawn.view(-1), minlength=8) / drawn.numel()
     torch.testing.assert_close(shares, torch.full((8,), 1 / 8), atol=5 * (7 / 64 / drawn.numel()) ** 0.5, rtol=0)
     assert all(len(row.unique()) < 20 for row in drawn)  # eight candidates, twenty draws
+
+
+def test_negatives_are_drawn_anew_each_time_and_for_each_example():
+    torch.manual_seed(0)
+    once, again = (draw_negatives(50, 20, 1000, torch.device("cpu")) for _ in range(2))
+    assert not torch.equal(once, again)
+    assert len(torch.cat([once, again]).unique(dim=0)) == 100
+    steps = once.diff(dim=1)
+    assert len(steps.unique()) > 100  # they do not follow each other in a pattern

@@ -52,8 +52,8 @@ class Dynamic(Scheme):
     """Replaces connections when its schedule says so.
 
     Each layer grows as many connections as it has lost, so that its number of weights stays what it was; after the
-    last epoch nothing grows any more, so what is removed then is missing. A new connection is zero at first and has no optimizer moments, also where an
-    old one has just been removed.
+    last epoch nothing grows any more, so what is removed then is missing. A new connection is zero at first and has no
+    optimizer moments, also where an old one has just been removed.
     """
 
     def __post_init__(self) -> None:
