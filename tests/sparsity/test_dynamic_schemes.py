@@ -1,7 +1,7 @@
 """Dynamic schemes on a small model: counts, zeros, moments, places and values, at every rewiring."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from torch import nn
 
 from sparse_bench.errors import ConfigError
 from sparse_bench.sparsity.counting import count
+from sparse_bench.sparsity.dynamics.grow import Room, random_free
 from sparse_bench.sparsity.scheme import Length, Scheme
 from sparse_bench.sparsity.schemes.dynamic import Dynamic
 from sparse_bench.sparsity.schemes.gmp import GMP
@@ -109,6 +110,8 @@ def test_a_bernoulli_mask_has_the_density_of_epsilon() -> None:
     assert len(set(counts)) > 10
     exact = StaticER(epsilon=20, sampling="exact").first_topology(shapes, Streams(0))["a"]
     assert int(exact.sum()) == 20_480
+    rounded = StaticER(epsilon=1.3, sampling="exact").first_topology({"a": (10, 3)}, Streams(0))["a"]
+    assert int(rounded.sum()) == 17  # of 16.9
 
 
 def test_density_is_shared_among_layers_as_asked() -> None:
@@ -168,14 +171,22 @@ def test_set_after_the_last_epoch_removes_and_grows_nothing() -> None:
 
 
 def test_set_draws_anew_at_every_rewiring_and_for_every_layer() -> None:
-    """Two rewirings of the same weights, and two layers of the same shape, do not grow alike."""
-    run = training(SET(density=0.3, zeta=1.0))
+    """No rewiring has the random numbers of another one, and no layer those of another."""
+    run, seeds = training(SET(density=0.3, zeta=1.0)), []
+
+    def noting(room: Room, count: int) -> torch.Tensor:
+        seeds.append(room.generator.initial_seed())
+        return random_free(room, count)
+
+    assert isinstance(run.scheme, Dynamic)
+    run.scheme.dynamics = replace(run.scheme.dynamics, grow=noting)
     run.train(1)
     run.end_epoch(0)
     first = run.masks()
     run.train(1)
     run.end_epoch(1)
     assert not torch.equal(first["second.weight"], run.masks()["second.weight"])
+    assert len(set(seeds)) == len(seeds) == 4
     again = training(SET(density=0.3, zeta=1.0))
     again.train(1)
     again.end_epoch(0)

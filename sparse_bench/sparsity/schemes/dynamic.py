@@ -93,9 +93,8 @@ class Dynamic(Scheme):
         self._evolution.tell_again()  # a second stage begins with the topology that a first one has left
 
     def warnings(self) -> list[str]:
-        obstacle = self.dynamics.schedule.obstacle(self._length())
-        said = f"{type(self).__name__} can never rewire in this run, so its topology is fixed: {obstacle}."
-        return [said] if obstacle else []
+        doubt = self.dynamics.schedule.doubt(self._length())
+        return [f"{type(self).__name__} {doubt}."] if doubt else []
 
     def before_backward(self, step: int) -> None:
         if self.dynamics.by_gradient:
