@@ -11,6 +11,7 @@ from sparse_bench.sparsity.schemes.dense import Dense
 from sparse_bench.sparsity.schemes.gmp import GMP
 from sparse_bench.sparsity.schemes.random import Random
 from sparse_bench.sparsity.schemes.random_connected import RandomConnected
+from sparse_bench.sparsity.schemes.random_fan_in import RandomFanIn
 from sparse_bench.sparsity.schemes.rigl import RigL
 from sparse_bench.sparsity.schemes.set import SET
 from sparse_bench.sparsity.schemes.small_dense import SmallDense
@@ -58,6 +59,16 @@ def test_the_topology_depends_on_the_seed_and_the_layer_alone() -> None:
         masks[key] = scheme.weights["first.weight"].mask
     assert torch.equal(masks["both"], masks["one"])
     assert not torch.equal(masks["both"], masks["seed"])
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    [Random(density=0.5), RandomConnected(density=0.5), StaticER(density=0.5), RandomFanIn(density=0.5)],
+    ids=lambda scheme: type(scheme).__name__,
+)
+def test_layers_of_the_same_shape_have_topologies_of_their_own(scheme: Scheme) -> None:
+    one, other = scheme.first_topology({"a.weight": (20, 20), "b.weight": (20, 20)}, Streams(0)).values()
+    assert not torch.equal(one, other)
 
 
 def test_dense_weights_can_start_as_small_as_the_products_of_sparse_ones() -> None:
