@@ -14,6 +14,7 @@ from sparse_bench.errors import ConfigError
 from sparse_bench.sparsity.counting import count
 from sparse_bench.sparsity.dynamics.grow import Room, random_free
 from sparse_bench.sparsity.scheme import Length, Scheme
+from sparse_bench.sparsity.schemes.combined import Combined
 from sparse_bench.sparsity.schemes.dynamic import Dynamic
 from sparse_bench.sparsity.schemes.gmp import GMP
 from sparse_bench.sparsity.schemes.rigl import RigL
@@ -405,6 +406,32 @@ def test_a_schedule_that_needs_a_length_says_so() -> None:
     scheme.attach(ToyModel(SIZES), Streams(0))
     with pytest.raises(RuntimeError, match="before_training"):
         scheme.before_backward(1)
+
+
+def test_dynamic_parts_of_a_combination_are_told_and_counted_together() -> None:
+    parts = {"a": SET(density=0.3, layers=["first"]), "b": GMP(density=0.2, interval=3, layers=["second.weight"])}
+    scheme = Combined(parts=parts)
+    run = training(scheme, epochs=2, steps=40)
+    assert scheme.asked() == "a: density 0.3, b: density 0.2"
+    assert (scheme.reached(), scheme.rewirings(), scheme.warnings()) == (False, 0, [])
+    first, second = (scheme.weights[name] for name in LAYERS)
+    drawn = first.active
+    run.train(20)
+    run.end_epoch(0)
+    assert first.active == drawn
+    assert not scheme.reached()
+    run.train(20)
+    assert scheme.reached()
+    assert second.active == round(0.2 * 256)
+    run.end_epoch(1, last=True)
+    assert first.active < drawn
+    assert scheme.rewirings() == parts["a"].rewirings() + parts["b"].rewirings() > 3
+    assert parts["a"].rewirings() == 2
+    scheme.before_training(lambda: Length(1, 40))
+    assert len(scheme.warnings()) == 1
+    assert "SET never rewires in this run" in scheme.warnings()[0]
+    static = Combined(parts={"a": StaticER(density=0.3, layers=["first"])})
+    assert training(static).scheme.rewirings() is None
 
 
 def test_every_dynamic_scheme_is_one() -> None:
