@@ -52,7 +52,9 @@ def job(config: DictConfig) -> str:
 
 
 def _show(result: Any) -> None:
-    weights = f", {result.counts['sparse_layers']:,} weights in the sparse layers" if result.counts else ""
+    weights = ""
+    if result.counts:
+        weights = f", {result.densities()}, {result.counts['sparse_layers']:,} weights in the sparse layers"
     seconds = f"{result.seconds.get('total', 0.0):.0f} s"
     level, warnings = logging.INFO, ""
     if result.warnings:

@@ -60,6 +60,14 @@ class Result:
     error: dict[str, Any] | None = None
     schema: int = SCHEMA
 
+    def densities(self) -> str:
+        """How sparse the model was asked to be, and how sparse it is, in words; before it is counted, nothing."""
+        if not self.counts:
+            return ""
+        real = f"density {self.counts.get('of_full', self.counts['density']):.4g}"
+        asked = self.notes.get("asked")
+        return f"{asked} asked for, {real} realised" if asked else real
+
     def warn(self, message: str) -> None:
         """Keep ``message`` with the numbers, once, and log it."""
         if message not in self.warnings:

@@ -26,7 +26,7 @@ from sparse_bench.sparsity.scheme import Scheme
 from sparse_bench.sparsity.weight_summary import SMALL, existing_weights, share_below, summarise
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.base import Task, doubts
-from sparse_bench.tracking.base import DENSITY, WEIGHTS, RunInfo, Trackers
+from sparse_bench.tracking.base import ASKED, DENSITY, WEIGHTS, RunInfo, Trackers
 from sparse_bench.training import checkpoint
 from sparse_bench.training.precision import Precision
 from sparse_bench.training.settings import Progress, Settings
@@ -146,10 +146,12 @@ def _carry_out(
 
 
 def _summary(result: Result) -> dict[str, Any]:
-    """The final metrics, the density and number of weights that they belong to, and the warnings."""
+    """The final metrics, the densities (asked for and realised) and number of weights that they belong to, warnings."""
     summary: dict[str, Any] = dict(result.metrics)
     if result.counts:
-        summary |= {DENSITY: result.counts["density"], WEIGHTS: result.counts["sparse_layers"]}
+        asked, counts = result.labels["density"], result.counts
+        summary |= {} if asked is None else {ASKED: asked}
+        summary |= {DENSITY: counts.get("of_full", counts["density"]), WEIGHTS: counts["sparse_layers"]}
     if result.warnings:
         summary["warnings"] = " ".join(result.warnings)
     return summary
@@ -174,13 +176,22 @@ def _train_and_measure(
     if source is not None:
         result.notes["start_from"] = source.name
     result.counts = count(model, scheme).as_dict() | {"data": task.shares}
+    if asked := scheme.asked():
+        result.notes["asked"] = asked
+    logger.info("%s: %s before training", folder.path, result.densities())
     if not result.counts["sparse_layers"]:
-        logger.warning("%s: no weight is left in the layers that the scheme selects", folder.path)
+        result.warn("No weight is left in the layers that the scheme selects.")
+    for said in scheme.warnings():
+        result.warn(said)
     result.macs_per_example = _macs(trainer)
     _seed_globals(trainer.streams.derive("noise"))
     try:
         trainer.fit()
         result.counts |= count(model, scheme).as_dict()  # again: training may have changed them
+        if not scheme.reached():
+            result.warn(f"Training ended before the model was as sparse as asked for ({result.densities()}).")
+        if scheme.rewirings() == 0 and not scheme.warnings():
+            result.warn("The topology that was measured is the first one: no rewiring changed it.")
         for split in task.splits:
             result.metrics |= trainer.evaluate(split)
         result.metrics |= trainer.report() | _look_at_weights(model, scheme, folder)

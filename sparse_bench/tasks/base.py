@@ -59,6 +59,7 @@ class Task(ABC):
         """What guessing reaches on ``split``, without a split prefix; empty where the task does not know it. A run
         that is no better carries a warning."""
         return {}
+
     def inputs(self, split: str) -> Collection[Hashable]:
         """What a model is given of each example of a split, ``train`` included, so that equal ones are twins; before
         rare tokens become unknown, where they do. Empty: the task does not say."""

@@ -112,8 +112,9 @@ class Trainer:
                     f"evaluations was {self._monitored} a finite number. Lower the learning rate, clip the gradient "
                     "(trainer.gradient_clip), or use trainer.select=last."
                 )
-            self.model.load_state_dict(checkpoint.load(self.folder.best)["model"])
-            self.scheme.load_state_dict(self.scheme.state_dict())
+            best = checkpoint.load(self.folder.best)
+            self.model.load_state_dict(best["model"])
+            self.scheme.load_state_dict(best["scheme"])
         elif isinstance(self.optimizer, AveragingOptimizer):
             self.optimizer.adopt()
         return self.progress
@@ -272,6 +273,8 @@ class Trainer:
     def _watch(self, evaluated: dict[str, float]) -> float | None:
         """Keep the best weights, and stop when the watched metric no longer improves.
 
+        Nothing counts before the scheme has reached its density: a denser model is not the one that is asked for.
+
         Returns:
             The metric if it decides anything, with its sign changed where more is better: less is better always.
         """
@@ -281,13 +284,16 @@ class Trainer:
         more_is_better = (self.settings.monitor_mode or self.task.monitor[1]) == "max"
         if name not in evaluated:
             raise ConfigError(unknown_choice("trainer.monitor", name, evaluated))
+        if not self.scheme.reached():
+            return None
         value, progress = evaluated[name], self.progress
         best = progress.best
         better = math.isfinite(value) and (best is None or (value > best if more_is_better else value < best))
         if better:
             progress.best, progress.stale_evaluations = value, 0
             if self.settings.select == "best":
-                checkpoint.save(self.folder.best, {"model": self.model.state_dict()})
+                state = {"model": self.model.state_dict(), "scheme": self.scheme.state_dict()}
+                checkpoint.save(self.folder.best, state)
         else:
             progress.stale_evaluations += 1
             if self.settings.early_stopping and progress.stale_evaluations >= self.settings.early_stopping:
@@ -295,7 +301,7 @@ class Trainer:
         return -value if more_is_better else value
 
     def _apply_stop(self, entry: dict[str, float], watched: float | None) -> None:
-        """Stop when the stopping rule says so; ``watched`` is None where nothing was evaluated."""
+        """Stop when the stopping rule says so; ``watched`` is None where nothing was evaluated, or not what counts."""
         if self.stop is None:
             return
         name = self.stop.metric
@@ -303,6 +309,8 @@ class Trainer:
         if value is None:
             if name is not None and (watched is not None or name.startswith("train/")):
                 raise ConfigError(unknown_choice("trainer.stop.metric", name, entry))
+            return
+        if not self.scheme.reached():
             return
         self.progress.history.append(value)
         self.progress.stopped = self.progress.stopped or self.stop.stops(self.progress.history)

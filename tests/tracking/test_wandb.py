@@ -70,12 +70,16 @@ def records_of(info):
     return read_records(path)
 
 
+#: As a run's summary has it.
+SPARSITY = {"sparsity/density_asked": 0.2, "sparsity/density": 0.21, "sparsity/weights": 226}
+
+
 def follow(tracker, info, status="finished"):
     tracker.start(info)
     tracker.log({"train/loss": 3.0}, step=10, epoch=0)
     tracker.log({"train/loss": 4.0}, step=20, epoch=1)
     tracker.log({"train/loss": 2.0, "test/intent_f1": 0.5}, step=30, epoch=2)
-    summary = {"test/intent_f1": 0.75, "valid/loss": 0.5, "sparsity/density": 0.21, "sparsity/weights": 226}
+    summary = {"test/intent_f1": 0.75, "valid/loss": 0.5, **SPARSITY}
     summary["seconds/total"] = 1.5
     tracker.finish(status, summary)
 
@@ -98,7 +102,7 @@ def test_offline_record_reads_back(info):
         {"train/loss": 3.0, "step": 10, "epoch": 0},
         {"train/loss": 4.0, "step": 20, "epoch": 1},
         {"train/loss": 2.0, "test/intent_f1": 0.5, "step": 30, "epoch": 2},
-        {"final/test/intent_f1": 0.75, "final/valid/loss": 0.5, "sparsity/density": 0.21, "sparsity/weights": 226},
+        {"final/test/intent_f1": 0.75, "final/valid/loss": 0.5, **SPARSITY},
     ]
 
     summary = {}
@@ -106,7 +110,7 @@ def test_offline_record_reads_back(info):
         summary |= items(record.update)
     assert summary["train/loss"] == {"min": 2, "max": 4, "last": 2}
     assert summary["final/test/intent_f1"] == 0.75
-    assert (summary["sparsity/density"], summary["sparsity/weights"]) == (0.21, 226)
+    assert {name: summary[name] for name in SPARSITY} == SPARSITY
     assert (summary["seconds/total"], summary["status"]) == (1.5, "finished")
     axes = {metric.name or metric.glob_name: metric.step_metric for metric in of_kind(records, "metric")}
     assert axes["train/loss"] == "step"
