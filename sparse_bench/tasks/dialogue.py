@@ -127,9 +127,6 @@ class DialogueTask(Task):
         predicted = torch.cat(best).cpu().numpy()  # the one synchronisation with the device
         return action_metrics(self.test.actions, predicted, self.corpus.actions.index(LISTEN))
 
-    def checksums(self) -> dict[str, str]:
-        return dict(self.corpus.checksums)
-
 
 def action_metrics(gold: np.ndarray, predicted: np.ndarray, listen: int) -> dict[str, float]:
     """Accuracy and weighted F1 (the F1 of each action in ``gold``, weighted by its frequency).

@@ -166,9 +166,6 @@ class IntentTask(Task):
             metrics |= entity_metrics(self._test_tags, predicted[messages:], lengths)
         return metrics
 
-    def checksums(self) -> dict[str, str]:
-        return dict(self.corpus.checksums)
-
 
 def _one_hot(size: int) -> SparseRows:
     """Features of intent names: a merged intent is one word, of which its name holds one."""

@@ -165,9 +165,6 @@ class LanguageModellingTask(Task):
             "accuracy": sum(torch.stack(correct).tolist()) / tokens,
         }
 
-    def checksums(self) -> dict[str, str]:
-        return dict(self.corpus.checksums)
-
     def reset(self) -> None:
         """Forget the carried hidden state."""
         self._state = None

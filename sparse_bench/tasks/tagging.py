@@ -150,6 +150,3 @@ class TaggingTask(Task):
         totals = torch.stack([part for group in groups.values() for part in ((right & group).sum(), group.sum())])
         counts = totals.tolist()  # the one synchronisation with the device
         return {name: hit / size for name, hit, size in zip(groups, counts[::2], counts[1::2], strict=True) if size > 0}
-
-    def checksums(self) -> dict[str, str]:
-        return dict(self.corpus.checksums)

@@ -137,9 +137,6 @@ class TextTypingTask(Task):
             found.append(scores.argmax(dim=1))
         return typing_metrics(fragments.types, torch.cat(found).cpu().numpy(), self.sizes.types)
 
-    def checksums(self) -> dict[str, str]:
-        return dict(self.corpus.checksums)
-
 
 def typing_metrics(gold: np.ndarray, predicted: np.ndarray, types: int) -> dict[str, float]:
     """Accuracy, and the mean of the F1 of all types (macro F1; a type that is never right has 0).
