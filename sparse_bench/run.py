@@ -36,6 +36,10 @@ from sparse_bench.training.trainer import Trainer
 logger = logging.getLogger(__name__)
 
 _NO_CHECKSUMS = "The dataset names no checksums of its data, so that a change of them goes unnoticed."
+_RESUMED_ELSEWHERE = (
+    "The run was interrupted and went on under other circumstances (machine.resumed_from): its last digits are not "
+    "those of an undisturbed run."
+)
 #: Multiply-accumulates are counted on so many batches.
 _COUNTED_BATCHES = 16
 
@@ -197,6 +201,7 @@ def _train_and_measure(
         result.seconds["earlier"] = trainer.earlier_seconds
         if trainer.resumed_from:
             result.machine["resumed_from"] = trainer.resumed_from
+            result.warnings.append(_RESUMED_ELSEWHERE)
     result.weights = checkpoint.fingerprint(model.state_dict())
     if plain["trainer"]["keep"] == "weights":
         checkpoint.save(folder.weights, {"model": model.state_dict(), "scheme": scheme.state_dict(), "origin": origin})

@@ -10,8 +10,8 @@ from typing import Any
 
 from sparse_bench.config.nodes import target_of, targets
 
-#: Packages whose version a result holds.
-_VERSIONED = ("sparse_bench", "torch", "builtins")
+#: What a result holds the version of.
+_VERSIONED = {"sparse_bench", "torch", *sys.stdlib_module_names}
 
 
 def own_code(plain: Mapping[str, Any]) -> dict[str, str]:

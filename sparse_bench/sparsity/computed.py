@@ -1,7 +1,7 @@
 """What the products with a model's sparse weights are really computed with, whatever was asked for.
 
-A kernel that cannot be had gives way to torch's products, and ``auto`` chooses by the clock. Both change the last digits,
-so a run records what it found, and says so where it goes on with something else.
+A kernel that cannot be had gives way to torch's products, and ``auto`` chooses by the clock. Both change the last
+digits, so a run records what it found, and says so where it goes on with something else.
 """
 
 from collections.abc import Iterator

@@ -156,7 +156,7 @@ def _verify(path: Path, file: BinaryIO) -> None:
     version, checksum = comment[len(_MARK) : -64], comment[-64:]
     if version != b"%03d " % VERSION:
         raise CheckpointError(
-            f"The checkpoint {path} has version {version.decode(errors='replace').strip()}, this program writes "
+            f"The checkpoint {path} has version {version.decode(errors='replace').strip(' 0')}, this program writes "
             f"{VERSION}. Train the run that it belongs to from the start, with force=true."
         )
     file.seek(0)

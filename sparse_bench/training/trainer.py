@@ -368,6 +368,8 @@ class Trainer:
             self.scheme.load_state_dict(state["scheme"])
             self.task.load_state_dict(state["task"])
             self.progress = Progress(**state["progress"])
+        if self.settings.select == "best" and self.progress.best is not None:
+            checkpoint.load(self.folder.best)  # refused now where it is damaged, and not at the end
         self._sums = {name: value.to(self.device) for name, value in state["sums"].items()}
         checkpoint.restore_random_state(state["random"], self.device)
         self.earlier_seconds = self.progress.elapsed_seconds

@@ -218,26 +218,6 @@ def test_a_dynamic_scheme_goes_on_where_it_was(toy_config: Make) -> None:
         assert layer["active"] == int(before["model"][f"{name}_mask"].sum())
 
 
-@pytest.mark.parametrize("evolves", [False, True])
-def test_weights_of_an_earlier_version_lack_what_only_some_schemes_need(evolves: bool, toy_config: Make) -> None:
-    scheme: dict[str, Any] = {"label": "set", "_target_": "sparse_bench.sparsity.schemes.set.SET", "density": 0.3}
-    settings = {"sparsity": scheme} if evolves else {}
-    finished(first_stage(toy_config, **settings))
-    second = second_stage(toy_config, **settings)
-    source = find_source(second)
-    assert source is not None
-    state = torch.load(source.weights, weights_only=True)
-    del state["scheme"]
-    torch.save(state, source.weights)
-    result = run(second)
-    assert result is not None
-    if evolves:
-        assert result.error is not None
-        assert "lacks the state of SET. Delete its folder" in result.error["message"]
-    else:
-        assert result.status == "finished"
-
-
 def test_what_a_finished_run_lacks_is_told(toy_config: Make, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(2):
         finished(toy_config(trainer__keep="nothing"))
