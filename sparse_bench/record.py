@@ -86,7 +86,7 @@ def differences(then: Origin, now: Origin, parts: Sequence[str] = tuple(_NOUNS))
     found = []
     for part in parts:
         before, after = then.get(part, {}), now.get(part, {})
-        for name in sorted(before | after) if before else ():
+        for name in sorted({*before, *after}) if before else ():
             if before.get(name) != after.get(name):
                 what = "changed" if name in before and name in after else "gone" if name in before else "new"
                 found.append(f"{_NOUNS[part].format(name)} ({what})")

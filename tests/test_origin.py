@@ -382,3 +382,32 @@ def test_differences_name_what_changed() -> None:
     assert re.findall(r"'(\w)' \((\w+)\)", found) == [("b", "changed"), ("c", "gone"), ("d", "new")]
     assert differences(now, now) == ""
     assert differences(then, now, ("code", "start_from")) == ""
+
+
+def test_damaged_best_weights_are_refused_before_training_goes_on(
+    toy_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"trainer__select": "best", "trainer__checkpoint_seconds": 0.0}
+    config = toy_config(**settings)
+    whole = finished(toy_config(**settings, output=f"{config.output}_whole"))
+    killed(config)
+    best = folder_of(config).best
+    content = bytearray(best.read_bytes())
+    content[len(content) // 2] ^= 1
+    best.write_bytes(content)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "update", lambda self: pytest.fail("trained on"))
+        assert f"{best} cannot be read (it is damaged" in refusal(config)
+    assert finished(toy_config(**settings, force=True)).metrics == whole.metrics
+
+
+def test_what_another_training_kept_is_not_this_one_s(toy_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = toy_config(trainer__keep="weights")
+    finished(config)
+    folder = folder_of(config)
+    folder.result_path.unlink()
+    folder.weights.rename(folder.best)
+    monkeypatch.setattr("tests.toy.ToyTask.evaluate", lambda *_: {"accuracy": float(folder.best.exists())})
+    folder.weights.touch()
+    assert finished(toy_config(trainer__keep="nothing")).metrics["test/accuracy"] == 0.0
+    assert not folder.weights.exists()

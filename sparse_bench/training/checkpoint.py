@@ -95,7 +95,7 @@ def fingerprint(tensors: Mapping[str, Any]) -> str:
             digest.update(f"{name}\0{value!r}\0".encode())
             continue
         digest.update(f"{name}\0{value.dtype}\0{list(value.shape)}\0".encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
