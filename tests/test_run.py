@@ -182,7 +182,7 @@ def test_an_interrupted_run_ends_like_an_undisturbed_one(
     def spy(self: Trainer) -> None:
         if self.progress.step % 5 == 0 or self._done():  # not always, so that a resumed run has something to forget
             saved(self)
-            final_states.append(torch.load(self.folder.checkpoint, weights_only=False))
+            final_states.append(torch.load(self.folder.checkpoint, weights_only=True))
 
     monkeypatch.setattr(Trainer, "_save", spy)
     undisturbed = toy_config(**settings, output=str(tmp_path / "undisturbed"))

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from hydra.utils import get_object
 from pydantic import TypeAdapter, ValidationError
 
-from sparse_bench.config.nodes import parameters_of
+from sparse_bench.config.nodes import recorded_parameters
 from sparse_bench.config.schema import TrainerConfig
 from sparse_bench.errors import SparseBenchError, unknown_choice
 from sparse_bench.record import FINISHED, SCHEMA, Result, RunFolder
@@ -28,7 +27,7 @@ _RUN_FILES = ("result.json", "metrics.jsonl", ".lock")
 
 #: Settings that do not define an arm: the seed, how and where a run was carried out, and names that labels repeat.
 NOT_DEFINING = re.compile(
-    r"(seed|experiment_name|start_from|logger|point|device|threads|output|progress)(\..*)?"
+    r"(seed|experiment_name|start_from|logger|point|device|threads|output|progress|force)(\..*)?"
     r"|trainer\.(checkpoint_seconds|keep)|(.*\.)?(label|_partial_)"
 )
 _RESULT = TypeAdapter(Result)
@@ -249,13 +248,10 @@ def default_of(config: Mapping[str, Any], path: str) -> Any:
 
 @cache
 def _defaults(target: str) -> Mapping[str, Any]:
-    """Defaults of a target's arguments, as a configuration would hold them; none if it is no longer there."""
-    try:
-        parameters = parameters_of(get_object(target))
-    except Exception:  # a class that has gone, or that nothing is known of
-        return {}
+    """Defaults of a target's arguments, as a configuration would hold them, where they can be known."""
     found = {
-        name: list(one.default) if isinstance(one.default, tuple) else one.default for name, one in parameters.items()
+        name: list(one.default) if isinstance(one.default, tuple) else one.default
+        for name, one in recorded_parameters(target).items()
     }
     return {name: value for name, value in found.items() if isinstance(value, bool | int | float | str | list | None)}
 

@@ -29,6 +29,8 @@ class Task(ABC):
     #: Splits that :meth:`evaluate` accepts; the first one is watched during training.
     splits: ClassVar[tuple[str, ...]]
 
+    #: What the task was made from, with the ``checksums`` of its files.
+    corpus: Any
     #: What a model is built from (vocabulary sizes, number of classes, ...).
     sizes: Any
     #: Share of the tokens of each split, ``train`` included, that are unknown; empty where none can be.
@@ -51,9 +53,10 @@ class Task(ABC):
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         """Metrics of ``model`` (in evaluation mode, no gradient) on one of :attr:`splits`, without a split prefix."""
 
-    @abstractmethod
     def checksums(self) -> dict[str, str]:
-        """SHA-256 of everything that the task's data was made from, by name."""
+        """SHA-256 of everything that the task's data was made from, by name: what its corpus says, unless a task with
+        data of another kind says it."""
+        return dict(self.corpus.checksums)
 
     def chance(self, split: str) -> Chance:
         """What guessing reaches on ``split``, without a split prefix; empty where the task does not know it. A run

@@ -138,9 +138,6 @@ class DialogueTask(Task):
         found = action_metrics(self.test.actions, guess, self.corpus.actions.index(LISTEN))
         return {name: (found[name], "max") for name in ("action_f1", "action_accuracy")}
 
-    def checksums(self) -> dict[str, str]:
-        return dict(self.corpus.checksums)
-
 
 def action_metrics(gold: np.ndarray, predicted: np.ndarray, listen: int) -> dict[str, float]:
     """Accuracy and weighted F1 (the F1 of each action in ``gold``, weighted by its frequency).

@@ -199,9 +199,6 @@ class IntentTask(Task):
         guess = np.full_like(self.test.intents, np.bincount(self.train.intents).argmax())
         return {name: (value, "max") for name, value in intent_metrics(self.test.intents, guess).items()}
 
-    def checksums(self) -> dict[str, str]:
-        return dict(self.corpus.checksums)
-
     def notes(self) -> dict[str, str]:
         """How many entities are neither learned nor measured, if there are any."""
         return {"entities_left_out": self._left_out} if self._left_out else {}

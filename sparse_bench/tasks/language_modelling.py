@@ -190,9 +190,6 @@ class LanguageModellingTask(Task):
             "perplexity": (float(self.sizes.vocabulary), "min"),
         }
 
-    def checksums(self) -> dict[str, str]:
-        return dict(self.corpus.checksums)
-
     def reset(self) -> None:
         """Forget the carried hidden state."""
         self._state = None

@@ -150,9 +150,6 @@ class TextTypingTask(Task):
         guess = np.full_like(gold, np.bincount(self._splits["train"].types).argmax())
         return {name: (value, "max") for name, value in typing_metrics(gold, guess, self.sizes.types).items()}
 
-    def checksums(self) -> dict[str, str]:
-        return dict(self.corpus.checksums)
-
 
 def typing_metrics(gold: np.ndarray, predicted: np.ndarray, types: int) -> dict[str, float]:
     """Accuracy, and the mean of the F1 of all types (macro F1; a type that is never right has 0).

@@ -231,9 +231,6 @@ class TranslationTask(Task):
         notes = {"tokenizer": self.encoded.target.words.describe()}
         return notes | self.scores.signatures() if self._translate else notes
 
-    def checksums(self) -> dict[str, str]:
-        return dict(self.corpus.checksums)
-
 
 class _Pairs(HeldOut[TranslationBatch]):
     """A split that is translated, in batches of like length, or in the corpus's order.
