@@ -70,7 +70,6 @@ class Result:
     weights: str | None = None
     machine: dict[str, Any] = field(default_factory=dict)
     #: What a reader of the numbers has to know, in sentences.
-    warnings: list[str] = field(default_factory=list)
     error: dict[str, Any] | None = None
     schema: int = SCHEMA
 

@@ -164,4 +164,3 @@ class TaggingTask(Task):
         guess = int(np.bincount(self.train.tags).argmax())
         right = torch.cat([batch.tags for batch in self._held_out[split]]) == guess
         return {"accuracy": (right.double().mean().item(), "max")}
-
