@@ -26,13 +26,13 @@ PAPERS := rasa brouns demeester sparselang embeddings
 .PHONY: help setup quickstart $(PAPERS) $(PAPERS:=-small) reproduce reproduce-small probe results claims dashboard \
 	bench bench-gpu test lint format constraints clean
 
-SWEEPS-rasa := rasa/diet_density rasa/ted_density rasa/diet_splits
+SWEEPS-rasa := rasa/diet_density rasa/ted_density rasa/diet_projections rasa/diet_splits rasa/diet_seeds rasa/ted_seeds
 SWEEPS-rasa-small := rasa/diet_small rasa/ted_small
 SWEEPS-brouns := brouns/small_seeds brouns/small_padding brouns/arms brouns/padding
 SWEEPS-brouns-small := brouns/small
-SWEEPS-demeester := demeester/pos_density demeester/pos_wsj demeester/lm_small demeester/lm_small_finetune demeester/recite_tiny demeester/recite_small demeester/structure demeester/awd demeester/awd_finetune demeester/awd_structure demeester/recite
+SWEEPS-demeester := demeester/pos_density demeester/pos_wsj demeester/lm_small demeester/lm_small_finetune demeester/lm_small_longer demeester/recite_tiny demeester/recite_small demeester/structure demeester/awd demeester/awd_finetune demeester/awd_structure demeester/recite
 SWEEPS-demeester-small := demeester/pos_small demeester/lm_tiny demeester/lm_tiny_finetune
-SWEEPS-sparselang := sparselang/small_heads sparselang/small_narrow sparselang/initial_seeds sparselang/fixed_size sparselang/narrow sparselang/fixed_weights sparselang/baselines sparselang/controls sparselang/heads sparselang/depth sparselang/fixed_weights_small
+SWEEPS-sparselang := sparselang/small_heads sparselang/small_narrow sparselang/initial_seeds sparselang/fixed_size sparselang/initial sparselang/narrow sparselang/fixed_weights sparselang/baselines sparselang/controls sparselang/heads sparselang/depth sparselang/fixed_weights_small
 SWEEPS-sparselang-small := sparselang/small sparselang/controls_small sparselang/initial_small
 SWEEPS-embeddings := embeddings/brown embeddings/optimizers
 SWEEPS-embeddings-small := embeddings/small
@@ -83,14 +83,14 @@ quickstart: $(STAMP) ## a first small sweep with its figures (minutes, no downlo
 
 # ---- the papers: at their own scale, and at one that two cores can do ----
 
-rasa: $(STAMP) ## Rasa's sparse layers: DIET on Sara and TED, every density, width and seed (183 runs)
+rasa: $(STAMP) ## Rasa's sparse layers: DIET on Sara and TED, every density, width and seed (234 runs)
 	@$(BIN)/python -m sparse_bench.data download sara ted
 	@$(call train,$@)
 
 rasa-small: $(STAMP) ## the same on generated corpora, fewer widths (no download)
 	@$(call train,$@)
 
-brouns: $(STAMP) ## SET in the Transformer on Multi30k: nine arms, and what batches and padding do (66 runs)
+brouns: $(STAMP) ## SET in the Transformer on Multi30k: nine arms, and what batches and padding do (84 runs)
 	@$(BIN)/python -m sparse_bench.data download brouns multi30k
 	@$(call train,$@)
 
