@@ -34,6 +34,7 @@ from sparse_bench.models.layers import sinusoids
 from sparse_bench.models.transformer import Transformer
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.translation import TranslationTask
+from sparse_bench.training import checkpoint
 
 _BATCH = 64
 _SIZE, _HEADS, _INNER, _LAYERS, _DROPOUT = 512, 8, 512, 2, 0.1
@@ -248,7 +249,7 @@ def decodings(task: TranslationTask, weights: Path | None, beams: list[int]) -> 
     batches = [task.encoded.test.batch(pairs) for pairs in np.split(order, cuts)]
     if weights is not None:
         model = Transformer(task.sizes).eval()
-        model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=False)["model"])
+        model.load_state_dict(checkpoint.load(weights)["model"])
         return "Trained weights.", decode(model, batches, task.sizes.longest, beams)
     model = never_ending(task.sizes)
     text = "Untrained weights, set so that no hypothesis ends before the limit. Trained ones end about "

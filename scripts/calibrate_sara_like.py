@@ -72,9 +72,10 @@ def report(seeds: list[int], splits: int) -> str:
             *("| " + " | ".join(line) + " |" for line in lines),
             "",
             "Tokens are what whitespace separates. Vocabularies: scikit-learn's CountVectorizer on all messages,",
-            "lower-cased, words `(?u)\\b\\w+\\b`. Logistic regression: messages de-duplicated, split 80/20 stratified",
-            f"by intent with split seeds 0 to {splits - 1}, vocabulary of the training part, raw counts,",
-            "`LogisticRegression(C=1, max_iter=1000)`; mean ± sample standard deviation over the split seeds.",
+            "lower-cased, words `(?u)\\b\\w+\\b`. Logistic regression: messages that differ in more than capitals,",
+            f"punctuation and numbers, split 80/20 stratified by intent with split seeds 0 to {splits - 1}; vocabulary",
+            "of the training part, raw counts, `LogisticRegression(C=1, max_iter=1000)`; mean ± sample standard",
+            "deviation over the split seeds.",
             "",
         ]
     )

@@ -22,8 +22,8 @@ from sklearn.svm import LinearSVC
 
 from sparse_bench.data.featurizers import CombinedFeaturizer, CountFeaturizer, RegexFeaturizer
 from sparse_bench.data.sara import sara
+from sparse_bench.data.splits import merged_intent, split_messages
 from sparse_bench.data.tokenizer import tokenize
-from sparse_bench.tasks.intent_data import merged_intent, split_messages
 from sparse_bench.tasks.intent_metrics import intent_metrics
 
 FAMILIES = {
@@ -53,7 +53,7 @@ def main() -> None:
     confusions: Counter[tuple[str, str]] = Counter()
     tested = 0
     for seed in arguments.split_seeds:
-        train, test = split_messages(corpus.messages, 0.2, seed)
+        train, test = split_messages(corpus.messages, 0.2, seed, "features")
         gold_train, gold_test = (np.array([merged_intent(m.intent) for m in part]) for part in (train, test))
         featurizer = CombinedFeaturizer(
             [

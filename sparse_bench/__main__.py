@@ -48,19 +48,25 @@ def job(config: DictConfig) -> str:
     if result is None:
         return _note("elsewhere", "")
     _show(result)
-    return _note(result.status, result.error["message"] if result.error else "")
+    return _note(result.status, result.error["message"] if result.error else "", warned=bool(result.warnings))
 
 
 def _show(result: Any) -> None:
-    weights = f", {result.counts['sparse_layers']:,} weights in the sparse layers" if result.counts else ""
-    logger.info("run %s %s%s, %.0f s", result.id, result.status, weights, result.seconds.get("total", 0.0))
+    weights = ""
+    if result.counts:
+        weights = f", {result.densities()}, {result.counts['sparse_layers']:,} weights in the sparse layers"
+    seconds = f"{result.seconds.get('total', 0.0):.0f} s"
+    level, warnings = logging.INFO, ""
+    if result.warnings:
+        level, warnings = logging.WARNING, f". But: {' '.join(result.warnings)}"
+    logger.log(level, "run %s %s%s, %s%s", result.id, result.status, weights, seconds, warnings)
 
 
-def _note(status: str, message: str) -> str:
+def _note(status: str, message: str, warned: bool = False) -> str:
     journal = os.environ.get(_JOURNAL)
     if journal:
         with Path(journal).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"status": status, "message": message}) + "\n")
+            file.write(json.dumps({"status": status, "message": message, "warned": warned}) + "\n")
     return status
 
 
@@ -88,7 +94,9 @@ def main() -> None:
         ended = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
     bad = [entry for entry in ended if entry["status"] in ("failed", "refused")]
     if len(ended) > 1:
-        logger.info("%d runs: %d ended well, %d did not", len(ended), len(ended) - len(bad), len(bad))
+        warned = sum(entry["warned"] for entry in ended)
+        said = f"; {warned} carry warnings in their result.json" if warned else ""
+        logger.info("%d runs: %d ended well, %d did not%s", len(ended), len(ended) - len(bad), len(bad), said)
     if bad:
         sys.exit(1)
 

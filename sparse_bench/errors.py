@@ -30,3 +30,9 @@ def unknown_choice(kind: str, given: object, valid: Iterable[str]) -> str:
     near = get_close_matches(str(given), choices, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     return f"Unknown {kind} '{given}'.{hint} Valid choices: {', '.join(choices) or '(none)'}."
+
+
+def shortened(value: object) -> str:
+    """A value as a message shows it: at most 80 signs."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -9,20 +9,28 @@
     checkpoint.pt    where an interrupted run goes on
     weights.pt       the final weights, and the scheme's state (``trainer.keep``)
     result.json      written last and atomically; its presence ends the run
+    .earlier/1       what was there before the run was begun anew (``force=true``), then .earlier/2, ...
 """
 
 import fcntl
 import json
+import logging
 import os
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
 from sparse_bench.errors import CheckpointError
 
+logger = logging.getLogger(__name__)
+
 SCHEMA = 1
+#: What numbers come from besides the settings: part (``data``, ``code``, ``start_from``) → name → SHA-256.
+Origin = Mapping[str, Mapping[str, str]]
 FINISHED: Literal["finished"] = "finished"
 FAILED: Literal["failed"] = "failed"
 
@@ -40,6 +48,8 @@ class Result:
     metrics: dict[str, float] = field(default_factory=dict)
     #: What metrics depend on and no number says: signatures of scores, for example.
     notes: dict[str, str] = field(default_factory=dict)
+    #: What a reader of the numbers has to know: each a sentence. See :meth:`warn`.
+    warnings: list[str] = field(default_factory=list)
     counts: dict[str, Any] = field(default_factory=dict)
     macs_per_example: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -50,10 +60,55 @@ class Result:
     steps: int | None = None
     versions: dict[str, str] = field(default_factory=dict)
     git: dict[str, Any] = field(default_factory=dict)
+    #: SHA-256 of what the data was made from, by name.
     data: dict[str, str] = field(default_factory=dict)
+    #: The same of the modules outside the package that the configuration names.
+    code: dict[str, str] = field(default_factory=dict)
+    #: The run that this one starts from, and the SHA-256 of its weights.
+    start_from: dict[str, str] = field(default_factory=dict)
+    #: SHA-256 of the trained weights, and the same of equal weights.
+    weights: str | None = None
     machine: dict[str, Any] = field(default_factory=dict)
+    #: What a reader of the numbers has to know, in sentences.
     error: dict[str, Any] | None = None
     schema: int = SCHEMA
+
+    def densities(self) -> str:
+        """How sparse the model was asked to be, and how sparse it is, in words; before it is counted, nothing."""
+        if not self.counts:
+            return ""
+        real = f"density {self.counts.get('of_full', self.counts['density']):.4g}"
+        asked = self.notes.get("asked")
+        return f"{asked} asked for, {real} realised" if asked else real
+
+    def warn(self, message: str) -> None:
+        """Keep ``message`` with the numbers, once, and log it."""
+        if message not in self.warnings:
+            self.warnings.append(message)
+            logger.warning("%s/%s: %s", self.experiment, self.id, message)
+
+    @property
+    def origin(self) -> Origin:
+        """What the numbers come from besides the settings."""
+        return {"data": self.data, "code": self.code, "start_from": self.start_from}
+
+
+_NOUNS = {"data": "the data '{}'", "code": "the module '{}'", "start_from": "the weights of '{}'"}
+
+
+def differences(then: Origin, now: Origin, parts: Sequence[str] = tuple(_NOUNS)) -> str:
+    """What of ``parts`` is another now than then, in words; empty if nothing is.
+
+    A part that was not recorded then, by an earlier version of the program, cannot be compared.
+    """
+    found = []
+    for part in parts:
+        before, after = then.get(part, {}), now.get(part, {})
+        for name in sorted({*before, *after}) if before else ():
+            if before.get(name) != after.get(name):
+                what = "changed" if name in before and name in after else "gone" if name in before else "new"
+                found.append(f"{_NOUNS[part].format(name)} ({what})")
+    return " and ".join(found)
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
@@ -118,6 +173,7 @@ class RunFolder:
         self.metrics = JsonLines(path / "metrics.jsonl")
         self.topology = JsonLines(path / "topology.jsonl")
         self.timing = JsonLines(path / "timing.jsonl")
+        self.config = path / "config.yaml"
         self.checkpoint = path / "checkpoint.pt"
         self.best = path / "best.pt"
         self.weights = path / "weights.pt"
@@ -139,9 +195,27 @@ class RunFolder:
                 f"{self.result_path} is no result that this version can read ({error}). Delete it to repeat the run."
             ) from error
 
+    def set_aside(self) -> Path:
+        """Move what was measured and kept into a hidden folder, which no report reads. The result goes last, so that a
+        kill in between loses nothing and leaves the run ended.
+
+        Returns:
+            The hidden folder.
+        """
+        numbers = (self.path / ".earlier" / str(number) for number in count(1))
+        target = next(folder for folder in numbers if not folder.exists())
+        target.mkdir(parents=True)
+        if self.config.exists():
+            shutil.copy(self.config, target)
+        logs = (log.path for log in (self.metrics, self.topology, self.timing))
+        for path in (*logs, self.checkpoint, self.best, self.weights, self.weight_summary, self.result_path):
+            if path.exists():
+                path.replace(target / path.name)
+        return target
+
     def write_config(self, yaml: str) -> None:
         """Write ``config.yaml``."""
-        write_atomically(self.path / "config.yaml", yaml.encode())
+        write_atomically(self.config, yaml.encode())
 
     def write_result(self, result: Result) -> None:
         """End the run."""

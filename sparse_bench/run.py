@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict, fields
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from sparse_bench import environment
 from sparse_bench.config import LABEL, build, check, run_id
-from sparse_bench.errors import CheckpointError, ConfigError
-from sparse_bench.record import FAILED, FINISHED, Result, RunFolder, write_atomically
+from sparse_bench.errors import ConfigError
+from sparse_bench.origin import finished_before, load_first_stage, origin_of, set_aside_unless_it_goes_on
+from sparse_bench.record import FAILED, FINISHED, Origin, Result, RunFolder, write_atomically
 from sparse_bench.source import Source, find_source
 from sparse_bench.sparsity.counting import count, multiply_accumulates
 from sparse_bench.sparsity.scheme import Scheme
 from sparse_bench.sparsity.weight_summary import SMALL, existing_weights, share_below, summarise
 from sparse_bench.streams import Streams
-from sparse_bench.tasks.base import Task
-from sparse_bench.tracking.base import DENSITY, WEIGHTS, RunInfo, Trackers
+from sparse_bench.tasks.base import Task, doubts
+from sparse_bench.tracking.base import ASKED, DENSITY, WEIGHTS, RunInfo, Trackers
 from sparse_bench.training import checkpoint
 from sparse_bench.training.precision import Precision
 from sparse_bench.training.settings import Progress, Settings
@@ -34,6 +35,11 @@ from sparse_bench.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
+_NO_CHECKSUMS = "The dataset names no checksums of its data, so that a change of them goes unnoticed."
+_RESUMED_ELSEWHERE = (
+    "The run was interrupted and went on under other circumstances (machine.resumed_from): its last digits are not "
+    "those of an undisturbed run."
+)
 #: Multiply-accumulates are counted on so many batches.
 _COUNTED_BATCHES = 16
 
@@ -81,15 +87,14 @@ def run(config: DictConfig) -> Result | None:
         if not held:
             logger.info("%s: another process is working on it, skipped", folder.path)
             return None
-        result = folder.result()
-        if result is not None and result.status == FINISHED:
-            logger.info("%s: already finished, skipped (delete the folder to run it again)", folder.path)
+        result = finished_before(plain, folder, source)
+        if result is not None:
+            logger.info("%s: already finished, skipped (force=true runs it again)", folder.path)
             _tell_what_is_gone(config, folder)
             _clean_up(config.trainer.keep, folder)
             return result
-        for leftover in folder.path.glob("*.tmp"):
-            leftover.unlink()
-        folder.result_path.unlink(missing_ok=True)
+        for leftover in [*folder.path.glob("*.tmp"), folder.result_path, folder.weights, folder.weight_summary]:
+            leftover.unlink(missing_ok=True)
         folder.write_config(OmegaConf.to_yaml(config, resolve=True))
         result = _carry_out(plain, identifier, folder, device, trackers, source)
         if result.status == FINISHED:
@@ -146,10 +151,15 @@ def _carry_out(
 
 
 def _summary(result: Result) -> dict[str, Any]:
-    """The final metrics, and the density and number of weights that they belong to."""
-    if not result.counts:
-        return dict(result.metrics)
-    return result.metrics | {DENSITY: result.counts["density"], WEIGHTS: result.counts["sparse_layers"]}
+    """The final metrics, the densities (asked for and realised) and number of weights that they belong to, warnings."""
+    summary: dict[str, Any] = dict(result.metrics)
+    if result.counts:
+        asked, counts = result.labels["density"], result.counts
+        summary |= {} if asked is None else {ASKED: asked}
+        summary |= {DENSITY: counts.get("of_full", counts["density"]), WEIGHTS: counts["sparse_layers"]}
+    if result.warnings:
+        summary["warnings"] = " ".join(result.warnings)
+    return summary
 
 
 def _train_and_measure(
@@ -166,29 +176,51 @@ def _train_and_measure(
     environment.reset_peak_memory(device)
     task = task_of(plain)
     result.data = task.checksums()
-    trainer = assemble(plain, task, device, folder, log, source)
+    origin = origin_of(plain, result.data, source)
+    result.code, result.start_from = dict(origin["code"]), dict(origin["start_from"])
+    make = partial(assemble, plain, task, device, folder, log, source, origin)
+    if plain["force"] and folder.checkpoint.exists():
+        set_aside_unless_it_goes_on(make(), folder)
+    trainer = make()
     model, scheme = trainer.model, trainer.scheme
     if source is not None:
         result.notes["start_from"] = source.name
-    result.counts = count(model, scheme).as_dict()
+    result.counts = count(model, scheme).as_dict() | {"data": task.shares}
+    if asked := scheme.asked():
+        result.notes["asked"] = asked
+    logger.info("%s: %s before training", folder.path, result.densities())
     if not result.counts["sparse_layers"]:
-        logger.warning("%s: no weight is left in the layers that the scheme selects", folder.path)
+        result.warn("No weight is left in the layers that the scheme selects.")
+    for said in scheme.warnings():
+        result.warn(said)
     result.macs_per_example = _macs(trainer)
+    for sentence in trainer.fallbacks() if result.data else [_NO_CHECKSUMS, *trainer.fallbacks()]:
+        logger.warning("%s: %s", folder.path, sentence)
+        result.warnings.append(sentence)
     _seed_globals(trainer.streams.derive("noise"))
     try:
         trainer.fit()
-        result.counts = count(model, scheme).as_dict()  # again: training may have changed them
+        result.counts |= count(model, scheme).as_dict()  # again: training may have changed them
+        if not scheme.reached():
+            result.warn(f"Training ended before the model was as sparse as asked for ({result.densities()}).")
+        if scheme.rewirings() == 0 and not scheme.warnings():
+            result.warn("The topology that was measured is the first one: no rewiring changed it.")
         for split in task.splits:
             result.metrics |= trainer.evaluate(split)
         result.metrics |= trainer.report() | _look_at_weights(model, scheme, folder)
         result.notes |= task.notes()
+        for doubt in doubts(task, result.metrics):
+            result.warn(doubt)
     finally:
         _record_progress(result, trainer.progress, device)
+        result.machine["computed"] = trainer.computed()
         result.seconds["earlier"] = trainer.earlier_seconds
         if trainer.resumed_from:
             result.machine["resumed_from"] = trainer.resumed_from
+            result.warnings.append(_RESUMED_ELSEWHERE)
+    result.weights = checkpoint.fingerprint(model.state_dict())
     if plain["trainer"]["keep"] == "weights":
-        checkpoint.save(folder.weights, {"model": model.state_dict(), "scheme": scheme.state_dict()})
+        checkpoint.save(folder.weights, {"model": model.state_dict(), "scheme": scheme.state_dict(), "origin": origin})
 
 
 def task_of(plain: dict[str, Any]) -> Task:
@@ -203,6 +235,7 @@ def assemble(
     folder: RunFolder,
     log: Callable[[dict[str, float], int, int], None] | None = None,
     source: Source | None = None,
+    origin: Origin | None = None,
 ) -> Trainer:
     """Model, scheme, optimizer and trainer of a run, as it begins; sets torch's determinism and the global seeds.
 
@@ -213,10 +246,11 @@ def assemble(
         folder: of the run.
         log: where metrics go beside it.
         source: the run that this one starts from.
+        origin: what the numbers come from besides the settings.
 
     Raises:
         ConfigError: the parts do not fit.
-        CheckpointError: the weights of ``source`` cannot be read, or lack the scheme's state.
+        CheckpointError: the weights of ``source`` cannot be read, or are of other data.
     """
     _deterministic(plain["trainer"]["deterministic"], device)
     streams = Streams(plain["seed"])
@@ -226,15 +260,7 @@ def assemble(
     scheme.attach(model, streams)
     model.to(device)
     if source is not None:
-        first_stage = checkpoint.load(source.weights)
-        model.load_state_dict(first_stage["model"])
-        state = first_stage.get("scheme", scheme.state_dict())
-        if "scheme" not in first_stage and any(state.values()):
-            raise CheckpointError(
-                f"{source.weights} was written by an earlier version and lacks the state of {type(scheme).__name__}. "
-                "Delete its folder, and repeat the run."
-            )
-        scheme.load_state_dict(state)
+        load_first_stage(source, model, scheme, origin or {})
     return Trainer(
         task=task,
         model=model,
@@ -251,6 +277,7 @@ def assemble(
         schedule=build(plain["trainer"]["schedule"]),
         stop=build(plain["trainer"]["stop"]),
         log=log,
+        origin=origin,
     )
 
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from sparse_bench.config import identity
+from sparse_bench.config import identity, recorded_identity
 from sparse_bench.errors import ConfigError, SparseBenchError
 from sparse_bench.record import FINISHED, RunFolder
 
@@ -25,10 +25,12 @@ class Source:
     Attributes:
         name: ``experiment/id``.
         weights: file of its final weights.
+        checksum: the name, and what the run's result says of these weights; empty if an earlier version wrote it.
     """
 
     name: str
     weights: Path
+    checksum: dict[str, str]
 
 
 def find_source(config: DictConfig) -> Source | None:
@@ -48,11 +50,14 @@ def find_source(config: DictConfig) -> Source | None:
     output = Path(config.output)
     named = output / wanted
     folders = [named] if (named / "result.json").exists() else sorted(p.parent for p in named.glob("*/result.json"))
-    own = _shared(config)
+    own = identity(config)
     unfit = {str(folder.relative_to(output)): _misfit(RunFolder(folder), own) for folder in folders}
     fit = [name for name, reason in unfit.items() if reason is None]
     if len(fit) == 1:
-        return Source(fit[0], RunFolder(output / fit[0]).weights)
+        folder = RunFolder(output / fit[0])
+        result = folder.result()
+        weights = result.weights if result is not None else None
+        return Source(fit[0], folder.weights, {} if weights is None else {fit[0]: weights})
     if fit:
         raise ConfigError(f"start_from='{wanted}' fits several runs. Valid choices: {', '.join(fit)}.")
     there = "; ".join(f"{name} ({reason})" for name, reason in unfit.items()) or "none"
@@ -62,21 +67,16 @@ def find_source(config: DictConfig) -> Source | None:
     )
 
 
-def _shared(config: DictConfig) -> dict[str, Any]:
-    found = identity(config)
-    return {key: found[key] for key in _SHARED}
-
-
 def _misfit(folder: RunFolder, own: dict[str, Any]) -> str | None:
     """Why the run in ``folder`` cannot be started from; None if it can."""
     try:
         result = folder.result()
         if result is None or result.status != FINISHED:
             return "not finished"
-        theirs = _shared(OmegaConf.create(result.config))
-    except (SparseBenchError, ImportError, KeyError) as error:
+        theirs = recorded_identity(result.config)
+        other = [key for key in _SHARED if theirs[key] != own[key]]
+    except (SparseBenchError, LookupError, TypeError, AttributeError) as error:
         return f"cannot be read: {error}"
-    other = [key for key in _SHARED if theirs[key] != own[key]]
     if other:
         return f"another {' and '.join(other)}"
     return None if folder.weights.exists() else "without weights"

@@ -1,7 +1,9 @@
 """Fixtures that many tests share."""
 
+import copy
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +80,11 @@ def toy_config(tmp_path: Path) -> Callable[..., DictConfig]:
 def compose_config() -> Callable[..., DictConfig]:
     """A function that composes the shipped configuration with command-line overrides."""
 
-    def make(*overrides: str) -> DictConfig:
-        register()
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose("config", overrides=list(overrides))
+    return lambda *overrides: copy.deepcopy(composed(*overrides))
 
-    return make
+
+@cache  # composing takes a fifth of a second, and many tests look at the same choices
+def composed(*overrides: str) -> DictConfig:
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", overrides=list(overrides))

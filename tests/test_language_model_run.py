@@ -90,7 +90,7 @@ def test_a_run_interrupted_inside_an_epoch_carries_its_state_on(
     assert resumed.metrics == expected.metrics
     lines, expected_lines = ((folder(c) / "metrics.jsonl").read_text() for c in (disturbed, undisturbed))
     assert lines == expected_lines
-    ours, theirs = (torch.load(folder(c) / "weights.pt", weights_only=False)["model"] for c in (disturbed, undisturbed))
+    ours, theirs = (torch.load(folder(c) / "weights.pt", weights_only=True)["model"] for c in (disturbed, undisturbed))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     # The state matters at all: without it the same run ends elsewhere.
     with pytest.MonkeyPatch.context() as patch:

@@ -14,10 +14,11 @@ import torch
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from sparse_bench.__main__ import _show
 from sparse_bench.config import CONF, choices, run_id
 from sparse_bench.errors import ConfigError
 from sparse_bench.record import RunFolder
-from sparse_bench.run import _deterministic, run
+from sparse_bench.run import _deterministic, _summary, run
 from sparse_bench.sparsity.schemes.dynamic import Dynamic
 from sparse_bench.training.trainer import Trainer
 
@@ -95,6 +96,39 @@ def test_a_loss_that_is_not_finite_ends_the_run_as_failed(toy_config: Make) -> N
     assert "epoch 1" in result.error["message"]
 
 
+def test_doubts_are_kept_with_the_numbers_and_said_at_the_end(
+    toy_config: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    measured = {"valid": {"accuracy": 0.9}, "test": {"accuracy": 0.5, "cross_entropy": float("nan")}}
+    monkeypatch.setattr("tests.toy.ToyTask.evaluate", lambda self, model, split: measured[split])
+    monkeypatch.setattr("tests.toy.ToyTask.chance", lambda self, split: {"accuracy": (0.5, "max")})
+    result = run(toy_config())
+    assert result is not None
+    assert result.warnings == [
+        "test/cross_entropy is nan, which is no finite number.",
+        "test/accuracy is 0.5, no better than guessing (0.5).",
+    ]
+    written = folder_of(toy_config())
+    assert written.result() is not None
+    assert all(f"toy/{result.id}: {warning}" in caplog.text for warning in result.warnings)
+    caplog.clear()
+    _show(result)
+    assert caplog.text.strip().endswith(f"But: {' '.join(result.warnings)}")
+    assert _summary(result)["warnings"] == " ".join(result.warnings)
+    result.warn(result.warnings[0])  # said already
+    assert len(result.warnings) == 2
+    _forget(written, "warnings")  # as an earlier version wrote it
+    older = written.result()
+    assert older is not None
+    assert older.warnings == []
+
+
+def _forget(folder: RunFolder, key: str) -> None:
+    content = json.loads(folder.result_path.read_text())
+    del content[key]
+    folder.result_path.write_text(json.dumps(content))
+
+
 def test_a_run_that_another_process_holds_is_left_alone(toy_config: Make) -> None:
     config = toy_config()
     with folder_of(config).lock() as held:
@@ -148,7 +182,7 @@ def test_an_interrupted_run_ends_like_an_undisturbed_one(
     def spy(self: Trainer) -> None:
         if self.progress.step % 5 == 0 or self._done():  # not always, so that a resumed run has something to forget
             saved(self)
-            final_states.append(torch.load(self.folder.checkpoint, weights_only=False))
+            final_states.append(torch.load(self.folder.checkpoint, weights_only=True))
 
     monkeypatch.setattr(Trainer, "_save", spy)
     undisturbed = toy_config(**settings, output=str(tmp_path / "undisturbed"))

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from sparse_bench import sweeps
 from sparse_bench.config import CONF, build, check, choices, target_of
 from sparse_bench.errors import ConfigError
 from sparse_bench.record import RunFolder
@@ -61,6 +60,11 @@ NARROW = {
     "transformer": ["model.d_model=64", "model.d_inner=64"],
 }
 
+#: Models whose stacks of recurrent layers have one layer each: nothing is between layers there.
+ONE_LAYER = {"bilstm_tagger"}
+#: The mode of block-diagonal layers, where a scheme has one.
+MODE = {"block_diagonal": "sparsity.mode", "blocks_and_tiers": "sparsity.parts.recurrent.mode"}
+
 #: Models that multiply by their embedding table too, which sparse_gradient refuses when it sees the first gradient.
 TIED = {"awd_lstm"}
 
@@ -83,16 +87,6 @@ def needed_groups(node: Any) -> set[str]:
         return set()
     own = target_of(node, "sparsity").needs if "_target_" in node else ()
     return set(own).union(*map(needed_groups, node.values()))
-
-
-def jobs(sweep: str) -> list[list[str]]:
-    """The overrides of every job of a sweep file's first seed, as Hydra's own sweeper expands them."""
-    node = OmegaConf.load(CONF / "sweep" / f"{sweep}.yaml")
-    assert isinstance(node, DictConfig)
-    axes = {**node.hydra.sweeper.params, "seed": str(node.hydra.sweeper.params.seed).split(",")[0]}
-    parameters = [f"{key}={value}" for key, value in axes.items()]
-    batches = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(parameters), None)
-    return [[f"sweep={sweep}", *job] for job in batches[0]]
 
 
 @pytest.mark.parametrize("model", choices("model"))
@@ -120,7 +114,9 @@ def test_every_pair_takes_a_full_step_on_the_meta_device(
     """A tensor made on the wrong device and a hidden wait for the device both fail here, without a GPU."""
     if scheme == "sparse_gradient" and model in TIED:
         pytest.skip("tests/sparsity/test_sparse_gradient.py shows that it is refused")
-    config = compose_config(f"model={model}", f"sparsity={scheme}", *embedded_for(model), *NARROW.get(model, []))
+    mode = [f"{MODE[scheme]}=sparse_all"] if model in ONE_LAYER and scheme in MODE else []
+    small = [*embedded_for(model), *NARROW.get(model, [])]
+    config = compose_config(f"model={model}", f"sparsity={scheme}", *small, *mode)
     plain: Any = OmegaConf.to_container(config, resolve=True)
     if not needed_groups(plain["sparsity"]) <= set(shipped("model", model).groups):
         with pytest.raises(ConfigError, match="declares none: its groups are"):
@@ -194,11 +190,12 @@ def test_experiments(experiment: str, compose_config: Compose, tmp_path: Path) -
 @pytest.mark.parametrize("sweep", choices("sweep"))
 def test_sweeps(sweep: str, compose_config: Compose, tmp_path: Path) -> None:
     """Every arm composes and can be run; the first one is, for two steps."""
-    expanded = jobs(sweep)
-    assert len({tuple(job) for job in expanded}) == len(expanded) > 1
-    for job in expanded:
-        check(compose_config(*job))
-    result = run(brief(expanded[0], compose_config, tmp_path))
+    found = sweeps.jobs(sweep, tmp_path)
+    first = [job for job in found if job.config.seed == found[0].config.seed]
+    assert len({job.arm for job in first}) == len(first) > 1
+    for job in first:
+        check(job.config)
+    result = run(brief([f"sweep={sweep}", *sweeps.overrides(sweep)[0]], compose_config, tmp_path))
     assert result is not None
     assert result.status == "finished", result.error
 

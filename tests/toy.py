@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from sparse_bench.batch import Batch, Loss
 from sparse_bench.models.base import Model
 from sparse_bench.streams import Streams
-from sparse_bench.tasks.base import Task
+from sparse_bench.tasks.base import Chance, Task
 
 
 @dataclass
@@ -68,6 +68,13 @@ class ToyTask(Task):
 
     def checksums(self) -> dict[str, str]:
         return {"points": hashlib.sha256(self._points.tobytes()).hexdigest()}
+
+
+class GuessedTask(ToyTask):
+    """One that no model beats guessing on."""
+
+    def chance(self, split: str) -> Chance:
+        return {"accuracy": (1.0, "max")}
 
 
 class ToyModel(Model):

@@ -7,8 +7,9 @@ are refused before any data is read.
 
 from sparse_bench.config.checks import check
 from sparse_bench.config.command_line import check_command_line
-from sparse_bench.config.identifier import NOT_IDENTITY, NOT_IDENTITY_TRAINER, identity, run_id
+from sparse_bench.config.identifier import NOT_IDENTITY, NOT_IDENTITY_TRAINER, identity, recorded_identity, run_id
 from sparse_bench.config.nodes import LABEL, build, target_of
+from sparse_bench.config.own_code import own_code
 from sparse_bench.config.schema import CONF, Config, TrainerConfig, choices, register
 
 __all__ = [
@@ -23,6 +24,8 @@ __all__ = [
     "check_command_line",
     "choices",
     "identity",
+    "own_code",
+    "recorded_identity",
     "register",
     "run_id",
     "target_of",

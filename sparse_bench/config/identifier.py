@@ -3,17 +3,19 @@
 import hashlib
 import inspect
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from typing import Any
 
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from sparse_bench.config.nodes import LABEL, parameters_of
+from sparse_bench.config.nodes import LABEL, parameters_of, recorded_parameters, target_of
 from sparse_bench.config.schema import TrainerConfig
 
 #: Settings that say how and where a run is carried out, not what it measures.
-NOT_IDENTITY = ("experiment_name", "scale", "logger", "point", "device", "threads", "output", "progress", "start_from")
+NOT_IDENTITY = (
+    *("experiment_name", "scale", "logger", "point", "device", "threads", "output", "progress", "start_from", "force"),
+)
 NOT_IDENTITY_TRAINER = ("checkpoint_seconds", "keep")
 
 
@@ -35,29 +37,42 @@ def identity(config: DictConfig, source: str | None = None) -> dict[str, Any]:
     choice goes into the YAML.
     """
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    return _identity(plain, source, lambda target: parameters_of(target_of({"_target_": target}, "configuration")))
+
+
+def recorded_identity(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """:func:`identity` of the resolved configuration that a result holds. Runs no code that the result names."""
+    return _identity(plain, None, recorded_parameters)
+
+
+#: The arguments of a target, by its name.
+_Parameters = Callable[[str], dict[str, inspect.Parameter]]
+
+
+def _identity(plain: Mapping[str, Any], source: str | None, parameters: _Parameters) -> dict[str, Any]:
     kept = {key: value for key, value in plain.items() if key not in NOT_IDENTITY}
     if source is not None:
         kept["start_from"] = source
     defaults = {f.name: f.default for f in fields(TrainerConfig) if f.default is not MISSING}
     kept["trainer"] = {
-        key: _reduced(value)
+        key: _reduced(value, parameters)
         for key, value in plain["trainer"].items()
         if key not in NOT_IDENTITY_TRAINER and value != defaults.get(key)
     }
-    return {key: _reduced(value) for key, value in kept.items()}
+    return {key: _reduced(value, parameters) for key, value in kept.items()}
 
 
-def _reduced(node: Any) -> Any:
+def _reduced(node: Any, parameters: _Parameters) -> Any:
     if isinstance(node, list):
-        return [_reduced(value) for value in node]
+        return [_reduced(value, parameters) for value in node]
     if not isinstance(node, dict):
         return node
-    parameters = parameters_of(get_object(node["_target_"])) if "_target_" in node else {}
-    normal = {key: _as_annotated(parameters.get(key), value) for key, value in node.items()}
+    known = parameters(node["_target_"]) if "_target_" in node else {}
+    normal = {key: _as_annotated(known.get(key), value) for key, value in node.items()}
     return {
-        key: _reduced(value)
+        key: _reduced(value, parameters)
         for key, value in normal.items()
-        if key not in (LABEL, "_partial_") and not _is_default(parameters.get(key), value)
+        if key not in (LABEL, "_partial_") and not _is_default(known.get(key), value)
     }
 
 

@@ -1,6 +1,7 @@
 """Nodes of a configuration: a ``_target_``, and its arguments."""
 
 import inspect
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,6 +10,9 @@ from hydra.utils import get_object, instantiate
 
 from sparse_bench.config.schema import choices
 from sparse_bench.errors import ConfigError, SparseBenchError
+
+#: Where a target that a result names may be imported from.
+_SAFE = ("sparse_bench.", "torch.optim.")
 
 #: Name that a group's file gives itself for tables and figures; no argument of any target.
 LABEL = "label"
@@ -58,3 +62,17 @@ def targets(node: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]
 def parameters_of(target: Any) -> dict[str, inspect.Parameter]:
     """The arguments that a target takes, by name."""
     return dict(inspect.signature(target).parameters)
+
+
+def recorded_parameters(target: str) -> dict[str, inspect.Parameter]:
+    """The arguments of a target that a result names, by name.
+
+    A result may be anybody's, so reading it runs nobody's code: besides the project's own modules and torch's
+    optimizers nothing is imported. None are known of a target in a module that is not there already.
+    """
+    try:
+        module, _, name = target.rpartition(".")
+        found = get_object(target) if target.startswith(_SAFE) else vars(sys.modules[module])[name]
+        return parameters_of(found)
+    except Exception:  # a class that has gone, or that nothing is known of
+        return {}

@@ -53,6 +53,7 @@ class Config:
     threads: int | None = None
     output: str = "runs"
     progress: bool = True
+    force: bool = False
 
 
 def register() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sparse_bench.data.download import checksums, corpus_files
 from sparse_bench.data.tagged import Sentence, TaggedCorpus, sentence
+from sparse_bench.data.text_files import decode, lines_of
 from sparse_bench.errors import ConfigError, unknown_choice
 
 _DOCUMENT = re.compile(r"brown/c[a-r]\d\d")
@@ -56,8 +57,8 @@ def read_brown(archive: Path) -> list[list[Sentence]]:
     """The sentences of each document, in the order of the documents' names. Tags are in capital letters."""
     with zipfile.ZipFile(archive) as opened:
         names = sorted(name for name in opened.namelist() if _DOCUMENT.fullmatch(name))
-        texts = [opened.read(name).decode("ascii") for name in names]
-    return [[_sentence(line) for line in text.splitlines() if line.strip()] for text in texts]
+        texts = [decode(opened.read(name), name) for name in names]
+    return [[_sentence(line) for line in lines_of(text) if line.strip()] for text in texts]
 
 
 def _sentence(line: str) -> Sentence:

@@ -133,6 +133,10 @@ class Story:
         # After its last action the assistant waits for the user again.
         yield tracker.state(), LISTEN
 
+    def course(self, featurized_slots: frozenset[str]) -> tuple[tuple[DialogueTurn, str], ...]:
+        """All that a policy sees of the story: :meth:`predictions`, one after the other."""
+        return tuple(self.predictions(featurized_slots))
+
 
 @dataclass(frozen=True)
 class DialogueCorpus:

@@ -4,22 +4,22 @@ A file is written to ``<name>.part`` and takes its name only once its SHA-256 is
 is whole; an interrupted download goes on from its ``.part``. One process at a time fetches a corpus.
 """
 
-import fcntl
 import gzip
 import hashlib
 import logging
 import os
-import shutil
+import re
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, cast
 from urllib.parse import quote
 
 import requests
 import urllib3
+from filelock import FileLock
 from tqdm import tqdm
 
 from sparse_bench.data.corpora import Corpus, CorpusFile, find_corpus
@@ -36,6 +36,7 @@ _TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
 _TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two pieces of an answer
 _PIECE = 1 << 16
 _ABSENT = "absent"
+_RANGE = re.compile(r"bytes (?P<start>\d+)-\d+/(?P<whole>\d+|\*)")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,9 @@ class Retry:
     attempts: int = 4
     #: Before the second attempt; doubles before every further one.
     wait: float = 1.0
+    #: Seconds that an attempt may take in all, and bytes that each further second has to bring.
+    patience: float = 120.0
+    slowest: int = 4096
 
 
 class _TransientError(Exception):
@@ -119,7 +123,8 @@ def fetch(corpus: Corpus, cache: Path, mirror: str | None = None, *, retry: Retr
         retry: what to do about errors that may pass.
     """
     if problems(corpus, cache):
-        with _lock(cache / f".{corpus.name}.lock"):
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(cache / f".{corpus.name}.lock"):
             # Another process may have fetched them while this one waited for the lock.
             if wrong := problems(corpus, cache):
                 _fetch_all(corpus, wrong, cache, mirror, retry or Retry())
@@ -190,7 +195,7 @@ class _Source:
             self._copy(file, Path(self.mirror).expanduser(), part)
         elif self.mirror is None:
             try:
-                self._download(file.url, part, file.size)
+                self._download(file.url, part, file.size, file.size)
             except _NotFoundError as error:
                 raise DataError(f"Corpus '{file.corpus}': there is no {file.url} (404).") from error
         else:
@@ -202,44 +207,55 @@ class _Source:
         plain = file.path(mirror)
         packed = plain.with_name(plain.name + ".gz")
         if plain.is_file():
-            shutil.copyfile(plain, part)
+            with plain.open("rb") as source:
+                _copy(source, part, file.size)
         elif packed.is_file():
-            _gunzip(packed, part)
+            _gunzip(packed, part, file.size)
         else:
             raise DataError(f"The mirror {mirror} has neither {plain.relative_to(mirror)} nor that with '.gz' added.")
 
     def _download_mirrored(self, file: CorpusFile, url: str, part: Path) -> None:
         try:
-            self._download(url, part, file.size)
+            self._download(url, part, file.size, file.size)
         except _NotFoundError:
             packed = part.with_name(part.name.removesuffix(".part") + ".gz.part")
+            most = file.size + file.size // 1000 + _PIECE  # what cannot be packed grows by a few bytes in 10,000
             try:
-                self._download(url + ".gz", packed, None)
+                self._download(url + ".gz", packed, None, most)
             except _NotFoundError as error:
                 raise DataError(f"The mirror has neither {url} nor {url}.gz (404).") from error
             try:
-                _gunzip(packed, part)
+                if packed.stat().st_size > most:
+                    raise DataError(f"{url}.gz has more than {most} bytes, too many for {file.size} that are packed.")
+                _gunzip(packed, part, file.size)
             finally:
                 packed.unlink()
 
-    def _download(self, url: str, part: Path, size: int | None) -> None:
-        """Downloads ``url`` to ``part``, going on from what is there; ``size``: its bytes, where known."""
+    def _download(self, url: str, part: Path, size: int | None, most: int) -> None:
+        """Downloads ``url`` to ``part``, going on from what is there.
+
+        Args:
+            url: what to ask for.
+            part: where it goes.
+            size: its bytes, where known.
+            most: bytes beyond which it cannot be what is wanted, and is not read on.
+        """
         last = ""
         for attempt in range(self.retry.attempts):
             if attempt:
                 time.sleep(self.retry.wait * 2 ** (attempt - 1))
             try:
-                return self._request(url, part, size)
+                return self._request(url, part, size, most)
             except _TransientError as error:
                 last = str(error)
         raise _UnreachableError(f"{url} failed {self.retry.attempts} times, the last time with: {last}")
 
-    def _request(self, url: str, part: Path, size: int | None) -> None:
+    def _request(self, url: str, part: Path, size: int | None, most: int) -> None:
         start = _size(part) or 0
         if start and start == size:
             self.progress(start)
             return  # whole but not yet verified: the process ended between the two
-        if size is not None and start > size:
+        if start > most:
             part.unlink()
             start = 0
         # Identity: a server that packs what it sends would make ranges and sizes mean something else.
@@ -247,21 +263,24 @@ class _Source:
         try:
             with self.session.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
                 self._check(response, part)
-                goes_on = response.status_code == 206 and response.headers.get("Content-Range", "").startswith(
-                    f"bytes {start}-"
-                )
-                if response.status_code == 206 and not goes_on:
-                    part.unlink()
+                given = _RANGE.match(response.headers.get("Content-Range", ""))
+                ranged = response.status_code == 206
+                if ranged and (given is None or int(given["start"]) != start):
+                    part.unlink(missing_ok=True)
                     raise _TransientError("an answer with another range than was asked for")
-                self._receive(response, part, start if goes_on else 0, size)
+                self._receive(response, part, start if ranged else 0, most)
         except (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError) as error:
             raise _TransientError(f"{type(error).__name__}: {error}") from error
         except requests.RequestException as error:
             raise DataError(f"{url} cannot be fetched: {type(error).__name__}: {error}") from error
-        # With a declared length, or in chunks, urllib3 has told a cut from an end; without, only the size can.
+        # With a declared length, or in chunks, urllib3 has told a cut from an end; without, only the size can. And a
+        # range may end before the file does.
         declared = "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
-        if not declared and size is not None and (_size(part) or 0) < size:
-            raise _TransientError("the connection ended early")
+        wanted = size if not declared else None
+        if ranged and given is not None and given["whole"] != "*":
+            wanted = min(int(given["whole"]), most)
+        if wanted is not None and (_size(part) or 0) < wanted:
+            raise _TransientError("the answer ended early")
 
     def _check(self, response: requests.Response, part: Path) -> None:
         status = response.status_code
@@ -275,31 +294,33 @@ class _Source:
         if status not in (200, 206):
             raise DataError(f"{response.url} answered {status} {response.reason}.")
 
-    def _receive(self, response: requests.Response, part: Path, start: int, size: int | None) -> None:
+    def _receive(self, response: requests.Response, part: Path, start: int, most: int) -> None:
+        began, first = time.monotonic(), start
         with part.open("ab" if start else "wb") as out:
             self.progress(start)
             # Raw: some servers declare a file that is itself a .gz as a packed transfer; it must stay as it is.
-            for piece in response.raw.stream(_PIECE, decode_content=False):
+            # read1 gives what has come, so that time is looked at however slowly it does.
+            while start <= most and (piece := response.raw.read1(_PIECE, decode_content=False)):
                 out.write(piece)
                 start += len(piece)
                 self.progress(start)
-                if size is not None and start > size:
-                    break  # not the file that was asked for, however long it goes on
+                if time.monotonic() - began > self.retry.patience + (start - first) / self.retry.slowest:
+                    raise _TransientError(f"only {start - first} bytes in {time.monotonic() - began:.0f} seconds")
 
 
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Holds an exclusive lock between processes; the file stays, since removing it would race with who waits for it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+def _copy(source: BinaryIO, target: Path, size: int) -> None:
+    """Copies no more than a byte beyond ``size``: whatever comes then, it is another file."""
+    with target.open("wb") as out:
+        left = size + 1
+        while left > 0 and (piece := source.read(min(left, _PIECE))):
+            out.write(piece)
+            left -= len(piece)
 
 
-def _gunzip(packed: Path, target: Path) -> None:
+def _gunzip(packed: Path, target: Path, size: int) -> None:
     try:
-        with gzip.open(packed, "rb") as source, target.open("wb") as out:
-            shutil.copyfileobj(source, out)
+        with gzip.open(packed, "rb") as source:
+            _copy(cast(BinaryIO, source), target, size)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         target.unlink(missing_ok=True)
         raise DataError(f"{packed.name} is not a whole gzip file: {error}") from error

@@ -1,5 +1,9 @@
 """Sparse features of tokens and of sentences, as the Rasa 2.6 assistants compute them.
 
+Words and word borders in them are the standard library's, whose ``\\w`` has no combining marks, as in Rasa: of a token
+"क्या" the words are "क" and "य", its n-grams of characters are whole, and a phrase of a lookup that ends in a mark does
+not end at a word border.
+
 Each featurizer is fitted on training texts alone and gives two CSR matrices for a whole split: one row a token (the
 tokens of all texts, one text after the other) and one row a text. The matrices are computed once, before training.
 """
@@ -181,10 +185,12 @@ class CountFeaturizer(Featurizer):
     def fit_transform(self, texts: Sequence[TokenizedText]) -> Features:
         return self.fit(texts)._count(_words(texts))
 
-    def _count(self, texts: list[list[str]]) -> Features:
-        # Few different words make up all tokens: each is analysed once.
-        different, row = np.unique(np.array([word for words in texts for word in words]), return_inverse=True)
-        tokens = self._counts.transform(different.tolist())[row]
+    def _count(self, texts: Sequence[Sequence[str]]) -> Features:
+        # Few different words make up all tokens: each is analysed once. No array of texts: in one, every word takes as
+        # much memory as the longest.
+        numbers: dict[str, int] = {}
+        rows = [numbers.setdefault(word, len(numbers)) for words in texts for word in words]
+        tokens = self._counts.transform(numbers)[rows]
         sentences = self._counts.transform([" ".join(words) for words in texts])
         return Features(_csr(tokens), _csr(sentences))
 
@@ -211,8 +217,13 @@ class CombinedFeaturizer(Featurizer):
         return _side_by_side([part.fit_transform(texts) for part in self.parts])
 
 
-def _words(texts: Sequence[TokenizedText]) -> list[list[str]]:
-    return [[_NUMBER.sub(NUMBER_TOKEN, token.text).lower() for token in text.tokens] for text in texts]
+def counted_words(text: TokenizedText) -> tuple[str, ...]:
+    """The words of ``text`` as they are counted, whole or by n-grams: in lower case, numbers all alike."""
+    return tuple(_NUMBER.sub(NUMBER_TOKEN, word) for word in text.words)
+
+
+def _words(texts: Sequence[TokenizedText]) -> list[tuple[str, ...]]:
+    return [counted_words(text) for text in texts]
 
 
 def _ones(cells: list[tuple[int, int]], shape: tuple[int, int]) -> sparse.csr_array:

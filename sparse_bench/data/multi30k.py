@@ -5,12 +5,12 @@ and the tokenised files that the report on SET in the Transformer (Brouns 2018) 
 are the same; of their validation sentences 61 German ones differ, which were revised after the report.
 """
 
-import gzip
 from pathlib import Path
 
 from sparse_bench.data.download import checksums, corpus_files
 from sparse_bench.data.moses import words_of
 from sparse_bench.data.parallel import ParallelCorpus, ParallelText
+from sparse_bench.data.text_files import read_text
 from sparse_bench.errors import ConfigError, DataError, unknown_choice
 
 LANGUAGES = ("en", "de")
@@ -78,24 +78,17 @@ def _check_test(test: str) -> None:
 
 
 def _raw(files: dict[str, Path], stem: str) -> ParallelText:
-    source, target = (_lines(files[f"{stem}.{language}.gz"]) for language in LANGUAGES)
+    source, target = (read_text(files[f"{stem}.{language}.gz"]).lines for language in LANGUAGES)
     # Many sentences end in a space; a line in itself is the sentence.
     return ParallelText(tuple(line.strip() for line in source), tuple(line.strip() for line in target))
 
 
 def _tab_separated(path: Path) -> ParallelText:
-    pairs = [line.split("\t") for line in _lines(path)]
+    pairs = [line.split("\t") for line in read_text(path).lines]
     wrong = next((number for number, pair in enumerate(pairs, 1) if len(pair) != 2), None)
     if wrong is not None:
         raise DataError(f"{path.name}, line {wrong}: {len(pairs[wrong - 1])} columns instead of 2.")
     return ParallelText(tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs))
-
-
-def _lines(path: Path) -> list[str]:
-    """Lines of a text file, packed or not. Only line feeds end a line: Unicode knows other ends, inside sentences."""
-    content = path.read_bytes()
-    text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8")
-    return text.removesuffix("\n").split("\n")
 
 
 def _checksums(corpus: str, *prefixes: str) -> dict[str, str]:

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sparse_bench.errors import DataError
+from sparse_bench.data.text_files import BYTE_ORDER_MARK
+from sparse_bench.errors import DataError, shortened
 
 
 @dataclass(frozen=True)
@@ -11,7 +12,7 @@ class ParallelText:
     """Sentence pairs of one split: line i of ``source`` means line i of ``target``.
 
     Raises:
-        DataError: there is no pair, the sides differ in length, or a line is empty.
+        DataError: there is no pair, the sides differ in length, a line is empty, or the first has a byte-order mark.
     """
 
     source: tuple[str, ...]
@@ -22,7 +23,12 @@ class ParallelText:
             raise DataError(f"No parallel text: {len(self.source)} source lines, {len(self.target)} target lines.")
         for number, pair in enumerate(zip(self.source, self.target, strict=True), 1):
             if not all(line.strip() for line in pair):
-                raise DataError(f"Parallel text with an empty line, number {number}: {pair!r}.")
+                raise DataError(f"Parallel text with an empty line, number {number}: {shortened(pair)}.")
+        if self.source[0].startswith(BYTE_ORDER_MARK) or self.target[0].startswith(BYTE_ORDER_MARK):
+            raise DataError(
+                "The first line of a parallel text begins with a byte-order mark, which is no part of its first word. "
+                "Read files with sparse_bench.data.text_files.read_text, which leaves it out."
+            )
 
     def __len__(self) -> int:
         return len(self.source)

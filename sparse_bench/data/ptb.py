@@ -2,6 +2,7 @@
 
 from sparse_bench.data.download import checksums, corpus_files
 from sparse_bench.data.text import TextCorpus, first_lines, numbered_corpus, read_lines
+from sparse_bench.data.text_files import read_text
 
 
 def ptb(fraction: float = 1.0, vocabulary: int | None = None, eos: bool = True) -> TextCorpus:
@@ -21,9 +22,7 @@ def ptb(fraction: float = 1.0, vocabulary: int | None = None, eos: bool = True) 
         DataError: the corpus cannot be had.
     """
     files = corpus_files("ptb")
-    train, valid, test = (
-        read_lines(files[f"ptb.{split}.txt"].read_text(encoding="utf-8")) for split in ("train", "valid", "test")
-    )
+    train, valid, test = (read_lines(read_text(files[f"ptb.{split}.txt"]).text) for split in ("train", "valid", "test"))
     return numbered_corpus(
         first_lines(train, fraction), valid, test, vocabulary=vocabulary, eos=eos, checksums=checksums("ptb")
     )

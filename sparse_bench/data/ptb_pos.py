@@ -4,13 +4,13 @@ Sections 0-18 are for training, 19-21 for validation, 22-24 for the test (Collin
 by the LDC. Where they are not given, NLTK's free sample stands in for them: sections 0 and 1.
 """
 
-import hashlib
 import re
 import zipfile
 from pathlib import Path
 
 from sparse_bench.data.download import checksums, corpus_files
 from sparse_bench.data.tagged import Sentence, TaggedCorpus, read_columns, sentence
+from sparse_bench.data.text_files import decode, read_text
 from sparse_bench.errors import DataError
 
 NULL_TAG = "-NONE-"
@@ -33,7 +33,7 @@ def ptb_pos(train: str | None = None) -> TaggedCorpus:
         DataError: the corpus cannot be had, ``train`` is no such file, or it holds tags that the corpus does not have.
     """
     files, sums = corpus_files("ptb_pos"), checksums("ptb_pos")
-    text = {name: files[name].read_text(encoding="utf-8") for name in ("wsj_valid.conll", "wsj_test.conll", "tags.txt")}
+    text = {name: read_text(files[name]).text for name in ("wsj_valid.conll", "wsj_test.conll", "tags.txt")}
     used = {name: sums[name] for name in text}
     if train is None:
         used[STAND_IN] = sums["treebank.zip"]
@@ -42,9 +42,9 @@ def ptb_pos(train: str | None = None) -> TaggedCorpus:
         path = Path(train).expanduser()
         if not path.is_file():
             raise DataError(f"There are no training sections at '{path}'. Without `train`, NLTK's sample is used.")
-        content = path.read_bytes()
-        used[f"{path.name} (given training sections)"] = hashlib.sha256(content).hexdigest()
-        sentences = read_columns(content.decode(), path.name)
+        given = read_text(path)
+        used[f"{path.name} (given training sections)"] = given.sha256
+        sentences = read_columns(given.text, path.name)
     tags = tuple(text["tags.txt"].split())
     if unknown := sorted({tag for _, found in sentences for tag in found}.difference(tags)):
         raise DataError(f"The training sentences have tags that the treebank does not have: {', '.join(unknown)}.")
@@ -62,6 +62,6 @@ def read_treebank(archive: Path) -> tuple[Sentence, ...]:
     """The leaves of NLTK's sample of parsed sentences. (Its tagged files lack the null elements.)"""
     with zipfile.ZipFile(archive) as opened:
         names = sorted(name for name in opened.namelist() if _TREES.fullmatch(name))
-        trees = [tree for name in names for tree in _TREE_START.split(opened.read(name).decode("ascii"))]
+        trees = [tree for name in names for tree in _TREE_START.split(decode(opened.read(name), name))]
     leaves = [[(word, tag) for tag, word in _LEAF.findall(tree)] for tree in trees]
     return tuple(sentence(tokens) for tokens in leaves if tokens)

@@ -1,20 +1,20 @@
 """The domain of a Rasa assistant: which intents, entities, slots and actions there are, and what a policy sees of them.
 
-Follows Rasa 2.6. A policy sees 0/1 features of slots: one of a text slot (it is set), two of a boolean (it is set; it
-is true), one a value of a categorical slot, and ``__other__`` for any other value. A slot of several features becomes
-as many slots here, so that to everything that comes after a featurised slot is set or not.
+Follows Rasa 2.6, and Rasa 3 in how entities fill slots. A policy sees 0/1 features of slots: one of a text slot (it is
+set), two of a boolean (it is set; it is true), one a value of a categorical slot, and ``__other__`` for any other
+value. A slot of several features becomes as many slots here, so that to everything that comes after a featurised slot
+is set or not. An entity with roles or groups is seen as itself and as ``entity#role``. The file is read by
+:func:`sparse_bench.data.rasa_domain_file.read_domain`.
 """
 
-import hashlib
+import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, get_args
-
-import yaml
+from typing import Any, Literal, NamedTuple
 
 from sparse_bench.data.dialogues import LISTEN, Action, Event, SlotSet, UserMessage
-from sparse_bench.errors import DataError, unknown_choice
+from sparse_bench.errors import DataError, shortened, unknown_choice
 
 #: What every assistant can do. The last one stands for any action, in rules.
 DEFAULT_ACTIONS = (
@@ -31,16 +31,34 @@ DEFAULT_ACTIONS = (
     "...",
 )
 SlotKind = Literal["text", "bool", "categorical", "any"]
-_KINDS: dict[str, SlotKind] = {
-    **{kind: kind for kind in get_args(SlotKind)},
-    "unfeaturized": "any",
-    "TextSlot": "text",
-    "BooleanSlot": "bool",
-    "CategoricalSlot": "categorical",
-    "AnySlot": "any",
-    "UnfeaturizedSlot": "any",
-}
-_OTHER = "__other__"
+OTHER = "__other__"
+
+
+class Mention(NamedTuple):
+    """An entity of a message: its type, what it says, and the role and group that it has within its type."""
+
+    type: str
+    value: str = ""
+    role: str | None = None
+    group: str | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What a policy may see of it."""
+        return self.type, *(label_of(self.type, part) for part in (self.role, self.group) if part is not None)
+
+
+class Source(NamedTuple):
+    """Which entities fill a slot: those of a type with just this role and group."""
+
+    type: str
+    role: str | None = None
+    group: str | None = None
+
+
+def label_of(entity: str, part: str) -> str:
+    """The name of an entity's role or group, as Rasa writes it."""
+    return f"{entity}#{part}"
 
 
 @dataclass(frozen=True)
@@ -49,8 +67,10 @@ class Slot:
 
     kind: SlotKind
     values: tuple[str, ...] = ()
-    #: Whether an entity of the slot's name sets it.
-    auto_fill: bool = True
+    #: The entities that set it; None: all of its name, whatever their role, as Rasa 2 has it.
+    filled_by: tuple[Source, ...] | None = None
+    #: What it is set to before a conversation begins.
+    initial: str | None = None
 
     def features(self, name: str) -> tuple[str, ...]:
         """Names of the features of the slot ``name``."""
@@ -60,11 +80,15 @@ class Slot:
             case "bool":
                 return name, f"{name}=true"
             case "categorical":
-                return tuple(f"{name}={value}" for value in (*self.values, _OTHER))
+                return tuple(f"{name}={value}" for value in (*self.values, OTHER))
         return ()
 
     def events(self, name: str, value: str | None) -> tuple[SlotSet, ...]:
-        """What setting the slot to ``value`` does to its features; what is not featurised just holds the value."""
+        """What setting the slot to ``value`` does to its features; what is not featurised just holds the value.
+
+        Raises:
+            DataError: a boolean slot gets something else than true or false.
+        """
         if self.kind == "any":
             return (SlotSet(name, value),)
         active: set[str] = set()
@@ -73,11 +97,20 @@ class Slot:
                 case "text":
                     active = {name}
                 case "bool":
-                    active = {name, f"{name}=true"} if value.lower() == "true" else {name}
+                    active = {name, f"{name}=true"} if _truth(name, value) else {name}
                 case "categorical":
                     same = [known for known in self.values if known.lower() == value.lower()]
-                    active = {f"{name}={same[0] if same else _OTHER}"}
+                    active = {f"{name}={same[0] if same else OTHER}"}
         return tuple(SlotSet(feature, value if feature in active else None) for feature in self.features(name))
+
+    def filling(self, name: str, mentions: Iterable[Mention]) -> tuple[SlotSet, ...]:
+        """What the entities of a message do to the slot ``name``; of several that fill it the last one counts."""
+        if self.filled_by is None:
+            values = [mention.value for mention in mentions if mention.type == name]
+        else:
+            found = tuple(mentions)
+            values = [m.value for source in self.filled_by for m in found if (m.type, m.role, m.group) == source]
+        return self.events(name, values[-1]) if values else ()
 
 
 @dataclass(frozen=True)
@@ -86,7 +119,7 @@ class Domain:
 
     Attributes:
         intents: intent → the entity types that a policy sees of its messages; None: all.
-        entities: all entity types.
+        entities: all entity types, and their roles and groups (``city#from``).
         slots: slot name → slot.
         actions: all actions: those of every assistant (:data:`DEFAULT_ACTIONS`), the domain's own, and its forms.
         checksums: of the file that it was read from, if it was.
@@ -103,28 +136,30 @@ class Domain:
         """The features of all slots."""
         return frozenset(feature for name, slot in self.slots.items() for feature in slot.features(name))
 
-    def message(self, intent: str, entities: Iterable[tuple[str, str]]) -> tuple[Event, ...]:
-        """A message, and the slots that its entities fill (the last one of a type counts).
+    @property
+    def beginning(self) -> tuple[SlotSet, ...]:
+        """What a policy sees of the slots before a conversation begins: their initial values."""
+        initial = [(name, slot) for name, slot in self.slots.items() if slot.initial is not None and slot.kind != "any"]
+        return tuple(event for name, slot in initial for event in slot.events(name, slot.initial))
+
+    def message(self, intent: str, mentions: Iterable[Mention]) -> tuple[Event, ...]:
+        """A message, and the slots that its entities fill.
 
         Raises:
             DataError: an intent or an entity that is not in the domain.
         """
         if intent not in self.intents:
             raise DataError(unknown_choice("intent", intent, self.intents))
-        filled: dict[str, str] = {}
-        for kind, value in (entities := tuple(entities)):
-            if kind not in self.entities:
-                raise DataError(unknown_choice("entity", kind, self.entities))
-            filled[kind] = value
+        mentions = tuple(mentions)
+        for mention in mentions:
+            if mention.type not in self.entities:
+                raise DataError(unknown_choice("entity", mention.type, self.entities))
         used = self.intents[intent]
-        seen = tuple((kind, value) for kind, value in entities if used is None or kind in used)
-        slots = [
-            event
-            for name, slot in self.slots.items()
-            if slot.auto_fill and name in filled
-            for event in slot.events(name, filled[name])
-        ]
-        return UserMessage(intent, seen), *slots
+        known = self.entities if used is None else used
+        seen = tuple((label, mention.value) for mention in mentions for label in mention.labels if label in known)
+        return UserMessage(intent, seen), *(
+            e for name, slot in self.slots.items() for e in slot.filling(name, mentions)
+        )
 
     def action(self, name: str) -> Action:
         """An action.
@@ -140,62 +175,22 @@ class Domain:
         """What setting a slot does.
 
         Raises:
-            DataError: it is not in the domain.
+            DataError: it is not in the domain, or cannot have this value.
         """
         if name not in self.slots:
             raise DataError(unknown_choice("slot", name, self.slots))
         return self.slots[name].events(name, value)
 
 
-def read_domain(name: str, path: Path, retrieval_intents: Iterable[str] = ()) -> Domain:
-    """Reads a domain file (version 2 of the format).
-
-    Args:
-        name: of the file, for errors and checksums.
-        path: the file.
-        retrieval_intents: intents whose answers stand with the training messages; each adds the action ``utter_…``.
-
-    Raises:
-        DataError: the file cannot be read, or holds a slot that has no 0/1 features.
-    """
-    try:
-        content = path.read_bytes()
-        tree: Any = yaml.safe_load(content)
-        intents = dict(_intent(item) for item in tree["intents"])
-        entities = tuple(item if isinstance(item, str) else next(iter(item)) for item in tree.get("entities") or ())
-        slots = {
-            slot: _slot(f"{name}, slot '{slot}'", settings) for slot, settings in (tree.get("slots") or {}).items()
-        }
-        own = [*(tree.get("actions") or ()), *(tree.get("responses") or ())]
-        forms = list(tree.get("forms") or ())
-        fills = (tree.get("config") or {}).get("store_entities_as_slots", True)
-    except (OSError, UnicodeError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{name} cannot be read as a domain: {type(error).__name__}: {error}") from error
-    if not fills:
-        slots = {slot: Slot(settings.kind, settings.values, auto_fill=False) for slot, settings in slots.items()}
-    own += [f"utter_{intent}" for intent in retrieval_intents]
-    return Domain(
-        intents=intents,
-        entities=entities,
-        slots=slots,
-        actions=tuple(dict.fromkeys([*DEFAULT_ACTIONS, *own, *forms])),
-        checksums={name: hashlib.sha256(content).hexdigest()},
-    )
+def text_of(value: Any) -> str | None:
+    """A value as text, whatever its type: only whether it is set, and which one it is, matters."""
+    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _intent(item: Any) -> tuple[str, frozenset[str] | None]:
-    """An intent, and the entity types that are used of it: all (None) unless it lists some."""
-    if isinstance(item, str):
-        return item, None
-    ((intent, settings),) = item.items()
-    used = settings.get("use_entities", True)
-    return intent, (None if used is True else frozenset(used or ()))
-
-
-def _slot(place: str, settings: Mapping[str, Any]) -> Slot:
-    given = str(settings["type"]).rpartition(".")[2]
-    if given not in _KINDS:
-        raise DataError(f"{place}: {unknown_choice('type with 0/1 features', given, _KINDS)}")
-    kind = _KINDS[given] if settings.get("influence_conversation", True) else "any"
-    values = tuple(str(value) for value in settings.get("values") or () if str(value) != _OTHER)
-    return Slot(kind, values if kind == "categorical" else (), bool(settings.get("auto_fill", True)))
+def _truth(name: str, value: str) -> bool:
+    lowered = value.strip().lower()
+    if lowered in ("true", "false"):
+        return lowered == "true"
+    if re.fullmatch(r"\d+(\.\d+)?", lowered):
+        return float(lowered) == 1
+    raise DataError(f"the slot '{name}' of type bool cannot be {shortened(value)}; valid choices: true, false")

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from sparse_bench.data.dialogues import Event, LoopChange
-from sparse_bench.data.rasa_domain import Domain
-from sparse_bench.data.rasa_stories import CHECKPOINT, Step, StoryFiles, WrittenStory, contents
-from sparse_bench.errors import DataError
+from sparse_bench.data.rasa_domain import Domain, Mention, text_of
+from sparse_bench.data.rasa_stories import CHECKPOINT, Step, StoryFiles, WrittenStory
+from sparse_bench.data.text_files import TextFile, lines_of, read_text
+from sparse_bench.errors import DataError, shortened
 
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _CALL = re.compile(r"(?P<name>[^{]+)(?P<arguments>\{.*\})?")
@@ -38,27 +39,28 @@ def read_markdown_stories(files: Mapping[str, Path], domain: Domain) -> StoryFil
         DataError: a file cannot be read, or a line is not understood; names the file and the line.
     """
     found = StoryFiles()
-    for name, text, checksum in contents(files):
-        found.checksums[name] = checksum
-        found.stories += [story.paths() for story in _read(name, text, domain)]
+    for name, path in files.items():
+        file = read_text(path, name)
+        found.checksums[name] = file.sha256
+        found.stories += [story.paths() for story in _read(file, domain)]
     return found
 
 
-def _read(file: str, text: str, domain: Domain) -> list[WrittenStory]:
+def _read(file: TextFile, domain: Domain) -> list[WrittenStory]:
     stories: list[tuple[str, list[Step]]] = []
     # Line numbers have to stay what they are in the file.
-    text = _COMMENT.sub(lambda comment: "\n" * comment[0].count("\n"), text)
-    for number, line in enumerate(map(str.strip, text.splitlines()), start=1):
+    text = _COMMENT.sub(lambda comment: "\n" * comment[0].count("\n"), file.text)
+    for number, line in enumerate(map(str.strip, lines_of(text)), start=1):
         try:
             if line.startswith("#"):
-                stories.append((line.strip("# "), []))
+                stories.append((line.strip("# "), [(domain.beginning,)]))
             elif line and not _FROM_FORM.match(line):
                 step = _step(line, domain)
                 if not stories:
                     raise DataError("it stands before the first story ('## name')")
                 stories[-1][1].append(step)
         except DataError as error:
-            raise DataError(f"{file}, line {number} ({line!r}): {error}.") from error
+            raise DataError(f"{file.name}, line {number} ({shortened(line)}): {error}.") from error
     return [WrittenStory(name, tuple(steps)) for name, steps in stories]
 
 
@@ -77,18 +79,20 @@ def _step(line: str, domain: Domain) -> Step:
 
 def _message(text: str, domain: Domain) -> tuple[Event, ...]:
     intent, arguments = _call(text)
-    entities = [
-        (kind, _text(value))
-        for kind, values in arguments.items()
-        for value in (values if isinstance(values, list) else [values])
-    ]
-    return domain.message(intent, [(kind, value or "") for kind, value in entities])
+    return domain.message(
+        intent,
+        [
+            Mention(kind, text_of(value) or "")
+            for kind, values in arguments.items()
+            for value in (values if isinstance(values, list) else [values])
+        ],
+    )
 
 
 def _done(text: str, domain: Domain) -> tuple[Event, ...]:
     name, arguments = _call(text)
     if name == "slot":
-        return tuple(event for slot, value in arguments.items() for event in domain.slot(slot, _text(value)))
+        return tuple(event for slot, value in arguments.items() for event in domain.slot(slot, text_of(value)))
     if name in _LOOPS:
         loop = arguments.get("name")
         return (LoopChange(None if loop is None else domain.action(str(loop)).name),)
@@ -107,8 +111,3 @@ def _call(text: str) -> tuple[str, dict[str, Any]]:
     except json.JSONDecodeError as error:
         raise DataError(f"{match['arguments']} is not JSON: {error}") from error
     return match["name"].strip(), arguments
-
-
-def _text(value: Any) -> str | None:
-    """A value as text, whatever its type: only whether it is set, and which one it is, matters."""
-    return None if value is None else value if isinstance(value, str) else json.dumps(value)

@@ -1,4 +1,4 @@
-"""Reads training messages in version 2 of Rasa's YAML format.
+"""Reads training messages in version 2 or 3 of Rasa's YAML format, which say the same of messages.
 
 A file is ``nlu:`` with a list of items; an item is an intent, a synonym, a regex or a lookup, and its ``examples``: a
 literal block of lines ``- example``, or a list of ``text: example``. Entities are marked in an intent's example as
@@ -10,7 +10,6 @@ Escapes are those of YAML's double quotes and of JSON's, and ``\\uXXXX`` in a fi
 reads it. Where Rasa warns and skips an item, this reader refuses the file.
 """
 
-import hashlib
 import json
 import logging
 import re
@@ -18,11 +17,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import yaml
-
 from sparse_bench.data.messages import Entity, Message, NluCorpus
-from sparse_bench.data.yaml_texts import TextLoader
-from sparse_bench.errors import DataError, unknown_choice
+from sparse_bench.data.text_files import lines_of, read_text
+from sparse_bench.data.yaml_texts import TextLoader, load_yaml, major_version
+from sparse_bench.errors import DataError, shortened, unknown_choice
 
 _LOG = logging.getLogger(__name__)
 
@@ -126,25 +124,20 @@ class _Reading:
     checksums: dict[str, str] = field(default_factory=dict)
 
     def read(self, name: str, path: Path) -> None:
-        try:
-            content = path.read_bytes()
-            tree = yaml.load(_unescaped(content.decode("utf-8")), Loader=TextLoader)
-        except (OSError, UnicodeError, yaml.YAMLError) as error:
-            raise DataError(f"{name} cannot be read: {error}") from error
-        self.checksums[name] = hashlib.sha256(content).hexdigest()
+        file = read_text(path, name)
+        tree = load_yaml(replace(file, text=_unescaped(name, file.text)), TextLoader)
+        self.checksums[name] = file.sha256
         items = tree.get("nlu") if isinstance(tree, dict) else None
         if not isinstance(items, list):
             raise DataError(f"{name} has no list 'nlu'.")
-        version = str(tree.get("version", "2.0"))
-        if not re.fullmatch(r"2(\.\d+)*", version):
-            raise DataError(f"{name} is in version {version} of the format; this reader knows version 2.")
+        major_version(name, tree)
         for number, item in enumerate(items, start=1):
             self._item(f"{name}, item {number}", item)
 
     def _item(self, place: str, item: object) -> None:
         kinds = [kind for kind in _KINDS if isinstance(item, dict) and kind in item]
         if not isinstance(item, dict) or len(kinds) != 1:
-            raise DataError(f"{place} must have one of the keys {', '.join(_KINDS)}; it has: {_shortened(item)}.")
+            raise DataError(f"{place} must have one of the keys {', '.join(_KINDS)}; it has: {shortened(item)}.")
         (kind,) = kinds
         subject = item[kind]
         if not isinstance(subject, str) or not subject.strip():
@@ -171,7 +164,7 @@ class _Reading:
         try:
             text, entities = parse_example(example)
         except DataError as error:
-            raise DataError(f"{place}, {example!r}: {error}.") from error
+            raise DataError(f"{place}, {shortened(example)}: {error}.") from error
         for entity in entities:
             surface = text[entity.start : entity.end]
             if entity.value != surface:
@@ -206,15 +199,17 @@ class _Reading:
 def _examples(place: str, examples: object) -> Iterator[str]:
     """The examples of an item, without the blanks around them."""
     if isinstance(examples, str):
-        for number, line in enumerate(examples.splitlines(), start=1):
+        for number, line in enumerate(lines_of(examples), start=1):
             if line.strip():
                 if not line.startswith("-"):
-                    raise DataError(f"{place}, line {number} of its examples does not start with '-': {line!r}.")
+                    raise DataError(
+                        f"{place}, line {number} of its examples does not start with '-': {shortened(line)}."
+                    )
                 yield _text(f"{place}, line {number} of its examples", line[1:])
     elif isinstance(examples, list):
         for number, example in enumerate(examples, start=1):
             if not isinstance(example, dict) or not {"text"} <= example.keys() <= {"text", "metadata"}:
-                raise DataError(f"{place}, example {number} must be 'text: ...'; it is: {_shortened(example)}.")
+                raise DataError(f"{place}, example {number} must be 'text: ...'; it is: {shortened(example)}.")
             yield _text(f"{place}, example {number}", example["text"])
     else:
         raise DataError(f"{place}: 'examples' must be lines '- example' or a list of 'text: example'.")
@@ -226,14 +221,13 @@ def _text(place: str, example: object) -> str:
     return example.strip("\r\n ")
 
 
-def _unescaped(content: str) -> str:
+def _unescaped(name: str, text: str) -> str:
     r"""Resolves ``\uXXXX`` and ``\UXXXXXXXX`` in a file that is otherwise ASCII; pairs of surrogates are one sign."""
-    if not content.isascii():
-        return content
-    resolved = _ESCAPE.sub(lambda match: chr(int(match[1] or match[2], 16)), content)
-    return resolved.encode("utf-16", "surrogatepass").decode("utf-16")
-
-
-def _shortened(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    if not text.isascii():
+        return text
+    resolved = _ESCAPE.sub(lambda match: chr(int(match[1] or match[2], 16)), text)
+    joined = resolved.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+    for number, line in enumerate(lines_of(joined), start=1):
+        if half := re.search("[\ud800-\udfff]", line):
+            raise DataError(f"{name} cannot be read: line {number} has half a character, \\u{ord(half[0]):04x}.")
+    return joined

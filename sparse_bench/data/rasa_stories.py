@@ -7,11 +7,9 @@ better not written. A form to which the conversation comes back from another ans
 stands.
 """
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from pathlib import Path
 
 from sparse_bench.data.dialogues import Action, Event, LoopChange, Story, UserMessage
 from sparse_bench.errors import DataError
@@ -58,20 +56,6 @@ class StoryFiles:
 
     stories: list[tuple[Story, ...]] = field(default_factory=list)
     checksums: dict[str, str] = field(default_factory=dict)
-
-
-def contents(files: Mapping[str, Path]) -> Iterator[tuple[str, str, str]]:
-    """Name, text and SHA-256 of each file.
-
-    Raises:
-        DataError: a file cannot be read.
-    """
-    for name, path in files.items():
-        try:
-            content = path.read_bytes()
-            yield name, content.decode("utf-8"), hashlib.sha256(content).hexdigest()
-        except (OSError, UnicodeError) as error:
-            raise DataError(f"{name} cannot be read: {error}") from error
 
 
 def _repeated_form(events: Sequence[Event]) -> str | None:

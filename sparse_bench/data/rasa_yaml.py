@@ -1,4 +1,4 @@
-"""Reads stories in version 2 of Rasa's YAML format.
+"""Reads stories in version 2 or 3 of Rasa's YAML format.
 
 A file is ``stories:`` with a list of stories, each a name (``story``) and ``steps``: ``intent`` (with ``entities``),
 ``action``, ``slot_was_set``, ``active_loop``, or ``or`` with a list of intents. Rules are left out, with a line in the
@@ -7,18 +7,16 @@ answers given as text (``bot``) are refused.
 """
 
 import logging
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sparse_bench.data.dialogues import Event, LoopChange
-from sparse_bench.data.rasa_domain import Domain
-from sparse_bench.data.rasa_stories import CHECKPOINT, Step, StoryFiles, WrittenStory, contents
-from sparse_bench.data.yaml_texts import TextOrNullLoader
-from sparse_bench.errors import DataError, unknown_choice
+from sparse_bench.data.rasa_domain import Domain, Mention, text_of
+from sparse_bench.data.rasa_stories import CHECKPOINT, Step, StoryFiles, WrittenStory
+from sparse_bench.data.text_files import read_text
+from sparse_bench.data.yaml_texts import TextOrNullLoader, load_yaml, major_version
+from sparse_bench.errors import DataError, shortened, unknown_choice
 
 _LOG = logging.getLogger(__name__)
 _STEPS = ("intent", "or", "action", "slot_was_set", "active_loop")
@@ -36,9 +34,10 @@ def read_yaml_stories(files: Mapping[str, Path], domain: Domain) -> StoryFiles:
         DataError: a file cannot be read or is malformed; names the file, the story and the step.
     """
     found = StoryFiles()
-    for name, text, checksum in contents(files):
-        found.checksums[name] = checksum
-        for story in _read(name, text, domain):
+    for name, path in files.items():
+        file = read_text(path, name)
+        found.checksums[name] = file.sha256
+        for story in _read(name, load_yaml(file, TextOrNullLoader), domain):
             try:
                 found.stories.append(story.paths())
             except DataError as error:
@@ -46,37 +45,35 @@ def read_yaml_stories(files: Mapping[str, Path], domain: Domain) -> StoryFiles:
     return found
 
 
-def _read(file: str, text: str, domain: Domain) -> Iterator[WrittenStory]:
-    try:
-        tree = yaml.load(text, Loader=TextOrNullLoader)
-    except yaml.YAMLError as error:
-        raise DataError(f"{file} cannot be read: {error}") from error
+def _read(file: str, tree: Any, domain: Domain) -> Iterator[WrittenStory]:
     if not isinstance(tree, dict) or not {"stories", "rules"} & tree.keys():
         raise DataError(f"{file} has neither 'stories' nor 'rules'.")
-    version = str(tree.get("version", "2.0"))
-    if not re.fullmatch(r"2(\.\d+)*", version):
-        raise DataError(f"{file} is in version {version} of the format; this reader knows version 2.")
+    major_version(file, tree)
+    for section in ("stories", "rules"):
+        if not isinstance(tree.get(section), list | None):
+            raise DataError(f"{file}: '{section}' is a list; found {shortened(tree[section])}.")
     if rules := tree.get("rules"):
         _LOG.info("%s: %d rules left out; no learned policy is trained on rules.", file, len(rules))
     for number, item in enumerate(tree.get("stories") or (), start=1):
-        if not isinstance(item, dict) or not isinstance(item.get("steps"), list) or not item.get("story"):
+        name = item.get("story") if isinstance(item, dict) else None
+        if not isinstance(name, str) or not name or not isinstance(item.get("steps"), list):
             raise DataError(f"{file}, story {number} must have a name ('story') and a list of 'steps'.")
-        place = f"{file}, story {number} ('{item['story']}')"
-        steps = []
+        place = f"{file}, story {number} ('{name}')"
+        steps: list[Step] = [(domain.beginning,)]
         for position, step in enumerate(item["steps"], start=1):
             try:
                 steps.append(_step(step, domain))
             except DataError as error:
                 raise DataError(f"{place}, step {position}: {error}.") from error
-        yield WrittenStory(item["story"], tuple(steps))
+        yield WrittenStory(name, tuple(steps))
 
 
 def _step(step: Any, domain: Domain) -> Step:
     if not isinstance(step, dict):
-        raise DataError(f"a step has one of the keys {', '.join(_STEPS)}; it is {step!r}")
+        raise DataError(f"a step has one of the keys {', '.join(_STEPS)}; it is {shortened(step)}")
     if "checkpoint" in step:
         raise DataError(CHECKPOINT)
-    keys = step.keys() - {"metadata", "entities"}
+    keys = step.keys() - {"metadata", *(["entities"] if "intent" in step else [])}
     if len(keys) != 1 or not keys < {*_STEPS}:
         raise DataError(unknown_choice("step", ", ".join(sorted(keys)), _STEPS))
     (key,) = keys
@@ -86,7 +83,9 @@ def _step(step: Any, domain: Domain) -> Step:
             return (_message(step, domain),)
         case "or":
             ways = value if isinstance(value, list) else []
-            if not ways or not all(isinstance(way, dict) and way.keys() <= {"intent", "entities"} for way in ways):
+            if not ways or not all(
+                isinstance(way, dict) and {"intent"} <= way.keys() <= {"intent", "entities"} for way in ways
+            ):
                 raise DataError("'or' is a list of intents")
             return tuple(_message(way, domain) for way in ways)
         case "action":
@@ -97,20 +96,28 @@ def _step(step: Any, domain: Domain) -> Step:
 
 
 def _message(step: Mapping[str, Any], domain: Domain) -> tuple[Event, ...]:
-    entities = []
-    for entity in step.get("entities") or ():
-        if isinstance(entity, str):
-            entities.append((entity, ""))
-        else:
-            entities += [(kind, value or "") for kind, value in entity.items() if kind not in _ROLES]
-    return domain.message(str(step["intent"]).strip().removeprefix("/"), entities)
+    entities = step.get("entities") or []
+    if not isinstance(entities, list):
+        raise DataError(f"'entities' is a list; found {shortened(entities)}")
+    return domain.message(str(step["intent"]).strip().removeprefix("/"), [_mention(entity) for entity in entities])
+
+
+def _mention(entity: Any) -> Mention:
+    """An entity: its type, or a mapping of the type to what it says, with a role and a group if it has them."""
+    types = [entity] if isinstance(entity, str) else [*entity.keys() - {*_ROLES}] if isinstance(entity, dict) else []
+    if len(types) != 1:
+        raise DataError(f"an entity is 'type', or 'type: value' with 'role' and 'group'; found {shortened(entity)}")
+    given = {} if isinstance(entity, str) else {key: text_of(value) for key, value in entity.items()}
+    return Mention(types[0], given.get(types[0]) or "", given.get("role"), given.get("group"))
 
 
 def _pairs(slots: Any, domain: Domain) -> Iterator[tuple[str, str | None]]:
     """Slots and their values; a slot without one is set to what makes its features 1, where there is such a value."""
     for slot in slots if isinstance(slots, list) else [slots]:
         if isinstance(slot, dict):
-            yield from slot.items()
+            yield from ((name, text_of(value)) for name, value in slot.items())
+        elif not isinstance(slot, str):
+            raise DataError(f"'slot_was_set' is a list of 'slot: value'; found {shortened(slot)}")
         elif slot in domain.slots and domain.slots[slot].kind in ("text", "bool"):
             yield slot, "true"
         else:

@@ -6,6 +6,7 @@ no character, so that putting pieces together again gives exactly the words that
 
 import hashlib
 import io
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
@@ -17,8 +18,14 @@ import sentencepiece
 from sparse_bench.data.download import cache_folder
 from sparse_bench.errors import ConfigError
 
+_LOG = logging.getLogger(__name__)
+
 #: What sentencepiece writes for the space before a word.
 SPACE = "▁"
+#: Sentencepiece leaves out training sentences of more bytes, unless told otherwise, ...
+_LONGEST = 4192
+#: ... and those with this character, which it writes for unknown ones.
+_RESERVED = "▅"
 
 
 class Subwords:
@@ -47,6 +54,9 @@ class Subwords:
 def train_subwords(sentences: Iterable[Sequence[str]], size: int, folder: Path | None = None) -> Subwords:
     """Byte-pair encoding of these sentences' words. The same sentences always give the same pieces.
 
+    No sentence is too long. One with the character U+2585 is left out, as sentencepiece needs it for itself; the log
+    says how many are.
+
     What was learned is kept on disk under the hash of what it was learned from, and read from there the next time.
 
     Args:
@@ -69,9 +79,19 @@ def train_subwords(sentences: Iterable[Sequence[str]], size: int, folder: Path |
         "bos_id": 2,
         "eos_id": 3,
     }
+    encoded = [line.encode() for line in lines]
+    if (longest := max(map(len, encoded), default=0)) > _LONGEST:
+        settings["max_sentence_length"] = longest
+    if reserved := sum(_RESERVED in line for line in lines):
+        _LOG.warning(
+            "Subwords are learned without %d of %d training sentences, which hold U+2585: sentencepiece needs this "
+            "character for itself.",
+            reserved,
+            len(lines),
+        )
     content = hashlib.sha256(repr((version("sentencepiece"), sorted(settings.items()))).encode())
-    for line in lines:
-        content.update(line.encode() + b"\n")
+    for line in encoded:
+        content.update(line + b"\n")
     path = (folder or cache_folder() / "derived") / f"bpe-{content.hexdigest()[:16]}.model"
     if not path.exists():
         model = io.BytesIO()

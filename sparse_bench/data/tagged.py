@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from sparse_bench.errors import DataError
+from sparse_bench.data.text_files import lines_of
+from sparse_bench.errors import DataError, shortened
 
 #: Words and their tags, as many of one as of the other.
 Sentence = tuple[tuple[str, ...], tuple[str, ...]]
@@ -40,16 +41,16 @@ def read_columns(text: str, source: str) -> tuple[Sentence, ...]:
     """Sentences from lines ``word TAB tag``; empty lines stand between sentences.
 
     Raises:
-        DataError: a line has no tag; names ``source`` and the line's number.
+        DataError: a line is no word and tag; names ``source`` and the line's number.
     """
     sentences: list[Sentence] = []
     tokens: list[tuple[str, str]] = []
-    for number, line in enumerate([*text.split("\n"), ""], start=1):
+    for number, line in enumerate([*lines_of(text), ""], start=1):
         word, tab, tag = (part.strip() for part in line.partition("\t"))
-        if word and tag:
+        if word and tag and "\t" not in tag:
             tokens.append((word, tag))
         elif word or tag or tab:
-            raise DataError(f"{source}, line {number}: '{line}' is not a word, a tab and a tag.")
+            raise DataError(f"{source}, line {number}: {shortened(line)} is not a word, a tab and a tag.")
         elif tokens:
             sentences.append(sentence(tokens))
             tokens = []

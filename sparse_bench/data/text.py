@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from torchtext.vocab import Vocab
 
+from sparse_bench.data.text_files import lines_of
 from sparse_bench.errors import ConfigError, DataError
 
 #: Stands for every word that is not in the vocabulary; Mikolov's files of the Penn Treebank hold it as a word.
 UNK = "<unk>"
-#: Ends every line, where wanted.
+#: Ends every line, where wanted. Where a text holds it, it is that same end.
 EOS = "<eos>"
 
 Line = Sequence[str]
@@ -54,7 +55,7 @@ class TextCorpus:
 
 def read_lines(text: str) -> list[list[str]]:
     """The words of every line that has any."""
-    return [words for line in text.splitlines() if (words := line.split())]
+    return [words for line in lines_of(text) if (words := line.split())]
 
 
 def first_lines(lines: Sequence[Line], fraction: float) -> Sequence[Line]:
@@ -92,7 +93,8 @@ def numbered_corpus(
         valid: validation lines.
         test: test lines.
         vocabulary: number of word types, special ones included; None: all of the training lines.
-        eos: end every line with ``<eos>``; otherwise the lines simply follow each other.
+        eos: end every line with one ``<eos>``, those that have it already included; otherwise the lines simply follow
+            each other, and ``<eos>`` is a word like any other.
         checksums: of what the lines were made from.
 
     Raises:
@@ -121,11 +123,11 @@ def numbered_corpus(
 
 def _numbered(lines: Sequence[Line], numbers: Mapping[str, int], eos: bool) -> NumberedText:
     unknown = numbers[UNK]
-    ending = [numbers[EOS]] if eos else []
-    tokens = [number for line in lines for number in ([numbers.get(word, unknown) for word in line] + ending)]
+    ended = [[*line, EOS] if eos and (not line or line[-1] != EOS) else line for line in lines]
+    tokens = [numbers.get(word, unknown) for line in ended for word in line]
     return NumberedText(
         tokens=np.asarray(tokens, dtype=np.int64),
-        lengths=np.asarray([len(line) + len(ending) for line in lines], dtype=np.int64),
+        lengths=np.asarray([len(line) for line in ended], dtype=np.int64),
     )
 
 

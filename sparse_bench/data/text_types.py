@@ -16,6 +16,7 @@ from sparse_bench.data.download import checksums, corpus_files
 from sparse_bench.data.messages import NluCorpus
 from sparse_bench.data.sara import sara
 from sparse_bench.data.sara_like import sara_like
+from sparse_bench.data.text_files import decode, lines_of
 from sparse_bench.data.tokenizer import tokenize
 from sparse_bench.errors import ConfigError, DataError
 from sparse_bench.streams import Streams
@@ -132,7 +133,8 @@ def brown_types(shortest: int = 3, longest: int = 8, seed: int = 0) -> TextTypeC
     archive = corpus_files("brown")["brown.zip"]
     documents = read_brown(archive)
     with zipfile.ZipFile(archive) as opened:
-        pairs = sorted(line.split() for line in opened.read("brown/cats.txt").decode("ascii").splitlines())
+        categories = decode(opened.read("brown/cats.txt"), "brown/cats.txt")
+    pairs = sorted(line.split() for line in lines_of(categories))
     type_of = group_of(BROWN_GROUPS)
     splits: tuple[list[TypedText], ...] = ([], [], [])
     for number, (document, (_, category)) in enumerate(zip(documents, pairs, strict=True)):
@@ -180,8 +182,7 @@ def messages_by_group(corpus: NluCorpus, groups: Mapping[str, tuple[str, ...]], 
         raise DataError(f"The intents {', '.join(unknown)} belong to no type of text.")
     texts: dict[tuple[str, ...], str] = {}
     for message in corpus.messages:
-        tokens = tuple(token.text.lower() for token in tokenize(message.text).tokens)
-        texts.setdefault(tokens, type_of[message.intent])
+        texts.setdefault(tokenize(message.text).words, type_of[message.intent])
     examples = list(texts.items())
     try:
         train, held_out = _split(examples, 0.3, split_seed)

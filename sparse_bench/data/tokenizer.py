@@ -1,11 +1,13 @@
 """Whitespace tokenizer of the Rasa 2.6 assistants: words with their character offsets.
 
-Its definition of a word character is that of the standard library (``\\w``). The released tokenizer uses the
-``regex`` package, whose ``\\w`` also holds combining marks: the two agree on text without combining marks.
+What belongs to a word is what the ``regex`` package means by ``\\w``, as in the released tokenizer. Combining marks are
+part of it, without which "क्या" is no one word; for the standard library they are not.
 """
 
 import re
 from dataclasses import dataclass
+
+import regex
 
 from sparse_bench.errors import DataError
 
@@ -13,14 +15,16 @@ from sparse_bench.errors import DataError
 _KEPT_AT_BORDER = r"\w#@&"
 # Kept inside a word as well: the characters of URLs and e-mail addresses.
 _KEPT_INSIDE = r"\w._~:/?#\[\]()@!$&*+,;=-"
-_SEPARATOR = re.compile(
+_SEPARATOR = regex.compile(
     rf"""
+      (?<![^{_KEPT_AT_BORDER}])                        # from its first sign on: a long one is looked at once
       [^{_KEPT_AT_BORDER}]+ (?=\s|$)                   # behind a word
     | (?:\s|^) [^{_KEPT_AT_BORDER}]+ (?=[^0-9\s])      # before a word; stays before a number ("$5", "-3")
     | (?<=[^0-9\s]) [^{_KEPT_INSIDE}]+ (?=[^0-9\s])    # within a word; stays beside a digit ("10'000")
     """,
-    re.VERBOSE,
+    regex.VERBOSE,
 )
+#: What the standard library splits at, as the released tokenizer does.
 _WORD = re.compile(r"\S+")
 # A word of these characters alone is dropped. The released system calls them emoji; the wide range from U+24C2 holds
 # CJK scripts too, so that Chinese words survive only where a message has no other (see `tokenize`).
@@ -52,6 +56,11 @@ class TokenizedText:
 
     text: str
     tokens: tuple[Token, ...]
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The tokens in lower case: all that is seen of a text where case, blanks and punctuation do not count."""
+        return tuple(token.text.lower() for token in self.tokens)
 
 
 def tokenize(text: str) -> TokenizedText:

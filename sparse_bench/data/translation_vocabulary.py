@@ -35,9 +35,14 @@ def build_vocabulary(sentences: Iterable[Sequence[str]], min_count: int) -> Voca
 
 
 def encode(sentences: Iterable[Sequence[str]], vocabulary: Vocab) -> list[np.ndarray]:
-    """Token numbers of each sentence [its tokens], int32, without BOS and EOS; unknown tokens are UNK."""
-    number = vocabulary.stoi.get
-    return [np.fromiter((number(token, UNK) for token in tokens), np.int32, count=len(tokens)) for tokens in sentences]
+    """Token numbers of each sentence [its tokens], int32, without BOS and EOS; unknown tokens are UNK.
+
+    A special token's spelling is unknown like any other token that is not in the training text, which never has it.
+    """
+    known = {token: number for token, number in vocabulary.stoi.items() if number >= len(SPECIALS)}
+    return [
+        np.fromiter((known.get(token, UNK) for token in tokens), np.int32, count=len(tokens)) for tokens in sentences
+    ]
 
 
 def decode(numbers: Sequence[int] | np.ndarray, vocabulary: Vocab) -> list[str]:

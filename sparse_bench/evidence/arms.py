@@ -89,9 +89,9 @@ class Arm:
     @property
     def seeds(self) -> str:
         """How many seeds finished, and how many runs failed or carry a warning, for the cell of a table."""
-        warned = int(self.runs[WARNINGS].notna().sum()) if WARNINGS in self.runs else 0
+        noted = int(self.runs[WARNINGS].notna().sum()) if WARNINGS in self.runs else 0
         more = [f"{self.failed} failed"] if self.failed else []
-        more += [f"{warned} with a warning"] if warned else []
+        more += [f"{noted} with a warning"] if noted else []
         return f"{self.runs['seed'].nunique()}" + (f" ({', '.join(more)})" if more else "")
 
     @property

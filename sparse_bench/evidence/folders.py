@@ -138,6 +138,7 @@ def row_of(record: Result) -> dict[str, Any]:
         **{key: getattr(record, key) for key in _PLAIN},
         **_made(record),
         "error": error,
+        **({"warnings": " ".join(record.warnings)} if record.warnings else {}),
     }
     return {key: plain(value) for key, value in cells.items()}
 

@@ -10,9 +10,8 @@ from omegaconf import OmegaConf
 
 from sparse_bench.config import choices
 from sparse_bench.config.identifier import defines_an_arm
-from sparse_bench.config.nodes import parameters_of, target_of
+from sparse_bench.config.nodes import recorded_parameters
 from sparse_bench.config.schema import TrainerConfig
-from sparse_bench.errors import ConfigError
 from sparse_bench.evidence.cells import flatten, plain, sort_key
 from sparse_bench.sweeps import jobs, may_start, shipped_config
 
@@ -62,15 +61,10 @@ def _default(config: Mapping[str, Any], path: str) -> Any:
 
 @cache
 def _defaults(target: str) -> Mapping[str, Any]:
-    """Defaults of a target's arguments, as a configuration would hold them; none if it is not this project's."""
-    if not target.startswith("sparse_bench."):  # reading somebody's results must not import what they name
-        return {}
-    try:
-        parameters = parameters_of(target_of({"_target_": target}, "model"))
-    except ConfigError:  # a class that has gone
-        return {}
+    """Defaults of a target's arguments, as a configuration would hold them, where they can be known."""
     found = {
-        name: list(one.default) if isinstance(one.default, tuple) else one.default for name, one in parameters.items()
+        name: list(one.default) if isinstance(one.default, tuple) else one.default
+        for name, one in recorded_parameters(target).items()
     }
     return {name: value for name, value in found.items() if isinstance(value, bool | int | float | str | list | None)}
 
@@ -80,20 +74,29 @@ def alterations(experiment: str, config: Mapping[str, Any]) -> str | None:
 
     An experiment's name says which paper and which scale its runs speak for. Someone who trains it for three epochs
     keeps the name; such runs are shown, but no claim and no figure beside the paper's counts them. Any seed is as
-    shipped. Settings that the run does not have are younger than it is, and no difference.
+    shipped. A setting that the run does not have is younger than it is: the run had the code's default.
 
     Args:
         experiment: name of the experiment.
-        config: the run's whole configuration.
+        config: the run's configuration, whole or flat.
     """
     known = _shipped(experiment)
     if not known:
         return "no shipped experiment has this name"
-    own = _compared(config)
-    differing = {number: [path for path in own if own[path] != one.get(path)] for number, one in enumerate(known)}
-    nearest = min(differing, key=lambda number: len(differing[number]))
-    told = [f"{path}: {own[path][1]}, not {known[nearest].get(path, ((), 'set'))[1]}" for path in differing[nearest]]
-    return "; ".join(told) or None
+    flat = {path: value for path, value in flatten(config).items() if value is not None}
+    return "; ".join(min((_differences(flat, one) for one in known), key=len)) or None
+
+
+def _differences(flat: Mapping[str, Any], shipped: Mapping[str, tuple[Any, str]]) -> list[str]:
+    """What is set otherwise in a flat configuration than in a shipped one, a text each."""
+    younger = {path: _default(flat, path) for path in shipped if path not in flat}
+    every = _compared(flat | {path: value for path, value in younger.items() if value is not MISSING})
+    unset = (sort_key(None), "None")
+    return [
+        f"{path}: {every.get(path, unset)[1]}, not {shipped.get(path, unset)[1]}"
+        for path in sorted({*every, *shipped})
+        if every.get(path, unset)[0] != shipped.get(path, unset)[0] and (path in every or path in younger)
+    ]
 
 
 @cache

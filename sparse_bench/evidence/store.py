@@ -159,6 +159,7 @@ def _of_records(found: Sequence[tuple[Path, Result]], problems: list[Problem]) -
     rows, configs, curves, folders = [], [], [], {}
     for folder, record in found:
         name = f"{record.experiment}/{record.id}"
+        problems += [Problem(name, warning) for warning in record.warnings]
         broken = [metric for metric, value in record.metrics.items() if not is_finite(value)]
         if broken and record.status == FINISHED:
             problems.append(Problem(name, f"Not a finite number, left out of the means: {', '.join(broken)}."))

@@ -40,7 +40,7 @@ class CaseOutcome:
         p_reproduced: p-value of lying in the reproducing region; None if that cannot be said.
         p_contradicted: of lying in the contradicting one, after Holm's correction.
         problem: why there is no measurement, or none that decides.
-        remark: which runs were measured, where these are not all.
+        remark: what has to be known of the runs that were measured.
     """
 
     label: str

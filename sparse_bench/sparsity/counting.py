@@ -35,6 +35,9 @@ class Counts:
         sparse_layers_size: entries of those layers' full matrices.
         sparse_layers_frozen: of the first, those that are not trained: a model may keep layers at their first weights.
         density: the first over the second: the realised density.
+        of_full: of a model that was built smaller, the first over what these layers hold in the full model: what the
+            density that was asked for is about. None for all others, where it is ``density``.
+        rewirings: how often training changed the topology, where a scheme does.
         trainable: all trainable weights of the model that exist, biases included.
         groups: the same for every group of layers that the model declares; groups may overlap.
     """
@@ -45,10 +48,12 @@ class Counts:
     density: float
     trainable: int
     groups: dict[str, Count]
+    of_full: float | None = None
+    rewirings: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for a result file."""
-        return asdict(self)
+        """Plain values for a result file; those that do not apply are left out."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def count(model: nn.Module, scheme: Scheme) -> Counts:
@@ -76,6 +81,8 @@ def count(model: nn.Module, scheme: Scheme) -> Counts:
         density=selected.active / selected.size,
         trainable=everything.active,
         groups={group: of(names) for group, names in layer_groups(model).items()},
+        of_full=selected.active / scheme.full_size if scheme.full_size else None,
+        rewirings=scheme.rewirings(),
     )
 
 

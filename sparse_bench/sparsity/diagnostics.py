@@ -101,16 +101,18 @@ class Evolution:
     def end_epoch(self, weights: Mapping[str, SparseWeight]) -> dict[str, float]:
         """The epoch's diagnostics over all layers, by name.
 
-        ``turnover``: share of the connections that a rewiring took away and did not put back (mean of the epoch's
-        rewirings). ``exploration``: share of all places that ever held a connection (the rate R_s of Liu et al. 2021,
-        "Do we actually need dense over-parameterization?"). ``overlap``: share of the first topology's connections
-        that are there now. ``dead_inputs`` and ``dead_outputs``: share of units without a connection. For each kind of
-        degree, ``variance_to_mean`` and ``skew`` (means over layers), ``alpha`` and ``tail`` (the exponent and the
-        share of units that it describes: medians over layers with a fit) and ``power_law`` (share of layers that a
-        power law describes better than an exponential and a Poisson law).
+        ``density``: share of all places that hold a connection now. ``turnover``: share of the connections that a
+        rewiring took away and did not put back (mean of the epoch's rewirings). ``exploration``: share of all places
+        that ever held a connection (the rate R_s of Liu et al. 2021, "Do we actually need dense
+        over-parameterization?"). ``overlap``: share of the first topology's connections that are there now.
+        ``dead_inputs`` and ``dead_outputs``: share of units without a connection. For each kind of degree,
+        ``variance_to_mean`` and ``skew`` (means over layers), ``alpha`` and ``tail`` (the exponent and the share of
+        units that it describes: medians over layers with a fit) and ``power_law`` (share of layers that a power law
+        describes better than an exponential and a Poisson law).
         """
         layers = self._describe(weights).values()
         entry = {
+            "density": _share((v["active"] for v in layers), (v["size"] for v in layers)),
             "rewirings": float(self._rewirings),
             "turnover": _share(self._lost.values(), self._before.values()),
             "exploration": _share((v["ever"] for v in layers), (v["size"] for v in layers)),

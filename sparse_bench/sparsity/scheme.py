@@ -56,6 +56,8 @@ class Scheme(ABC):
     needs: ClassVar[tuple[str, ...]] = ()
     #: Optimizers that it works with; none named: all. The configuration is refused likewise.
     optimizers: ClassVar[tuple[type[Optimizer], ...]] = ()
+    #: What to set instead where it would remove nothing, for the message.
+    remedy: ClassVar[str] = "Use a lower sparsity.density or larger layers (sparsity.layers)"
 
     density: float = 1.0
     layers: Sequence[str] = ("default",)
@@ -72,6 +74,12 @@ class Scheme(ABC):
         self.selected: list[str] = []
         #: The sparse ones among them.
         self.weights: dict[str, SparseWeight] = {}
+        #: Weights of the selected layers in the full model, where a scheme builds a smaller one.
+        self.full_size: int | None = None
+
+    def asked(self) -> str | None:
+        """How sparse the model is asked to be, in words; None where it is to stay dense."""
+        return None if self.density == 1.0 else f"density {self.density:g}"
 
     def build(self, factory: ModelFactory) -> Any:
         """The model to train. Only schemes that change its size do more than call the factory."""
@@ -81,12 +89,18 @@ class Scheme(ABC):
         """Make the selected layers of ``model`` sparse.
 
         Raises:
-            ConfigError: a selected layer does not exist or cannot be sparse.
+            ConfigError: a selected layer does not exist or cannot be sparse, or sparsity is asked for and all weights
+                would stay.
         """
         self.selected = select(model, layer_groups(model), self.layers)
         if not self.selected:
             raise ConfigError(f"The layers {', '.join(self.layers)} hold no weight matrix in this model.")
         self.weights = self.install(model, streams)
+        if self.asked() is not None and not self.missing_in_the_end():
+            raise ConfigError(
+                f"{type(self).__name__} ({self.asked()}) removes no weight from {', '.join(self.selected)}: it would "
+                f"train the dense model. {self.remedy}, or sparsity=dense if that is what you want."
+            )
 
     def install(self, model: nn.Module, streams: Streams) -> dict[str, SparseWeight]:
         """Give the selected matrices their first topology; those that are left out stay dense."""
@@ -97,8 +111,25 @@ class Scheme(ABC):
     def first_topology(self, shapes: Mapping[str, Shape], streams: Streams) -> dict[str, Tensor]:
         """A mask for every layer that becomes sparse; layers that are left out stay dense."""
 
+    def missing(self) -> int:
+        """How many weights of the selected layers do not exist now."""
+        return sum(weight.size - weight.active for weight in self.weights.values())
+
+    def missing_in_the_end(self) -> int:
+        """How many are not to exist when training ends; a scheme that removes them as it trains says more than now."""
+        return self.missing()
+
+    def reached(self) -> bool:
+        """Whether the topology is as sparse as asked for. A model of another density is none to choose or to stop at,
+        so evaluations count from here on."""
+        return self.missing() >= self.missing_in_the_end()
+
     def before_training(self, length: Callable[[], Length]) -> None:
         """A trainer has taken over; ``length()`` says how long training is, which may take a moment to find out."""
+
+    def warnings(self) -> list[str]:
+        """What a reader of the result should know of a training of this length; asked for once it is known."""
+        return []
 
     def before_backward(self, step: int) -> None:
         """A batch of optimizer step ``step`` (from 1, over the whole run) is about to be seen; there may be several."""
@@ -116,6 +147,10 @@ class Scheme(ABC):
     def at_epoch_end(self, epoch: int, last: bool, optimizer: Optimizer, streams: Streams) -> dict[str, float]:
         """Epoch ``epoch`` (from 0) is done; returns diagnostics to log. ``last`` says that training ends here."""
         return {}
+
+    def rewirings(self) -> int | None:
+        """How often this training has changed the topology so far; None where it never does."""
+        return None
 
     def topology(self) -> dict[str, Any]:
         """What the topology looks like, layer by layer, for the run's ``topology.jsonl``; asked for before the first

@@ -33,20 +33,25 @@ def types_of(tags: np.ndarray) -> np.ndarray:
     return (tags + PREFIXES - 1) // PREFIXES
 
 
-def encode(tokens: Sequence[Token], entities: Iterable[Entity], types: Mapping[str, int]) -> np.ndarray:
-    """The tag of each token [tokens], int64.
+def encode(
+    tokens: Sequence[Token], entities: Iterable[Entity], types: Mapping[str, int]
+) -> tuple[np.ndarray, list[Entity]]:
+    """The tag of each token [tokens], int64, and the entities that no tags could be given to.
 
-    An entity counts only if it starts where a token starts and ends where a token ends; the tokens of any other stay O.
+    An entity has tags only if it starts where a token starts and ends where a token ends, and if no entity before it
+    has a token of it.
 
     Args:
         types: entity type → number from 0.
     """
+    left_out = []
     tags = np.full(len(tokens), OUTSIDE, dtype=np.int64)
     first_of = {token.start: index for index, token in enumerate(tokens)}
     last_of = {token.end: index for index, token in enumerate(tokens)}
     for entity in entities:
         first, last = first_of.get(entity.start), last_of.get(entity.end)
-        if first is None or last is None or last < first:
+        if first is None or last is None or last < first or (tags[first : last + 1] != OUTSIDE).any():
+            left_out.append(entity)
             continue
         kind = types[entity.type]
         if first == last:
@@ -54,7 +59,7 @@ def encode(tokens: Sequence[Token], entities: Iterable[Entity], types: Mapping[s
         else:
             tags[first : last + 1] = tag(INSIDE, kind)
             tags[first], tags[last] = tag(BEGIN, kind), tag(LAST, kind)
-    return tags
+    return tags, left_out
 
 
 def repair(tags: np.ndarray, lengths: np.ndarray) -> np.ndarray:

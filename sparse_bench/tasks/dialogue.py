@@ -10,11 +10,11 @@ from sklearn.metrics import accuracy_score, f1_score
 from torch import nn
 
 from sparse_bench.batch import Batch, DialogueBatch, DialogueSizes, Loss
-from sparse_bench.data.dialogues import LISTEN, DialogueCorpus
+from sparse_bench.data.dialogues import LISTEN, DialogueCorpus, DialogueTurn
 from sparse_bench.errors import ConfigError, DataError, unknown_choice
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.balancing import GrowingBatches
-from sparse_bench.tasks.base import Task
+from sparse_bench.tasks.base import Chance, Task
 from sparse_bench.tasks.dialogue_data import Attributes, ExampleArrays, ceiling, examples
 from sparse_bench.tasks.held_out import HeldOut
 from sparse_bench.tasks.settings import pair
@@ -92,6 +92,7 @@ class DialogueTask(Task):
         if not train or not test:
             raise DataError("A dialogue corpus needs training stories and test stories.")
         self.ceilings = {"train": ceiling(train), "test": ceiling(test)}
+        self._turns = {"train": [turns for turns, _ in train], "test": [turns for turns, _ in test]}
         attributes = Attributes(self.corpus, train, test)
         self.train = ExampleArrays(train, attributes, self.corpus.actions)
         self.test = ExampleArrays(test, attributes, self.corpus.actions)
@@ -101,6 +102,10 @@ class DialogueTask(Task):
         cuts = list(range(evaluate_batch_size, len(everything), evaluate_batch_size))
         self._held_out = HeldOut(self.test.batch(numbers) for numbers in np.split(everything, cuts))
         self._batches = GrowingBatches(self.train.actions, sizes, batch_epochs, balanced)
+
+    def inputs(self, split: str) -> list[tuple[DialogueTurn, ...]]:
+        """The turns before every action."""
+        return self._turns[split]
 
     def epoch_batches(self, epoch: int, streams: Streams) -> Iterator[DialogueBatch]:
         for numbers in self._batches.of_epoch(epoch, streams):
@@ -127,8 +132,11 @@ class DialogueTask(Task):
         predicted = torch.cat(best).cpu().numpy()  # the one synchronisation with the device
         return action_metrics(self.test.actions, predicted, self.corpus.actions.index(LISTEN))
 
-    def checksums(self) -> dict[str, str]:
-        return dict(self.corpus.checksums)
+    def chance(self, split: str) -> Chance:
+        """Of always giving the action that most training examples have."""
+        guess = np.full_like(self.test.actions, np.bincount(self.train.actions).argmax())
+        found = action_metrics(self.test.actions, guess, self.corpus.actions.index(LISTEN))
+        return {name: (found[name], "max") for name in ("action_f1", "action_accuracy")}
 
 
 def action_metrics(gold: np.ndarray, predicted: np.ndarray, listen: int) -> dict[str, float]:

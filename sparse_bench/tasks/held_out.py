@@ -1,6 +1,6 @@
 """Batches that are evaluated again and again."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
 import torch
@@ -17,6 +17,10 @@ class HeldOut(Generic[B]):
     def __init__(self, batches: Iterable[B]) -> None:
         self._batches = list(batches)
         self._device: torch.device | None = None
+
+    def __iter__(self) -> Iterator[B]:
+        """The batches, where they lie."""
+        return iter(self._batches)
 
     def beside(self, model: nn.Module) -> list[B]:
         """All batches, on the device of ``model``."""

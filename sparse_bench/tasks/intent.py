@@ -1,5 +1,6 @@
 """Intent classification with entity recognition, as DIET is trained and measured."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from typing import ClassVar, Literal, Protocol, cast
@@ -9,19 +10,29 @@ import torch
 from torch import nn
 
 from sparse_bench.batch import Batch, IntentBatch, IntentSizes, Loss, SparseRows
-from sparse_bench.data.featurizers import CombinedFeaturizer, CountFeaturizer, LexicalFeaturizer, RegexFeaturizer
+from sparse_bench.data.featurizers import (
+    CombinedFeaturizer,
+    CountFeaturizer,
+    LexicalFeaturizer,
+    RegexFeaturizer,
+    counted_words,
+)
 from sparse_bench.data.messages import NluCorpus
+from sparse_bench.data.splits import merged_intent, split_messages
 from sparse_bench.data.tokenizer import tokenize
-from sparse_bench.errors import ConfigError, unknown_choice
+from sparse_bench.errors import ConfigError, shortened, unknown_choice
 from sparse_bench.streams import Streams
 from sparse_bench.tasks import bilou
 from sparse_bench.tasks.balancing import GrowingBatches
-from sparse_bench.tasks.base import Task
+from sparse_bench.tasks.base import Chance, Task
 from sparse_bench.tasks.held_out import HeldOut
-from sparse_bench.tasks.intent_data import MessageArrays, merged_intent, split_messages
+from sparse_bench.tasks.intent_data import MessageArrays
 from sparse_bench.tasks.intent_metrics import entity_metrics, intent_metrics
 from sparse_bench.tasks.ranges import ranges
 from sparse_bench.tasks.settings import pair
+from sparse_bench.tasks.shares import check_unknown
+
+_LOG = logging.getLogger(__name__)
 
 
 class IntentModel(Protocol):
@@ -38,7 +49,8 @@ class IntentTask(Task):
     """Messages in, an intent for each and an entity tag for each of their tokens out.
 
     Labels are all merged intents and all entity types of the corpus, in alphabetical order; every featurizer is
-    fitted on the training messages alone. Entities that do not start and end where tokens do stay untagged.
+    fitted on the training messages alone. Entities that do not start and end where tokens do stay untagged, and so
+    are neither learned nor measured; the log and the result's notes say how many.
 
     Args:
         corpus: the messages, or what reads them.
@@ -47,6 +59,7 @@ class IntentTask(Task):
         balanced: repeat rare intents (:func:`balanced_order`); otherwise an epoch visits every message once.
         test_fraction: share of the messages that is tested on.
         split_seed: fixes the split, whatever the seed of the run.
+        duplicates: which messages are left out as duplicates, ``features`` or ``exact`` (:func:`split_messages`).
         evaluate_batch_size: messages in a batch of :meth:`evaluate`.
         entities: whether entities are learned and measured at all.
         oov_token: word that stands for unknown ones, if it is in the training data (see :class:`CountFeaturizer`).
@@ -81,6 +94,7 @@ class IntentTask(Task):
         balanced: bool = True,
         test_fraction: float = 0.2,
         split_seed: int = 0,
+        duplicates: str = "exact",
         evaluate_batch_size: int = 512,
         entities: bool = True,
         oov_token: str | None = "oov",
@@ -93,7 +107,9 @@ class IntentTask(Task):
             )
         self.corpus = corpus if isinstance(corpus, NluCorpus) else corpus()
 
-        self.train_messages, self.test_messages = split_messages(self.corpus.messages, test_fraction, split_seed)
+        self.train_messages, self.test_messages = split_messages(
+            self.corpus.messages, test_fraction, split_seed, duplicates
+        )
         self.intents = sorted({merged_intent(message.intent) for message in self.corpus.messages})
         self.entity_types = (
             sorted({entity.type for message in self.corpus.messages for entity in message.entities}) if entities else []
@@ -115,6 +131,8 @@ class IntentTask(Task):
         self.train = MessageArrays(train_texts, train_features, self.train_messages, labels, types)
         self.test = MessageArrays(test_texts, featurizer.transform(test_texts), self.test_messages, labels, types)
 
+        self._left_out = self._count_left_out()
+
         self.sizes = IntentSizes(
             token_features=train_features.tokens.shape[1],
             sentence_features=train_features.sentences.shape[1],
@@ -123,6 +141,12 @@ class IntentTask(Task):
             tags=bilou.tag_count(len(self.entity_types)) if entities else 0,
         )
 
+        self._words = {"train": [*map(counted_words, train_texts)], "test": [*map(counted_words, test_texts)]}
+        known = {word for words in self._words["train"] for word in words}
+        tested = [word in known for words in self._words["test"] for word in words]
+        self.unknown_tokens = {"test": 1 - sum(tested) / len(tested)}
+        check_unknown(self.unknown_tokens, None)  # parts of unknown words are known
+
         # Messages of like length share a batch of the test: less padding in the attention.
         by_length = np.argsort(self.test.lengths, kind="stable")
         cuts = range(evaluate_batch_size, len(by_length), evaluate_batch_size)
@@ -130,6 +154,10 @@ class IntentTask(Task):
         self._test_tags = self.test.tags[ranges(self.test.first_token[by_length], self.test.lengths[by_length])]
         self._held_out = HeldOut(self.test.batch(rows) for rows in np.split(by_length, list(cuts)))
         self._batches = GrowingBatches(self.train.intents, sizes, batch_epochs, balanced)
+
+    def inputs(self, split: str) -> list[tuple[str, ...]]:
+        """The words of every message as they are counted."""
+        return self._words[split]
 
     def epoch_batches(self, epoch: int, streams: Streams) -> Iterator[IntentBatch]:
         for rows in self._batches.of_epoch(epoch, streams):
@@ -166,8 +194,28 @@ class IntentTask(Task):
             metrics |= entity_metrics(self._test_tags, predicted[messages:], lengths)
         return metrics
 
-    def checksums(self) -> dict[str, str]:
-        return dict(self.corpus.checksums)
+    def chance(self, split: str) -> Chance:
+        """Of always giving the intent that most training messages have."""
+        guess = np.full_like(self.test.intents, np.bincount(self.train.intents).argmax())
+        return {name: (value, "max") for name, value in intent_metrics(self.test.intents, guess).items()}
+
+    def notes(self) -> dict[str, str]:
+        """How many entities are neither learned nor measured, if there are any."""
+        return {"entities_left_out": self._left_out} if self._left_out else {}
+
+    def _count_left_out(self) -> str:
+        """How many entities have no tags, which the log says with two examples; empty if all have."""
+        left_out = self.train.left_out + self.test.left_out
+        if not left_out:
+            return ""
+        entities = sum(len(message.entities) for message in (*self.train_messages, *self.test_messages))
+        counted = f"{len(left_out)} of {entities}, {len(self.test.left_out)} of them in the test"
+        _LOG.warning(
+            "Entities that do not begin and end where tokens do, or overlap, are left out: %s. For example: %s.",
+            counted,
+            "; ".join(f"{shortened(surface)} in {shortened(text)}" for surface, text in left_out[:2]),
+        )
+        return counted
 
 
 def _one_hot(size: int) -> SparseRows:

@@ -5,13 +5,18 @@ from sklearn.linear_model import LogisticRegression
 
 from sparse_bench.data.featurizers import CombinedFeaturizer, CountFeaturizer, Featurizer, RegexFeaturizer
 from sparse_bench.data.messages import NluCorpus
+from sparse_bench.data.splits import merged_intent, split_messages
 from sparse_bench.data.tokenizer import tokenize
-from sparse_bench.tasks.intent_data import merged_intent, split_messages
 from sparse_bench.tasks.intent_metrics import intent_metrics
 
 
 def logistic_regression_baseline(
-    corpus: NluCorpus, *, split_seed: int = 0, test_fraction: float = 0.2, regularization: float = 1.0
+    corpus: NluCorpus,
+    *,
+    split_seed: int = 0,
+    test_fraction: float = 0.2,
+    duplicates: str = "features",
+    regularization: float = 1.0,
 ) -> dict[str, dict[str, float]]:
     """Test metrics of multinomial logistic regression on sentence features, by feature set.
 
@@ -21,7 +26,7 @@ def logistic_regression_baseline(
     Args:
         regularization: weight of the squared norm of the coefficients against the summed log loss (1/C).
     """
-    train, test = split_messages(corpus.messages, test_fraction, split_seed)
+    train, test = split_messages(corpus.messages, test_fraction, split_seed, duplicates)
     train_texts, test_texts = [[tokenize(message.text) for message in part] for part in (train, test)]
     train_gold, test_gold = [np.array([merged_intent(message.intent) for message in part]) for part in (train, test)]
 

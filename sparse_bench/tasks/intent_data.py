@@ -1,4 +1,4 @@
-"""From messages to featurised, packed batches: the split, and the arrays from which batches are gathered."""
+"""From messages to packed batches: the arrays of featurised messages from which batches are gathered."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,50 +7,14 @@ from typing import Self
 import numpy as np
 import torch
 from scipy import sparse
-from sklearn.model_selection import train_test_split
 
 from sparse_bench.batch import IntentBatch, Layout, SparseRows
 from sparse_bench.data.featurizers import Features
 from sparse_bench.data.messages import Message
+from sparse_bench.data.splits import merged_intent
 from sparse_bench.data.tokenizer import TokenizedText
-from sparse_bench.errors import ConfigError, DataError
 from sparse_bench.tasks import bilou
 from sparse_bench.tasks.ranges import ranges
-
-
-def merged_intent(intent: str) -> str:
-    """The intent that a retrieval intent belongs to: ``faq/ask_price`` → ``faq``. Any other intent is itself."""
-    return intent.split("/", 1)[0]
-
-
-def split_messages(messages: Sequence[Message], test_fraction: float, seed: int) -> tuple[list[Message], list[Message]]:
-    """Training and test messages, each in corpus order.
-
-    Of messages with the very same text and merged intent the first alone is kept, so that no test example is in the
-    training data; texts that differ in case or punctuation are different, and a text under two intents stays under
-    both. The split is random with every merged intent in its share of the whole (scikit-learn's stratified split).
-
-    Raises:
-        ConfigError: ``test_fraction`` is not between 0 and 1.
-        DataError: too few messages for a stratified split.
-    """
-    if not 0 < test_fraction < 1:
-        raise ConfigError(f"test_fraction is {test_fraction}; it has to lie between 0 and 1, both excluded.")
-    first: dict[tuple[str, str], Message] = {}
-    for message in messages:
-        first.setdefault((message.text, merged_intent(message.intent)), message)
-    unique = list(first.values())
-    intents = [merged_intent(message.intent) for message in unique]
-    try:
-        train, test = train_test_split(
-            np.arange(len(unique)), test_size=test_fraction, stratify=intents, random_state=seed
-        )
-    except ValueError as error:
-        raise DataError(
-            f"Cannot split {len(unique)} different messages by intent, of which there are {len(set(intents))}: {error} "
-            "Use more messages, or another dataset.test_fraction."
-        ) from error
-    return [unique[index] for index in sorted(train)], [unique[index] for index in sorted(test)]
 
 
 @dataclass(frozen=True)
@@ -92,6 +56,7 @@ class MessageArrays:
         lengths: tokens of each message [messages], int64.
         first_token: number of the first token of each message [messages], int64.
         tags: BILOU tag of each token, message after message [tokens], int64.
+        left_out: the texts of entities that have no tags, each with the text of its message; see :func:`bilou.encode`.
     """
 
     def __init__(
@@ -104,12 +69,16 @@ class MessageArrays:
     ) -> None:
         self.intents = np.array([intents[merged_intent(message.intent)] for message in messages], dtype=np.int64)
         self.lengths = np.array([len(text.tokens) for text in texts], dtype=np.int64)
-        self.tags = np.concatenate(
-            [
-                bilou.encode(text.tokens, message.entities if entity_types else (), entity_types)
-                for text, message in zip(texts, messages, strict=True)
-            ]
-        )
+        encoded = [
+            bilou.encode(text.tokens, message.entities if entity_types else (), entity_types)
+            for text, message in zip(texts, messages, strict=True)
+        ]
+        self.tags = np.concatenate([tags for tags, _ in encoded])
+        self.left_out = [
+            (message.text[entity.start : entity.end], message.text)
+            for message, (_, left_out) in zip(messages, encoded, strict=True)
+            for entity in left_out
+        ]
         self.first_token = np.cumsum(self.lengths) - self.lengths
         self._tokens = _Rows.of(features.tokens)
         self._sentences = _Rows.of(features.sentences)

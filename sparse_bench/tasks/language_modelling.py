@@ -4,17 +4,19 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Literal, Protocol, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparse_bench.batch import Batch, Loss
 from sparse_bench.batch.language import IGNORED, HiddenState, LanguageBatch, LanguageOutput, LanguageSizes
-from sparse_bench.data.text import NumberedText, TextCorpus
+from sparse_bench.data.text import EOS, UNK, NumberedText, TextCorpus
 from sparse_bench.errors import ConfigError, DataError, unknown_choice
 from sparse_bench.streams import Streams
-from sparse_bench.tasks.base import Task
+from sparse_bench.tasks.base import Chance, Task
 from sparse_bench.tasks.held_out import HeldOut
+from sparse_bench.tasks.shares import check_unknown
 from sparse_bench.tasks.text_batches import (
     Chunk,
     Sentences,
@@ -100,6 +102,19 @@ class LanguageModellingTask(Task):
             "test": self._evaluation_batches("test", self.corpus.test, test_batch_size),
         }
         self._state: HiddenState | None = None
+        self.unknown_tokens = {split: self._unknown(getattr(self.corpus, split)) for split in ("train", *self.splits)}
+        check_unknown(self.unknown_tokens, f"dataset.corpus.vocabulary={len(self.corpus.words)}")
+
+    def _unknown(self, text: NumberedText) -> float:
+        """The share of ``<unk>`` among the words of a text, ends of lines aside."""
+        unknown, eos = (self.corpus.words.index(word) if word in self.corpus.words else -1 for word in (UNK, EOS))
+        return float((text.tokens[text.tokens != eos] == unknown).mean())
+
+    def inputs(self, split: str) -> list[bytes]:
+        """The word numbers of every line."""
+        text: NumberedText = getattr(self.corpus, split)
+        ends = np.cumsum(text.lengths)
+        return [text.tokens[end - length : end].tobytes() for end, length in zip(ends, text.lengths, strict=True)]
 
     def epoch_batches(self, epoch: int, streams: Streams) -> Iterator[LanguageBatch]:
         if isinstance(self._train, Sentences):
@@ -165,8 +180,15 @@ class LanguageModellingTask(Task):
             "accuracy": sum(torch.stack(correct).tolist()) / tokens,
         }
 
-    def checksums(self) -> dict[str, str]:
-        return dict(self.corpus.checksums)
+    def chance(self, split: str) -> Chance:
+        """Of always giving the most frequent word of the training text, and of holding all words of the vocabulary for
+        equally probable: a perplexity of its size."""
+        targets = torch.cat([batch.targets[batch.targets != IGNORED] for batch in self._held_out[split]])
+        guess = self.sizes.frequencies.index(max(self.sizes.frequencies))
+        return {
+            "accuracy": ((targets == guess).double().mean().item(), "max"),
+            "perplexity": (float(self.sizes.vocabulary), "min"),
+        }
 
     def reset(self) -> None:
         """Forget the carried hidden state."""

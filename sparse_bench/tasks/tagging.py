@@ -13,8 +13,9 @@ from sparse_bench.batch.tagging import TaggingBatch, TaggingSizes
 from sparse_bench.data.tagged import TaggedCorpus
 from sparse_bench.errors import ConfigError, unknown_choice
 from sparse_bench.streams import Streams
-from sparse_bench.tasks.base import Task
+from sparse_bench.tasks.base import Chance, Task
 from sparse_bench.tasks.held_out import HeldOut
+from sparse_bench.tasks.shares import check_unknown
 from sparse_bench.tasks.tagging_data import UNK, TaggedArrays, Words
 
 
@@ -92,17 +93,24 @@ class TaggingTask(Task):
             counts[self._unknown] = max(1, unknown + round(replace_singletons * len(self._singleton_tokens)))
         self.sizes = TaggingSizes(len(counts), tuple(counts.tolist()), len(tags))
 
+        self.unknown_tokens = {"train": float((self.train.words == self._unknown).mean())}
         self._held_out: dict[str, HeldOut[TaggingBatch]] = {}
         for split in self.splits:
             arrays = TaggedArrays(getattr(self.corpus, split), self.words, tags, split)
+            self.unknown_tokens[split] = float((arrays.words == self._unknown).mean())
             by_length = np.argsort(arrays.lengths, kind="stable")
             cuts = range(evaluate_batch_size, len(by_length), evaluate_batch_size)
             self._held_out[split] = HeldOut(arrays.batch(rows) for rows in np.split(by_length, list(cuts)))
+        check_unknown(self.unknown_tokens, f"dataset.vocabulary={vocabulary}")
         self._null = tags[self.corpus.null_tag] if self.corpus.null_tag is not None else None
 
     @property
     def _unknown(self) -> int:
         return self.words.numbers[UNK]
+
+    def inputs(self, split: str) -> list[tuple[str, ...]]:
+        """The words of every sentence."""
+        return [words for words, _ in getattr(self.corpus, split)]
 
     def epoch_batches(self, epoch: int, streams: Streams) -> Iterator[TaggingBatch]:
         order = streams.numpy("data", epoch).permutation(len(self.train))
@@ -151,5 +159,8 @@ class TaggingTask(Task):
         counts = totals.tolist()  # the one synchronisation with the device
         return {name: hit / size for name, hit, size in zip(groups, counts[::2], counts[1::2], strict=True) if size > 0}
 
-    def checksums(self) -> dict[str, str]:
-        return dict(self.corpus.checksums)
+    def chance(self, split: str) -> Chance:
+        """Of always giving the tag that most training tokens have."""
+        guess = int(np.bincount(self.train.tags).argmax())
+        right = torch.cat([batch.tags for batch in self._held_out[split]]) == guess
+        return {"accuracy": (right.double().mean().item(), "max")}

@@ -13,7 +13,7 @@ from sparse_bench.data.tagged import Sentence
 from sparse_bench.errors import ConfigError, DataError
 from sparse_bench.tasks.ranges import ranges
 
-PAD, UNK = "<pad>", "<unk>"
+UNK = "<unk>"
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,10 @@ class Words:
     """The vocabulary of a tagger.
 
     Attributes:
-        numbers: word → number. ``<pad>`` is 0 and ``<unk>`` 1; the others follow from the most frequent to the rarest,
-            equally frequent ones in the order in which they first occur.
-        counts: occurrences of each word in the training sentences [V]; ``<pad>`` counts 1, and ``<unk>`` the tokens
+        numbers: word → number, from 1. ``<unk>`` is 1, and so is that spelling in the text; the others follow from the
+            most frequent to the rarest, equally frequent ones in the order in which they first occur. Padding is 0,
+            which no word has: ``<pad>`` in a text is a word like any other.
+        counts: occurrences of each number in the training sentences [V]; padding counts 1, and ``<unk>`` the tokens
             that became it, but at least 1, as in the released code.
     """
 
@@ -38,13 +39,13 @@ class Words:
             ConfigError: a size that has no room for a word.
         """
         if size is not None and size < 3:
-            raise ConfigError(f"vocabulary = {size} has to be at least 3: {PAD}, {UNK} and a word.")
-        found = Counter(word for words, _ in sentences for word in words if word not in (PAD, UNK))
+            raise ConfigError(f"vocabulary = {size} has to be at least 3: padding, {UNK} and a word.")
+        found = Counter(word for words, _ in sentences for word in words if word != UNK)
         kept = found.most_common(None if size is None else size - 2)
         unknown = sum(len(words) for words, _ in sentences) - sum(count for _, count in kept)
         counts = [1, max(1, unknown), *(count for _, count in kept)]
-        names = [PAD, UNK, *(word for word, _ in kept)]
-        return cls({word: number for number, word in enumerate(names)}, np.asarray(counts, dtype=np.int64))
+        names = [UNK, *(word for word, _ in kept)]
+        return cls({word: number for number, word in enumerate(names, start=1)}, np.asarray(counts, dtype=np.int64))
 
 
 class TaggedArrays:

@@ -16,8 +16,9 @@ from sparse_bench.batch.text import TextBatch, TextSizes
 from sparse_bench.data.text_types import TextTypeCorpus, TypedText
 from sparse_bench.errors import ConfigError, DataError, unknown_choice
 from sparse_bench.streams import Streams
-from sparse_bench.tasks.base import Task
+from sparse_bench.tasks.base import Chance, Task
 from sparse_bench.tasks.ranges import ranges
+from sparse_bench.tasks.shares import check_unknown
 
 UNK = "<unk>"
 
@@ -80,15 +81,17 @@ class TextTypingTask(Task):
                 f"({evaluate_batch_size}) have to be at least 1."
             )
         self._batch_size, self._evaluate_batch_size = batch_size, evaluate_batch_size
-        found = Counter(word for words, _ in self.corpus.train for word in words if word != UNK)
-        kept = [(word, count) for word, count in found.most_common() if count >= least_count]
+        found = Counter(word for words, _ in self.corpus.train for word in words)
+        kept = [(word, count) for word, count in found.most_common() if count >= least_count and word != UNK]
         unknown = found.total() - sum(count for _, count in kept)
-        #: Word → number; ``<unk>`` is 0, the others follow from the most frequent to the rarest.
+        #: Word → number; ``<unk>`` (as a text may spell it, too) is 0, then from the most frequent to the rarest.
         self.words = {word: number for number, word in enumerate([UNK, *(word for word, _ in kept)])}
         self._splits = {
             split: _Fragments(getattr(self.corpus, split), self.words, self.corpus.types, split)
             for split in ("train", *self.splits)
         }
+        self.unknown_tokens = {split: float((texts.words == 0).mean()) for split, texts in self._splits.items()}
+        check_unknown(self.unknown_tokens, f"dataset.least_count={least_count}")
         self.sizes = TextSizes(
             vocabulary=len(self.words),
             frequencies=(unknown, *(count for _, count in kept)),
@@ -99,6 +102,10 @@ class TextTypingTask(Task):
         #: Weight of the loss of each type [types]; None: all alike. By device, so that it is copied there once.
         self.weights = torch.tensor(weights) if weighted else None
         self._weights_on: dict[torch.device, Tensor] = {}
+
+    def inputs(self, split: str) -> list[tuple[str, ...]]:
+        """The words of every fragment."""
+        return [words for words, _ in getattr(self.corpus, split)]
 
     def epoch_batches(self, epoch: int, streams: Streams) -> Iterator[TextBatch]:
         train = self._splits["train"]
@@ -137,8 +144,11 @@ class TextTypingTask(Task):
             found.append(scores.argmax(dim=1))
         return typing_metrics(fragments.types, torch.cat(found).cpu().numpy(), self.sizes.types)
 
-    def checksums(self) -> dict[str, str]:
-        return dict(self.corpus.checksums)
+    def chance(self, split: str) -> Chance:
+        """Of always giving the type that most training fragments have."""
+        gold = self._splits[split].types
+        guess = np.full_like(gold, np.bincount(self._splits["train"].types).argmax())
+        return {name: (value, "max") for name, value in typing_metrics(gold, guess, self.sizes.types).items()}
 
 
 def typing_metrics(gold: np.ndarray, predicted: np.ndarray, types: int) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Translation of sentences, as the report on SET in the Transformer trains and measures it, and as the field does."""
 
+import math
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import ClassVar, Literal, Protocol, cast
@@ -10,16 +11,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparse_bench.batch import Batch, Loss
-from sparse_bench.batch.translation import PAD, TranslationBatch, TranslationSizes
+from sparse_bench.batch.translation import BOS, PAD, TranslationBatch, TranslationSizes
 from sparse_bench.data.moses import words_of
-from sparse_bench.data.parallel import ParallelCorpus
+from sparse_bench.data.parallel import ParallelCorpus, ParallelText
 from sparse_bench.errors import ConfigError, unknown_choice
 from sparse_bench.streams import Streams
-from sparse_bench.tasks.base import Task
+from sparse_bench.tasks.base import Chance, Task
 from sparse_bench.tasks.bucketing import bucketed_batches, random_batches
 from sparse_bench.tasks.cross_entropy import weighted_cross_entropy
 from sparse_bench.tasks.held_out import HeldOut
 from sparse_bench.tasks.last_epoch import LastEpoch
+from sparse_bench.tasks.shares import check_unknown
 from sparse_bench.tasks.translation_data import PairArrays, encode_corpus
 from sparse_bench.tasks.translation_metrics import TranslationScores, teacher_forced_metrics
 
@@ -120,12 +122,19 @@ class TranslationTask(Task):
 
         self.encoded = encode_corpus(self.corpus, tokenizer, bpe, min_count, joint_vocabulary)
         self.train = self.encoded.train
+        self.unknown_tokens = {split: getattr(self.encoded, split).unknown_tokens for split in ("train", *self.splits)}
+        check_unknown(self.unknown_tokens, f"dataset.min_count={min_count}")
         self.sizes = self.encoded.sizes
         self._held_out = {
             "valid": _Pairs(self.encoded.valid, evaluate_batch_size, bucketed),
             "test": _Pairs(self.encoded.test, evaluate_batch_size, bucketed),
         }
         self._last_epoch = LastEpoch[list[np.ndarray]]()
+
+    def inputs(self, split: str) -> tuple[str, ...]:
+        """The source sentences."""
+        text: ParallelText = getattr(self.corpus, split)
+        return text.source
 
     def epoch_batches(self, epoch: int, streams: Streams) -> Iterator[TranslationBatch]:
         for pairs in self._epoch_pairs(epoch, streams):
@@ -203,13 +212,24 @@ class TranslationTask(Task):
         references = [" ".join(words) for words in self.encoded.test_words]
         return TranslationScores(references, str.split, language, tokenised=True)
 
+    def chance(self, split: str) -> Chance:
+        """Of always giving the most frequent token of the training targets, EOS included, and of holding all tokens of
+        the vocabulary for equally probable."""
+        pairs = {"valid": self.encoded.valid, "test": self.encoded.test}[split]
+        gold = pairs.target.tokens[pairs.target.tokens != BOS]
+        guess = np.bincount(self.train.target.tokens[self.train.target.tokens != BOS]).argmax()
+        nll = np.full(len(gold), math.log(self.sizes.target_vocabulary))
+        found = teacher_forced_metrics(nll, gold == guess, pairs.target_lengths)
+        return {
+            "sentence_accuracy": (found["sentence_accuracy"], "max"),
+            "token_accuracy": (found["token_accuracy"], "max"),
+            "perplexity": (found["perplexity"], "min"),
+        }
+
     def notes(self) -> dict[str, str]:
         """The tokenizer and, where translations are scored, the signature of every score."""
         notes = {"tokenizer": self.encoded.target.words.describe()}
         return notes | self.scores.signatures() if self._translate else notes
-
-    def checksums(self) -> dict[str, str]:
-        return dict(self.corpus.checksums)
 
 
 class _Pairs(HeldOut[TranslationBatch]):

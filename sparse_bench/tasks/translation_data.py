@@ -7,7 +7,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import torch
 
-from sparse_bench.batch.translation import BOS, EOS, PAD, TranslationBatch, TranslationSizes
+from sparse_bench.batch.translation import BOS, EOS, PAD, UNK, TranslationBatch, TranslationSizes
 from sparse_bench.data.moses import Words, words_of
 from sparse_bench.data.parallel import ParallelCorpus
 from sparse_bench.data.subwords import Subwords, train_subwords
@@ -69,6 +69,11 @@ class PairArrays:
     def target_lengths(self) -> np.ndarray:
         """Positions that a decoder has to say for each pair: its tokens and EOS [pairs]."""
         return self.target.lengths - 1
+
+    @property
+    def unknown_tokens(self) -> float:
+        """The share of UNK among the tokens of a side, BOS and EOS aside; of the side that has more of it."""
+        return max(float((side.tokens == UNK).sum() / (side.lengths - 2).sum()) for side in (self.source, self.target))
 
     def batch(self, pairs: np.ndarray) -> TranslationBatch:
         """The pairs with these numbers, in this order, padded."""

@@ -13,8 +13,9 @@ from sparse_bench.errors import SparseBenchError
 logger = logging.getLogger(__name__)
 
 Status = Literal["finished", "failed"]
-#: Names in a run's summary: the realised density, and the number of active weights, of its sparse layers.
-DENSITY, WEIGHTS = "sparsity/density", "sparsity/weights"
+#: Names in a run's summary, of its sparse layers: the density that was asked for, if one was, the density that the
+#: trained model really has, and its number of weights.
+ASKED, DENSITY, WEIGHTS = "sparsity/density_asked", "sparsity/density", "sparsity/weights"
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class RunInfo:
 
     @property
     def name(self) -> str:
-        """A name for a legend: model/density/seed."""
+        """A name for a legend: model/density/seed. The density is that asked for; what it came to is measured later."""
         density = self.labels["density"]
         shown = f"{density:g}" if isinstance(density, int | float) else str(density)
         return f"{self.labels['model']}/{shown}/{self.seed}"
@@ -76,8 +77,8 @@ class Tracker(ABC):
     def finish(self, status: Status, summary: dict[str, Any]) -> None:
         """Close the run.
 
-        ``summary`` is flat: the final metrics by split (``test/…``, ``valid/…``), :data:`DENSITY` and :data:`WEIGHTS`,
-        and what else describes the whole run. A failed run may have an empty one.
+        ``summary`` is flat: the final metrics by split (``test/…``, ``valid/…``), :data:`ASKED`, :data:`DENSITY` and
+        :data:`WEIGHTS`, and what else describes the whole run. A failed run may have an empty one.
         """
 
 

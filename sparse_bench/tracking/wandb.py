@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from sparse_bench.errors import ConfigError, unknown_choice
-from sparse_bench.tracking.base import DENSITY, WEIGHTS, RunInfo, Status, Tracker
+from sparse_bench.tracking.base import ASKED, DENSITY, WEIGHTS, RunInfo, Status, Tracker
 
 if TYPE_CHECKING:
     import wandb
@@ -109,7 +109,7 @@ class WandbTracker(Tracker):
             return
         try:
             final = {summary_name(k): value for k, value in summary.items() if k.startswith(_EVALUATED)}
-            sparsity = {k: value for k, value in summary.items() if k in (DENSITY, WEIGHTS)}
+            sparsity = {k: value for k, value in summary.items() if k in (ASKED, DENSITY, WEIGHTS)}
             if final or sparsity:
                 run.log({**final, **sparsity})
             rest = {k: value for k, value in summary.items() if summary_name(k) not in final and k not in sparsity}

@@ -1,25 +1,44 @@
-"""Checkpoints: everything that an interrupted run needs to end with the numbers it would have had."""
+"""Checkpoints: everything that an interrupted run needs to end with the numbers it would have had.
 
+A file is what ``torch.save`` writes, with a comment at its end that holds the format's version and the SHA-256 of
+everything before it. It is verified when it is read. It holds tensors and plain values alone, so that reading one runs
+no code.
+"""
+
+import hashlib
 import io
 import random
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from sparse_bench.errors import CheckpointError
-from sparse_bench.record import write_atomically
+from sparse_bench.record import Origin, differences, write_atomically
 
-VERSION = 2
+VERSION = 3
+
+_MARK = b"sparse_bench checkpoint "
+#: The comment: the mark, three digits of the version, a space, and the checksum.
+_COMMENT = len(_MARK) + 4 + 64
+#: Values that are read without running code.
+_PLAIN = (type(None), bool, int, float, str, bytes, Tensor, torch.nn.Parameter, torch.dtype, torch.device, torch.Size)
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
     """State of every global random generator (the noise stream) that a run on ``device`` draws from."""
+    numpy = np.random.get_state(legacy=False)  # noqa: NPY002 - libraries draw from it, so it is part of the state
+    assert isinstance(numpy, dict)
+    key = torch.from_numpy(numpy["state"]["key"].astype(np.int64))
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-        "numpy": np.random.get_state(),  # noqa: NPY002 - libraries draw from it, so it is part of the state
+        "numpy": {**numpy, "state": {**numpy["state"], "key": key}},
         "python": random.getstate(),
     }
 
@@ -29,14 +48,25 @@ def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
     torch.set_rng_state(state["torch"])
     if device.type == "cuda" and state["cuda"] is not None:
         torch.cuda.set_rng_state(state["cuda"], device)
-    np.random.set_state(state["numpy"])  # noqa: NPY002
+    numpy = state["numpy"]
+    key = numpy["state"]["key"].numpy().astype(np.uint32)
+    np.random.set_state({**numpy, "state": {**numpy["state"], "key": key}})  # noqa: NPY002
     random.setstate(state["python"])
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write ``state`` atomically."""
+    """Write ``state`` atomically.
+
+    Raises:
+        CheckpointError: something in it is neither a tensor nor a plain value; says what and where.
+    """
     buffer = io.BytesIO()
-    torch.save({"version": VERSION, **state}, buffer)
+    torch.save(_plain(state, path.name), buffer)
+    # torch writes a zip archive. Its last two bytes are the length of its comment.
+    buffer.seek(-2, io.SEEK_END)
+    buffer.write(_COMMENT.to_bytes(2, "little"))
+    buffer.write(_MARK + b"%03d " % VERSION)
+    buffer.write(hashlib.sha256(buffer.getbuffer()).hexdigest().encode())
     write_atomically(path, buffer.getbuffer())
 
 
@@ -47,16 +77,119 @@ def load(path: Path) -> dict[str, Any]:
         CheckpointError: the file is damaged or was written by another version.
     """
     try:
-        # Our own file: it holds optimizer and generator states, which are more than plain tensors.
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=False)
+        with path.open("rb") as file:
+            _verify(path, file)
+            state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except Exception as error:
-        raise CheckpointError(
-            f"The checkpoint {path} cannot be read ({error}). Delete it to train this run from the start."
-        ) from error
-    version = state.get("version") if isinstance(state, dict) else None
-    if version != VERSION:
-        raise CheckpointError(
-            f"The checkpoint {path} has version {version}, this program writes {VERSION}. "
-            "Delete it to train this run from the start."
-        )
+        raise _unreadable(path, str(error).partition("\n")[0]) from error
     return state
+
+
+def fingerprint(tensors: Mapping[str, Any]) -> str:
+    """SHA-256 of a model's ``state_dict``: equal for equal weights, whatever file holds them."""
+    digest = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        if not isinstance(value, Tensor):
+            digest.update(f"{name}\0{value!r}\0".encode())
+            continue
+        digest.update(f"{name}\0{value.dtype}\0{list(value.shape)}\0".encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+@contextmanager
+def fitting(path: Path) -> Iterator[None]:
+    """What is loaded from ``path`` fits what it is loaded into.
+
+    Raises:
+        CheckpointError: it does not: sizes or names differ.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError, TypeError, LookupError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise CheckpointError(
+            f"{path} does not fit this run, whose code or data differ from those that it was written with ({reason}). "
+            "Train the run that it belongs to from the start, with force=true."
+        ) from error
+
+
+def check_origin(path: Path, then: Origin, now: Origin) -> None:
+    """Refuse to go on from what is in ``path`` with other data, other code, or after another first stage.
+
+    Raises:
+        CheckpointError: see above; names what has changed, and the choices.
+    """
+    if changed := differences(then, now):
+        raise CheckpointError(
+            f"{path} was written with something else than there is now: {changed}. Restore it to go on, or train the "
+            "run that it belongs to from the start with force=true (what is there is kept in its folder's .earlier), "
+            "or choose another output."
+        )
+
+
+def circumstances(device: torch.device, computed: Mapping[str, str]) -> dict[str, Any]:
+    """What the last digits of a run depend on besides its origin.
+
+    Args:
+        device: where it trains.
+        computed: what its sparse layers are computed with.
+    """
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "threads": torch.get_num_threads(),
+        "vectors": torch.backends.cpu.get_cpu_capability(),
+        "torch": str(torch.__version__),
+        "computed": dict(computed),
+    }
+
+
+def _verify(path: Path, file: BinaryIO) -> None:
+    """Compare the file's checksum with what it holds; leaves it at its beginning."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(max(0, size - _COMMENT))
+    comment = file.read()
+    if not comment.startswith(_MARK):
+        raise _unreadable(path, f"it has no checksum: it is damaged, or of a version before {VERSION}")
+    version, checksum = comment[len(_MARK) : -64], comment[-64:]
+    if version != b"%03d " % VERSION:
+        raise CheckpointError(
+            f"The checkpoint {path} has version {version.decode(errors='replace').strip(' 0')}, this program writes "
+            f"{VERSION}. Train the run that it belongs to from the start, with force=true."
+        )
+    file.seek(0)
+    digest, left = hashlib.sha256(), size - 64
+    while left and (piece := file.read(min(left, 1 << 20))):
+        digest.update(piece)
+        left -= len(piece)
+    if digest.hexdigest().encode() != checksum:
+        raise _unreadable(path, "it is damaged: its content does not have its checksum")
+    file.seek(0)
+
+
+def _unreadable(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"The checkpoint {path} cannot be read ({reason}). "
+        "Train the run that it belongs to from the start, with force=true."
+    )
+
+
+def _plain(value: Any, place: str) -> Any:
+    """The same with numbers of NumPy as Python's."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if type(value) in _PLAIN:
+        return value
+    if type(value) in (list, tuple):
+        return type(value)(_plain(part, f"{place}[{number}]") for number, part in enumerate(value))
+    if isinstance(value, dict):
+        plain = {_plain(key, place): _plain(part, f"{place}[{key!r}]") for key, part in value.items()}
+        pairs = zip(plain.items(), value.items(), strict=True)
+        kept = type(value) in (dict, OrderedDict) and all(a is c and b is d for (a, b), (c, d) in pairs)
+        return value if kept else plain  # a model's own dict holds the versions of its layers besides
+    raise CheckpointError(
+        f"{place} cannot be kept: it is a {type(value).__module__}.{type(value).__name__}. A state_dict holds tensors, "
+        "numbers, text, None, and lists, tuples and dicts of these."
+    )

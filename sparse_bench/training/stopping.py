@@ -16,13 +16,18 @@ def no_longer_falling(history: Sequence[float], window: int, least: int | None =
     """Whether the last value is above the least of those before it but the last ``window``.
 
     Args:
-        history: values so far, the newest last; less is better.
+        history: values so far, the newest last; less is better, and one that is not finite is above all that are.
         window: earlier values that are left out, the newest ones (``nonmono`` in AWD-LSTM's code).
         least: there must be more earlier values than this; by default more than ``window``.
     """
-    earlier, newest = history[:-1], history[-1]
+    *earlier, newest = _finite_or_worst(history)
     needed = window if least is None else max(window, least)
     return len(earlier) > needed and newest > min(earlier[:-window])
+
+
+def _finite_or_worst(losses: Sequence[float]) -> list[float]:
+    """A least value is not to be looked for among those that compare with nothing."""
+    return [loss if math.isfinite(loss) else math.inf for loss in losses]
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class _Worsening(StoppingRule):
 
     def losses(self, history: Sequence[float]) -> list[float]:
         """The values, less being better."""
-        return [-value if self.mode == "max" else value for value in history]
+        return _finite_or_worst([-value if self.mode == "max" else value for value in history])
 
 
 @dataclass(frozen=True)
@@ -118,4 +123,4 @@ class Reached(StoppingRule):
             )
 
     def stops(self, history: Sequence[float]) -> bool:
-        return self.target - history[-1] < self.within
+        return math.isfinite(history[-1]) and self.target - history[-1] < self.within

@@ -17,7 +17,9 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from sparse_bench.batch import Batch
 from sparse_bench.errors import ConfigError, NonFiniteLossError, unknown_choice
-from sparse_bench.record import RunFolder
+from sparse_bench.record import Origin, RunFolder
+from sparse_bench.sparsity.computed import computed, fallbacks
+from sparse_bench.sparsity.kernels import auto
 from sparse_bench.sparsity.scheme import Length, Scheme
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.base import Task
@@ -42,6 +44,7 @@ class Trainer:
 
     Args:
         log: where metrics go beside the folder's own files, called with (metrics, step, epoch).
+        origin: what the numbers come from besides the settings; a checkpoint of another origin is refused.
     """
 
     def __init__(
@@ -58,10 +61,11 @@ class Trainer:
         schedule: Schedule | None = None,
         stop: StoppingRule | None = None,
         log: Callable[[dict[str, float], int, int], None] | None = None,
+        origin: Origin | None = None,
     ) -> None:
         self.task, self.model, self.scheme, self.optimizer = task, model, scheme, optimizer
         self.settings, self.streams, self.precision, self.device = settings, streams, precision, device
-        self.folder = folder
+        self.folder, self.origin = folder, origin or {}
         self.schedule, self.stop = schedule or Constant(), stop
         self.progress = Progress()
         self._log = log or (lambda metrics, step, epoch: None)
@@ -79,17 +83,19 @@ class Trainer:
         self._started = self._last_checkpoint = time.monotonic()
         #: Seconds that interrupted sessions of this run took before this one.
         self.earlier_seconds = 0.0
-        #: Circumstances of those sessions, where they differ from this one's: then the bits may differ too.
-        self.resumed_from: dict[str, Any] = {}
+        #: Circumstances of those sessions, where they changed: then the bits may differ too.
+        self.resumed_from: list[dict[str, Any]] = []
+        self._resumed = False
         scheme.before_training(self._length)
 
     def fit(self) -> Progress:
         """Train until the configured end.
 
         Raises:
+            CheckpointError: the checkpoint is damaged, or of other data or code.
             NonFiniteLossError: the loss is no longer a finite number.
         """
-        self._resume()
+        self.resume()
         if self.progress.step == 0:
             self._record_topology()
             if self.settings.evaluate_first:
@@ -106,8 +112,16 @@ class Trainer:
                 bar.update()
         self._save()
         if self.settings.select == "best":
-            self.model.load_state_dict(checkpoint.load(self.folder.best)["model"])
-            self.scheme.load_state_dict(self.scheme.state_dict())
+            if self.progress.best is None:
+                raise NonFiniteLossError(
+                    f"trainer.select=best has nothing to select: at none of {self.progress.stale_evaluations} "
+                    f"evaluations was {self._monitored} a finite number. Lower the learning rate, clip the gradient "
+                    "(trainer.gradient_clip), or use trainer.select=last."
+                )
+            best = checkpoint.load(self.folder.best)
+            with checkpoint.fitting(self.folder.best):
+                self.model.load_state_dict(best["model"])
+            self.scheme.load_state_dict(best["scheme"])
         elif isinstance(self.optimizer, AveragingOptimizer):
             self.optimizer.adopt()
         return self.progress
@@ -253,6 +267,11 @@ class Trainer:
         return {f"optimizer/{name}": value for name, value in said.items()}
 
     @property
+    def _monitored(self) -> str:
+        """The metric that decides, where any does."""
+        return self.settings.monitor or f"{self.task.splits[0]}/{self.task.monitor[0]}"
+
+    @property
     def _watches(self) -> bool:
         """Whether evaluations during training decide anything."""
         chooses = self.settings.select == "best" or self.settings.early_stopping is not None
@@ -261,23 +280,27 @@ class Trainer:
     def _watch(self, evaluated: dict[str, float]) -> float | None:
         """Keep the best weights, and stop when the watched metric no longer improves.
 
+        Nothing counts before the scheme has reached its density: a denser model is not the one that is asked for.
+
         Returns:
             The metric if it decides anything, with its sign changed where more is better: less is better always.
         """
         if not self._watches:
             return None
-        default, mode = self.task.monitor
-        more_is_better = (self.settings.monitor_mode or mode) == "max"
-        name = self.settings.monitor or f"{self.task.splits[0]}/{default}"
+        name = self._monitored
+        more_is_better = (self.settings.monitor_mode or self.task.monitor[1]) == "max"
         if name not in evaluated:
             raise ConfigError(unknown_choice("trainer.monitor", name, evaluated))
+        if not self.scheme.reached():
+            return None
         value, progress = evaluated[name], self.progress
         best = progress.best
         better = math.isfinite(value) and (best is None or (value > best if more_is_better else value < best))
         if better:
             progress.best, progress.stale_evaluations = value, 0
             if self.settings.select == "best":
-                checkpoint.save(self.folder.best, {"model": self.model.state_dict()})
+                state = {"model": self.model.state_dict(), "scheme": self.scheme.state_dict()}
+                checkpoint.save(self.folder.best, state)
         else:
             progress.stale_evaluations += 1
             if self.settings.early_stopping and progress.stale_evaluations >= self.settings.early_stopping:
@@ -285,7 +308,7 @@ class Trainer:
         return -value if more_is_better else value
 
     def _apply_stop(self, entry: dict[str, float], watched: float | None) -> None:
-        """Stop when the stopping rule says so; ``watched`` is None where nothing was evaluated."""
+        """Stop when the stopping rule says so; ``watched`` is None where nothing was evaluated, or not what counts."""
         if self.stop is None:
             return
         name = self.stop.metric
@@ -294,16 +317,18 @@ class Trainer:
             if name is not None and (watched is not None or name.startswith("train/")):
                 raise ConfigError(unknown_choice("trainer.stop.metric", name, entry))
             return
+        if not self.scheme.reached():
+            return
         self.progress.history.append(value)
         self.progress.stopped = self.progress.stopped or self.stop.stops(self.progress.history)
 
-    def _circumstances(self) -> dict[str, Any]:
-        return {
-            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else str(self.device),
-            "threads": torch.get_num_threads(),
-            "vectors": torch.backends.cpu.get_cpu_capability(),
-            "torch": torch.__version__,
-        }
+    def computed(self) -> dict[str, str]:
+        """What sparse products and updates are really computed with, by kind of layer."""
+        return computed(self.model) | self._row_updates.computed()
+
+    def fallbacks(self) -> list[str]:
+        """A sentence for everything that is not computed as was asked for."""
+        return fallbacks(self.model) + self._row_updates.fallbacks()
 
     def _save(self) -> None:
         self.progress.elapsed_seconds = self.earlier_seconds + time.monotonic() - self._started
@@ -318,7 +343,10 @@ class Trainer:
                 "progress": asdict(self.progress),
                 "sums": self._sums,
                 "random": checkpoint.random_state(self.device),
-                "circumstances": self._circumstances(),
+                "origin": {part: dict(sums) for part, sums in self.origin.items()},
+                "circumstances": checkpoint.circumstances(self.device, self.computed()),
+                "resumed_from": self.resumed_from,
+                "choices": auto.used(),
                 "metrics_size": self.folder.metrics.size(),
                 "topology_size": self.folder.topology.size(),
                 "timing_size": self.folder.timing.size(),
@@ -326,30 +354,51 @@ class Trainer:
         )
         self._last_checkpoint = time.monotonic()
 
-    def _resume(self) -> None:
-        """Go on from the last checkpoint: what was logged after it is forgotten and will be measured again."""
+    def resume(self) -> None:
+        """Go on from the last checkpoint, if any; :meth:`fit` does it where it has not been done. What was logged after
+        the checkpoint is forgotten and will be measured again.
+
+        Raises:
+            CheckpointError: the checkpoint is damaged, or of other data or code.
+        """
+        if self._resumed:
+            return
         state: dict[str, Any] = {}
         if self.folder.checkpoint.exists():
             state = checkpoint.load(self.folder.checkpoint)
+            self._restore(state)
+        else:
+            self.folder.best.unlink(missing_ok=True)  # another training's
+            auto.begin({})
+        self.folder.metrics.truncate(state.get("metrics_size", 0))
+        self.folder.topology.truncate(state.get("topology_size", 0))
+        self.folder.timing.truncate(state.get("timing_size", 0))
+        self._resumed = True
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        path = self.folder.checkpoint
+        checkpoint.check_origin(path, state["origin"], self.origin)
+        with checkpoint.fitting(path):
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.precision.scaler.load_state_dict(state["scaler"])
             self.scheme.load_state_dict(state["scheme"])
             self.task.load_state_dict(state["task"])
             self.progress = Progress(**state["progress"])
-            self._sums = {name: value.to(self.device) for name, value in state["sums"].items()}
-            checkpoint.restore_random_state(state["random"], self.device)
-            self.earlier_seconds = self.progress.elapsed_seconds
-            circumstances = self._circumstances()  # of which an older checkpoint may not know all
-            if any(circumstances.get(name) != value for name, value in state["circumstances"].items()):
-                self.resumed_from = state["circumstances"]
-                logger.warning(
-                    "%s was begun under %s and goes on under %s: its numbers will not be those of an undisturbed run "
-                    "to the last bit",
-                    self.folder.path,
-                    state["circumstances"],
-                    circumstances,
-                )
-        self.folder.metrics.truncate(state.get("metrics_size", 0))
-        self.folder.topology.truncate(state.get("topology_size", 0))
-        self.folder.timing.truncate(state.get("timing_size", 0))
+        if self.settings.select == "best" and self.progress.best is not None:
+            checkpoint.load(self.folder.best)  # refused now where it is damaged, and not at the end
+        self._sums = {name: value.to(self.device) for name, value in state["sums"].items()}
+        checkpoint.restore_random_state(state["random"], self.device)
+        self.earlier_seconds = self.progress.elapsed_seconds
+        auto.begin(state["choices"])
+        then, now = state["circumstances"], checkpoint.circumstances(self.device, self.computed())
+        self.resumed_from = state["resumed_from"]
+        if changed := [name for name in then if then[name] != now.get(name)]:
+            self.resumed_from = [*self.resumed_from, then]
+            logger.warning(
+                "%s was begun under %s and goes on under %s: its numbers will not be those of an undisturbed run to "
+                "the last bit",
+                self.folder.path,
+                {name: then[name] for name in changed},
+                {name: now.get(name) for name in changed},
+            )

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,7 +26,9 @@ class Server:
 
     files: dict[str, bytes] = field(default_factory=dict)
     ranges: bool = True
-    #: Answers to give before the real one: a status, or "cut" (half of it, then the connection is dropped).
+    #: Answers to give before the real one: a status, "cut" (half of it, then the connection is dropped), "shifted" (as
+    #: a range that begins a byte later), "part" (as one that ends in the middle) or "drip" (a byte at a time, for five
+    #: seconds).
     faults: list[int | str] = field(default_factory=list)
     declare_length: bool = True
     content_encoding: str | None = None
@@ -69,18 +72,30 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
             if self.path not in state.files:
                 return self.send_error(404)
             content = state.files[self.path]
+            end = len(content)
             start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked and state.ranges else 0
             if start and start >= len(content):
                 return self.send_error(416)
-            self.send_response(206 if start else 200)
-            if start:
-                self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+            if fault == "shifted":
+                start += 1
+            elif fault == "part":
+                end = (start + end) // 2
+            ranged = start or fault == "part"
+            self.send_response(206 if ranged else 200)
+            if ranged:
+                self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(content)}")
             if state.declare_length:
-                self.send_header("Content-Length", str(len(content) - start))
+                self.send_header("Content-Length", str(end - start))
             if state.content_encoding:
                 self.send_header("Content-Encoding", state.content_encoding)
             self.end_headers()
-            rest = content[start:]
+            rest = content[start:end]
+            if fault == "drip":
+                for byte in rest[:500]:
+                    self.wfile.write(bytes([byte]))
+                    self.wfile.flush()
+                    time.sleep(0.01)
+                rest = rest[500:]
             half = len(rest) // 2
             self.wfile.write(rest[:half])
             self.wfile.flush()

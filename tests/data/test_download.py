@@ -1,13 +1,14 @@
 """Downloads from a real server on this machine."""
 
 import re
+import time
 from contextlib import closing
 from socket import socket
 
 import pytest
 
 from sparse_bench.data import download
-from sparse_bench.data.download import fetch, problems
+from sparse_bench.data.download import Retry, fetch, problems
 from sparse_bench.errors import DataError
 from tests.data.file_server import QUICK, TAGS, WORDS, half_done, toy_corpus, whole
 
@@ -188,3 +189,46 @@ def test_a_range_that_does_not_exist_starts_again(server, tmp_path):
 def test_an_address_that_is_none_is_an_error_at_once(tmp_path):
     with pytest.raises(DataError, match="cannot be fetched: InvalidURL"):
         fetch(toy_corpus("http://"), tmp_path, retry=QUICK)
+
+
+@pytest.mark.parametrize("part", [False, True])
+def test_another_range_than_was_asked_for_starts_again(server, tmp_path, part):
+    """Also where no range was asked for, and there is nothing to throw away."""
+    if part:
+        half_done(tmp_path)
+    server.faults = ["shifted", "shifted"]
+    fetch(server.corpus(), tmp_path, retry=QUICK)
+    assert whole(tmp_path)
+    assert [asked for _, asked in server.asked[:3]] == ["bytes=1000-" if part else None, None, None]
+
+
+@pytest.mark.parametrize("part", [False, True])
+def test_a_range_that_ends_early_is_taken_up_again(server, tmp_path, part):
+    if part:
+        half_done(tmp_path)
+    server.faults = ["part"]
+    fetch(server.corpus(), tmp_path, retry=QUICK)
+    assert whole(tmp_path)
+    assert server.asked[1] == ("/up/words.bin", f"bytes={(len(WORDS) + 1000 * part) // 2}-")
+
+
+def test_an_answer_that_comes_byte_by_byte_is_given_up_and_what_came_is_kept(server, tmp_path):
+    server.faults = ["drip", "drip"]
+    retry = Retry(attempts=2, wait=0.0, patience=0.2, slowest=10**9)
+    corpus = server.corpus()
+    began = time.monotonic()
+    with pytest.raises(DataError, match=r"failed 2 times, the last time with: only \d+ bytes in \d+ seconds"):
+        fetch(corpus, tmp_path, retry=retry)
+    assert time.monotonic() - began < 20
+    received = (tmp_path / "toy/words.bin.part").read_bytes()
+    assert 0 < len(received) < len(WORDS)
+    assert received == WORDS[: len(received)]
+    fetch(corpus, tmp_path, retry=QUICK)
+    assert whole(tmp_path)
+
+
+def test_a_large_answer_may_take_longer(server, tmp_path):
+    """By what it brings, ``slowest`` bytes a second, beyond the patience for any."""
+    server.faults = ["cut"]
+    fetch(server.corpus(), tmp_path, retry=Retry(attempts=2, wait=0.0, patience=0.0, slowest=1))
+    assert whole(tmp_path)

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -52,6 +54,10 @@ class TestRegex:
 
     def test_a_table_without_phrases_is_no_pattern(self):
         assert RegexFeaturizer({}, {"empty": []}).patterns == []
+
+    def test_word_borders_know_no_marks_as_in_rasa(self):
+        features = RegexFeaturizer({}, {"word": ["हाल", "क्या"]}).transform(texts("हाल क्या"))
+        assert features.tokens.toarray().tolist() == [[1], [0]]  # a vowel sign stands at the end of the second
 
     def test_a_broken_expression_is_named(self):
         with pytest.raises(DataError, match=r"'zip'.*unterminated"):
@@ -139,6 +145,24 @@ class TestCounts:
     def test_an_oov_token_outside_training_changes_nothing(self):
         features = CountFeaturizer(oov_token="oov").fit(texts("known")).transform(texts("unknown"))
         assert features.sentences.nnz == 0
+
+    def test_words_are_runs_of_letters_without_marks_as_rasa_counts_them(self):
+        featurizer = CountFeaturizer().fit(texts("क्या"))
+        assert columns(featurizer) == ["क", "य"]
+        pieces = CountFeaturizer("char_wb", (6, 6))
+        assert pieces.fit_transform(texts("क्या")).tokens.toarray().tolist() == [[1]]
+        assert columns(pieces) == [" क्या "]  # n-grams are of whole tokens
+
+    def test_a_long_token_costs_its_own_length_only(self):
+        """In an array of texts every word takes as much memory as the longest: 4 bytes x 20,000 x 3,000 = 240 MB."""
+        some = texts(*(f"w{number} x{number} y{number}" for number in range(1000)), "z" * 20_000)
+        for featurizer in (CountFeaturizer(), CountFeaturizer("char_wb", (1, 2))):
+            tracemalloc.start()
+            features = featurizer.fit_transform(some)
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            assert features.tokens.shape[0] == 3001
+            assert peak < 40e6
 
     def test_characters_know_no_oov_token(self):
         featurizer = CountFeaturizer("char_wb", (1, 1), oov_token="o").fit(texts("o a"))

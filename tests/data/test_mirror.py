@@ -46,6 +46,42 @@ def test_mirror_folder_with_half_a_gzip_file(tmp_path):
     assert not list((tmp_path / "cache/toy").iterdir())
 
 
+@pytest.mark.parametrize("place", ["folder", "address"])
+def test_what_unpacks_to_more_than_the_file_is_not_unpacked_to_its_end(server, tmp_path, place):
+    bomb = gzip.compress(bytes(50_000_000))
+    if place == "folder":
+        mirror = str(fill_mirror(tmp_path / "mirror", packed=True))
+        (tmp_path / "mirror/toy/words.bin.gz").write_bytes(bomb)
+    else:
+        mirror = server.address
+        server.files = {"/toy/words.bin.gz": bomb}
+    with pytest.raises(DataError, match=rf"expected SHA-256 .*got \w+ \({len(WORDS) + 1} bytes\)"):
+        fetch(toy_corpus("http://nowhere.invalid"), tmp_path / "cache", mirror, retry=QUICK)
+    assert not list((tmp_path / "cache/toy").iterdir())
+
+
+def test_a_packed_file_that_cannot_hold_so_little_is_not_read_to_its_end(server, tmp_path):
+    server.files = {"/toy/words.bin.gz": gzip.compress(WORDS, compresslevel=0) * 2}
+    with pytest.raises(DataError, match=rf"words\.bin\.gz has more than 449920 bytes, too many for {len(WORDS)} that"):
+        fetch(toy_corpus("http://nowhere.invalid"), tmp_path, server.address, retry=QUICK)
+    assert not list((tmp_path / "toy").iterdir())
+
+
+def test_a_packed_file_may_be_larger_than_what_it_holds(server, tmp_path):
+    packed = gzip.compress(WORDS, compresslevel=0)
+    assert len(packed) > len(WORDS)
+    server.files = {"/toy/words.bin.gz": packed, "/toy/sub/tags.txt.gz": gzip.compress(TAGS, compresslevel=0)}
+    fetch(toy_corpus("http://nowhere.invalid"), tmp_path, server.address, retry=QUICK)
+    assert whole(tmp_path)
+
+
+def test_a_mirrored_file_that_is_too_long_is_not_copied_to_its_end(tmp_path):
+    mirror = fill_mirror(tmp_path / "mirror", packed=False)
+    (mirror / "toy/words.bin").write_bytes(WORDS * 20)
+    with pytest.raises(DataError, match=rf"got \w+ \({len(WORDS) + 1} bytes\)"):
+        fetch(toy_corpus("http://nowhere.invalid"), tmp_path / "cache", str(mirror), retry=QUICK)
+
+
 def test_mirror_that_lacks_the_file_or_is_no_folder(tmp_path):
     corpus = toy_corpus("http://nowhere.invalid")
     with pytest.raises(DataError, match=r"neither toy/words\.bin nor that with '\.gz' added"):

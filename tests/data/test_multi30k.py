@@ -1,13 +1,11 @@
 """Both readings of Multi30k, against the figures that describe them."""
 
-import gzip
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
 from sparse_bench.data.moses import words_of
-from sparse_bench.data.multi30k import _lines, multi30k, multi30k_brouns
+from sparse_bench.data.multi30k import multi30k, multi30k_brouns
 from sparse_bench.data.parallel import ParallelCorpus, ParallelText
 from sparse_bench.data.translation_vocabulary import build_vocabulary
 from sparse_bench.errors import ConfigError, DataError
@@ -95,14 +93,6 @@ def test_other_test_sets(shared_data, monkeypatch, tmp_path, test, size):
 def test_an_unknown_test_set_is_named_before_anything_is_fetched(reader):
     with pytest.raises(ConfigError, match=r"'2018_flickr'.*2016_flickr, 2017_flickr, 2017_mscoco"):
         reader("2018_flickr")
-
-
-def test_only_line_feeds_end_lines(tmp_path: Path):
-    text = "a\u2028b\nc\u0085d\n"
-    (tmp_path / "plain.txt").write_text(text, encoding="utf-8")
-    (tmp_path / "packed.gz").write_bytes(gzip.compress(text.encode()))
-    for name in ("plain.txt", "packed.gz"):
-        assert _lines(tmp_path / name) == ["a\u2028b", "c\u0085d"]
 
 
 def test_a_parallel_text_is_parallel():

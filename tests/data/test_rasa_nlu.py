@@ -175,6 +175,11 @@ def test_reads_all_kinds_of_items(read):
     assert corpus.checksums == {"a.yml": hashlib.sha256(FULL.encode()).hexdigest()}
 
 
+@pytest.mark.parametrize("version", ["", "version: 3.1\n", 'version: "3.0"\n', "version: 2.8.1\n"])
+def test_versions_say_the_same_of_messages(read, version):
+    assert read(FULL.replace('version: "2.0"\n', version)).messages == read(FULL).messages
+
+
 def test_retrieval_intents_can_stay_whole(read):
     assert [message.intent for message in read(FULL, merge_retrieval=False).messages] == [
         "greet",
@@ -241,7 +246,10 @@ def test_backslashes_are_text_but_for_code_points_in_ascii_files(read):
         ("nlu: [\n", "a.yml cannot be read"),
         ("nlu: []\nnlu: []\n", "a.yml cannot be read: a key occurs twice"),
         ("nlu: ['\\ud83d']\n", "a.yml cannot be read"),
-        ("version: '3.1'\nnlu: []\n", "a.yml is in version 3.1 of the format; this reader knows version 2"),
+        ("version: '4.0'\nnlu: []\n", "a.yml is in version 4.0 of the format. Valid choices: 2.x, 3.x"),
+        ("version: {a: b}\nnlu: []\n", "a.yml is in version {'a': 'b'} of the format"),
+        ("nlu:\n" + "- " * 400, "a.yml cannot be read: it is nested too deeply"),
+        ("nlu: &a [*a]\n", "a.yml cannot be read: found unconstructable recursive node"),
         ("nlu:\n- hello\n", "a.yml, item 1 must have one of the keys intent, synonym, regex, lookup; it has: 'hello'"),
         ("nlu:\n- examples: x\n", "a.yml, item 1 must have one of the keys"),
         ("nlu:\n- {intent: x, synonym: y, examples: '- z'}\n", "a.yml, item 1 must have one of the keys"),

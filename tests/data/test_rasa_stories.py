@@ -124,6 +124,14 @@ def test_values_in_yaml_are_texts(tmp_path: Path) -> None:
     assert story.events[:-1] == (SlotSet("city", "no"), SlotSet("people", "null"), SlotSet("people", "2.0"))
 
 
+def test_lists_and_mappings_as_values_set_a_slot(tmp_path: Path) -> None:
+    """Rasa's text slots show whether they are set, to whatever."""
+    slots = "{slot_was_set: [{city: [a, b]}, {people: {x: é}}]}"
+    text = f"stories: [{{story: s, steps: [{slots}, {{action: table_form}}]}}]"
+    ((story,),) = read(read_yaml_stories, tmp_path, text).stories
+    assert story.events[:-1] == (SlotSet("city", '["a", "b"]'), SlotSet("people", '{"x": "é"}'))
+
+
 def test_a_slot_without_a_value_gets_the_one_that_shows(tmp_path: Path) -> None:
     text = "stories: [{story: s, steps: [{slot_was_set: [city, done]}, {action: table_form}]}]"
     ((story,),) = read(read_yaml_stories, tmp_path, text).stories
@@ -214,6 +222,19 @@ def test_a_step_before_the_first_story(tmp_path: Path) -> None:
         ("bot: hello", "Unknown step 'bot'"),
         ("or: []", "'or' is a list of intents"),
         ("or: [{action: table_form}]", "'or' is a list of intents"),
+        ("or: [{entities: [city]}]", "'or' is a list of intents"),
+        ("intent: inform, entities: city", "'entities' is a list; found 'city'"),
+        ("intent: inform, entities: [[city]]", r"an entity is 'type', or .*; found \['city'\]"),
+        ("intent: inform, entities: [{role: from}]", "an entity is 'type', or"),
+        ("intent: inform, entities: [{city: a, people: b}]", "an entity is 'type', or"),
+        ("action: table_form, entities: [city]", "Unknown step 'action, entities'"),
+        (
+            "slot_was_set: [{done: [a, b]}]",
+            r"the slot 'done' of type bool cannot be '\[\"a\", \"b\"\]'; valid choices: true, false",
+        ),
+        ("slot_was_set: [{done: yes}]", "the slot 'done' of type bool cannot be 'yes'"),
+        ("slot_was_set: [[city]]", "'slot_was_set' is a list of 'slot: value'"),
+        ("active_loop: [table_form]", "Unknown action"),
         ("slot_was_set: [people]", "the slot 'people' needs a value"),
         ("slot_was_set: [{x: 1}]", "Unknown slot 'x'"),
         ("active_loop: other", "Unknown action 'other'"),
@@ -229,7 +250,10 @@ def test_yaml_steps_that_are_refused(step: str, message: str, tmp_path: Path) ->
     [
         ("a: [", "stories cannot be read"),
         ("nlu: []", "has neither 'stories' nor 'rules'"),
-        ("version: '3.1'\nstories: []", "version 3.1 of the format"),
+        ("version: '4.1'\nstories: []", "version 4.1 of the format"),
+        ("stories: text", "'stories' is a list; found 'text'"),
+        ("rules: {a: b}", "'rules' is a list"),
+        ("stories: [{story: [s], steps: []}]", "story 1 must have a name"),
         ("stories: [{story: s}]", "story 1 must have a name"),
         ("stories: [{steps: []}]", "story 1 must have a name"),
         ("stories: [{story: s, steps: [text]}]", "a step has one of the keys"),

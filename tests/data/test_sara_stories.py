@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sparse_bench.data.dialogues import LISTEN, Action, DialogueCorpus, LoopChange, Story, UserMessage
-from sparse_bench.data.sara_stories import sara_stories, split_stories
-from sparse_bench.errors import ConfigError
+from sparse_bench.data.dialogues import LISTEN, Action, DialogueCorpus, LoopChange, UserMessage
+from sparse_bench.data.sara_stories import sara_stories
 
 
 @pytest.fixture(scope="module")
@@ -27,36 +26,6 @@ def test_counts(corpus: DialogueCorpus) -> None:
 
 def test_no_course_of_a_test_story_is_trained_on(corpus: DialogueCorpus) -> None:
     assert not {story.events for story in corpus.stories} & {story.events for story in corpus.test_stories}
-
-
-def story(name: str, *actions: str) -> Story:
-    return Story(name, (UserMessage("greet"), *map(Action, actions)))
-
-
-#: Ten written stories; every third has two paths.
-WRITTEN = [tuple(story(f"{n}.{path}", f"a{n}", f"b{path}") for path in range(1 + (n % 3 == 0))) for n in range(10)]
-
-
-def test_the_split_keeps_paths_together_and_is_fixed_by_its_seed() -> None:
-    train, test = split_stories(WRITTEN, 0.3, 0)
-    assert (train, test) == split_stories(WRITTEN, 0.3, 0)
-    assert split_stories(WRITTEN, 0.3, 1) != (train, test)
-    sides = [{path.name.partition(".")[0] for path in side} for side in (train, test)]
-    assert [len(side) for side in sides] == [7, 3]
-    assert not sides[0] & sides[1]
-    assert len(train) + len(test) == 14
-    assert [path.name for path in test] == sorted(path.name for path in test)
-
-
-def test_of_stories_with_the_same_course_the_first_is_kept() -> None:
-    train, test = split_stories([*WRITTEN, (story("again", "a1", "b0"),)], 0.3, 0)
-    assert (train, test) == split_stories(WRITTEN, 0.3, 0)
-
-
-@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.5])
-def test_neither_side_may_be_empty(fraction: float) -> None:
-    with pytest.raises(ConfigError, match="test_fraction"):
-        split_stories(WRITTEN, fraction, 0)
 
 
 def test_loops_slots_and_entities_are_seen(corpus: DialogueCorpus) -> None:

@@ -55,6 +55,20 @@ def test_the_default_place_is_the_cache(tmp_path, monkeypatch):
     assert len(list((tmp_path / "derived").glob("bpe-*.model"))) == 1
 
 
+def test_the_longest_sentence_is_learned_from_too(tmp_path):
+    """Sentencepiece alone would leave out what has more than 4,192 bytes, without a word."""
+    long = ["zürich"] * 2000
+    assert train_subwords([*SENTENCES, long], 200, tmp_path).split([long])[0] == ["▁zürich"] * 2000
+
+
+def test_what_sentencepiece_leaves_out_is_said(tmp_path, caplog):
+    train_subwords([*SENTENCES, ["a", "▅"]], 150, tmp_path)
+    assert "without 1 of 401 training sentences, which hold U+2585" in caplog.text
+    caplog.clear()
+    train_subwords(SENTENCES, 150, tmp_path)
+    assert not caplog.text
+
+
 @pytest.mark.parametrize("size", [10, 100_000])
 def test_sizes_that_do_not_fit(size, tmp_path):
     with pytest.raises(ConfigError, match=f"bpe={size} does not fit"):

@@ -24,6 +24,8 @@ def test_columns() -> None:
     assert read_columns("", "x") == ()
     with pytest.raises(DataError, match="x, line 2: 'word' is not a word, a tab and a tag"):
         read_columns("a\tDT\nword\n", "x")
+    with pytest.raises(DataError, match=r"x, line 1: .* is not a word, a tab and a tag"):
+        read_columns("a\tDT\tB-NP\n", "x")  # a third column is no part of the tag
 
 
 def test_trees(tmp_path: Path) -> None:
@@ -102,6 +104,11 @@ def test_the_stand_in_is_named_and_given_sections_take_its_place(tmp_path: Path)
     assert mine.train == ((("A", "word"), ("DT", "NN")),)
     assert "wsj_train.conll (given training sections)" in mine.checksums
     assert STAND_IN not in mine.checksums
+    given.write_bytes("\ufeffA\tDT\r\nword\tNN\r\n".encode())
+    assert ptb_pos(str(given)).train == mine.train
+    given.write_bytes(b"A\tDT\ncaf\xe9\tNN\n")
+    with pytest.raises(DataError, match=r"wsj_train\.conll cannot be read: line 2 is not UTF-8"):
+        ptb_pos(str(given))
     given.write_text("A\tARTICLE\n")
     with pytest.raises(DataError, match="does not have: ARTICLE"):
         ptb_pos(str(given))

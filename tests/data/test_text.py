@@ -35,9 +35,25 @@ def test_the_rarest_words_fall_out_of_a_smaller_vocabulary() -> None:
     assert corpus.frequencies == (4, 2, 3)
 
 
-def test_a_line_of_the_word_for_ends_is_that_word() -> None:
-    """Mikolov's files hold no <eos>; where one does, it is the same word."""
-    assert numbered_corpus([["a", "<eos>"]], VALID, TEST).train.tokens.tolist() == [2, 1, 1]
+def test_lines_that_have_their_end_already_get_no_second_one() -> None:
+    """Mikolov's files hold no <eos>; where a text does, it is the same word, at the end of a line or within."""
+    lines = [["a", "<eos>"], ["b"], ["<eos>"], ["b", "<eos>", "a"]]
+    corpus = numbered_corpus(lines, lines[:1], lines[1:2])
+    assert corpus.words == ("<unk>", "<eos>", "a", "b")
+    assert corpus.train.tokens.tolist() == [2, 1, 3, 1, 1, 3, 1, 2, 1]
+    assert corpus.train.lengths.tolist() == [2, 2, 1, 4]
+    assert (corpus.valid.tokens.tolist(), corpus.test.tokens.tolist()) == ([2, 1], [3, 1])
+    assert corpus.frequencies == (0, 5, 2, 2)
+
+
+def test_without_line_ends_their_spelling_is_a_word_like_any_other() -> None:
+    corpus = numbered_corpus([["a", "<eos>"], ["<eos>"]], VALID, TEST, eos=False)
+    assert corpus.words == ("<unk>", "<eos>", "a")
+    assert corpus.train.tokens.tolist() == [2, 1, 1]
+
+
+def test_line_ends_of_unicode_end_no_line() -> None:
+    assert read_lines("a\x85b c\u2028d\r\ne\n") == [["a", "b", "c", "d"], ["e"]]
 
 
 @pytest.mark.parametrize(("fraction", "kept"), [(1.0, 10), (0.1, 1), (0.3, 3), (0.25, 2), (0.7, 7)])

@@ -1,3 +1,4 @@
+import time
 from itertools import pairwise
 
 import pytest
@@ -35,6 +36,12 @@ def words(text):
         ("你好", ["你好"]),
         ("hi 你好", ["hi"]),  # the released system's emoji range holds CJK scripts
         ("  spread\tout\n", ["spread", "out"]),
+        # Combining marks are part of their word, wherever they stand in it.
+        ("क्या हाल है?", ["क्या", "हाल", "है"]),
+        ("to\u0302i muo\u0302\u0301n a\u0323n", ["to\u0302i", "muo\u0302\u0301n", "a\u0323n"]),
+        ("மொழி, தமிழ்!", ["மொழி", "தமிழ்"]),
+        ("שָׁלוֹם מַה", ["שָׁלוֹם", "מַה"]),
+        ("می\u200cخواهم", ["می\u200cخواهم"]),  # a non-joiner within a word
     ],
 )
 def test_words(text, expected):
@@ -51,7 +58,17 @@ def test_a_blank_text_is_an_error(text):
         tokenize(text)
 
 
-@given(st.text(alphabet="ab 1.,'@#$&:)-_é好\U0001f600\n", min_size=1).filter(str.strip))
+@pytest.mark.parametrize(
+    "text", ["a" + "=" * 20_000 + "b", "a" + "." * 20_000 + "1", " =" * 10_000 + "1", "é=" * 10_000]
+)
+def test_long_words_take_no_longer_than_they_are(text):
+    """A search that looks back from every sign of a word of 20,000 takes half a minute."""
+    begun = time.process_time()
+    tokenize(text)
+    assert time.process_time() - begun < 2
+
+
+@given(st.text(alphabet="ab 1.,'@#$&:)-_é好\U0001f600\n\u0301\u093e\x85\u200c", min_size=1).filter(str.strip))
 def test_tokens_are_pieces_of_the_text_in_order(text):
     tokens = tokenize(text).tokens
     assert tokens

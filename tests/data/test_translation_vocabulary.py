@@ -28,7 +28,9 @@ def test_tokens_are_known_from_the_count_on(min_count, known):
 def test_encoding():
     vocabulary = build_vocabulary(SENTENCES, 2)
     encoded = encode([["a", "x", "b"], ["<s>", ""]], vocabulary)
-    assert [numbers.tolist() for numbers in encoded] == [[4, UNK, 5], [BOS, UNK]]
+    assert [numbers.tolist() for numbers in encoded] == [[4, UNK, 5], [UNK, UNK]]
+    # A special token stands where the task puts it, whatever a held-out sentence spells.
+    assert encode([list(SPECIALS)], vocabulary)[0].tolist() == [UNK] * 4
     assert len(vocabulary) == 6
     assert "x" not in vocabulary.stoi  # a look-up adds nothing
 

@@ -1,7 +1,6 @@
 """Claims by hand: the vocabulary, the rules, and verdicts that follow the results."""
 
 import math
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,9 @@ from sparse_bench.report.claims.schema import ClaimError, Document, read_documen
 from sparse_bench.report.claims.verdicts import evaluate
 from sparse_bench.report.selection import Evidence, SelectionError
 from sparse_bench.report.shipped import ALTERED
+from tests.report.conftest import KNOWN
 from tests.report.evidence import evidence, run
 
-KNOWN = {"p/x", "p/y", "p/x_small", "p/y_small"}
 DIFFERENCE = """
   measure: difference
   of: test/f1
@@ -25,19 +24,6 @@ DIFFERENCE = """
   reproduced: above 0
   contradicted: below 0
 """
-
-
-@pytest.fixture
-def documents(tmp_path: Path) -> Callable[..., list[Document]]:
-    def make(*tests: str, extra: str = "published: more") -> list[Document]:
-        listed = "\n".join(f"- {textwrap.dedent(test).strip()}".replace("\n", "\n  ") for test in tests)
-        claim = f"id: one\nwhere: here\nquotation: x is better\n{extra}\n"
-        claim += f"tests:\n{textwrap.indent(listed, '  ')}\n" if tests else ""
-        text = f"document: p\nclaims:\n- {claim.strip()}".replace("\n", "\n  ").replace("\n  claims:", "\nclaims:")
-        (tmp_path / "p.yaml").write_text(text.replace("claims:\n  -", "claims:\n-") + "\n")
-        return read_documents(tmp_path, ["p"], KNOWN)
-
-    return make
 
 
 def test_a_key_given_twice_is_refused(documents: Callable[..., list[Document]]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from sparse_bench.report import claims, collect
 from sparse_bench.report.catalog import experiments
@@ -22,11 +22,15 @@ GRID = ((1.0, 4), (1.0, 12), (1.0, 128), (0.2, 8), (0.2, 128), (0.05, 128))
 
 
 @cache
+def sweep() -> list[DictConfig]:
+    return [job.config for job in jobs("rasa/diet_density", Path())]
+
+
+@cache
 def shipped(density: float, width: int, seed: int) -> dict[str, Any]:
     """The configuration of a run of the shipped sweep: what claims count."""
     arm = {"density": density, "width": width}
-    found = (job.config for job in jobs("rasa/diet_density", Path()))
-    config = next(config for config in found if config.point == arm and config.seed == seed)
+    config = next(config for config in sweep() if config.point == arm and config.seed == seed)
     return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
 
 

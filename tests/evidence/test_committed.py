@@ -21,6 +21,7 @@ from sparse_bench.report.site.performance import benchmarks
 from sparse_bench.report.site.readme import gist, readme, with_gist
 from sparse_bench.sweeps import jobs, may_start
 from tests.report.browser import brightness, find_browser, measure
+from tests.report.conftest import without_layout
 
 ROOT = Path(__file__).resolve().parents[2]
 STALE = "is not what the committed tables say; run `make results`"
@@ -37,14 +38,7 @@ class Committed:
     entries: Sequence[Entry]
 
 
-@pytest.fixture(scope="module")
-def browser() -> str:
-    return find_browser()
-
-
-@pytest.fixture(scope="module")
-def committed() -> Committed:
-    """Made once: drawing the figures takes a minute."""
+def content_of_the_tables() -> Committed:
     papers = read_papers(experiments())
     evidence = Evidence.committed(ROOT / "results", papers)
     entries = evaluate(read_documents(FOLDER, list(papers), experiments()), evidence)
@@ -52,11 +46,24 @@ def committed() -> Committed:
 
 
 @pytest.fixture(scope="module")
-def pages(committed: Committed, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def committed() -> Committed:
+    """Made once, with figures that are not laid out, which takes most of a minute."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        without_layout(monkeypatch)
+        return content_of_the_tables()
+
+
+@pytest.fixture(scope="module")
+def browser() -> str:
+    return find_browser()
+
+
+@pytest.fixture(scope="module")
+def pages(browser: str, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The papers' pages as files, in the order of the contents."""
-    folder = tmp_path_factory.mktemp("pages")
-    texts = page_texts(committed.results, committed.contents, committed.entries, [])
-    found = [folder / f"{content.paper.name}.html" for content in committed.contents]
+    folder, whole = tmp_path_factory.mktemp("pages"), content_of_the_tables()
+    texts = page_texts(whole.results, whole.contents, whole.entries, [])
+    found = [folder / f"{content.paper.name}.html" for content in whole.contents]
     for page in found:
         page.write_text(texts[page.name], encoding="utf-8")
     return found

@@ -46,10 +46,14 @@ def test_altered_settings_are_named_with_the_shipped_ones(changes: dict[str, Any
     assert alterations(SWEEP, config(**changes)) == text
 
 
-def test_a_setting_younger_than_the_run_is_no_alteration() -> None:
+def test_a_setting_younger_than_the_run_has_the_default_of_the_code() -> None:
     old = config()
-    del old["trainer"]["evaluate_first"]
+    del old["trainer"]["evaluate_first"]  # which nothing has chosen otherwise since
     assert alterations(SWEEP, old) is None
+    old = OmegaConf.to_container(jobs("rasa/diet_small", Path("runs"))[0].config, resolve=True)  # type: ignore[assignment]
+    assert alterations("rasa/diet_small", old) is None
+    del old["dataset"]["duplicates"]
+    assert alterations("rasa/diet_small", old) == "dataset.duplicates: exact, not features"
 
 
 def test_a_part_taken_out_is_one() -> None:

@@ -55,7 +55,9 @@ def test_difference_to_dense_is_paired(tmp_path: Path) -> None:
     table = tables.comparison_table(study_of(by_hand(tmp_path)), ["test/score"])
     assert table is not None
     # −1, −2, 0: mean −1, deviation 1; 4.302653 / √3
-    assert [list(row) for row in table.rows] == [["density 10\N{NO-BREAK SPACE}%", "1,001", "−1.000 ± 2.484"]]
+    assert [list(row) for row in table.rows] == [
+        ["density 10\N{NO-BREAK SPACE}%", "0.94\N{NO-BREAK SPACE}%", "1,001", "−1.000 ± 2.484"]
+    ]
     assert "Paired over the seeds" in table.caption
 
 
@@ -68,8 +70,24 @@ def test_differences_that_stand_holm_s_correction_have_a_star(tmp_path: Path) ->
             write_run(tmp_path, scheme=scheme, density=density, seed=seed, metrics={"test/score": value}, history=False)
     table = tables.comparison_table(study_of(load([tmp_path])), ["test/score"])
     assert table is not None
-    assert [row[2] for row in table.rows] == ["−1.000 ± 0.025 *", "−1.200 ± 0.497 *", "−2.000 ± 2.484"]
+    assert [row[3] for row in table.rows] == ["−1.000 ± 0.025 *", "−1.200 ± 0.497 *", "−2.000 ± 2.484"]
     assert "Holm" in table.caption
+
+
+def test_a_star_is_for_the_corrected_value_of_seeds_that_both_have(tmp_path: Path) -> None:
+    # Against dense (4, 2, 3 of the seeds 1 to 3): −1.00, −1.01, −0.99 (p = .00003), and twice −1 and ± √3 / 5.5
+    # (t = −5.5, p = .0315), which alone would have a star and times two has none.
+    spread = 3**0.5 / 5.5
+    dense = {0: 99.0, 1: 4.0, 2: 2.0, 3: 3.0}
+    below = {0.3: (1.0, 1.01, 0.99), 0.2: (1 - spread, 1.0, 1 + spread), 0.1: (1.0, 1 - spread, 1 + spread)}
+    for seed, value in dense.items():
+        write_run(tmp_path, scheme="dense", density=1.0, seed=seed, metrics={"test/score": value}, history=False)
+        for density, found in below.items() if seed else ():
+            score = {"test/score": value - found[seed - 1]}
+            write_run(tmp_path, scheme="set", density=density, seed=seed, metrics=score, history=False)
+    table = tables.comparison_table(study_of(load([tmp_path])), ["test/score"])
+    assert table is not None
+    assert [row[3] for row in table.rows] == ["−1.000 ± 0.025 *", "−1.000 ± 0.782", "−1.000 ± 0.782"]
 
 
 def test_curves_are_compared_over_their_common_range(tmp_path: Path) -> None:
@@ -83,7 +101,7 @@ def test_curves_are_compared_over_their_common_range(tmp_path: Path) -> None:
             write_run(tmp_path, scheme=scheme, density=density, width=width, weights=weights, metrics=metrics)
     table = tables.comparison_table(study_of(load([tmp_path])), ["test/score"])
     assert table is not None
-    assert [row[1] for row in table.rows] == ["0.750", "1.000"]
+    assert [row[2] for row in table.rows] == ["0.750", "1.000"]
     assert "1,000 to 10,000 weights" in table.caption
 
 
@@ -95,14 +113,14 @@ def test_nothing_to_compare(tmp_path: Path) -> None:
 def test_study_table_says_what_its_numbers_are(results: Results) -> None:
     table = tables.study_table(study_of(results), ["test/intent_f1"])
     assert list(table.columns) == [
-        "scheme", "density", "feed forward size", "weights in sparse layers", "intent F1 (test)", "seeds",
-        "realised density", "trainable",
+        "scheme", "density", "realised density", "feed forward size", "weights in sparse layers", "intent F1 (test)",
+        "seeds", "trainable",
     ]  # fmt: skip
     assert all(len(row) == len(table.columns) == len(table.numeric) for row in table.rows)
     assert list(table.numeric) == [False] + [True] * 7
     for words in ("95 % t-interval", "n − 1 degrees of freedom", "realised mask sums", "model.transformer_size"):
         assert words in table.caption
-    assert any("(1 failed)" in row[5] for row in table.rows)
+    assert any("(1 failed)" in row[6] for row in table.rows)
 
 
 def test_markdown() -> None:

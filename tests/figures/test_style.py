@@ -1,6 +1,7 @@
 """Colours, file names, and drawings in a page."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -115,3 +116,19 @@ def test_the_title_of_an_axis_that_leaves_the_canvas_is_wrapped() -> None:
             assert min(box.x0, box.y0, canvas.bbox.x1 - box.x1, canvas.bbox.y1 - box.y1) >= 0
     assert "\n" in compact.axes[1].get_xlabel()
     assert "\n" in compact.axes[0].get_ylabel()
+
+
+def test_names_in_a_drawing_hash_no_float_that_another_machine_may_round_otherwise() -> None:
+    def draw(canvas: Canvas, shift: float) -> None:
+        canvas.set_layout_engine("none")
+        for place in (0.1, 0.6):
+            axes = canvas.add_axes((place + shift, 0.2, 0.3, 0.6))
+            axes.plot([0, 1], [0, 1])
+
+    first, second = (
+        style.render("name", "title", "", "", lambda canvas, compact, shift=shift: draw(canvas, shift)).svg
+        for shift in (0.0, 1e-15)
+    )
+    assert re.findall(r'<clipPath id="(\w+)"', first) == ["clip1", "clip2"]
+    assert set(re.findall(r"url\(#(\w+)\)", first)) == {"clip1", "clip2"}
+    assert first == second

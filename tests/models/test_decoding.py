@@ -173,6 +173,21 @@ def test_what_ends_after_a_sentence_is_done_does_not_count():
     assert as_tuples(beam_search(Scripted(table, 2), 1, 2, 6, CPU, 2.0)) == [(4, 5, EOS)]
 
 
+def test_a_search_goes_on_while_a_longer_translation_can_still_win():
+    """By its length of now what is in the beam is behind; at the length at which it will end it is ahead."""
+    words = (4, 5, 5, 5, 5, 5, 5)
+    table: dict[Prefix, dict[int, float]] = {(): {EOS: 0.5, 4: 0.3, 5: 0.2}}
+    table |= {words[:read]: {word: 1.0} for read, word in enumerate((*words, EOS)) if read}
+    assert math.log(0.3) / ((5 + CHECK_EVERY) / 6) < math.log(0.5) < math.log(0.3) / ((5 + 8) / 6)
+    assert as_tuples(beam_search(Scripted(table, 2), 1, 2, 10, CPU, 1.0)) == [(*words, EOS)]
+
+
+def test_a_search_ends_once_no_translation_can_win():
+    """Nor by the greatest length: the beam goes on for ever, at a probability that no length makes up for."""
+    table: dict[Prefix, dict[int, float]] = {(): {EOS: 0.9, 4: 0.05, 5: 0.05}}
+    assert beam_search(Scripted(table, 2), 1, 2, 30, CPU, 0.5).tolist() == [[EOS, *[PAD] * (CHECK_EVERY - 1)]]
+
+
 def normalised_by_hand(probability: float, length: int) -> float:
     return math.log(probability) / ((5 + length) / 6) ** 2
 

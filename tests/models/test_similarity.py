@@ -127,9 +127,21 @@ def test_autocast_leaves_it_in_single_precision():
 
 
 def test_negatives_are_uniform_with_replacement_over_all_candidates():
+    """Shares to five standard deviations."""
+    rows, count, candidates = 4000, 4, 50
     torch.manual_seed(0)
-    drawn = draw_negatives(2000, 20, 8, torch.device("cpu"))
-    assert drawn.shape == (2000, 20)
-    shares = torch.bincount(drawn.view(-1), minlength=8) / drawn.numel()
-    torch.testing.assert_close(shares, torch.full((8,), 1 / 8), atol=5 * (7 / 64 / drawn.numel()) ** 0.5, rtol=0)
-    assert all(len(row.unique()) < 20 for row in drawn)  # eight candidates, twenty draws
+    drawn = draw_negatives(rows, count, candidates, torch.device("cpu"))
+    assert drawn.shape == (rows, count)
+
+    def close(share: Tensor, expected: float, draws: int) -> None:
+        assert share.sub(expected).abs().max() < 5 * math.sqrt(expected * (1 - expected) / draws)
+
+    close(torch.bincount(drawn.view(-1), minlength=candidates) / drawn.numel(), 1 / candidates, drawn.numel())
+    repeated = torch.tensor([len(row.unique()) < count for row in drawn]).float().mean()
+    close(repeated, 1 - math.perm(candidates, count) / candidates**count, rows)
+    # Neither two examples nor two draws have the same ones, but by chance.
+    close((drawn[1:] == drawn[:-1]).float().mean(), 1 / candidates, drawn[1:].numel())
+    again = draw_negatives(rows, count, candidates, torch.device("cpu"))
+    close((again == drawn).float().mean(), 1 / candidates, drawn.numel())
+    torch.manual_seed(0)
+    assert torch.equal(draw_negatives(rows, count, candidates, torch.device("cpu")), drawn)

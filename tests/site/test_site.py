@@ -94,7 +94,7 @@ def test_a_paper_s_page_shows_ours_beside_the_published(example_site: Site) -> N
         "transfer 0.708 – –",
         "both – – –",
         "Not run: both.",
-        "first/sparse set 10 % 100 9,000 0.651 ± 0.007 30.500 ± 6.353 2",
+        "first/sparse set 10 % 10 % 100 9,000 0.651 ± 0.007 30.500 ± 6.353 2",
         "experiment seed code first/dense 0 0123456789ab",
         "How close Very. calibration.md",
     ):

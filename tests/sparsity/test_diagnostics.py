@@ -34,7 +34,7 @@ def test_a_topology_followed_by_hand() -> None:
     start = evolution.end_epoch(weights)
     assert start["topology/turnover"] == start["topology/rewirings"] == 0.0
     assert start["topology/overlap"] == 1.0
-    assert start["topology/exploration"] == 3 / 8
+    assert start["topology/density"] == start["topology/exploration"] == 3 / 8
     assert start["topology/dead_inputs"] == 2 / 4
     assert start["topology/dead_outputs"] == 0.0
     # in-degrees 2, 1; out-degrees 2, 1, 0, 0: mean 3/4, variance 11/16, third central moment 9/32
@@ -52,6 +52,7 @@ def test_a_topology_followed_by_hand() -> None:
     assert entry["topology/turnover"] == (1 + 1) / (3 + 3)
     assert entry["topology/exploration"] == 4 / 8  # 0, 1, 4, 7
     assert entry["topology/overlap"] == 1 / 3  # 4
+    assert entry["topology/density"] == 2 / 8  # 4, 7
     assert entry["topology/dead_outputs"] == 1 / 2
     assert evolution.end_epoch(weights)["topology/turnover"] == 0.0
 

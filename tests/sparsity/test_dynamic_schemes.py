@@ -1,7 +1,7 @@
 """Dynamic schemes on a small model: counts, zeros, moments, places and values, at every rewiring."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -12,7 +12,9 @@ from torch import nn
 
 from sparse_bench.errors import ConfigError
 from sparse_bench.sparsity.counting import count
+from sparse_bench.sparsity.dynamics.grow import Room, random_free
 from sparse_bench.sparsity.scheme import Length, Scheme
+from sparse_bench.sparsity.schemes.combined import Combined
 from sparse_bench.sparsity.schemes.dynamic import Dynamic
 from sparse_bench.sparsity.schemes.gmp import GMP
 from sparse_bench.sparsity.schemes.rigl import RigL
@@ -109,6 +111,8 @@ def test_a_bernoulli_mask_has_the_density_of_epsilon() -> None:
     assert len(set(counts)) > 10
     exact = StaticER(epsilon=20, sampling="exact").first_topology(shapes, Streams(0))["a"]
     assert int(exact.sum()) == 20_480
+    rounded = StaticER(epsilon=1.3, sampling="exact").first_topology({"a": (10, 3)}, Streams(0))["a"]
+    assert int(rounded.sum()) == 17  # of 16.9
 
 
 def test_density_is_shared_among_layers_as_asked() -> None:
@@ -168,14 +172,22 @@ def test_set_after_the_last_epoch_removes_and_grows_nothing() -> None:
 
 
 def test_set_draws_anew_at_every_rewiring_and_for_every_layer() -> None:
-    """Two rewirings of the same weights, and two layers of the same shape, do not grow alike."""
-    run = training(SET(density=0.3, zeta=1.0))
+    """No rewiring has the random numbers of another one, and no layer those of another."""
+    run, seeds = training(SET(density=0.3, zeta=1.0)), []
+
+    def noting(room: Room, count: int) -> torch.Tensor:
+        seeds.append(room.generator.initial_seed())
+        return random_free(room, count)
+
+    assert isinstance(run.scheme, Dynamic)
+    run.scheme.dynamics = replace(run.scheme.dynamics, grow=noting)
     run.train(1)
     run.end_epoch(0)
     first = run.masks()
     run.train(1)
     run.end_epoch(1)
     assert not torch.equal(first["second.weight"], run.masks()["second.weight"])
+    assert len(set(seeds)) == len(seeds) == 4
     again = training(SET(density=0.3, zeta=1.0))
     again.train(1)
     again.end_epoch(0)
@@ -297,18 +309,19 @@ def test_rigl_hooks_work_without_numbers() -> None:
 
 @pytest.mark.parametrize("execution", EXECUTIONS)
 def test_gradual_pruning_ends_at_its_density_by_global_magnitude(execution: str) -> None:
-    run = training(GMP(density=0.25, interval=5, execution=execution), steps=40)
+    run = training(GMP(density=0.2, interval=5, execution=execution), steps=40)
     assert all(weight.active == weight.size for weight in run.scheme.weights.values())
     actives = []
     for step in range(1, 41):
         run.train(1)
         actives.append(sum(weight.active for weight in run.scheme.weights.values()))
         if step == 32:  # 80 %
-            assert sum(int(values.ne(0).sum()) for values in run.dense().values()) == 96
+            assert sum(int(values.ne(0).sum()) for values in run.dense().values()) == 77
+        assert run.scheme.reached() == (actives[-1] == 77)
     assert actives == sorted(actives, reverse=True)
     assert actives[0] == 384
-    assert actives[-1] == round(0.25 * 384)
-    assert count(run.model, run.scheme).density == 0.25
+    assert actives[-1] == 77  # of 76.8
+    assert count(run.model, run.scheme).density == 77 / 384
     shares = {weight.active / weight.size for weight in run.scheme.weights.values()}
     assert len(shares) == 2  # layers keep what their magnitudes earn
 
@@ -393,6 +406,32 @@ def test_a_schedule_that_needs_a_length_says_so() -> None:
     scheme.attach(ToyModel(SIZES), Streams(0))
     with pytest.raises(RuntimeError, match="before_training"):
         scheme.before_backward(1)
+
+
+def test_dynamic_parts_of_a_combination_are_told_and_counted_together() -> None:
+    parts = {"a": SET(density=0.3, layers=["first"]), "b": GMP(density=0.2, interval=3, layers=["second.weight"])}
+    scheme = Combined(parts=parts)
+    run = training(scheme, epochs=2, steps=40)
+    assert scheme.asked() == "a: density 0.3, b: density 0.2"
+    assert (scheme.reached(), scheme.rewirings(), scheme.warnings()) == (False, 0, [])
+    first, second = (scheme.weights[name] for name in LAYERS)
+    drawn = first.active
+    run.train(20)
+    run.end_epoch(0)
+    assert first.active == drawn
+    assert not scheme.reached()
+    run.train(20)
+    assert scheme.reached()
+    assert second.active == round(0.2 * 256)
+    run.end_epoch(1, last=True)
+    assert first.active < drawn
+    assert scheme.rewirings() == parts["a"].rewirings() + parts["b"].rewirings() > 3
+    assert parts["a"].rewirings() == 2
+    scheme.before_training(lambda: Length(1, 40))
+    assert len(scheme.warnings()) == 1
+    assert "SET never rewires in this run" in scheme.warnings()[0]
+    static = Combined(parts={"a": StaticER(density=0.3, layers=["first"])})
+    assert training(static).scheme.rewirings() is None
 
 
 def test_every_dynamic_scheme_is_one() -> None:

@@ -164,9 +164,11 @@ def test_the_directions_of_a_layer_are_no_stack() -> None:
         def recurrent_stacks(self) -> list[list[str]]:
             return [["layers.0"], ["layers.1"], ["layers.2"]]
 
-    scheme = BlockDiagonal(fraction=0.7)
+    with pytest.raises(ConfigError, match=r"fraction 0\.7\) removes no weight.*for one layer use sparsity\.mode="):
+        attach(BlockDiagonal(fraction=0.7), Directions(8, 20))
+    scheme = BlockDiagonal(mode="sparse_all", fraction=0.7)
     attach(scheme, Directions(8, 20))
-    assert scheme.weights == {}
+    assert {type(weight.owner) for weight in scheme.weights.values()} == {BlockDiagonalLayer}
 
 
 @pytest.mark.parametrize(

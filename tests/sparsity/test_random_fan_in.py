@@ -38,6 +38,15 @@ def test_published_fan_ins(density: float, fan_ins: tuple[int, int]) -> None:
         assert together.sum(1).eq(fan_in).all()
 
 
+@pytest.mark.parametrize(
+    ("density", "inputs", "fan_in"), [(0.29, 100, 29), (0.57, 100, 57), (0.1, 10, 1), (0.19, 10, 1)]
+)
+def test_a_fan_in_is_that_of_decimal_numbers(density: float, inputs: int, fan_in: int) -> None:
+    """0.29 · 100 is 28.999… in binary."""
+    mask = RandomFanIn(density=density).first_topology({"0.weight": (3, inputs)}, Streams(0))["0.weight"]
+    assert mask.sum(1).tolist() == [fan_in] * 3
+
+
 def test_weights_at_reduced_scale() -> None:
     """256 units on 60 inputs with the paper's fan-ins: weights of both layers, and one bias a gate."""
     model = stack(60, 256, 256)

@@ -6,10 +6,16 @@ import torch
 from sparse_bench.errors import ConfigError
 from sparse_bench.sparsity.counting import count
 from sparse_bench.sparsity.scheme import Scheme
+from sparse_bench.sparsity.schemes.combined import Combined
 from sparse_bench.sparsity.schemes.dense import Dense
+from sparse_bench.sparsity.schemes.gmp import GMP
 from sparse_bench.sparsity.schemes.random import Random
 from sparse_bench.sparsity.schemes.random_connected import RandomConnected
+from sparse_bench.sparsity.schemes.random_fan_in import RandomFanIn
+from sparse_bench.sparsity.schemes.rigl import RigL
+from sparse_bench.sparsity.schemes.set import SET
 from sparse_bench.sparsity.schemes.small_dense import SmallDense
+from sparse_bench.sparsity.schemes.static_er import StaticER
 from sparse_bench.sparsity.selection import select
 from sparse_bench.streams import Streams
 from tests.toy import ToyModel
@@ -55,6 +61,16 @@ def test_the_topology_depends_on_the_seed_and_the_layer_alone() -> None:
     assert not torch.equal(masks["both"], masks["seed"])
 
 
+@pytest.mark.parametrize(
+    "scheme",
+    [Random(density=0.5), RandomConnected(density=0.5), StaticER(density=0.5), RandomFanIn(density=0.5)],
+    ids=lambda scheme: type(scheme).__name__,
+)
+def test_layers_of_the_same_shape_have_topologies_of_their_own(scheme: Scheme) -> None:
+    one, other = scheme.first_topology({"a.weight": (20, 20), "b.weight": (20, 20)}, Streams(0)).values()
+    assert not torch.equal(one, other)
+
+
 def test_dense_weights_can_start_as_small_as_the_products_of_sparse_ones() -> None:
     plain, scaled = attached(Dense()), attached(Dense(gain=0.5, layers=["first"]))
     assert torch.equal(scaled.first.weight, 0.5 * plain.first.weight)
@@ -87,6 +103,40 @@ def test_small_dense_takes_the_nearest_width() -> None:
     # 0.5 · 384 = 192: width 10 → 180 (12 away), 11 → 209 (17 away); 96: width 6 → 84 (12 away), 7 → 105 (9 away)
 
 
+@pytest.mark.parametrize(
+    ("scheme", "asked"),
+    [
+        (Random(density=0.999), "density 0.999"),  # 383.6 of 384 weights
+        (RandomConnected(density=0.999999), "density 0.999999"),
+        (RandomConnected(density=0.0, layers=["unit.weight"]), "density 0"),  # the tiled identity is all there is
+        (StaticER(epsilon=20), "epsilon 20"),
+        (SET(epsilon=20), "epsilon 20"),
+        (RigL(density=0.999), "density 0.999"),
+        (GMP(density=0.999), "density 0.999"),
+        (SmallDense(density=0.99), "density 0.99"),
+        (Combined(parts={"a": Random(density=0.5), "b": Random(density=0.99, layers=["output"])}), "density 0.99"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Scheme) else "",
+)
+def test_a_scheme_that_would_remove_nothing_is_refused(scheme: Scheme, asked: str) -> None:
+    model = scheme.build(Factory())
+    model.unit = torch.nn.Linear(1, 3)
+    with pytest.raises(ConfigError, match=rf"\({asked}\) removes no weight from .*would train the dense model\. Use"):
+        scheme.attach(model, Streams(0))
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    [Dense(), Random(), RandomConnected(), StaticER(density=1.0), SET(density=1.0), GMP(), SmallDense()],
+    ids=lambda scheme: type(scheme).__name__,
+)
+def test_what_is_asked_to_stay_dense_stays_dense(scheme: Scheme) -> None:
+    model = attached(scheme)
+    assert scheme.asked() is None
+    assert scheme.reached()
+    assert count(model, scheme).density == 1.0
+
+
 def test_dense_is_dense() -> None:
     with pytest.raises(ConfigError, match="small_dense"):
         Dense(density=0.5)
@@ -113,8 +163,10 @@ def test_unknown_distribution_names_the_choices() -> None:
         Random(distribution="binomial")
 
 
-def test_a_width_that_is_far_from_the_density_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    attached(SmallDense(density=0.5))
-    assert "small_dense" not in caplog.text
-    attached(SmallDense(density=0.001))
-    assert "density 0.001 asks for 0 weights in the selected layers, and the nearest width has" in caplog.text
+def test_a_width_that_is_far_from_the_density_is_told() -> None:
+    near, far = SmallDense(density=0.5), SmallDense(density=0.001)
+    attached(near), attached(far)
+    assert near.warnings() == []
+    assert far.warnings() == [
+        "small_dense: density 0.001 asks for 0 weights in the selected layers, and the nearest width has 9."
+    ]

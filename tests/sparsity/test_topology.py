@@ -76,6 +76,55 @@ def test_erdos_renyi_makes_full_layers_dense_and_solves_again() -> None:
     assert topology.erdos_renyi_counts({"small": (4, 2), "large": (20, 20)}, 0.5) == {"small": 8, "large": 196}
 
 
+def test_a_layer_that_would_be_a_little_more_than_full_is_full() -> None:
+    """10×10, 10×200 and 40×40 at ε = 9: the first would have 180 of 100. With it full ε is 2690/290 for the others."""
+    shapes = {"small": (10, 10), "wide": (10, 200), "square": (40, 40)}
+    assert topology.erdos_renyi_counts(shapes, 2790 / 3700) == {"small": 100, "wide": 1948, "square": 742}
+
+
+@pytest.mark.parametrize(
+    ("shares", "total", "sizes", "expected"),
+    [
+        ([0.9, 0.1], 1, [9, 9], [1, 0]),
+        ([0.1, 0.9], 1, [9, 9], [0, 1]),
+        ([0.5, 0.5], 1, [9, 9], [1, 0]),  # of equal remainders the first
+        ([2.2, 3.7, 1.1], 7, [9, 9, 9], [2, 4, 1]),
+        ([2.4, 3.7, 1.9], 8, [9, 9, 9], [2, 4, 2]),
+        ([2.9, 1.1], 4, [2, 9], [2, 2]),  # what a full layer cannot take goes to the other
+        ([5.0, 1.0], 6, [2, 9], [2, 4]),
+    ],
+)
+def test_apportionment_rounds_the_largest_remainders_up(
+    shares: list[float], total: int, sizes: list[int], expected: list[int]
+) -> None:
+    assert topology.apportion(shares, total, sizes) == expected
+
+
+def test_apportionment_refuses_more_than_there_is() -> None:
+    with pytest.raises(ValueError, match="4 weights in layers of 3 entries"):
+        topology.apportion([2.0, 2.0], 4, [1, 2])
+
+
+@given(st.lists(st.tuples(SIDES, SIDES), min_size=1, max_size=6), st.floats(0, 1))
+def test_counts_follow_the_shares_to_the_unit(shapes: list[tuple[int, int]], density: float) -> None:
+    """No layer is a whole weight from its share, and none that was rounded down had more to lose than one rounded up.
+    Under Erdős–Rényi the share is ε (n + m), the same ε for all layers that are not full."""
+    named = {str(i): shape for i, shape in enumerate(shapes)}
+    sizes = {name: math.prod(shape) for name, shape in named.items()}
+    uniform = topology.uniform_counts(named, density)
+    missing = {name: density * sizes[name] - uniform[name] for name in named}  # positive where rounded down
+    assert all(-1 < value < 1 for value in missing.values())
+    assert max(missing.values()) - min(missing.values()) < 1 + 1e-9
+    counts = topology.erdos_renyi_counts(named, density)
+    free = [name for name in named if counts[name] < sizes[name]]
+    epsilons = [(counts[name] / sum(named[name]), 1 / sum(named[name])) for name in free]
+    for one, step in epsilons:
+        assert all(abs(one - other) < step + also + 1e-9 for other, also in epsilons)
+    if epsilons:  # the same ε fills the full ones
+        most = max(one + step for one, step in epsilons)
+        assert all(most * sum(named[name]) > sizes[name] - 1 for name in named if name not in free)
+
+
 @given(st.lists(st.tuples(SIDES, SIDES), min_size=1, max_size=6), st.floats(0, 1))
 def test_counts_meet_the_total_to_the_unit(shapes: list[tuple[int, int]], density: float) -> None:
     named = {str(i): shape for i, shape in enumerate(shapes)}

@@ -44,11 +44,17 @@ def test_types():
         ("a preRome trip", [("Rome", "a")], "O O O"),  # starts inside a token
         ("what? now", [("what?", "a")], "O O"),  # ends behind a sign that is no token
         ("nothing", [], "O"),
+        ("क्या दिल्ली", [("दिल्ली", "a")], "O U-a"),  # vowel signs and viramas belong to their word
+        ("from New York", [("New York", "a"), ("York", "b")], "O B-a L-a"),  # the first of two that overlap
     ],
 )
 def test_encode(text, entities, expected):
     found = [entity(text, surface, kind) for surface, kind in entities]
-    assert names(encode(tokenize(text).tokens, found, TYPES)) == expected
+    tags, left_out = encode(tokenize(text).tokens, found, TYPES)
+    assert names(tags) == expected
+    in_tags = sum(tag[0] in "BU" for tag in expected.split())
+    assert len(left_out) == len(found) - in_tags
+    assert left_out == found[in_tags:]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +139,9 @@ def test_encoded_entities_are_found_again(data):
                 entities.append(Entity(2 * at, 2 * (at + width) - 1, kind, ""))
                 expected.add((sum(map(len, tags)) + at, sum(map(len, tags)) + at + width, TYPES[kind]))
             at += width
-        tags.append(encode(tokenize(text).tokens, entities, TYPES))
+        found, left_out = encode(tokenize(text).tokens, entities, TYPES)
+        assert not left_out
+        tags.append(found)
     tags = np.concatenate(tags)
     assert spans(tags, lengths) == expected
     assert (repair(tags, lengths) == tags).all()

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -229,6 +231,31 @@ class TestEvaluate:
         assert after["entity_f1"] > max(0.9, before["entity_f1"])
 
 
+def test_entities_that_are_left_out_are_counted(caplog):
+    """In the log, once and with two examples, and in the notes of the result."""
+    messages = [
+        replace(message, entities=tuple(replace(entity, end=entity.end - 1) for entity in message.entities))
+        if message.intent == "travel"
+        else message
+        for message in small_corpus().messages
+    ]
+    task = make(corpus=replace(small_corpus(), messages=tuple(messages)))
+    in_test = sum(message.intent == "travel" for message in task.test_messages)
+    assert 0 < in_test < 24
+    assert task.notes() == {"entities_left_out": f"24 of 36, {in_test} of them in the test"}
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert f"left out: 24 of 36, {in_test} of them in the test. For example: 'Rom' in 'go to Rome today!'; " in said
+    assert said.count(" in 'go to") == 2
+    kinds = {(tag - 1) // 4 for tag in np.concatenate([task.train.tags, task.test.tags]) if tag}
+    assert kinds == {task.entity_types.index("drink")}
+
+
+def test_where_all_entities_are_learned_nothing_is_said(caplog):
+    assert make().notes() == {}
+    assert make(entities=False).notes() == {}
+    assert not caplog.records
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -258,6 +285,7 @@ def test_sara(shared_data, monkeypatch):
     entities = sum(len(message.entities) for message in (*task.train_messages, *task.test_messages))
     begins = [tags[(tags > 0) & np.isin((tags - 1) % 4, (0, 3))].size for tags in (task.train.tags, task.test.tags)]
     assert sum(begins) == entities
+    assert task.notes() == {}
     assert task.evaluate(Oracle32(), "test")["entity_span_f1"] == 1
 
 

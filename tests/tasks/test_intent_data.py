@@ -7,9 +7,7 @@ from sparse_bench.batch import SparseRows
 from sparse_bench.data.featurizers import Features
 from sparse_bench.data.messages import Entity, Message
 from sparse_bench.data.tokenizer import tokenize
-from sparse_bench.errors import ConfigError, DataError
-from sparse_bench.tasks.intent_data import MessageArrays, merged_intent, split_messages
-from tests.tasks.nlu_corpus import small_corpus
+from sparse_bench.tasks.intent_data import MessageArrays
 
 
 def dense(rows: SparseRows, width: int) -> torch.Tensor:
@@ -18,56 +16,6 @@ def dense(rows: SparseRows, width: int) -> torch.Tensor:
     return torch.nn.functional.embedding_bag(
         rows.indices, table, rows.offsets, mode="sum", per_sample_weights=rows.values
     )
-
-
-class TestSplit:
-    def test_sub_intents_are_merged(self):
-        assert merged_intent("faq/price/now") == "faq"
-        assert merged_intent("greet") == "greet"
-
-    def test_duplicates_are_dropped_and_every_intent_has_its_share(self):
-        train, test = split_messages(small_corpus().messages, 0.25, seed=0)
-        assert len(train) + len(test) == 59  # 61 messages, two of them copies
-        assert len({(message.text, message.intent) for message in train + test}) == 59
-        share = {"greet": 5, "travel": 6, "order": 3, "faq": 1}
-        assert {
-            intent: sum(merged_intent(message.intent) == intent for message in test) for intent in share
-        } == pytest.approx(share, abs=1)
-
-    def test_a_text_under_two_intents_stays_under_both(self):
-        messages = [Message("same", "a"), Message("same", "b"), Message("Same", "a"), Message("same?", "b")]
-        train, test = split_messages(messages, 0.5, seed=0)
-        assert len(train + test) == 4
-
-    def test_sub_intents_of_one_intent_are_no_difference(self):
-        messages = [
-            Message("same", "a/x"),
-            Message("same", "a/y"),
-            Message("other", "a"),
-            *(Message(c, "b") for c in "cd"),
-        ]
-        train, test = split_messages(messages, 0.5, seed=0)
-        assert sorted(message.intent for message in train + test) == ["a", "a/x", "b", "b"]
-
-    def test_order_is_that_of_the_corpus(self):
-        messages = list(small_corpus().messages)
-        for part in split_messages(messages, 0.2, seed=3):
-            positions = [messages.index(message) for message in part]
-            assert positions == sorted(positions)
-
-    def test_the_seed_alone_decides(self):
-        messages = small_corpus().messages
-        assert split_messages(messages, 0.2, seed=1) == split_messages(messages, 0.2, seed=1)
-        assert split_messages(messages, 0.2, seed=1) != split_messages(messages, 0.2, seed=2)
-
-    @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 2])
-    def test_a_fraction_outside_its_range(self, fraction):
-        with pytest.raises(ConfigError, match="test_fraction"):
-            split_messages(small_corpus().messages, fraction, seed=0)
-
-    def test_too_few_messages(self):
-        with pytest.raises(DataError, match="Cannot split 2 different messages"):
-            split_messages([Message("a", "a"), Message("b", "b")], 0.5, seed=0)
 
 
 class TestArrays:

@@ -10,7 +10,7 @@ from sparse_bench.data.tagged import Sentence, TaggedCorpus
 from sparse_bench.errors import ConfigError, DataError
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.tagging import TaggingTask
-from sparse_bench.tasks.tagging_data import Words
+from sparse_bench.tasks.tagging_data import TaggedArrays, Words
 
 
 def tagged(text: str) -> Sentence:
@@ -21,7 +21,7 @@ def tagged(text: str) -> Sentence:
 CORPUS = TaggedCorpus(
     train=(tagged("the/D cat/N sat/V"), tagged("the/D cat/N */0"), tagged("dogs/N"), tagged("the/D mat/N")),
     valid=(tagged("the/D dog/N */0"), tagged("cat/N")),
-    test=(tagged("bird/N"),),
+    test=(tagged("cat/N"),),
     tags=("0", "D", "N", "V"),
     null_tag="0",
     checksums={"made": "up"},
@@ -48,7 +48,8 @@ def task(**settings: object) -> TaggingTask:
 
 def test_words_are_numbered_by_frequency() -> None:
     words = Words.of(CORPUS.train)
-    assert list(words.numbers) == ["<pad>", "<unk>", "the", "cat", "sat", "*", "dogs", "mat"]
+    assert list(words.numbers) == ["<unk>", "the", "cat", "sat", "*", "dogs", "mat"]
+    assert list(words.numbers.values()) == [1, 2, 3, 4, 5, 6, 7]  # 0 is padding
     assert words.counts.tolist() == [1, 1, 3, 2, 1, 1, 1, 1]
     assert task().sizes.frequencies == tuple(words.counts)
     assert (task().sizes.vocabulary, task().sizes.tags) == (8, 4)
@@ -56,11 +57,24 @@ def test_words_are_numbered_by_frequency() -> None:
 
 def test_a_limited_vocabulary_trains_unk() -> None:
     words = Words.of(CORPUS.train, 5)
-    assert list(words.numbers) == ["<pad>", "<unk>", "the", "cat", "sat"]
+    assert list(words.numbers) == ["<unk>", "the", "cat", "sat"]
     assert words.counts.tolist() == [1, 3, 3, 2, 1]
     assert (task(vocabulary=5).train.words == 1).sum() == 3
     with pytest.raises(ConfigError, match="at least 3"):
         Words.of(CORPUS.train, 2)
+
+
+def test_the_spellings_of_special_words() -> None:
+    """``<unk>`` in a text means the unknown word; ``<pad>`` is a word, and padding another thing."""
+    train = (tagged("<pad>/NN the/DT <pad>/NN"), tagged("<unk>/NN the/DT"))
+    words = Words.of(train)
+    assert words.numbers == {"<unk>": 1, "<pad>": 2, "the": 3}
+    assert words.counts.tolist() == [1, 1, 2, 2]
+    corpus = TaggedCorpus(train=train, valid=train, test=train, tags=("DT", "NN"))
+    made = TaggingTask(corpus=corpus, batch_size=1)
+    assert made.train.words.tolist() == [2, 3, 2, 1, 3]
+    held_out = TaggedArrays(train, Words.of(train[1:]), {"DT": 0, "NN": 1}, "test")
+    assert held_out.words.tolist() == [1, 2, 1, 1, 2]  # unknown: <pad> twice, and <unk>
 
 
 def test_batches_are_permuted_and_longest_first() -> None:
@@ -81,7 +95,7 @@ def test_batches_are_permuted_and_longest_first() -> None:
 def test_words_and_tags_stay_together() -> None:
     made = task(batch_size=4)
     (batch,) = made.epoch_batches(0, Streams(0))
-    names = list(made.words.numbers)
+    names = ["padding", *made.words.numbers]
     found = {(names[word], CORPUS.tags[tag]) for word, tag in zip(batch.words, batch.tags, strict=True)}
     assert found == {token for words, tags in CORPUS.train for token in zip(words, tags, strict=True)}
 
@@ -111,7 +125,7 @@ def test_accuracy_with_and_without_null_elements() -> None:
     }
     assert task().evaluate(Constant(), "test") == {
         "accuracy": 1.0,
-        "accuracy_unknown_words": 1.0,
+        "accuracy_known_words": 1.0,
         "accuracy_without_null": 1.0,
     }
     with pytest.raises(ConfigError, match="test, valid"):

@@ -50,6 +50,14 @@ def test_words_are_numbered_by_frequency_and_rare_ones_are_unknown() -> None:
     assert rare.sizes.frequencies == (2, 4, 2)
 
 
+def test_the_spelling_of_the_unknown_word_means_it() -> None:
+    train = ((("<unk>", "a", "a", "<pad>"), "x"), (("<unk>", "b"), "y"))
+    task = TextTypingTask(corpus=TextTypeCorpus(train, train, train, ("x", "y")), least_count=2)
+    assert task.words == {"<unk>": 0, "a": 1}
+    assert task.sizes.frequencies == (4, 2)  # <unk> twice, and the two words that occur once
+    assert task._splits["train"].words.tolist() == [0, 1, 1, 0, 0, 0]
+
+
 def test_an_epoch_visits_every_fragment_once() -> None:
     task = TextTypingTask(corpus=CORPUS, batch_size=3)
     batches = list(task.epoch_batches(0, Streams(0)))

@@ -70,12 +70,16 @@ def records_of(info):
     return read_records(path)
 
 
+#: As a run's summary has it.
+SPARSITY = {"sparsity/density_asked": 0.2, "sparsity/density": 0.21, "sparsity/weights": 226}
+
+
 def follow(tracker, info, status="finished"):
     tracker.start(info)
     tracker.log({"train/loss": 3.0}, step=10, epoch=0)
     tracker.log({"train/loss": 4.0}, step=20, epoch=1)
     tracker.log({"train/loss": 2.0, "test/intent_f1": 0.5}, step=30, epoch=2)
-    summary = {"test/intent_f1": 0.75, "valid/loss": 0.5, "sparsity/density": 0.21, "sparsity/weights": 226}
+    summary = {"test/intent_f1": 0.75, "valid/loss": 0.5, **SPARSITY}
     summary["seconds/total"] = 1.5
     tracker.finish(status, summary)
 
@@ -98,7 +102,7 @@ def test_offline_record_reads_back(info):
         {"train/loss": 3.0, "step": 10, "epoch": 0},
         {"train/loss": 4.0, "step": 20, "epoch": 1},
         {"train/loss": 2.0, "test/intent_f1": 0.5, "step": 30, "epoch": 2},
-        {"final/test/intent_f1": 0.75, "final/valid/loss": 0.5, "sparsity/density": 0.21, "sparsity/weights": 226},
+        {"final/test/intent_f1": 0.75, "final/valid/loss": 0.5, **SPARSITY},
     ]
 
     summary = {}
@@ -106,7 +110,7 @@ def test_offline_record_reads_back(info):
         summary |= items(record.update)
     assert summary["train/loss"] == {"min": 2, "max": 4, "last": 2}
     assert summary["final/test/intent_f1"] == 0.75
-    assert (summary["sparsity/density"], summary["sparsity/weights"]) == (0.21, 226)
+    assert {name: summary[name] for name in SPARSITY} == SPARSITY
     assert (summary["seconds/total"], summary["status"]) == (1.5, "finished")
     axes = {metric.name or metric.glob_name: metric.step_metric for metric in of_kind(records, "metric")}
     assert axes["train/loss"] == "step"
@@ -154,6 +158,54 @@ def test_no_key_falls_back_to_offline(info, caplog, refusing_server, monkeypatch
         follow(WandbTracker(mode="online", timeout=5), info)
     assert "no API key" in caplog.text
     assert len(of_kind(records_of(info), "history")) == 4
+
+
+class Opened:
+    """What the tracker does with a run that W&B opens."""
+
+    offline, url = False, "http://wandb.invalid/run"
+
+    def __init__(self):
+        self.rows = []
+        self.summary = {}
+
+    def define_metric(self, *_, **__):
+        pass
+
+    def log(self, row):
+        self.rows.append(row)
+
+    def finish(self, exit_code):
+        self.exit_code = exit_code
+
+
+def test_an_online_run_that_was_interrupted_is_taken_up_again(info, monkeypatch):
+    """The same run, for W&B: opened again by its id. An offline record has no run to go on with."""
+    import wandb
+
+    calls, runs = [], []
+
+    def init(**arguments):
+        calls.append(arguments)
+        runs.append(Opened())
+        runs[-1].offline = arguments["mode"] == "offline"
+        runs[-1].settings = wandb.Settings()
+        return runs[-1]
+
+    monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setattr(WandbTracker, "_obstacle", lambda self: None)
+    interrupted = WandbTracker(mode="online")
+    interrupted.start(info)
+    interrupted.log({"train/loss": 3.0}, step=10, epoch=0)
+    follow(WandbTracker(mode="online"), info)
+    follow(WandbTracker(mode="offline"), info)
+    assert [call["mode"] for call in calls] == ["online", "online", "offline"]
+    assert [call["resume"] for call in calls] == ["allow", "allow", None]
+    assert len({call["id"] for call in calls}) == 1
+    assert info.id in calls[0]["id"]
+    # A step that is repeated is a row like any other: W&B's own step is left alone, for it must not go back.
+    assert [row["step"] for row in runs[1].rows[:3]] == [10, 20, 30]
+    assert (runs[0].rows[-1]["step"], runs[1].exit_code) == (10, 0)
 
 
 def test_disabled_writes_nothing(info):

@@ -92,6 +92,33 @@ def test_a_grown_weight_s_average_begins_when_it_is_grown() -> None:
     assert optimizer.averages()[0][1].tolist() == [[12.5, 4.0]]
 
 
+@pytest.mark.parametrize("was_there", [True, False], ids=["a place left before", "a place never occupied"])
+def test_a_place_without_a_weight_has_no_average_to_begin_with(was_there: bool) -> None:
+    """The second weight, zero and alone, moves to the first place after three steps, and rises from 0 by 1 a step."""
+    model = nn.Linear(2, 1, bias=False)
+    with torch.no_grad():
+        model.weight.fill_(7.0)
+    mask = torch.tensor([[was_there, True]])
+    weight = sparsify(model_of(model), {"layer.weight": mask}, "masked")["layer.weight"]
+    optimizer = NonMonotoneASGD(model.parameters(), lr=1.0, averaging=True, per_weight=True)
+    first, second, none = torch.tensor([0]), torch.tensor([1]), torch.tensor([], dtype=torch.long)
+
+    def rise(steps: int) -> None:
+        for _ in range(steps):
+            model.weight.grad = -torch.ones_like(model.weight)
+            weight.after_backward()
+            optimizer.step()
+
+    rise(1)
+    if was_there:
+        weight.rewire(first, none, torch.zeros(0), optimizer)
+    rise(2)
+    weight.rewire(second, first, torch.zeros(1), optimizer)
+    rise(3)
+    assert model.weight.tolist() == [[3.0, 0.0]]
+    assert optimizer.averages()[0][1].tolist() == [[2.5, 0.0]]  # the mean after the second and third of its own steps
+
+
 def test_averaged_weights_stand_in_for_a_while_or_for_good() -> None:
     weight = nn.Parameter(torch.tensor([10.0]))
     optimizer = NonMonotoneASGD([weight], lr=1.0, averaging=True)

@@ -1,21 +1,42 @@
-"""Mixed precision: the loss still falls, and the scaler's state is part of a checkpoint."""
+"""Mixed precision: what computes in which type, and that its gradients are those of float32 to the type's digits."""
 
 from collections.abc import Callable
 
 import pytest
 import torch
-from omegaconf import DictConfig
+from torch import Tensor
 
-from sparse_bench.run import run
 from sparse_bench.training.precision import Precision
+from sparse_bench.training.trainer import Trainer
 
 
-@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
-def test_every_precision_learns(precision: str, toy_config: Callable[..., DictConfig]) -> None:
-    result = run(toy_config(trainer__precision=precision, trainer__epochs=20, trainer__gradient_clip=1.0))
-    assert result is not None
-    assert result.status == "finished", result.error
-    assert result.metrics["test/accuracy"] > 0.85
+@pytest.mark.parametrize(
+    ("precision", "dtype", "digits"),
+    [("tf32", torch.float32, None), ("bf16", torch.bfloat16, 8), ("fp16", torch.float16, 11)],
+)
+def test_gradients_are_right_to_the_digits_of_their_type(
+    precision: str, dtype: torch.dtype, digits: int | None, make_trainer: Callable[..., Trainer]
+) -> None:
+    """``digits``: binary ones of a number of the type; on a CPU tf32 rounds nothing."""
+
+    def first_step(precision: str) -> tuple[Tensor, set[torch.dtype]]:
+        trained = make_trainer(precision, trainer__precision=precision, model__dropout=0.0)
+        seen: set[torch.dtype] = set()
+        trained.model.get_submodule("second").register_forward_hook(lambda _m, _i, output: seen.add(output.dtype))
+        given: list[Tensor] = []
+        trained.optimizer.register_step_pre_hook(
+            lambda *_: given.append(torch.cat([p.grad.flatten() for p in trained.model.parameters()]))  # type: ignore[union-attr]
+        )
+        trained.forward_backward(next(trained.task.epoch_batches(0, trained.streams)))
+        trained.update()
+        return given[0], seen
+
+    exact, types = first_step("fp32")
+    rounded, rounded_types = first_step(precision)
+    assert (types, rounded_types) == ({torch.float32}, {dtype})
+    assert rounded.dtype == torch.float32
+    error = float((rounded - exact).norm() / exact.norm())
+    assert error == 0 if digits is None else 0 < error < 4 * 2.0**-digits
 
 
 def test_float32_is_float32_unless_asked_otherwise() -> None:

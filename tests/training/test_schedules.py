@@ -16,6 +16,7 @@ def test_tables() -> None:
         0.125,
     ]
     assert [Cosine(steps=4, floor=0.0).factor(step, 0) for step in (1, 3, 5, 9)] == pytest.approx([1.0, 0.5, 0.0, 0.0])
+    assert [Cosine(steps=4, floor=0.2).factor(step, 0) for step in (1, 3, 5, 9)] == pytest.approx([1.0, 0.6, 0.2, 0.2])
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:

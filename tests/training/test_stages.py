@@ -132,7 +132,7 @@ def test_averaged_weights_are_evaluated_and_kept(toy_config: Make, monkeypatch: 
         assert all(value != weights for value, weights in zip(evaluated[1:], raw[1:], strict=True))
         chosen = evaluated[-1] if select == "last" else max(evaluated)
         assert result.metrics["valid/weight"] == chosen
-        kept = torch.load(folder_of(config).weights, weights_only=False)["model"]["output.weight"]
+        kept = torch.load(folder_of(config).weights, weights_only=True)["model"]["output.weight"]
         assert kept.sum().item() == chosen
         assert [line["optimizer/averaging"] for line in logged] == [1.0] * 4
         assert result.metrics["optimizer/averaging_since"] == 1.0
@@ -171,7 +171,7 @@ def test_an_interrupted_averaging_run_ends_like_an_undisturbed_one(
     resumed = finished(disturbed)
     assert resumed.metrics == expected.metrics
     assert lines(disturbed) == lines(undisturbed)
-    ours, theirs = (torch.load(folder_of(c).weights, weights_only=False)["model"] for c in (disturbed, undisturbed))
+    ours, theirs = (torch.load(folder_of(c).weights, weights_only=True)["model"] for c in (disturbed, undisturbed))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
@@ -205,7 +205,7 @@ def test_a_dynamic_scheme_goes_on_where_it_was(toy_config: Make) -> None:
     finished(second)
     source = find_source(second)
     assert source is not None
-    before, after = (torch.load(path, weights_only=False) for path in (source.weights, folder_of(second).weights))
+    before, after = (torch.load(path, weights_only=True) for path in (source.weights, folder_of(second).weights))
     assert (before["scheme"]["rewirings"], after["scheme"]["rewirings"]) == (3, 5)
     earlier, later = (state["scheme"]["evolution"]["ever"] for state in (before, after))
     for name, ever in earlier.items():
@@ -216,26 +216,6 @@ def test_a_dynamic_scheme_goes_on_where_it_was(toy_config: Make) -> None:
     assert [entry["epoch"] for entry in topologies] == [0, 1, 2]
     for name, layer in topologies[0]["layers"].items():
         assert layer["active"] == int(before["model"][f"{name}_mask"].sum())
-
-
-@pytest.mark.parametrize("evolves", [False, True])
-def test_weights_of_an_earlier_version_lack_what_only_some_schemes_need(evolves: bool, toy_config: Make) -> None:
-    scheme: dict[str, Any] = {"label": "set", "_target_": "sparse_bench.sparsity.schemes.set.SET", "density": 0.3}
-    settings = {"sparsity": scheme} if evolves else {}
-    finished(first_stage(toy_config, **settings))
-    second = second_stage(toy_config, **settings)
-    source = find_source(second)
-    assert source is not None
-    state = torch.load(source.weights, weights_only=False)
-    del state["scheme"]
-    torch.save(state, source.weights)
-    result = run(second)
-    assert result is not None
-    if evolves:
-        assert result.error is not None
-        assert "lacks the state of SET. Delete its folder" in result.error["message"]
-    else:
-        assert result.status == "finished"
 
 
 def test_what_a_finished_run_lacks_is_told(toy_config: Make, caplog: pytest.LogCaptureFixture) -> None:
@@ -254,8 +234,8 @@ def test_the_first_weights_may_stay_the_best(toy_config: Make, accuracies: Calla
     result = finished(config)
     source = find_source(config)
     assert source is not None
-    before = torch.load(source.weights, weights_only=False)["model"]
-    after = torch.load(folder_of(config).weights, weights_only=False)["model"]
+    before = torch.load(source.weights, weights_only=True)["model"]
+    after = torch.load(folder_of(config).weights, weights_only=True)["model"]
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert result.epochs == 3
 
@@ -302,7 +282,7 @@ def test_moments_forgotten_at_epoch_ends(toy_config: Make) -> None:
     for reset in (False, True):
         config = toy_config(trainer__reset_optimizer=reset, trainer__keep="checkpoint", trainer__epochs=2)
         assert finished(config).steps == 12
-        state = torch.load(folder_of(config).checkpoint, weights_only=False)["optimizer"]["state"]
+        state = torch.load(folder_of(config).checkpoint, weights_only=True)["optimizer"]["state"]
         counts[reset] = [float(moments["step"]) for moments in state.values()]
     assert set(counts[False]) == {12.0}
     assert counts[True] == []

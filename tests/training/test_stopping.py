@@ -1,9 +1,12 @@
+import math
 from typing import Any
 
 import pytest
 
 from sparse_bench.errors import ConfigError
 from sparse_bench.training.stopping import ConsecutiveRises, NonMonotone, Reached, no_longer_falling
+
+NAN = math.nan
 
 
 @pytest.mark.parametrize(
@@ -16,6 +19,13 @@ from sparse_bench.training.stopping import ConsecutiveRises, NonMonotone, Reache
         ([7, 6, 5, 4, 3, 2, 7.1], True),
         ([9, 4, 1, 1, 1, 1, 1, 4], False),  # the last five earlier ones are left out: 4 is not above min([9, 4])
         ([9, 4, 1, 1, 1, 1, 1, 4.5], True),
+        # What is not finite is above everything that is, and hides nothing that stands behind it.
+        ([NAN, 2, 3, 4, 5, 6, 7, 8], True),
+        ([2, NAN, 3, 4, 5, 6, 7, 8], True),
+        ([9, 8, 7, 6, 5, 4, NAN], True),
+        ([9, 8, 7, 6, 5, 4, -math.inf], True),
+        ([NAN, NAN, NAN, NAN, NAN, NAN, NAN], False),
+        ([NAN, 8, 7, 6, 5, 4, 3], False),
     ],
 )
 def test_no_longer_falling_by_hand(history: list[float], fires: bool) -> None:
@@ -39,6 +49,10 @@ def test_consecutive_rises() -> None:
     assert rule.stops([9, 1, 2, 3, 4])
     assert not rule.stops([1, 2, 3, 3])
     assert not rule.stops([5, 1, 2, 1.5, 2])
+    assert rule.stops([1, 2, 3, NAN])
+    assert not rule.stops([1, 2, NAN, 3])
+    assert not rule.stops([1, 2, NAN, NAN])
+    assert ConsecutiveRises(window=1, metric="valid/accuracy", mode="max").stops([0.5, NAN])
     assert not ConsecutiveRises().stops(list(range(20)))
     assert ConsecutiveRises().stops(list(range(21)))
 
@@ -71,6 +85,8 @@ def test_reached() -> None:
     assert not rule.stops([0.5, 0.9998])
     assert rule.stops([0.99991])
     assert rule.stops([1.0])
+    assert not rule.stops([NAN])
+    assert not rule.stops([math.inf])
 
 
 def test_settings_are_checked() -> None:

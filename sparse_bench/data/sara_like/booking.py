@@ -29,8 +29,12 @@ from sparse_bench.data.dialogues import (
     UserMessage,
 )
 from sparse_bench.data.sara_like.grammar import pick
+from sparse_bench.data.splits import check_duplicates
+from sparse_bench.errors import ConfigError
 from sparse_bench.streams import Streams
 
+#: Draws of an already known story, per story wanted, after which there cannot be enough different ones.
+_PATIENCE = 50
 #: States from which every action follows.
 HISTORY = 10
 #: What is booked → its fields, in the order in which the assistant asks.
@@ -246,26 +250,42 @@ def _decided(story: Story) -> bool:
     )
 
 
-def dialogues(seed: int = 0, stories: int = 150, test_stories: int = 30) -> DialogueCorpus:
+def dialogues(seed: int = 0, stories: int = 150, test_stories: int = 30, duplicates: str = "exact") -> DialogueCorpus:
     """Booking dialogues whose every action can be told from the ten latest states, but not from the five latest.
 
     Args:
         seed: of the generator.
         stories: number of stories for training.
         test_stories: number of held-out stories.
+        duplicates: ``features``: no two stories, on whatever side, of which a policy sees the same. ``exact``: stories
+            are taken as they are drawn; then one can differ from another in the values of entities alone.
 
     Returns:
         the corpus; ``checksums["dialogues"]`` is the SHA-256 of its stories. The same arguments give the same
         stories on every machine and in every Python version.
+
+    Raises:
+        ConfigError: there is no such rule for duplicates, or there are not enough different stories in reach.
     """
+    check_duplicates(duplicates)
+    seen: set[tuple[tuple[DialogueTurn, str], ...]] = set()
 
     def part(name: str, count: int) -> tuple[Story, ...]:
         random = Random(Streams(seed).derive("data", "dialogues", name))
         kept: list[Story] = []
+        repeated = 0
         while len(kept) < count:
             story = _Conversation(random, f"{name} {len(kept) + 1}").story()
-            if _decided(story):
-                kept.append(story)
+            if not _decided(story):
+                continue
+            course = story.course(frozenset(FIELDS))
+            if duplicates == "features" and course in seen:
+                repeated += 1
+                if repeated > count * _PATIENCE:
+                    raise ConfigError(f"{len(seen)} different stories are in reach; more were asked for.")
+                continue
+            seen.add(course)
+            kept.append(story)
         return tuple(kept)
 
     train, test = part("train", stories), part("test", test_stories)

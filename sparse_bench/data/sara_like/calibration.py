@@ -10,9 +10,9 @@ import numpy as np
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
-from sklearn.model_selection import train_test_split
 
 from sparse_bench.data.messages import NluCorpus
+from sparse_bench.data.splits import split_messages
 from sparse_bench.errors import ConfigError, unknown_choice
 
 #: What is counted → settings of scikit-learn's CountVectorizer; both lower-case the text.
@@ -108,24 +108,21 @@ def logistic_regression_f1(
 ) -> list[float]:
     """Weighted F1 on the test part of multinomial logistic regression on raw counts, for each split seed.
 
-    Messages are de-duplicated (pairs of text and intent) and split 80/20, stratified by intent; the vocabulary is
-    that of the training part; ``LogisticRegression(C=1, max_iter=1000, tol=tolerance)``.
+    Messages are split 80/20 without duplicates (:func:`split_messages` by features); the vocabulary is that of the
+    training part; ``LogisticRegression(C=1, max_iter=1000, tol=tolerance)``.
 
     Raises:
         ConfigError: ``counts`` is not a key of :data:`COUNTS`.
     """
     if counts not in COUNTS:
         raise ConfigError(unknown_choice("kind of counts", counts, COUNTS))
-    pairs = list(dict.fromkeys((message.text, message.intent) for message in corpus.messages))
-    texts, intents = [text for text, _ in pairs], [intent for _, intent in pairs]
     scores = []
     for seed in split_seeds:
-        train, test, train_gold, test_gold = train_test_split(
-            texts, intents, test_size=0.2, stratify=intents, random_state=seed
-        )
+        train, test = split_messages(corpus.messages, 0.2, seed, "features")
         vectorizer = CountVectorizer(**COUNTS[counts], dtype=np.float64)
         classifier = LogisticRegression(C=1.0, max_iter=1000, tol=tolerance)
-        classifier.fit(vectorizer.fit_transform(train), train_gold)
-        predicted = classifier.predict(vectorizer.transform(test))
-        scores.append(float(f1_score(test_gold, predicted, average="weighted", zero_division=0)))
+        classifier.fit(vectorizer.fit_transform([one.text for one in train]), [one.intent for one in train])
+        predicted = classifier.predict(vectorizer.transform([one.text for one in test]))
+        gold = [one.intent for one in test]
+        scores.append(float(f1_score(gold, predicted, average="weighted", zero_division=0)))
     return scores

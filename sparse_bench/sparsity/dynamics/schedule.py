@@ -18,6 +18,9 @@ def _interval(value: int) -> None:
         raise ConfigError(f"sparsity.interval must be at least 1 step, not {value}.")
 
 
+_NEVER = "never rewires in this run, so its topology is fixed"
+
+
 class Schedule:
     """Amounts of change; what an amount means (a fraction to replace, a density to reach) is the scheme's affair."""
 
@@ -27,6 +30,10 @@ class Schedule:
 
     def after_epoch(self, epoch: int, length: Callable[[], Length]) -> float | None:
         """The change after epoch ``epoch`` (from 0); None for none."""
+        return None
+
+    def doubt(self, length: Length) -> str | None:
+        """What becomes of it in a training of this length, as "never …", where that is not what it is for."""
         return None
 
 
@@ -48,6 +55,11 @@ class EveryEpoch(Schedule):
         last = length().epochs - 1
         progress = epoch / last if last else 1.0  # a single epoch is the last one, after which nothing grows
         return self.final_zeta + (self.zeta - self.final_zeta) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+    def doubt(self, length: Length) -> str | None:
+        if length.epochs == 1:
+            return f"{_NEVER}: it does so between epochs, and there is one (trainer.epochs, trainer.steps)"
+        return None if max(self.zeta, self.final_zeta or 0.0) > 0 else f"{_NEVER}: sparsity.zeta is 0"
 
 
 @dataclass(frozen=True)
@@ -74,6 +86,15 @@ class CosineSteps(Schedule):
             return None
         return self.fraction / 2 * (1.0 + math.cos(math.pi * step / end))
 
+    def doubt(self, length: Length) -> str | None:
+        end = self.stop * length.steps
+        if self.interval >= end:
+            return (
+                f"{_NEVER}: it does so every sparsity.interval = {self.interval} steps before step {end:g} "
+                f"(sparsity.stop = {self.stop:g} of {length.steps})"
+            )
+        return None if self.fraction > 0 else f"{_NEVER}: sparsity.fraction is 0"
+
 
 @dataclass(frozen=True)
 class CubicDensity(Schedule):
@@ -98,10 +119,22 @@ class CubicDensity(Schedule):
         if self.begin >= self.end:
             raise ConfigError(f"sparsity.begin ({self.begin}) must be below sparsity.end ({self.end}).")
 
+    def _steps(self, length: Length) -> tuple[int, int]:
+        """Where the curve begins and ends."""
+        first = math.ceil(self.begin * length.steps)
+        return first, max(1, first, math.floor(self.end * length.steps))
+
+    def doubt(self, length: Length) -> str | None:
+        first, last = self._steps(length)
+        if first + self.interval < last:
+            return None
+        return (
+            f"never prunes gradually in this run, but all at once: the curve goes from step {first} to {last}, and "
+            f"sparsity.interval is {self.interval}"
+        )
+
     def after_step(self, step: int, length: Callable[[], Length]) -> float | None:
-        steps = length().steps
-        first = math.ceil(self.begin * steps)
-        last = max(1, first, math.floor(self.end * steps))
+        first, last = self._steps(length())
         if step == last:
             return self.density
         if not first < step < last or (step - first) % self.interval:

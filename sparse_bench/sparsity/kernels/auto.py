@@ -13,7 +13,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -32,6 +32,8 @@ _LONG_ENOUGH = 0.5
 
 _log = logging.getLogger(__name__)
 _remembered: dict[str, str] = {}
+#: The choices that the present run has made, by subject.
+_used: dict[str, str] = {}
 _paused: ContextVar[bool] = ContextVar("paused", default=False)
 
 
@@ -54,7 +56,7 @@ class Setting(NamedTuple):
 
     def __str__(self) -> str:
         place = f"cpu {self.threads} threads" if self.device.type == "cpu" else _device_name(self.device)
-        return f"tokens 2^{self.power} {str(self.dtype).removeprefix('torch.')} {place}{self.modes} {_machine()}"
+        return f"tokens 2^{self.power} {str(self.dtype).removeprefix('torch.')} {place}{self.modes} {machine()}"
 
 
 def choose(
@@ -84,8 +86,20 @@ def choose(
         key, ways = subject(), candidates()
         if _remembered.get(key) not in ways:
             _remembered[key] = _recall(key, ways) or _measure(key, ways, prepare, structure.column.device)
-        chosen[setting] = _remembered[key]
+        chosen[setting] = _used[key] = _remembered[key]
     return chosen[setting]
+
+
+def begin(choices: Mapping[str, str]) -> None:
+    """A run begins, or goes on with the ``choices`` that it has made, wherever it made them."""
+    _used.clear()
+    _used.update(choices)
+    _remembered.update(choices)
+
+
+def used() -> dict[str, str]:
+    """The choices of the run that began last: subject → way of computing."""
+    return dict(_used)
 
 
 @contextmanager
@@ -120,7 +134,7 @@ def _modes() -> str:
 
 
 @cache
-def _machine() -> str:
+def machine() -> str:
     """Hash of everything else that a measurement depends on."""
     return hashlib.sha256("\0".join([processor(), torch.__version__, source_hash()]).encode()).hexdigest()[:12]
 

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 from functools import cache
+from importlib.metadata import version
 from importlib.util import find_spec
 
 import torch
@@ -114,18 +115,23 @@ def candidates(x: Tensor, *structures: SparseStructure) -> tuple[str, ...]:
 @cache
 def kernel_or_csr(device: str) -> str:
     """``kernel`` where it is available on this kind of device, else ``csr`` with one warning."""
-    available, reason = kernel_available() if device == "cpu" else triton_available()
+    available, reason = availability(device)
     if available:
         return "kernel"
     warnings.warn(f"The sparse kernel is not available, 'csr' is used instead: {reason}", RuntimeWarning, stacklevel=3)
     return "csr"
 
 
+def availability(device: str) -> Availability:
+    """Whether the project's kernel can be used on this kind of device, and how it computes there."""
+    return kernel_available() if device == "cpu" else triton_available()
+
+
 def triton_available() -> Availability:
     """Whether Triton is there, in which the kernel for CUDA is written."""
     if find_spec("triton") is None:
         return Availability(False, "triton is not installed; pip install 'sparse_bench[triton]'")
-    return Availability(True, "Triton")
+    return Availability(True, f"Triton {version('triton')}")
 
 
 def _in_single_precision(

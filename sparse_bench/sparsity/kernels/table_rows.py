@@ -19,6 +19,11 @@ MOST_TERMS = 24
 _TYPES = {torch.float32: ("f32", ctypes.c_float), torch.float64: ("f64", ctypes.c_double)}
 
 
+def compiled() -> bool:
+    """Whether there is compiled code here; without it the last digits differ."""
+    return _library() is not None
+
+
 @cache
 def _library() -> ctypes.CDLL | None:
     """The compiled kernels; None where they cannot be compiled."""

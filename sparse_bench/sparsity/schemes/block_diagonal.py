@@ -34,6 +34,10 @@ class BlockDiagonal(StructuredScheme):
 
     needs: ClassVar[tuple[str, ...]] = ("recurrent",)
     replaces: ClassVar[str] = "recurrent layers (LSTM, GRU, RNN)"
+    remedy: ClassVar[str] = (
+        "sparse_hidden acts between the layers of a stack, sparse_emb at its ends: for one layer use "
+        "sparsity.mode=sparse_all, or blocks"
+    )
 
     layers: Sequence[str] = ("recurrent",)
     mode: str = "sparse_hidden"
@@ -58,6 +62,11 @@ class BlockDiagonal(StructuredScheme):
             raise ConfigError(f"sparsity.blocks must be at least 1, not {self.blocks}.")
         if self.blocks is not None and self.delta is not None and not 1 / self.blocks <= self.delta <= 1:
             raise ConfigError(f"sparsity.delta must lie between 1/{self.blocks} (1/blocks) and 1, not {self.delta}.")
+
+    def asked(self) -> str | None:
+        if self.fraction == 1 or self.blocks == 1:
+            return None
+        return f"mode {self.mode}, " + (f"{self.blocks} blocks" if self.blocks else f"fraction {self.fraction:g}")
 
     def install(self, model: nn.Module, streams: Streams) -> dict[str, SparseWeight]:
         weights: dict[str, SparseWeight] = {}

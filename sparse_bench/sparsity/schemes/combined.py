@@ -50,6 +50,19 @@ class Combined(Scheme):
     def first_topology(self, shapes: Mapping[str, Shape], streams: Streams) -> dict[str, Tensor]:
         return {}
 
+    def asked(self) -> str | None:
+        return ", ".join(f"{name}: {part.asked()}" for name, part in self.parts.items() if part.asked()) or None
+
+    def missing_in_the_end(self) -> int:
+        return sum(part.missing_in_the_end() for part in self.parts.values())
+
+    def warnings(self) -> list[str]:
+        return [said for part in self.parts.values() for said in part.warnings()]
+
+    def rewirings(self) -> int | None:
+        counted = [number for part in self.parts.values() if (number := part.rewirings()) is not None]
+        return sum(counted) if counted else None
+
     def before_training(self, length: Callable[[], Length]) -> None:
         for part in self.parts.values():
             part.before_training(length)

@@ -36,6 +36,7 @@ class Dynamics:
         schedule: when, and what fraction of the connections goes.
         everywhere: whether ``drop`` chooses among the connections of all layers together, not of each for itself.
         by_gradient: whether growth ranks free places by the dense gradient of the step that it follows.
+        last_removal: whether connections also go after the last epoch, when none comes any more.
     """
 
     drop: Drop
@@ -43,6 +44,7 @@ class Dynamics:
     schedule: Schedule
     everywhere: bool = False
     by_gradient: bool = False
+    last_removal: bool = True
 
 
 @dataclass
@@ -50,15 +52,18 @@ class Dynamic(Scheme):
     """Replaces connections when its schedule says so.
 
     Each layer grows as many connections as it has lost, so that its number of weights stays what it was; after the
-    last epoch nothing grows any more. A new connection is zero at first and has no optimizer moments, also where an
-    old one has just been removed.
+    last epoch nothing grows any more, so what is removed then is missing. A new connection is zero at first and has no
+    optimizer moments, also where an old one has just been removed.
     """
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.dynamics = self.compose()
         self._length: Callable[[], Length] = _not_training
+        #: How often it was rewired, in earlier stages too; each time has random numbers of its own.
         self._rewirings = 0
+        #: In this training, and some connection went.
+        self._changes = 0
         self._evolution = Evolution({})
         self._gradient_asked_for = False
         #: By which free places are ranked at the coming rewiring, [size] for each layer.
@@ -84,7 +89,12 @@ class Dynamic(Scheme):
 
     def before_training(self, length: Callable[[], Length]) -> None:
         self._length = cache(length)
+        self._changes = 0
         self._evolution.tell_again()  # a second stage begins with the topology that a first one has left
+
+    def warnings(self) -> list[str]:
+        doubt = self.dynamics.schedule.doubt(self._length())
+        return [f"{type(self).__name__} {doubt}."] if doubt else []
 
     def before_backward(self, step: int) -> None:
         if self.dynamics.by_gradient:
@@ -118,9 +128,12 @@ class Dynamic(Scheme):
 
     def at_epoch_end(self, epoch: int, last: bool, optimizer: Optimizer, streams: Streams) -> dict[str, float]:
         amount = self.dynamics.schedule.after_epoch(epoch, self._length)
-        if amount is not None:
+        if amount is not None and (self.dynamics.last_removal or not last):
             self.rewire(amount, optimizer, streams, grows=not last)
         return self._evolution.end_epoch(self.weights)
+
+    def rewirings(self) -> int:
+        return self._changes
 
     def topology(self) -> dict[str, Any]:
         return self._evolution.news(self.weights)
@@ -129,7 +142,7 @@ class Dynamic(Scheme):
     def rewire(self, amount: float, optimizer: Optimizer | None, streams: Streams, grows: bool = True) -> None:
         """Change the topology of all layers now, by ``amount`` as the schedule gives it."""
         self._rewirings += 1
-        share = self.share_to_remove(amount)
+        share, lost = self.share_to_remove(amount), 0
         together = self._removed_together(share) if self.dynamics.everywhere else {}
         # One layer after the other, so that what is read of it is still in the processor's cache when it is changed.
         for name, weight in self.weights.items():
@@ -145,6 +158,8 @@ class Dynamic(Scheme):
             values = self.new_values(name, grown.numel(), generator)
             self._evolution.record(name, weight.active, occupied, gone, grown)
             weight.rewire(gone, grown, values, optimizer)
+            lost += gone.numel()
+        self._changes += lost > 0
         self._evolution.count_rewiring()
         self._scores = {}
 
@@ -166,11 +181,12 @@ class Dynamic(Scheme):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rewirings": self._rewirings, "evolution": self._evolution.state_dict()}
+        return {"rewirings": self._rewirings, "changes": self._changes, "evolution": self._evolution.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self._rewirings = state["rewirings"]
+        self._changes = state.get("changes", self._rewirings)  # an earlier version kept the first alone
         self._evolution.load_state_dict(state["evolution"])
 
 

@@ -35,6 +35,10 @@ class GMP(Dynamic):
     def first_topology(self, shapes: Mapping[str, Shape], streams: Streams) -> dict[str, Tensor]:
         return {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}
 
+    def missing_in_the_end(self) -> int:
+        size = sum(weight.size for weight in self.weights.values())
+        return size - round(self.density * size)
+
     def share_to_remove(self, amount: float) -> float:
         """The schedule's amount is the density to reach."""
         active = sum(weight.active for weight in self.weights.values())

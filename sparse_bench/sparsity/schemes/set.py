@@ -22,7 +22,8 @@ NEW_WEIGHTS = ("zero", "initial")
 class SET(StaticER, Dynamic):
     """An Erdős–Rényi topology in which, after every epoch, the weights nearest zero make way for random ones.
 
-    After the last epoch weights are removed only. With ``drop=magnitude`` and an annealed ``zeta`` this is the
+    After the last epoch weights are removed only, as in the paper: the trained model is sparser than ``density`` by
+    the fraction ``zeta``. With ``drop=magnitude`` and an annealed ``zeta`` this is the
     rewiring of Selfish-RNN (Liu et al. 2021).
 
     Attributes:
@@ -33,12 +34,14 @@ class SET(StaticER, Dynamic):
             ``magnitude`` (among all).
         new_weights: value of a new connection, ``zero`` or ``initial``: one of the values that the layer's full matrix
             was initialised with, at random, so that new weights follow the layer's own initialiser, whichever it is.
+        last_removal: whether weights are removed after the last epoch; if not, the density stays.
     """
 
     zeta: float = 0.3
     final_zeta: float | None = None
     drop: str = "signed_magnitude"
     new_weights: str = "zero"
+    last_removal: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,7 +52,8 @@ class SET(StaticER, Dynamic):
     def compose(self) -> Dynamics:
         if self.drop not in DROPS:
             raise ConfigError(unknown_choice("sparsity.drop", self.drop, DROPS))
-        return Dynamics(DROPS[self.drop], random_free, EveryEpoch(self.zeta, self.final_zeta))
+        schedule = EveryEpoch(self.zeta, self.final_zeta)
+        return Dynamics(DROPS[self.drop], random_free, schedule, last_removal=self.last_removal)
 
     def attach(self, model: nn.Module, streams: Streams) -> None:
         if self.new_weights == "initial":

@@ -1,6 +1,5 @@
 """The baseline that every figure needs: a narrower dense model with the same number of weights."""
 
-import logging
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from sparse_bench.sparsity.selection import select
 from sparse_bench.sparsity.topology import Shape
 from sparse_bench.streams import Streams
 
-logger = logging.getLogger(__name__)
 #: A number of weights that is further from the wanted one than this share of it is told.
 _FAR = 0.2
 
@@ -27,21 +25,31 @@ class SmallDense(Scheme):
     model's steps of width allow; the result records the count that was reached.
     """
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        #: Weights of the selected layers at the width that was taken.
+        self._taken = 0
+
     def build(self, factory: ModelFactory) -> Any:
         widths = factory.widths()
-        target = self.density * self._size(factory, widths[-1])
+        self.full_size = self._size(factory, widths[-1])
+        target = self.density * self.full_size
         # The number of weights grows with the width, so the nearest width is found without building them all.
         above = min(bisect_left(widths, target, key=lambda width: self._size(factory, width)), len(widths) - 1)
         nearest = min(widths[max(above - 1, 0) : above + 1], key=lambda w: abs(self._size(factory, w) - target))
-        reached = self._size(factory, nearest)
-        if abs(reached - target) > _FAR * target:
-            logger.warning(
-                "small_dense: density %s asks for %s weights in the selected layers, and the nearest width has %s",
-                self.density,
-                f"{target:,.0f}",
-                f"{reached:,}",
-            )
+        self._taken = self._size(factory, nearest)
         return factory(**nearest)
+
+    def missing(self) -> int:
+        return (self.full_size or 0) - self._taken
+
+    def warnings(self) -> list[str]:
+        target = self.density * (self.full_size or 0)
+        said = (
+            f"small_dense: density {self.density:g} asks for {target:,.0f} weights in the selected layers, and the "
+            f"nearest width has {self._taken:,}."
+        )
+        return [said] if abs(self._taken - target) > _FAR * target else []
 
     def _size(self, factory: ModelFactory, width: dict[str, Any]) -> int:
         with torch.device("meta"):

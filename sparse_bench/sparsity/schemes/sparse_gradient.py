@@ -76,6 +76,9 @@ class SparseGradient(Scheme):
         if self.combined_with is not None:
             self.selected, self.weights = self.combined_with.selected, self.combined_with.weights
 
+    def asked(self) -> str | None:
+        return None if self.combined_with is None else self.combined_with.asked()
+
     def first_topology(self, shapes: Mapping[str, Shape], streams: Streams) -> dict[str, Tensor]:
         return {}
 

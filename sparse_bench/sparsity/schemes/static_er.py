@@ -58,6 +58,9 @@ class StaticER(Scheme):
                 )
         super().__post_init__()
 
+    def asked(self) -> str | None:
+        return super().asked() if self.epsilon is None else f"epsilon {self.epsilon:g}"
+
     def densities(self, shapes: Mapping[str, Shape]) -> dict[str, float]:
         """The density of each layer."""
         if self.epsilon is not None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from sparse_bench.errors import ConfigError, unknown_choice
-from sparse_bench.sparsity.kernels.table_rows import add_rows, put_rows, take_rows
+from sparse_bench.sparsity.kernels.table_rows import add_rows, compiled, put_rows, take_rows
 from sparse_bench.sparsity.row_gradients import ELEMENTWISE, RowGradientLayer, host_sees
 from sparse_bench.training.row_sparse.deferral import NOTHING, Deferral, SgdDeferral, deferral
 from sparse_bench.training.row_sparse.gradients import dense, summed, whole
@@ -70,6 +70,17 @@ class RowUpdates:
     def dense_steps(self) -> dict[str, int | None]:
         """Table → number of first steps that it takes with dense gradients; None: all of them."""
         return {table.name: table.dense_steps for table in self._tables}
+
+    def computed(self) -> dict[str, str]:
+        """What the rows of tables are really updated with; empty where that is never in question."""
+        on_cpu = any(table.weight.is_cpu for table in self._tables)
+        return {"rows of tables": "compiled code" if compiled() else "torch"} if on_cpu else {}
+
+    def fallbacks(self) -> list[str]:
+        """A sentence where that is torch for want of compiled code."""
+        if self.computed().get("rows of tables") != "torch":
+            return []
+        return ["Rows of tables are updated without compiled code, whose last digits differ: it cannot be had here."]
 
     @torch.no_grad()
     def flush(self) -> None:

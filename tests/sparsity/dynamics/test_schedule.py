@@ -1,5 +1,6 @@
 """When and how much: values computed by hand, and what every schedule must reach in the end."""
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -65,6 +66,50 @@ def test_gradual_pruning_is_cubic() -> None:
     assert list(found) == [200, 300, 400, 500, 600, 700, 800]  # at 100 nothing is to be removed yet
     # s = 0.8 · (1 − (1 − (t − 100) / 700)³): half way, at 450, would be 0.7; at 400 it is 0.8 · (1 − (4/7)³)
     assert found[400] == pytest.approx(1 - 0.8 * (1 - (4 / 7) ** 3))
+
+
+def test_gradual_pruning_counts_its_interval_from_where_it_begins() -> None:
+    found = changes(CubicDensity(0.2, interval=100, begin=0.15, end=0.8), 1000)
+    assert list(found) == [250, 350, 450, 550, 650, 750, 800]
+    assert found[250] == pytest.approx(1 - 0.8 * (1 - (550 / 650) ** 3))
+    between = changes(CubicDensity(0.2, interval=100, begin=0.1, end=0.8), 1005)  # from 100.5 to 804
+    assert list(between) == [201, 301, 401, 501, 601, 701, 801, 804]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "length", "reason"),
+    [
+        (EveryEpoch(0.3), Length(2, 10), None),
+        (EveryEpoch(0.3), Length(1, 10), "between epochs, and there is one"),
+        (EveryEpoch(0.0), Length(5, 10), "sparsity.zeta is 0"),
+        (EveryEpoch(0.0, 0.3), Length(5, 10), None),
+        (CosineSteps(interval=7, stop=0.75), Length(1, 10), None),  # at step 7, before 7.5
+        (CosineSteps(interval=8, stop=0.75), Length(1, 10), r"every sparsity.interval = 8 steps before step 7.5 \("),
+        (CosineSteps(interval=1, stop=0.0), Length(9, 99), r"before step 0 \(sparsity.stop = 0 of 99"),
+        (CosineSteps(fraction=0.0), Length(9, 999), "sparsity.fraction is 0"),
+        (CubicDensity(0.5, interval=69), Length(1, 100), None),  # from step 10 to 80
+        (
+            CubicDensity(0.5, interval=70),
+            Length(1, 100),
+            "all at once: the curve goes from step 10 to 80, and sparsity.",
+        ),
+    ],
+)
+def test_what_keeps_a_schedule_from_doing_what_it_is_for(
+    schedule: Schedule, length: Length, reason: str | None
+) -> None:
+    doubt = schedule.doubt(length)
+    in_steps = [schedule.after_step(step, lambda: length) for step in range(1, length.steps + 1)]
+    in_epochs = [schedule.after_epoch(epoch, lambda: length) for epoch in range(length.epochs - 1)]
+    changed = sum(bool(amount) for amount in in_steps + in_epochs)
+    least = 2 if isinstance(schedule, CubicDensity) else 1
+    if reason is None:
+        assert doubt is None
+        assert changed >= least
+    else:
+        assert doubt is not None
+        assert re.search(reason, doubt)
+        assert changed < least
 
 
 def test_bad_settings_are_named() -> None:

@@ -259,7 +259,7 @@ def test_resuming_goes_on_bit_for_bit(name: str, form: str, tmp_path: Any) -> No
     first = Training.of(make, form)
     first.train(115)
     torch.save({"model": first.model.state_dict(), "optimizer": first.optimizer.state_dict()}, tmp_path / "state.pt")
-    state = torch.load(tmp_path / "state.pt", weights_only=False)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
     second = Training.of(make, form)
     second.model.load_state_dict(state["model"])
     second.optimizer.load_state_dict(state["optimizer"])
