@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -34,6 +35,8 @@ from sparse_bench.record import FINISHED, RunFolder
 _METRIC, _SECONDS = "metric:", "seconds:total"
 #: Tables hold ten digits; what differs by no more of its value than this is the same there.
 _SAME = 1e-9
+#: How the text of a second stage's alteration begins.
+_STARTED = "started from a run with "
 
 
 def joined(evidence: Evidence, papers: Sequence[Paper], folders: Sequence[Path]) -> Evidence:
@@ -82,7 +85,7 @@ def collect(results: Path, papers: Sequence[Paper], folders: Sequence[Path], for
                 kept = old.only(set(old.runs["experiment"]) - set(forget))
                 fresh = _without(fresh, _vanished(fresh, kept, problems))
                 again = repetition(kept, fresh)
-                table = merge(kept, fresh)
+                table = marked(merge(kept, fresh))
             else:
                 again, table = "", fresh
             write(table, folder)
@@ -96,15 +99,43 @@ def collect(results: Path, papers: Sequence[Paper], folders: Sequence[Path], for
 
 def fresh_runs(found: RunTable, paper: Paper) -> RunTable:
     """The runs of a paper's experiments with the curves that it keeps, each marked if it is not as shipped."""
-    part = curves_kept(found.only(paper.experiments), paper.curves)
-    records = {key: read_result(RunFolder(folder).result_path) for key, folder in part.folders.items()}
-    altered = {key: alterations(record.experiment, record.config) for key, record in records.items()}
-    for key, record in records.items():
-        experiment, _, first = str(record.notes.get("start_from", "")).rpartition("/")
-        if altered[key] is None and (reason := altered.get((experiment, first))) is not None:
-            altered[key] = f"started from a run with {reason}"
-    column = [altered[str(e), str(i)] for e, i in zip(part.runs["experiment"], part.runs["id"], strict=True)]
-    return replace(part, runs=part.runs.assign(**{ALTERED: pd.Series(column, dtype="str", index=part.runs.index)}))
+    part = found.only(paper.experiments)
+    return marked(curves_kept(part, paper.curves), _second_stages(part)) if len(part) else part
+
+
+def marked(table: RunTable, second_stages: Mapping[RunKey, RunKey] | None = None) -> RunTable:
+    """The table with each run's alterations as the configuration tree has it now: what was shipped once may not be.
+
+    A second stage is as shipped as its first.
+
+    Args:
+        table: the runs.
+        second_stages: the first stages of those that have one, as far as they are known.
+    """
+    rows = table.rows()
+    found = {_key(row): alterations(row["experiment"], table.config(row)) for row in rows}
+    for row in rows:
+        key, before = _key(row), row.get(ALTERED)
+        first = (second_stages or {}).get(key)
+        if found[key] is None and first is not None and found.get(first) is not None:
+            found[key] = f"{_STARTED}{found[first]}"
+        elif found[key] is None and first is None and str(before).startswith(_STARTED):
+            found[key] = before
+    column = pd.Series([found[_key(row)] for row in rows], dtype="str", index=table.runs.index)
+    return replace(table, runs=table.runs.assign(**{ALTERED: column}))
+
+
+def _second_stages(table: RunTable) -> dict[RunKey, RunKey]:
+    found = {}
+    for key, folder in table.folders.items():
+        experiment, _, run = read_result(RunFolder(folder).result_path).notes.get("start_from", "").rpartition("/")
+        if experiment:
+            found[key] = (experiment, run)
+    return found
+
+
+def _key(row: Mapping[str, Any]) -> RunKey:
+    return str(row["experiment"]), str(row["id"])
 
 
 def _vanished(fresh: RunTable, old: RunTable, problems: list[Problem]) -> set[RunKey]:

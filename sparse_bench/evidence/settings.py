@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from sparse_bench.config import choices
 from sparse_bench.config.identifier import defines_an_arm
@@ -83,40 +83,42 @@ def alterations(experiment: str, config: Mapping[str, Any]) -> str | None:
     known = _shipped(experiment)
     if not known:
         return "no shipped experiment has this name"
-    flat = {path: value for path, value in flatten(config).items() if value is not None}
-    return "; ".join(min((_differences(flat, one) for one in known), key=len)) or None
+    own = defining(config)
+    return "; ".join(min((_differences(own, one) for one in known), key=len)) or None
 
 
-def _differences(flat: Mapping[str, Any], shipped: Mapping[str, tuple[Any, str]]) -> list[str]:
-    """What is set otherwise in a flat configuration than in a shipped one, a text each."""
-    younger = {path: _default(flat, path) for path in shipped if path not in flat}
-    every = _compared(flat | {path: value for path, value in younger.items() if value is not MISSING})
-    unset = (sort_key(None), "None")
-    return [
-        f"{path}: {every.get(path, unset)[1]}, not {shipped.get(path, unset)[1]}"
-        for path in sorted({*every, *shipped})
-        if every.get(path, unset)[0] != shipped.get(path, unset)[0] and (path in every or path in younger)
-    ]
+def _differences(own: Mapping[str, Any], shipped: Mapping[str, Any]) -> list[str]:
+    """What is set otherwise in one flat configuration than in the other, a text each."""
+    found = []
+    for path in sorted({*own, *shipped} - _FREE):
+        value, other = _value(own, path), _value(shipped, path)
+        if sort_key(value) != sort_key(other):
+            found.append(f"{path}: {value}, not {other}")
+    return found
+
+
+def _value(config: Mapping[str, Any], path: str) -> Any:
+    """A setting, or the code's default where it is left out, as a table would hold it."""
+    value = plain(config[path] if path in config else _default(config, path))
+    return None if value is MISSING else float(f"{value:.10g}") if isinstance(value, float) else value
 
 
 @cache
-def _shipped(experiment: str) -> tuple[Mapping[str, tuple[Any, str]], ...]:
+def _shipped(experiment: str) -> tuple[Mapping[str, Any], ...]:
     """The settings of every run of an experiment that a sweep, or the experiment's own file, starts."""
     # Composing takes half a second a file, so only sweeps that may have the experiment are looked at.
     sweeps = [sweep for sweep in choices("sweep") if may_start(sweep, experiment)]
     found = [settings for sweep in sweeps for name, settings in _started(sweep) if name == experiment]
     if experiment in choices("experiment"):
-        found.append(_compared(OmegaConf.to_container(shipped_config(experiment), resolve=True)))  # type: ignore[arg-type]
-    return tuple({tuple(settings.items()): settings for settings in found}.values())
+        found.append(_plain(shipped_config(experiment)))
+    return tuple({str(settings): settings for settings in found}.values())
 
 
 @cache
-def _started(sweep: str) -> tuple[tuple[str, Mapping[str, tuple[Any, str]]], ...]:
+def _started(sweep: str) -> tuple[tuple[str, Mapping[str, Any]], ...]:
     """Experiment and settings of every run that a sweep starts."""
-    plain_configs = [(job.experiment, OmegaConf.to_container(job.config, resolve=True)) for job in jobs(sweep, Path())]
-    return tuple((name, _compared(config)) for name, config in plain_configs)  # type: ignore[arg-type]
+    return tuple((job.experiment, _plain(job.config)) for job in jobs(sweep, Path()))
 
 
-def _compared(config: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
-    """What defines an arm, as what is compared and its text."""
-    return {path: (sort_key(value), str(plain(value))) for path, value in defining(config).items() if path not in _FREE}
+def _plain(config: DictConfig) -> dict[str, Any]:
+    return defining(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
