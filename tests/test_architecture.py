@@ -1,6 +1,8 @@
 """No arrow points upward: which part of the package may import which."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,9 +26,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tasks": {"data"},
     "training": {"tasks", "sparsity", "record"},
     "sweeps": {"config", "record", "source"},
-    "report": {"record", "config", "sweeps"},
+    "papers": {"config"},
+    "evidence": {"papers", "sweeps", "config", "record"},
+    "figures": {"evidence", "papers", "record"},
+    "site": {"figures", "evidence", "papers", "config", "record"},
     "run": {"config", "record", "source", "origin", "environment", "tasks", "training", "sparsity", "tracking"},
-    "plan": {"config", "record", "sweeps", "environment", "training", "run", "report", "sharing"},
+    "plan": {"config", "record", "sweeps", "environment", "training", "run", "evidence", "papers", "sharing"},
     "__main__": {"config", "environment", "run", "sharing"},
     "__init__": set(),
 }
@@ -79,3 +84,10 @@ def test_no_device_is_named_below_run() -> None:
                     assert node.func.attr != "cuda", f"{path}: moves something to CUDA by name"
                 if isinstance(node, ast.Constant) and isinstance(node.value, str) and part in ("models", "tasks"):
                     assert not node.value.startswith("cuda"), f"{path}: names a device"
+
+
+@pytest.mark.parametrize("name", ["evidence.store", "evidence.verdicts", "evidence.collect", "papers.page"])
+def test_evidence_needs_neither_torch_nor_matplotlib(name: str) -> None:
+    code = f"import sys, sparse_bench.{name}; print(*sorted({{'torch', 'matplotlib'}} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
+    assert found.stdout.split() == []

@@ -350,12 +350,12 @@ def test_what_somebody_s_result_names_is_not_imported(
     path.write_text(json.dumps(written))
     with pytest.raises(ConfigError, match=rf"first/{result.id} \(another {group}\)"):
         run(second)
-    from sparse_bench.report.load import load
+    from sparse_bench.evidence.store import load
 
     written["config"][group]["younger"] = 1
     (path.parent.parent / "copy").mkdir()
     (path.parent.parent / "copy" / "result.json").write_text(json.dumps({**written, "id": "copy"}))
-    assert len(load([Path(first.output)]).runs) == 2
+    assert len(load([Path(first.output)])[0].runs) == 2
     assert not marker.exists()
     assert "trap" not in sys.modules
     importlib.import_module("trap")

@@ -11,8 +11,9 @@ from omegaconf import OmegaConf
 
 from scripts import wandb_dashboard
 from sparse_bench.config import CONF, target_of
-from sparse_bench.report.catalog import experiments
-from sparse_bench.report.papers import ORDER, Paper, read_papers
+from sparse_bench.config.catalog import experiments
+from sparse_bench.papers import PAPERS
+from sparse_bench.papers.page import Paper, read_papers
 from sparse_bench.run import run
 from sparse_bench.tracking.base import DENSITY, WEIGHTS, RunInfo, Tracker
 from sparse_bench.tracking.wandb import axis_of, summary_name
@@ -62,7 +63,7 @@ def of_paper(paper: Paper) -> list[tuple[list[str], list[dict[str, Any]]]]:
     return list(grids(wandb_dashboard.specification(wandb_dashboard.dashboard([paper], "sparse_bench"))))
 
 
-@pytest.mark.parametrize("name", ORDER)
+@pytest.mark.parametrize("name", PAPERS)
 def test_every_paper_has_its_metrics_against_density_and_weights(name: str) -> None:
     paper = read_papers(experiments())[name]
     found = of_paper(paper)
@@ -95,7 +96,7 @@ def logged() -> set[str]:
     return Recorder.followed | {f"summary:{name}" for name in last | final}
 
 
-@pytest.mark.parametrize("name", ORDER)
+@pytest.mark.parametrize("name", PAPERS)
 def test_panels_show_what_runs_really_log(name: str, compose_config: Compose, tmp_path: Path) -> None:
     """Experiments of every task and scheme of a paper run for two steps, until all names in its panels were logged."""
     paper = read_papers(experiments())[name]
@@ -126,7 +127,7 @@ def test_without_an_account_the_specification_is_a_file(tmp_path: Path, capsys: 
     assert f"Specification, not published: {path}" in capsys.readouterr().out
     found = json.loads(path.read_text())
     assert found["projectName"] == "mine"
-    assert len(list(grids(found))) >= len(ORDER)
+    assert len(list(grids(found))) >= len(PAPERS)
 
 
 def test_publishing_without_an_account_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,7 +79,7 @@ def collect(results: Path, papers: Sequence[Paper], folders: Sequence[Path], for
         fresh = fresh_runs(found, paper)
         if not len(fresh) and not set(forget) & set(paper.experiments):
             continue
-        with locked(folder):  # two processes that collect at once would lose each other's rows
+        with locked(results):  # two processes that collect at once would lose each other's rows
             old = read(folder) if (folder / RUNS).is_file() else None
             if old is not None:
                 kept = old.only(set(old.runs["experiment"]) - set(forget))
@@ -179,8 +179,8 @@ def repetition(old: RunTable, new: RunTable) -> str:
         return f"; {same} of them made again, with the same metrics"
     largest, name, run = max(worst)
     return (
-        f"; {len(worst)} of them made again, {same} with the same metrics; the others differ by up to {largest:.2g} of a "
-        f"value ({run}, {name.removeprefix(_METRIC)})"
+        f"; {len(worst)} of them made again, {same} with the same metrics; the others differ by up to {largest:.2g} "
+        f"of a value ({run}, {name.removeprefix(_METRIC)})"
     )
 
 

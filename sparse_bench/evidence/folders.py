@@ -79,10 +79,11 @@ def read_result(path: Path) -> Result:
     except ValidationError as error:
         reasons = [f"'{'.'.join(map(str, problem['loc']))}': {problem['msg']}" for problem in error.errors()]
         raise ValueError(f"{'; '.join(reasons)}.") from error
-    wrong = [name for name, value in flatten(record.counts).items() if not is_number(value)]
+    counts = {name: value for name, value in flatten(record.counts).items() if value != {}}
+    wrong = [name for name, value in counts.items() if not is_number(value)]
     if wrong:
         raise ValueError(f"no numbers: {', '.join(f'counts.{name}' for name in wrong)}.")
-    whole = {"seed": record.seed, "epochs": record.epochs, "steps": record.steps, **flatten(record.counts)}
+    whole = {"seed": record.seed, "epochs": record.epochs, "steps": record.steps, **counts}
     large = [name for name, value in whole.items() if value is not None and abs(value) >= _LARGEST]
     if large:
         raise ValueError(f"too large for a table: {', '.join(large)}.")

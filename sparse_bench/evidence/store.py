@@ -118,11 +118,10 @@ class RunTable:
     def texts(self) -> dict[str, str]:
         """The three files; the same runs give the same bytes."""
         rows = [(path, json.dumps(value)) for path, value in sorted(self.settings.items())]
-        curves = self.curves.assign(value=[f"{value:.6g}" for value in self.curves["value"]])
         return {
             RUNS: csv_text(self.runs),
             SETTINGS: csv_text(pd.DataFrame(rows, columns=["setting", "value"])),
-            CURVES: csv_text(curves),
+            CURVES: _curves_text(self.curves),
         }
 
 
@@ -206,7 +205,8 @@ def assembled(
     runs = _typed(csv_text(frame))  # a table is what its file says, whether it was read from there or not
     order = {(e, i): place for place, (e, i) in enumerate(zip(runs["experiment"], runs["id"], strict=True))}
     places = [order[e, i] for e, i in zip(curves["experiment"], curves["id"], strict=True)]
-    return RunTable(runs, shared, curves.iloc[np.argsort(places, kind="stable")].reset_index(drop=True))
+    ordered = curves.iloc[np.argsort(places, kind="stable")]
+    return RunTable(runs, shared, _curves(_curves_text(ordered)))
 
 
 def _ordered_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -232,6 +232,8 @@ def merge(old: RunTable, new: RunTable) -> RunTable:
                 continue
             cells = {column: value for column, value in row.items() if not column.startswith("setting:")}
             kept[key] = (cells, table.config(row), number)
+    if not kept:
+        return old.only(())
     parts = []
     for number, table in enumerate((old, new)):
         keys = zip(table.curves["experiment"], table.curves["id"], strict=True)
@@ -242,11 +244,11 @@ def merge(old: RunTable, new: RunTable) -> RunTable:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder of tables while they are read, joined and written; another process waits."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
-        for left_over in folder.glob("*.tmp"):  # of a process that was killed
+def locked(results: Path) -> Iterator[None]:
+    """Hold all tables below a folder while some are read, joined and written; another process waits."""
+    results.mkdir(parents=True, exist_ok=True)
+    with FileLock(results / ".lock"):
+        for left_over in results.glob("*/*.tmp"):  # of a process that was killed
             left_over.unlink()
         yield
 
@@ -286,7 +288,7 @@ def _parsed(texts: Mapping[str, str], folder: Path) -> RunTable:
         raise StoreError(f"'{folder / RUNS}' is no table of runs: it lacks {', '.join(sorted(lacking))}.")
     settings = _typed(texts.get(SETTINGS, "setting,value\n"), folder / SETTINGS, {"value"})
     shared = {path: json.loads(value) for path, value in zip(settings["setting"], settings["value"], strict=True)}
-    curves = _typed(texts.get(CURVES, ",".join(CURVE_COLUMNS) + "\n"), folder / CURVES)
+    curves = _curves(texts.get(CURVES, ",".join(CURVE_COLUMNS) + "\n"), folder / CURVES)
     return RunTable(runs, shared, curves)
 
 
@@ -303,6 +305,11 @@ def read_rows(path: Path) -> pd.DataFrame:
 def _text(path: Path) -> str:
     with path.open(encoding="utf-8", newline="") as file:
         return file.read()
+
+
+def _curves(text: str, path: Path | str = "the table") -> pd.DataFrame:
+    frame = _typed(text, path)
+    return frame.assign(value=np.array([float(value) for value in frame["value"]]))  # also nan and inf
 
 
 def _typed(text: str, path: Path | str = "the table", as_text: Iterable[str] = ()) -> pd.DataFrame:
@@ -324,10 +331,13 @@ def _typed(text: str, path: Path | str = "the table", as_text: Iterable[str] = (
         keep_default_na=False,
         na_values=[""],
         dtype_backend="numpy_nullable",
-        float_precision="round_trip",
     )
     floats = {name: "float64" for name, kind in frame.dtypes.items() if str(kind) == "Float64"}
     return frame.astype(floats)  # type: ignore[arg-type]
+
+
+def _curves_text(curves: pd.DataFrame) -> str:
+    return csv_text(curves.assign(value=[f"{value:.6g}" for value in curves["value"]]))
 
 
 def csv_text(frame: pd.DataFrame) -> str:

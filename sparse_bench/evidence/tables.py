@@ -56,11 +56,11 @@ _DIFFERENCES = (
 )
 _ARMS = (
     "Mean over seeds ± half-width of the 95 % t-interval; a single seed has none. Density: as asked for. Realised: the "
-    "share of the places in the sparse layers that hold a weight at the end; of a narrower dense model, its weights as a "
-    "share of the full model's places, where these are known. Trainable: every trainable weight, biases included."
+    "share of the places in the sparse layers that hold a weight at the end. Of a narrower dense model it is the share "
+    "of the full model's places, where these are known. Trainable: every trainable weight, biases included."
 )
 _SMALLEST = (
-    "The smallest realised density whose mean is no worse than the dense arm's by more than half the width of the dense "
+    "The smallest realised density whose mean is no worse than the dense arm's by more than half the width of that "
     "arm's 95 % interval. None: no density is. A dash: the dense arm has fewer than three seeds."
 )
 
@@ -138,7 +138,8 @@ def density_table(study: Study, metrics: Sequence[str]) -> DisplayTable | None:
         for arm in curve.arms if curve.kind == "sparse" else ():
             partner, density = _dense_partner(arm, dense, settings), arm.mean(DENSITY)
             if partner is not None and density:
-                told = [str(arm.settings[name]) for name in settings if isinstance(arm.settings[name], str)]
+                words = [name for name in settings if isinstance(arm.settings[name], str)]
+                told = [f"{name.rsplit('.', 1)[-1].replace('_', ' ')} {arm.settings[name]}" for name in words]
                 own = [text for text in told if text not in curve.variant]
                 name = ", ".join(filter(None, (curve.scheme.replace("_", " "), curve.variant, *own)))
                 families.setdefault((name, partner), {})[density] = arm
@@ -327,7 +328,7 @@ def _told_apart(arms: Sequence[Arm]) -> tuple[list[str], list[list[str]]]:
 
 
 def realised(arm: Arm, arms: Sequence[Arm]) -> float | None:
-    """An arm's realised density; of a narrower dense model its share of the full one's places, where these are known."""
+    """An arm's realised density; of a narrower dense model its share of the full one's places, if these are known."""
     sizes = {other.mean(SPARSE_SIZE) for other in arms if other.kind != "small_dense"}
     weights, size = arm.mean(SPARSE_WEIGHTS), sizes.pop() if len(sizes) == 1 else None
     return weights / size if arm.kind == "small_dense" and weights is not None and size else arm.realised

@@ -18,6 +18,10 @@ from sparse_bench.figures.study import mean_curve
 from sparse_bench.figures.style import INK, MARKERS, SERIES, Figure, file_stem
 from sparse_bench.papers.page import Along, Dots, Epochs, Paper, Series
 from sparse_bench.papers.published import Number, read_published
+from sparse_bench.papers.schema import Target
+
+_Points = list[tuple[float, Interval]]
+_Runs = list[tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -47,9 +51,9 @@ def lines_figure(spec: Epochs | Along, evidence: Evidence, paper: Paper) -> Show
     lines: list[Line] = []
     lacking, remarks = [], {}
     for series, look in zip(spec.series, _looks(spec.series), strict=True):
-        points = _points(series, spec, evidence)
+        points, runs = _points(series, spec, evidence)
         if points:
-            lines.append(Line(series.label, points, look))
+            lines.append(Line(series.label, points, look, runs))
         elif (target := series.only()) is not None:
             lacking.append(f"{series.label} ({'not measured' if evidence.exists(target, spec.of) else 'not run'})")
         remarks[series.label] = _remark(series, evidence)
@@ -87,53 +91,54 @@ def dots_figure(spec: Dots, evidence: Evidence, paper: Paper) -> Shown:
             lacking.append(row.label)
         remarks[row.label] = known.remark if known is not None else ""
         ours = known.interval if known is not None else None
-        dots.append(Dot(row.label, ours, known is not None and known.exact, published.one(row.published)))
+        exact = known is not None and known.exact
+        runs = known.values if known is not None and not exact and len(known.values) > 1 else ()
+        dots.append(Dot(row.label, ours, exact, published.one(row.published), runs))
     after = [f"Not run: {'; '.join(lacking)}." if lacking else "", _remarked(remarks), published.source]
     table = _table(joined([spec.note, _remarked(remarks), published.source]), dots, with_published=bool(spec.published))
-    if all(dot.ours is None for dot in dots):
-        return Shown(None, table, spec.title, lacking)
     stem = file_stem("dots", paper.name, spec.title)
     figure = dot_plot(stem, spec.title, dots, spec.axis, spec.note, after=after, logarithmic=spec.logarithmic)
     return Shown(figure, table, spec.title, lacking)
 
 
-def _points(series: Series, spec: Epochs | Along, evidence: Evidence) -> list[tuple[float, Interval]]:
-    """The points of a series, from left to right; none where nothing has been run or measured."""
+def _points(series: Series, spec: Epochs | Along, evidence: Evidence) -> tuple[_Points, _Runs]:
+    """The points of a series, from left to right, and single runs; none where nothing has been run or measured."""
     target = series.only()
     if target is None:
-        return []
+        return [], []
     if target.table:
-        return _benchmark_points(series, spec, evidence)
+        return _benchmark_points(target, spec, evidence), []
     found = evidence.runs(target)
     if found is None:
-        return []
+        return [], []
     table, runs = found
     if isinstance(spec, Epochs):
         one_arm(runs)  # a mean over anything else would say nothing
         keys = zip(runs["experiment"], runs["id"], strict=True)
-        return mean_curve([table.histories[key] for key in keys if key in table.histories], spec.of)
+        return mean_curve([table.histories[key] for key in keys if key in table.histories], spec.of), []
     metric, axis = names.column_of(spec.of), names.column_of(spec.along)
     if axis not in runs.columns:
         axis = next((name for name in (f"label:{spec.along}", f"setting:{spec.along}") if name in runs.columns), axis)
-    points = []
+    points, single = [], []
     for arm in arms_of(runs):
         values, places = arm.values(metric), arm.values(axis)
         if shared := sorted(values.keys() & places.keys()):
             x = float(np.mean([places[seed] for seed in shared]))
             points.append((x, mean_interval([values[seed] for seed in shared])))
-    return sorted(points, key=lambda point: point[0])
+            single += [(places[seed], values[seed]) for seed in shared] if len(shared) > 1 else []
+    return sorted(points, key=lambda point: point[0]), single
 
 
-def _benchmark_points(series: Series, spec: Epochs | Along, evidence: Evidence) -> list[tuple[float, Interval]]:
+def _benchmark_points(target: Target, spec: Epochs | Along, evidence: Evidence) -> _Points:
     """A benchmark's rows; a timing is one number, which knows no interval."""
-    target = series.only()
-    if target is None or isinstance(spec, Epochs):
+    if isinstance(spec, Epochs):
         raise FigureError(f"'{spec.title}': a benchmark has no epochs.")
     rows = evidence.rows(target)
     for name in (spec.of, spec.along):
         if any(not is_number(row.get(name)) for row in rows):
             raise SelectionError(f"In {target.table}: '{name}' is no column of numbers.")
-    return sorted((float(row[spec.along]), mean_interval([float(row[spec.of])])) for row in rows)  # type: ignore[type-var]
+    points = [(float(row[spec.along]), Interval(float(row[spec.of]), 0.0, 1)) for row in rows]
+    return sorted(points, key=lambda point: point[0])
 
 
 def _looks(series: Sequence[Series]) -> list[Look]:

@@ -1,7 +1,7 @@
 """The one dot plot: single numbers, a row each, ours beside the published one."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from sparse_bench.evidence.display import decimal, joined
 from sparse_bench.evidence.statistics import ENOUGH, Interval
-from sparse_bench.figures.lines import legend, logarithmic_axis
+from sparse_bench.figures.lines import diverged_beyond, left_out, legend, logarithmic_axis
 from sparse_bench.figures.style import INK, MUTED, SERIES, Figure, render
 from sparse_bench.papers.published import Number
 
@@ -23,12 +23,14 @@ class Dot:
         ours: what was measured; None where nothing was.
         exact: whether it is known without error.
         published: the document's number, if it gives one.
+        runs: values of single runs, drawn as faint dots.
     """
 
     label: str
     ours: Interval | None
     exact: bool
     published: Number | None
+    runs: Sequence[float] = ()
 
 
 def dot_plot(
@@ -40,8 +42,8 @@ def dot_plot(
     *,
     after: Sequence[str] = (),
     logarithmic: bool = False,
-) -> Figure:
-    """Draw the rows from top to bottom.
+) -> Figure | None:
+    """Draw the rows from top to bottom; None if nothing of ours is left to draw.
 
     Args:
         stem: name of the figure's files.
@@ -52,6 +54,11 @@ def dot_plot(
         after: sentences that end it.
         logarithmic: the horizontal axis is.
     """
+    bound = diverged_beyond(_places(dots))
+    diverged = [dot.label for dot in dots if dot.ours is not None and abs(dot.ours.mean) > bound]
+    dots = [replace(dot, ours=None, runs=()) if dot.label in diverged else dot for dot in dots]
+    if all(dot.ours is None for dot in dots):
+        return None
 
     def draw(canvas: Canvas, compact: bool) -> None:
         axes = canvas.add_subplot()
@@ -66,6 +73,9 @@ def dot_plot(
                 label = _once("published", axes)
                 axes.plot(dot.published.value, place + aside, "D", color=MUTED, markerfacecolor="none", label=label)
             if dot.ours is not None:
+                if dot.runs:
+                    places = [place - aside] * len(dot.runs)
+                    axes.plot(dot.runs, places, "o", color=SERIES[0], alpha=0.4, markersize=3.6, markeredgewidth=0)
                 if dot.ours.n >= ENOUGH:
                     axes.plot([dot.ours.low, dot.ours.high], [place - aside] * 2, "-", color=SERIES[0], linewidth=1.2)
                 axes.plot(dot.ours.mean, place - aside, "o", color=SERIES[0], label=_once("measured", axes))
@@ -83,15 +93,19 @@ def dot_plot(
 
     seeds = {dot.ours.n for dot in dots if dot.ours is not None and not dot.exact}
     parts = [note]
-    if seeds and max(seeds) >= ENOUGH:
-        parts.append("Dots: mean over seeds with the 95 % t-interval, from three seeds on.")
+    if any(n > 1 for n in seeds):
+        parts.append("Dots: means over seeds.")
+    if any(n >= ENOUGH for n in seeds):
+        parts.append("Lines: 95 % t-interval, from three seeds on.")
+    if any(dot.runs for dot in dots):
+        parts.append("Faint dots: single runs.")
     if 1 in seeds:
         parts.append("A dot without a line may be a single run.")
     sentences = [f"Dot plot of {axis}."]
     for dot in dots:
         told = f"published {decimal(dot.published.value)}, " if dot.published is not None else ""
         sentences.append(f"{dot.label}: {told}measured {decimal(dot.ours.mean if dot.ours else None)}.")
-    caption = joined([*parts, *after])
+    caption = joined([*parts, left_out(diverged), *after])
     return render(stem, title, caption, " ".join(sentences), draw, height=1.3 + 0.45 * len(dots))
 
 

@@ -4,7 +4,7 @@ Learning curves, a metric against weights or density, published curves and what 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -21,8 +21,8 @@ from sparse_bench.figures.style import INK, Figure, render
 _STRETCH = 0.5
 #: Values that span more than this factor are drawn on a logarithmic axis.
 LOG_FROM = 20.0
-#: A mean this many times the median of all has diverged, and would flatten every other line.
-_DIVERGED = 1e6
+#: A mean has diverged, and would flatten all others, beyond this many times their median, and beyond this much anyway.
+_TIMES, _LARGEST = 1e6, 1e30
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Line:
         runs: place and value of single runs, drawn as faint dots.
         published: whether the numbers are a document's.
         level: drawn as a horizontal line besides, to compare others with.
+        aside: the share of a density axis by which it is drawn to the right, beside lines at the same densities.
     """
 
     label: str
@@ -54,6 +55,7 @@ class Line:
     runs: Sequence[tuple[float, float]] = ()
     published: bool = False
     level: bool = False
+    aside: float = 0.0
 
     @property
     def x(self) -> np.ndarray:
@@ -69,6 +71,11 @@ class Line:
     def half_width(self) -> np.ndarray:
         """Half widths of the intervals [points]; zero where there are fewer than three seeds."""
         return np.array([(mean.half_width or 0.0) if mean.n >= ENOUGH else 0.0 for _, mean in self.points])
+
+    @property
+    def seeds(self) -> set[int]:
+        """How many seeds its points are means over; what is known exactly, such as a timing, has none."""
+        return {mean.n for _, mean in self.points if mean.n > 1 or mean.half_width is None}
 
 
 @dataclass(frozen=True)
@@ -86,8 +93,8 @@ class Chart:
     Attributes:
         panels: one, or several on the same axes.
         x, y: titles of the axes; the vertical one stands above.
-        axis: what lies along the horizontal axis: whole numbers (epochs), numbers, amounts or densities on a logarithmic
-            one.
+        axis: what lies along the horizontal axis: whole numbers (epochs), any numbers, amounts on a logarithmic axis,
+            or densities.
         bands: intervals are bands around lines, instead of bars at markers.
         logarithmic: the vertical axis is.
         from_zero: the vertical axis begins there.
@@ -116,7 +123,7 @@ def line_chart(stem: str, title: str, chart: Chart, *, after: Sequence[str] = ()
         after: sentences that end the caption.
         height: inches.
     """
-    panels, diverged = _without_diverged(chart.panels)
+    panels, diverged = _without_diverged(chart)
     lines = [line for panel in panels for line in panel.lines]
     if all(line.published for line in lines):
         return None
@@ -143,9 +150,21 @@ def line_chart(stem: str, title: str, chart: Chart, *, after: Sequence[str] = ()
         if len(panels) == 1 or not chart.shared:
             legend(canvas, grid[0], compact)
 
-    left_out = f"Left out, as they diverged: {'; '.join(diverged)}." if diverged else ""
-    caption = joined([*chart.remarks, *_spread(lines, chart, limits), left_out, *after])
+    caption = joined([*chart.remarks, *_spread(lines, chart, limits), left_out(diverged), *after])
     return render(stem, title, caption, _alt(panels, chart), draw, height=height)
+
+
+def diverged_beyond(values: Sequence[float]) -> float:
+    """The magnitude beyond which a mean has diverged, beside all that are drawn with it."""
+    magnitudes = sorted(abs(value) for value in values)
+    # Of two values the smaller one: half of them may have diverged.
+    median = magnitudes[(len(magnitudes) - 1) // 2] if magnitudes else 0.0
+    return min(_TIMES * median or _LARGEST, _LARGEST)
+
+
+def left_out(diverged: Sequence[str]) -> str:
+    """What a caption says of means that have diverged."""
+    return f"Left out, as they diverged: {'; '.join(diverged)}." if diverged else ""
 
 
 def legend(canvas: Canvas, axes: Axes, compact: bool) -> None:
@@ -162,8 +181,9 @@ def legend(canvas: Canvas, axes: Axes, compact: bool) -> None:
 
 
 def _draw(axes: Axes, panel: Panel, chart: Chart, limits: tuple[float, float]) -> None:
+    places = _places(panel.lines)
     for line in panel.lines:
-        look, x, y, half = line.look, line.x, line.y, line.half_width
+        look, x, y, half = line.look, _moved(line.x, line.aside, places), line.y, line.half_width
         low, high = y - half, y + half
         if chart.logarithmic:  # such an axis has no place for zero or less
             low = np.maximum(low, y * 1e-3)
@@ -173,9 +193,10 @@ def _draw(axes: Axes, panel: Panel, chart: Chart, limits: tuple[float, float]) -
             axes.fill_between(x, low, high, color=look.colour, alpha=0.12, linewidth=0)
         elif half.any():
             axes.vlines(x, low, high, color=look.colour, alpha=0.45, linewidth=1.2, zorder=2.5)
-        if len(line.runs) > len(x):
-            dots = np.array(line.runs)
-            axes.plot(dots[:, 0], dots[:, 1], "o", color=look.colour, alpha=0.4, markersize=3.6, markeredgewidth=0)
+        if line.runs:
+            at, values = np.array(line.runs, dtype=float).T
+            at = _moved(at, line.aside, places)
+            axes.plot(at, values, "o", color=look.colour, alpha=0.4, markersize=3.6, markeredgewidth=0)
         for edge, cut, mark in ((limits[0], low < limits[0], "v"), (limits[1], high > limits[1], "^")):
             if not chart.bands and cut.any():  # where a bar goes on beyond the axis
                 axes.plot(x[cut], [edge] * cut.sum(), mark, color=look.colour, markersize=4, clip_on=False)
@@ -193,8 +214,20 @@ def _draw(axes: Axes, panel: Panel, chart: Chart, limits: tuple[float, float]) -
     _horizontal(axes, panel.lines, chart)
 
 
+def _places(lines: Sequence[Line]) -> list[float]:
+    return sorted({float(x) for line in lines for x in line.x})
+
+
+def _moved(x: np.ndarray, share: float, places: Sequence[float]) -> np.ndarray:
+    """Densities [points] moved by a share of the axis, so that bars of lines at the same density stand side by side."""
+    low, high = places[0], places[-1]
+    if not share:
+        return x
+    return x * (high / low) ** share if _spans_decades(low, high) else x + (high - low) * share
+
+
 def _horizontal(axes: Axes, lines: Sequence[Line], chart: Chart) -> None:
-    places = sorted({float(x) for line in lines for x in line.x})
+    places = _places(lines)
     if chart.axis == "whole":
         axes.xaxis.set_major_locator(MaxNLocator(nbins=4 if len(chart.panels) > 1 else 6, integer=True))
     elif chart.axis == "logarithmic":
@@ -216,21 +249,21 @@ def logarithmic_axis(axes: Axes, places: Sequence[float]) -> None:
 
 def _density_axis(axes: Axes, places: Sequence[float]) -> None:
     low, high = places[0], places[-1]
-    if spans_decades(low, high):
+    if _spans_decades(low, high):
         axes.set_xscale("log")
         axes.set_xlim(low / 1.2, high * 1.2)
     else:
         axes.set_xlim(low - 0.05 * high, 1.05 * high)
     kept: list[float] = []
     for tick in reversed(places):
-        if not kept or kept[-1] / tick >= (1.3 if spans_decades(low, high) else 1.05):
+        if not kept or kept[-1] / tick >= (1.3 if _spans_decades(low, high) else 1.05):
             kept.append(tick)
     axes.xaxis.set_major_locator(FixedLocator(kept))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: percent(value, digits=3)))
 
 
-def spans_decades(low: float, high: float) -> bool:
+def _spans_decades(low: float, high: float) -> bool:
     """Whether densities span enough to stand on a logarithmic axis."""
     return high / low >= 4
 
@@ -242,17 +275,29 @@ def _short(value: float) -> str:
     return f"{value:g}"
 
 
-def _without_diverged(panels: Sequence[Panel]) -> tuple[list[Panel], list[str]]:
-    """The panels without lines whose values are beyond all others, and the labels of these."""
-    values = np.abs(np.concatenate([line.y for panel in panels for line in panel.lines if len(line.points)]))
-    bound = _DIVERGED * float(np.median(values)) or np.inf
-    gone: list[str] = []
-    kept = []
-    for panel in panels:
-        fine = [line for line in panel.lines if len(line.points) and np.abs(line.y).max() <= bound]
-        gone += [line.label for line in panel.lines if len(line.points) and np.abs(line.y).max() > bound]
-        kept += [Panel(panel.title, fine)] if fine else []
-    return kept, gone
+def _without_diverged(chart: Chart) -> tuple[list[Panel], list[str]]:
+    """The panels without values that are beyond all others, and what the caption calls these."""
+    bound = diverged_beyond([mean.mean for panel in chart.panels for line in panel.lines for _, mean in line.points])
+    panels, gone = [], []
+    for panel in chart.panels:
+        kept = []
+        for line in panel.lines:
+            points = [(x, mean) for x, mean in line.points if abs(mean.mean) <= bound]
+            runs = [(x, value) for x, value in line.runs if abs(value) <= bound]
+            if points:
+                kept.append(replace(line, points=points, runs=runs))
+            if places := [x for x, mean in line.points if abs(mean.mean) > bound]:
+                name = ", ".join(filter(None, (panel.title, line.label)))
+                gone.append(f"{name} at {_told(places, chart)}" if points else name)
+        panels += [Panel(panel.title, kept)] if kept else []
+    return panels, gone
+
+
+def _told(places: Sequence[float], chart: Chart) -> str:
+    """``5 %``, or ``epoch 3 to 12``."""
+    texts = [percent(x, digits=3) if chart.axis == "density" else f"{x:,.6g}" for x in (places[0], places[-1])]
+    text = " to ".join(dict.fromkeys(texts))
+    return f"{chart.x} {text}" if chart.axis == "whole" else text
 
 
 def _limits(lines: Sequence[Line], chart: Chart) -> tuple[float, float]:
@@ -271,17 +316,17 @@ def _limits(lines: Sequence[Line], chart: Chart) -> tuple[float, float]:
 def _spread(lines: Sequence[Line], chart: Chart, limits: tuple[float, float]) -> list[str]:
     """What the caption says of seeds, intervals and published lines."""
     ours = [line for line in lines if not line.published]
-    seeds = sorted({mean.n for line in ours for _, mean in line.points})
+    seeds = sorted(set[int]().union(*(line.seeds for line in ours)))
     shape, what = ("Bands", "line") if chart.bands else ("Bars", "marker")
     parts = []
     if seeds == [1]:
         parts.append("Single runs: there is no interval.")
-    else:
+    elif seeds:
         counted = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
         parts.append(f"Means over {counted} seeds.")
-        if seeds[-1] >= ENOUGH:
+        if any(line.half_width.any() for line in ours):
             parts.append(f"{shape}: 95 % t-interval, from three seeds on.")
-        if any(len(line.runs) > len(line.points) for line in ours):
+        if any(line.runs for line in ours):
             parts.append("Faint dots: single runs.")
         if seeds[0] == 1:
             parts.append(f"A {what} without a {shape[:-1].lower()} may be a single run.")

@@ -1,8 +1,8 @@
 """What one run looks like: the degrees of its topology at first and at last, or its trained weights."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 from scipy import special
 
-from sparse_bench.evidence.arms import Study
+from sparse_bench.evidence.arms import Arm, Study
 from sparse_bench.evidence.display import decimal
 from sparse_bench.evidence.folders import Problem
 from sparse_bench.evidence.single_runs import Change, Portrait, Snapshot, read_summary, read_topology
@@ -24,6 +24,8 @@ _SIDES = {"in_degree": "in-degree of outputs", "out_degree": "out-degree of inpu
 #: Layers drawn in a figure at most; more would hide one another.
 _MOST_TOPOLOGIES, _MOST_HISTOGRAMS = 12, 8
 
+_Read = TypeVar("_Read")
+
 
 def portrait_figure(portrait: Portrait, title: str, paper: str) -> Figure:
     """The drawing of a kept portrait."""
@@ -34,28 +36,38 @@ def portrait_figure(portrait: Portrait, title: str, paper: str) -> Figure:
 
 
 def study_portraits(study: Study, table: RunTable, problems: list[Problem]) -> list[Figure]:
-    """For each curve of a study the degrees and the weights of the first seed of its widest model, read from disk."""
+    """For each curve of a study the degrees and the weights of a run of its widest model, read from disk.
+
+    Each is of the first seed that has left one.
+    """
     figures = []
     for curve in study.curves:
-        runs = curve.arms[-1].runs.sort_values("seed")
-        experiment, run, seed = (runs[name].iloc[0] for name in ("experiment", "id", "seed"))
-        folder = table.folders.get((str(experiment), str(run)))
-        if folder is None:
-            continue
         names = [study.experiment, *map(str, study.labels.values()), curve.label]
-        try:
-            change, summary = read_topology(RunFolder(folder)), read_summary(RunFolder(folder))
-        except ValueError as error:
-            problems.append(Problem(f"{experiment}/{run}", f"It cannot be drawn: {error}"))
-            continue
-        if change is not None:
-            figures.append(degree_figure(file_stem("degrees", *names), curve.label, change, int(seed)))
-        if summary is not None:
-            figures.append(weight_figure(file_stem("trained", *names), curve.label, summary, int(seed)))
+        if changed := _first(curve.arms[-1], read_topology, table, problems):
+            figures.append(degree_figure(file_stem("degrees", *names), curve.told, *changed))
+        if summary := _first(curve.arms[-1], read_summary, table, problems):
+            figures.append(weight_figure(file_stem("trained", *names), curve.told, *summary))
     return figures
 
 
-def degree_figure(stem: str, label: str, change: Change, seed: int, colour: str = SERIES[0]) -> Figure:
+def _first(
+    arm: Arm, read: Callable[[RunFolder], _Read | None], table: RunTable, problems: list[Problem]
+) -> tuple[_Read, int] | None:
+    """What the first seed of an arm has left, with the seed; None if none has left anything."""
+    runs = arm.runs.sort_values("seed")
+    for experiment, run, seed in zip(runs["experiment"], runs["id"], runs["seed"], strict=True):
+        folder = table.folders.get((str(experiment), str(run)))
+        try:
+            found = read(RunFolder(folder)) if folder is not None else None
+        except ValueError as error:
+            problems.append(Problem(f"{experiment}/{run}", f"It cannot be drawn: {error}"))
+            continue
+        if found is not None:
+            return found, int(seed)
+    return None
+
+
+def degree_figure(stem: str, label: str, change: Change, seed: int) -> Figure:
     """Degree distributions of every layer, first against last, with the last one's power-law fits.
 
     Args:
@@ -63,7 +75,6 @@ def degree_figure(stem: str, label: str, change: Change, seed: int, colour: str 
         label: of the arm.
         change: of one run.
         seed: the run's.
-        colour: of the last distributions.
     """
     first, last = change.first, change.last
     names = list(first.layers)[:_MOST_TOPOLOGIES]
@@ -74,7 +85,7 @@ def degree_figure(stem: str, label: str, change: Change, seed: int, colour: str 
         for axes, (side, title) in zip(grid, _SIDES.items(), strict=True):
             for layer in names:
                 _draw_distribution(axes, first.layers[layer][side], MUTED)
-                _draw_distribution(axes, last.layers[layer][side], colour)
+                _draw_distribution(axes, last.layers[layer][side], SERIES[0])
                 _draw_fit(axes, last.layers[layer][side])
             _logarithmic(axes)
             axes.set_title(title, fontsize=9)
@@ -82,7 +93,7 @@ def degree_figure(stem: str, label: str, change: Change, seed: int, colour: str 
         grid[0].set_ylabel("share of units of degree ≥ k")
         # One entry a kind of line, not one a layer.
         grid[0].plot([], [], "-", color=MUTED, linewidth=1.1, label="first")
-        grid[0].plot([], [], "-", color=colour, linewidth=1.1, label=f"after epoch {last.epoch}")
+        grid[0].plot([], [], "-", color=SERIES[0], linewidth=1.1, label=f"after epoch {last.epoch}")
         grid[0].plot([], [], ":", color=INK, linewidth=1.0, label="power-law fit")
         legend(canvas, grid[0], compact)
 
@@ -121,7 +132,9 @@ def weight_figure(stem: str, label: str, summary: Mapping[str, Any], seed: int) 
         heat.set_xticks([])
         heat.set_yticks([])
         canvas.colorbar(image, ax=heat, label="mean magnitude")
-        legend(canvas, histogram, compact)
+        # Names of layers are long: beside the frames they would leave these no room.
+        handles, labels = histogram.get_legend_handles_labels()
+        canvas.legend(handles, labels, loc="outside lower left", ncols=1 if compact else 2)
 
     shares = [f"{name} {100 * layers[name]['share_small']:.0f} %" for name in shown]
     more = f" The {len(shown)} layers with most weights of {len(names)}." if len(shown) < len(names) else ""
@@ -132,7 +145,8 @@ def weight_figure(stem: str, label: str, summary: Mapping[str, Any], seed: int) 
     )
     largest = decimal(float(edges[-1]))
     alt = f"Histograms of the weights of {len(shown)} layers, from −{largest} to {largest}, and a map of {names[0]}."
-    return render(stem, f"Weights after training: {label}", caption, alt, draw, height=3.2)
+    height = 2.9 + 0.13 * len(shown)
+    return render(stem, f"Weights after training: {label}", caption, alt, draw, height=height)
 
 
 def _tail_function(described: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,7 @@
 """The figures that every study gets: a metric against weights or density, learning curves, what rewiring did."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from sparse_bench.evidence.display import whole
 from sparse_bench.evidence.statistics import Interval, mean_interval
 from sparse_bench.evidence.store import RunKey
 from sparse_bench.evidence.tables import with_warnings
-from sparse_bench.figures.lines import LOG_FROM, Chart, Line, Look, Panel, line_chart, spans_decades
+from sparse_bench.figures.lines import LOG_FROM, Chart, Line, Look, Panel, diverged_beyond, line_chart
 from sparse_bench.figures.style import INK, MARKERS, MUTED, SERIES, SMALL_DENSE_MARKER, Figure, file_stem
 
 Histories = Mapping[RunKey, pd.DataFrame]
@@ -74,6 +75,8 @@ def metric_figure(study: Study, metric: str) -> Figure | None:
         remarks.append("A narrower dense model stands at its weights as a share of the full model's.")
     if by_density and any(line.level for line in curves):
         remarks.append("Dotted: the dense arm's mean.")
+    if any(line.aside for line in curves):
+        remarks.append("Arms of equal density stand side by side.")
     after = [_outside(study)]
     if missing := sum(len(curve.arms) for curve in study.curves) - len(drawn):
         after.append(f"Not drawn, for want of sparse layers or of this metric: {missing} arms.")
@@ -90,26 +93,30 @@ def learning_curves(study: Study, histories: Histories, metric: str) -> Figure |
 
     None if fewer than two epochs of the metric are known for every arm.
     """
-    panels = []
+    panels, together = [], study.one_width
     for curve, look in looks(study).items():
         known = [(arm, points) for arm in curve.arms if (points := mean_curve(_frames(arm, histories), metric))]
         strengths = np.linspace(0.3, 1.0, len(known)) if len(known) > 1 else [1.0] * len(known)
-        lines = [
-            Line(f"{whole(arm.mean(SPARSE_WEIGHTS))} weights", points, Look(look.colour, "", look.dashes, strength))
-            for (arm, points), strength in zip(known, map(float, strengths), strict=True)
-        ]
+        lines = []
+        for (arm, points), strength in zip(known, map(float, strengths), strict=True):
+            if not together:  # bands of one hue would hide one another
+                points = [(epoch, Interval(mean.mean, None, mean.n)) for epoch, mean in points]
+            lines.append(Line(f"{whole(arm.mean(SPARSE_WEIGHTS))} weights", points, replace(look, strength=strength)))
         panels += [Panel(curve.told, lines)] if lines else []
     if not panels:
         return None
-    together = study.one_width
     values = np.concatenate([line.y for panel in panels for line in panel.lines])
-    logarithmic = bool(values.min() > 0 and values.max() / values.min() > LOG_FROM)
+    values = values[np.abs(values) <= diverged_beyond(values.tolist())]
+    logarithmic = bool(len(values) and values.min() > 0 and values.max() / values.min() > LOG_FROM)
     remarks = ["At each epoch that all of an arm's runs reached."]
     if together:
         panels = [Panel("", _one_panel(panels))]
+        if len({line.look.colour for line in panels[0].lines}) < len(panels[0].lines):
+            remarks.append("Lines of one hue: the denser the arm, the stronger its line.")
     else:
         remarks.append("One line a width of the model; the more weights in the sparse layers, the stronger the line.")
-    chart = Chart(panels, "epoch", names.direction(metric), "whole", together, logarithmic, remarks=remarks)
+    direction = names.direction(metric)
+    chart = Chart(panels, "epoch", direction, "whole", bands=True, logarithmic=logarithmic, remarks=remarks)
     height = 3.7 if len(panels) == 1 else 0.9 + 2.1 * -(-len(panels) // 3)
     stem = file_stem("curves", *_names(study), metric)
     title, warnings = f"{names.title(metric)} during training", with_warnings("", study.arms)
@@ -181,30 +188,15 @@ def _joined(lines: Sequence[Line], label: str = "") -> Line:
 
 def _families(lines: Mapping[Curve, Sequence[Line]]) -> list[Line]:
     """Against density: arms of one scheme are joined; a dense arm is a level to compare with."""
-    dense = [
-        Line(line.label, line.points, line.look, line.runs, level=True)
-        for curve, found in lines.items()
-        for line in found
-        if curve.kind == "dense"
-    ]
+    dense = [replace(line, level=True) for curve, found in lines.items() for line in found if curve.kind == "dense"]
     families: dict[str, list[Line]] = {}
     for curve, found in lines.items():
         if curve.kind != "dense" and found:
             scheme = ", ".join(filter(None, (curve.scheme.replace("_", " "), curve.variant)))
             families.setdefault(scheme if curve.kind == "sparse" else curve.label, []).extend(found)
     joined = [_joined(found, name) for name, found in families.items()]
-    places = [x for line in joined for x in line.x]
     middle = (len(joined) - 1) / 2
-    return dense + [_aside(line, (number - middle) * _ASIDE, places) for number, line in enumerate(joined)]
-
-
-def _aside(line: Line, share: float, places: Sequence[float]) -> Line:
-    """The line moved by a share of the axis, so that bars of schemes at the same density stand side by side."""
-    low, high = min(places), max(places)
-    factor = (high / low) ** share if spans_decades(low, high) else 1.0
-    step = 0.0 if spans_decades(low, high) else (high - low) * share
-    points = [(x * factor + step, mean) for x, mean in line.points]
-    return Line(line.label, points, line.look, [(x * factor + step, y) for x, y in line.runs])
+    return dense + [replace(line, aside=(number - middle) * _ASIDE) for number, line in enumerate(joined)]
 
 
 def _one_panel(panels: Sequence[Panel]) -> list[Line]:
@@ -215,7 +207,7 @@ def _one_panel(panels: Sequence[Panel]) -> list[Line]:
         strength = 1.0 - 0.75 * hues[:place].count(hues[place]) / hues.count(hues[place])
         for line in panel.lines:
             label = panel.title if len(panel.lines) == 1 else f"{panel.title}, {line.label}"
-            lines.append(Line(label, line.points, Look(line.look.colour, "", line.look.dashes, strength)))
+            lines.append(replace(line, label=label, look=replace(line.look, strength=strength)))
     return lines
 
 

@@ -12,3 +12,9 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 #: The order of pages and of the ledger.
 PAPERS = ("rasa", "brouns", "demeester", "sparselang", "embeddings")
+
+
+def papers_in(folder: Path) -> list[str]:
+    """Names of the papers that have a folder here, in the order of their pages; others behind them."""
+    found = {path.parent.name for path in folder.glob("*/*.yaml")}
+    return [*(name for name in PAPERS if name in found), *sorted(found - set(PAPERS))]

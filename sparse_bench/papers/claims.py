@@ -20,8 +20,8 @@ A test has ``measure``, ``of``, ``epochs`` and ``biases`` as in :class:`sparse_b
 
     experiment    of all cases: a name, or ``{paper: NAME, reduced: NAME}``, which makes a test for each scale
     where         labels and settings that all cases have in common
-    cases         ``first`` and ``second`` (or ``first`` alone for a value); ``label`` where there are several; ``epochs``
-                  where it is not the test's
+    cases         ``first`` and ``second`` (or ``first`` alone for a value); ``label`` where there are several;
+                  ``epochs`` where it is not the test's
     reproduced    where the interval has to lie: ``above X``, ``below X``, ``within A to B``, ``outside A to B`` (clear
                   of both on one side), and ``exactly X`` for counts
     contradicted  the same; it must not overlap with ``reproduced``. Anything else is inconclusive.
@@ -38,7 +38,7 @@ from typing import Annotated, TypeVar
 from pydantic import BeforeValidator, Field, model_validator
 
 from sparse_bench.config.catalog import check_experiment, expand
-from sparse_bench.papers import FOLDER, PAPERS
+from sparse_bench.papers import FOLDER, papers_in
 from sparse_bench.papers.schema import (
     ORIGINS,
     Comparison,
@@ -199,7 +199,7 @@ class Claim(Strict):
     published: str
     tests: list[Test] = Field(default_factory=list)
     untestable: str = ""
-    registered: str = Field(default="", pattern=r"([0-9a-f]{40})?")
+    registered: str = Field(default="", pattern=r"^([0-9a-f]{40})?$")
     beside: list[Measurement] = Field(default_factory=list)
     headline: str = ""
     note: str = ""
@@ -251,7 +251,7 @@ def read_claims(known: Iterable[str], folder: Path = FOLDER) -> list[Document]:
         UnknownExperimentError: a test or a caveat names an experiment that does not exist.
     """
     known = set(known)
-    files = {name: folder / name / "claims.yaml" for name in PAPERS}
+    files = {name: folder / name / "claims.yaml" for name in papers_in(folder)}
     documents = [
         _with_caveats(read_description(path, Document, name=name), known)
         for name, path in files.items()

@@ -13,8 +13,8 @@
 
 A section has ``heading``, ``text`` (optional), ``experiments`` (patterns), ``metrics``, ``command`` (what runs them),
 ``against`` (optional: the arm that the others are compared with), ``each_run`` (optional: columns of ``runs.csv`` by
-heading, for a table with a row a run) and ``figures``. A metric that only learning curves hold is shown as it was at the
-last epoch. A figure is one of
+heading, for a table with a row a run) and ``figures``. A metric that only learning curves hold is shown as it was at
+the last epoch. A figure is one of
 
     {kind: studies}                    each experiment's metric against weights or density, and its learning curves
     {kind: epochs, of, series, …}      a metric per epoch, an arm a line
@@ -24,9 +24,9 @@ last epoch. A figure is one of
     {kind: degrees, experiment, …}     degrees of a run's layers before and after training (its first seed)
     {kind: weights, experiment, …}     histograms and a map of a run's trained weights (its first seed)
 
-with ``title``; ``published`` names a file of numbers beside the page, and a series or a row says which of its series it
-belongs to. A row without sides shows a published number alone. ``front`` makes one of epochs, a curve or dots the figure
-of the project's README, the first that has been run, and says there what it is.
+with ``title``; ``published`` names a file of numbers beside the page, and a series or a row says which of its series
+it belongs to. A row without sides shows a published number alone. ``front`` makes one of epochs, a curve or dots the
+figure of the project's README, the first that has been run, and says there what it is.
 """
 
 from collections.abc import Iterable
@@ -36,7 +36,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from sparse_bench.config.catalog import check_experiment, expand
-from sparse_bench.papers import FOLDER, PAPERS
+from sparse_bench.papers import FOLDER, papers_in
 from sparse_bench.papers.schema import Comparison, Measure, Side, Strict, Target, read_description
 
 
@@ -228,7 +228,7 @@ def read_papers(known: Iterable[str], folder: Path = FOLDER) -> dict[str, Paper]
         UnknownExperimentError: a file names an experiment that does not exist.
     """
     known = set(known)
-    return {name: _read(folder / name, known) for name in PAPERS if (folder / name / "page.yaml").is_file()}
+    return {name: _read(folder / name, known) for name in papers_in(folder) if (folder / name / "page.yaml").is_file()}
 
 
 def _read(folder: Path, known: set[str]) -> Paper:

@@ -1,4 +1,4 @@
-"""Command line: ``python -m sparse_bench.site OUT`` (a report of one's own runs), or with ``--results`` the papers' pages."""
+"""Command line: ``python -m sparse_bench.site OUT``: a report of one's own runs, or the papers' pages."""
 
 import argparse
 import os

@@ -179,8 +179,8 @@ def findings(paper: Paper, entries: Sequence[Entry]) -> list[str]:
         entries: all decided claims.
 
     Raises:
-        DescriptionError: a finding rests on a claim of another paper, on none, or on what is no verdict; the message has
-            the valid choices.
+        DescriptionError: a finding rests on a claim of another paper, on none, or on what is no verdict; the message
+            has the valid choices.
     """
     verdicts = {entry.claim.id: verdict_text(entry) for entry in entries if entry.document == paper.name}
     valid = [*VERDICTS, *(f"{verdict} ({scale})" for verdict in VERDICTS for scale in ORIGINS if scale != "paper")]

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from sparse_bench.report.arms import Study, arms_of, identifying_settings, percent, studies_of
-from sparse_bench.report.load import Results, load
-from tests.report.runs import OUTSIDE, write_run
+from sparse_bench.evidence.arms import Study, arms_of, identifying_settings, percent, studies_of
+from sparse_bench.evidence.store import RunTable, load
+from tests.evidence.runs import OUTSIDE, write_run
 
 
 def study_of(root: Path) -> Study:
-    (study,) = studies_of(load([root]).runs)
+    (study,) = studies_of(load([root])[0].runs)
     return study
 
 
@@ -19,7 +19,7 @@ def labels(study: Study) -> list[str]:
     return [curve.label.replace("\N{NO-BREAK SPACE}", " ") for curve in study.curves]
 
 
-def test_arms_are_repeated_over_seeds(results: Results) -> None:
+def test_arms_are_repeated_over_seeds(results: RunTable) -> None:
     arms = arms_of(results.runs)
     assert len(arms) == 16 + 3
     assert {len(arm.runs) for arm in arms} == {3}
@@ -27,7 +27,7 @@ def test_arms_are_repeated_over_seeds(results: Results) -> None:
     assert [(len(arm.ids), arm.failed) for arm in arms if arm.failed] == [(4, 1)]
 
 
-def test_curves_of_the_sweep(results: Results) -> None:
+def test_curves_of_the_sweep(results: RunTable) -> None:
     (study,) = studies_of(results.runs)
     assert labels(study) == ["dense", "small dense", "density 20 %", "density 5 %", "density 1 %"]
     assert [len(curve.arms) for curve in study.curves] == [4, 3, 4, 4, 4]
@@ -38,7 +38,7 @@ def test_curves_of_the_sweep(results: Results) -> None:
     assert study.labels == {"model": "diet", "dataset": "sara"}
 
 
-def test_curves_of_one_width(compared: Results) -> None:
+def test_curves_of_one_width(compared: RunTable) -> None:
     (study,) = studies_of(compared.runs)
     assert study.one_width
     assert labels(study) == [
@@ -49,14 +49,14 @@ def test_curves_of_one_width(compared: Results) -> None:
 def test_weights_are_the_mean_of_realised_mask_sums(tmp_path: Path) -> None:
     for seed, weights in enumerate((100, 110, 126)):
         write_run(tmp_path, seed=seed, weights=weights)
-    (arm,) = arms_of(load([tmp_path]).runs)
+    (arm,) = arms_of(load([tmp_path])[0].runs)
     assert arm.mean("count:sparse_layers") == 112
     assert arm.full_size == OUTSIDE + 64 + 128 * 64 + 24 * 64**2
 
 
 def test_frozen_layers_count_as_part_of_the_width(tmp_path: Path) -> None:
     write_run(tmp_path, weights=100)
-    (trained,) = arms_of(load([tmp_path]).runs)
+    (trained,) = arms_of(load([tmp_path])[0].runs)
     counts = {"count:sparse_layers_frozen": 100, "count:trainable": trained.runs["count:trainable"] - 100}
     (frozen,) = arms_of(trained.runs.assign(**counts))
     assert frozen.full_size == trained.full_size
@@ -101,11 +101,11 @@ def test_models_and_datasets_are_studies_of_their_own(tmp_path: Path) -> None:
     base = {"scheme": "set", "density": 0.2}
     for number, (model, dataset) in enumerate([("diet", "sara"), ("diet", "other"), ("ted", "sara")]):
         write_run(tmp_path, seed=number, labels=base | {"model": model, "dataset": dataset})
-    found = [study.labels for study in studies_of(load([tmp_path]).runs)]
+    found = [study.labels for study in studies_of(load([tmp_path])[0].runs)]
     assert sorted(tuple(label.values()) for label in found) == [("diet", "other"), ("diet", "sara"), ("ted", "sara")]
 
 
-def test_settings_that_identify_and_settings_that_follow(results: Results) -> None:
+def test_settings_that_identify_and_settings_that_follow(results: RunTable) -> None:
     (study,) = studies_of(results.runs)
     # Either width tells the arms apart, and the other follows; the density is a label already.
     assert study.settings == (["model.feed_forward_size"], ["model.transformer_size"])
@@ -116,7 +116,7 @@ def test_a_seed_that_was_run_twice_counts_once(tmp_path: Path) -> None:
     for number, value in enumerate((0.2, 0.4)):
         write_run(tmp_path / str(number), seed=0, metrics={"test/f1": value}, id=f"{number:012x}")
     write_run(tmp_path, seed=1, metrics={"test/f1": 0.5})
-    (arm,) = arms_of(load([tmp_path]).runs)
+    (arm,) = arms_of(load([tmp_path])[0].runs)
     assert arm.values("metric:test/f1") == {0: pytest.approx(0.3), 1: 0.5}
     interval = arm.interval("metric:test/f1")
     assert interval is not None

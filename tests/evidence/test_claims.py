@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 import yaml
 
-from sparse_bench.report.catalog import UnknownExperimentError, YAMLError
-from sparse_bench.report.claims.ledger import ledger_csv, ledger_markdown, measured, rule_text, verdict_text
-from sparse_bench.report.claims.schema import ClaimError, Document, read_documents, region
-from sparse_bench.report.claims.verdicts import evaluate
-from sparse_bench.report.selection import Evidence, SelectionError
-from sparse_bench.report.shipped import ALTERED
-from tests.report.conftest import KNOWN
-from tests.report.evidence import evidence, run
+from sparse_bench.config.catalog import UnknownExperimentError
+from sparse_bench.evidence.compare import Evidence, SelectionError
+from sparse_bench.evidence.ledger import ledger_csv, ledger_markdown, measured, rule_text, verdict_text
+from sparse_bench.evidence.store import ALTERED
+from sparse_bench.evidence.verdicts import evaluate
+from sparse_bench.papers.claims import Document, read_claims, region
+from sparse_bench.papers.schema import DescriptionError
+from tests.evidence.by_hand import evidence, run
+from tests.evidence.conftest import KNOWN
 
 DIFFERENCE = """
   measure: difference
@@ -27,7 +28,7 @@ DIFFERENCE = """
 
 
 def test_a_key_given_twice_is_refused(documents: Callable[..., list[Document]]) -> None:
-    with pytest.raises(YAMLError, match=r"(?s)\.yaml: .*duplicate key published"):
+    with pytest.raises(DescriptionError, match=r"(?s)\.yaml: .*duplicate key published"):
         documents(DIFFERENCE, extra="published: more\npublished: less")
 
 
@@ -51,7 +52,7 @@ def test_what_is_measured_beside_a_tested_claim_does_not_change_its_verdict(
         "reproduced", "paper", ["reproduced", None],
     )  # fmt: skip
     text = ledger_markdown([entry], {"p": "Paper"})
-    assert "| here | more | paper | alone: 0.810 ± 0.025 | 3 | – |" in text
+    assert "| here | more | paper | alone: 0.810 ± 0.025 | 3 | – | post hoc |" in text
     (entry,) = evaluate(claims, evidence(*pair([0.80, 0.81, 0.82], [])))
     assert entry.verdict == "not run", "a measurement beside it is no run of the test"
     assert [found.verdict for found in entry.shown] == ["not run", None]
@@ -189,14 +190,14 @@ def test_caveats_become_notes_of_the_tests_that_they_are_about(
 ) -> None:
     count = DIFFERENCE.replace("test/f1", "count:sparse_layers")
     documents(BOTH + "  note: A note.", DIFFERENCE, count.replace("p/x", "p/x_small").replace("p/y", "p/y_small"))
-    path = tmp_path / "p.yaml"
+    path = tmp_path / "p/claims.yaml"
     text = path.read_text()
 
     def with_caveat(pattern: str) -> list[str]:
         path.write_text(
             text.replace("claims:", f"caveats: [{{experiments: ['{pattern}'], text: Beware.}}]\nclaims:", 1)
         )
-        (document,) = read_documents(tmp_path, ["p"], KNOWN)
+        (document,) = read_claims(KNOWN, tmp_path)
         return [test.note for test in document.claims[0].tests]
 
     assert with_caveat("p/*small") == ["A note. Beware.", "", ""]
@@ -327,7 +328,6 @@ def test_learning_curves_are_asked_by_epoch(documents: Callable[..., list[Docume
             claim("difference", "highest", "above 0", "below 0"),
             sum(max(u) - max(d) for u, d in zip(up, down, strict=True)) / 2,
         ),
-        (claim("share_above", "all", "above 0.5", "below 0.5"), 0.75),
     ):
         (entry,) = evaluate(documents_, found)
         interval = entry.outcomes[0].cases[0].interval
@@ -343,88 +343,32 @@ def test_learning_curves_are_asked_by_epoch(documents: Callable[..., list[Docume
     assert measured(entry.outcomes[0]) == "0.500 (n = 1)", "a seed's runs on several splits are one"
 
 
-ALONG = """
-  measure: difference
-  of: test/f1
-  along: count:sparse_layers
-  experiment: p/x
-  cases: [{first: {where: {arm: a}}, second: {where: {arm: b}}}]
-  reproduced: above 0
-  contradicted: below 0
-"""
-
-
-def test_curves_along_an_axis_are_compared_by_their_average(documents: Callable[..., list[Document]]) -> None:
-    # First: 0 at 10, 1 at 1000 (and out of the common range 1 at 10⁴); second: ½ at both ends, by seed ± a little.
-    points = {"a": ((10, 0.0), (1000, 1.0), (10_000, 1.0)), "b": ((10, 0.2), (1000, 0.2))}
-    runs = [
-        run("p/x", seed, {"test/f1": value + 0.01 * seed}, columns={"count:sparse_layers": weights}, arm=arm, w=weights)
-        for seed in (0, 1, 2)
-        for arm, found in points.items()
-        for weights, value in found
-    ]
-    (entry,) = evaluate(documents(ALONG), evidence(*runs))
-    interval = entry.outcomes[0].cases[0].interval
-    assert interval is not None
-    assert interval.mean == pytest.approx(0.3)
-    assert entry.verdict == "reproduced"
-
-
-def points(seed: int, widths: list[int], epochs: int = 100) -> list[dict[str, Any]]:
-    """Two curves over some widths: one is 0.3 above the other."""
-    return [
-        run(
-            "p/x",
-            seed,
-            {"test/f1": height + 0.001 * seed * width},
-            columns={"count:sparse_layers": 10**width},
-            settings={"width": width, "trainer.epochs": epochs},
-            arm=arm,
-        )
-        for arm, height in (("a", 0.8), ("b", 0.5))
-        for width in widths
-    ]
-
-
-def test_runs_that_differ_in_more_than_the_axis_make_no_curve(documents: Callable[..., list[Document]]) -> None:
-    claims = documents(ALONG)
-    swept = [one for seed in (0, 1, 2) for one in points(seed, [1, 2, 3])]
-    assert verdict(claims, evidence(*swept)) == "reproduced"
-    for odd in (points(0, [2], epochs=5), points(0, [4], epochs=5)):
-        (entry,) = evaluate(claims, evidence(*swept, *odd))
-        problem = entry.outcomes[0].cases[0].problem
-        assert entry.verdict == "inconclusive"
-        assert problem.startswith("several curves fit, whose runs differ in trainer.epochs (100, 5); width (1, 2, 3")
-
-
-def test_seeds_with_an_incomplete_curve_are_left_out(documents: Callable[..., list[Document]]) -> None:
-    claims = documents(ALONG)
-    swept = [one for seed in (0, 1) for one in points(seed, [1, 2, 3])]
-    (entry,) = evaluate(claims, evidence(*swept, *points(2, [1, 2])))
-    outcome = entry.outcomes[0]
-    assert (outcome.seeds, measured(outcome)) == (
-        (2, 2),
-        "+0.300 ± 0.000 (1 seed with an incomplete curve left out)",
+def test_a_case_may_have_an_epoch_of_its_own(documents: Callable[..., list[Document]]) -> None:
+    (document,) = documents(
+        """
+        measure: difference
+        of: valid/accuracy
+        cases:
+          - {label: early, epochs: epoch 1, first: {experiment: p/x}, second: {experiment: p/y}}
+          - {label: late, epochs: epoch 2, first: {experiment: p/x}, second: {experiment: p/y}}
+        reproduced: above 0
+        contradicted: below 0
+        """
     )
-    assert ledger_csv([entry]).splitlines()[1].endswith("1 seed with an incomplete curve left out")
-    (entry,) = evaluate(claims, evidence(*points(0, [1, 2]), *points(1, [2, 3])))
-    assert entry.outcomes[0].cases[0].problem == "no seed has all points of the curves"
+    runs = [run("p/x", s, curves={"valid/accuracy": [0.5 + 0.01 * s, 0.9]}) for s in (0, 1, 2)]
+    runs += [run("p/y", s, curves={"valid/accuracy": [0.6, 0.8 - 0.01 * s]}) for s in (0, 1, 2)]
+    (entry,) = evaluate([document], evidence(*runs))
+    means = [case.interval.mean for case in entry.outcomes[0].cases if case.interval is not None]
+    assert means == [pytest.approx(-0.09), pytest.approx(0.11)]
+    assert "p/x − p/y at epoch 1; p/x − p/y at epoch 2. Reproduced above 0" in rule_text(entry.outcomes[0].test)
 
 
-def test_a_place_that_was_run_twice_counts_by_its_mean(documents: Callable[..., list[Document]]) -> None:
-    def split(number: int, height: float) -> list[dict[str, Any]]:
-        runs = [one for seed in (0, 1, 2) for one in points(seed, [1, 2])]
-        for one in runs:
-            one["settings"] = {**one["settings"], "split_seed": number}
-            one["row"] = {**one["row"], "id": f"{one['row']['id']}{number}"}
-            if one["row"]["label:arm"] == "a":
-                one["row"]["metric:test/f1"] += height
-        return runs
-
-    (entry,) = evaluate(documents(ALONG), evidence(*split(0, 0.0), *split(1, 0.2)))
-    interval = entry.outcomes[0].cases[0].interval
-    assert interval is not None
-    assert interval.mean == pytest.approx(0.4)
+def test_a_rule_older_than_its_runs_says_so(documents: Callable[..., list[Document]]) -> None:
+    for extra, written in (("", "post hoc"), (f"\nregistered: {'a' * 40}", "before the runs")):
+        entries = evaluate(documents(DIFFERENCE, extra=f"published: more{extra}"), evidence())
+        assert f"| {written} |" in ledger_markdown(entries, {"p": "Paper"})
+    with pytest.raises(DescriptionError, match="registered"):
+        documents(DIFFERENCE, extra="published: more\nregistered: yesterday")
 
 
 def test_a_benchmark_is_a_single_number(documents: Callable[..., list[Document]], tmp_path: Path) -> None:
@@ -496,7 +440,7 @@ def test_what_is_no_region(text: str) -> None:
 
 FAULTS: dict[str, tuple[str, str]] = {
     "unknown key": ("measur: value", r"claim 'one', tests.0.measur: Unknown key 'measur'. Did you mean 'measure'"),
-    "unknown measure": ("measure: quotient", "Input should be 'value', 'difference', 'ratio' or 'share_above'"),
+    "unknown measure": ("measure: quotient", "Input should be 'value', 'difference' or 'ratio'"),
     "one side": ("cases: [{first: {experiment: p/x}}]", "difference needs two sides"),
     "labels": (
         "cases: [{first: {where: {a: 1}}, second: {where: {a: 2}}}, {first: {where: {a: 2}}, second: {where: {a: 3}}}]",
@@ -504,11 +448,10 @@ FAULTS: dict[str, tuple[str, str]] = {
     ),
     "overlap": ("contradicted: below 1", "'above 0' and 'below 1' overlap"),
     "no region": ("reproduced: more than 0", "is no region"),
-    "epochs": ("epochs: final", "write 'epoch N', 'last N', 'lowest', 'highest' or 'all'"),
-    "share": ("measure: share_above", "share_above and 'epochs: all' go together"),
+    "epochs": ("epochs: final", "write 'epoch N', 'last N', 'lowest' or 'highest'"),
     "no experiment": ("cases: [{first: {}, second: {}}]", "no scale has an experiment or a table for every side"),
-    "wrong scale": ("experiment: {paper: p/x_small}", "not of paper scale"),
-    "reduced stand-in": ("experiment: {stand-in: p/x_small}", "not of stand-in scale"),
+    "wrong scale": ("experiment: {paper: rasa/diet_small}", "'rasa/diet_small' has the scale reduced, not paper"),
+    "reduced stand-in": ("experiment: {stand-in: rasa/diet_small}", "has the scale reduced, not stand-in"),
     "unknown scale": ("experiment: {small: p/x}", "Input should be 'paper', 'stand-in' or 'reduced'"),
     "biases": ("biases: 3", "biases are added to a value alone"),
     "unknown side": ("cases: [{first: {tabel: p/x}, second: {}}]", "Unknown key 'tabel'. Did you mean 'table'"),
@@ -520,30 +463,27 @@ def test_faults_are_named(documents: Callable[..., list[Document]], name: str) -
     replacement, message = FAULTS[name]
     key = replacement.split(":")[0].replace("measur", "measure").replace("measuree", "measure")
     lines = [line for line in DIFFERENCE.strip("\n").splitlines() if not line.strip().startswith(f"{key}:")]
-    with pytest.raises(ClaimError, match=message):
+    with pytest.raises(DescriptionError, match=message):
         documents("\n".join([*lines, f"  {replacement}"]))
 
 
-def test_faults_of_a_claim(documents: Callable[..., list[Document]], tmp_path: Path) -> None:
-    with pytest.raises(ClaimError, match="needs either tests or 'untestable'"):
+def test_faults_of_a_claim(documents: Callable[..., list[Document]]) -> None:
+    with pytest.raises(DescriptionError, match="needs either tests or 'untestable'"):
         documents()
-    with pytest.raises(ClaimError, match="either a quotation or a paraphrase"):
+    with pytest.raises(DescriptionError, match="either a quotation or a paraphrase"):
         documents(DIFFERENCE, extra="published: more\nparaphrase: too")
-    with pytest.raises(ClaimError, match=r"Unknown key 'publishd'. Did you mean 'published'"):
+    with pytest.raises(DescriptionError, match=r"Unknown key 'publishd'. Did you mean 'published'"):
         documents(DIFFERENCE, extra="published: more\npublishd: more")
     with pytest.raises(UnknownExperimentError, match=r"Unknown experiment 'p/z'.*Valid choices: p/x"):
         documents(DIFFERENCE.replace("p/y", "p/z"))
-    (tmp_path / "p.yaml").write_text("document: q\nclaims: []\n")
-    with pytest.raises(ClaimError, match="Unknown document 'q'"):
-        read_documents(tmp_path, ["p"], KNOWN)
 
 
 def test_two_claims_of_one_name(documents: Callable[..., list[Document]], tmp_path: Path) -> None:
     documents(DIFFERENCE)
-    text = (tmp_path / "p.yaml").read_text()
-    (tmp_path / "p.yaml").write_text(text + text.split("claims:\n")[1])
-    with pytest.raises(ClaimError, match="Two claims have the id 'one'"):
-        read_documents(tmp_path, ["p"], KNOWN)
+    text = (tmp_path / "p/claims.yaml").read_text()
+    (tmp_path / "p/claims.yaml").write_text(text + text.split("claims:\n")[1])
+    with pytest.raises(DescriptionError, match="Two claims have the id 'one'"):
+        read_claims(KNOWN, tmp_path)
 
 
 def test_rules_in_words(documents: Callable[..., list[Document]]) -> None:
@@ -561,7 +501,6 @@ def test_rules_in_words(documents: Callable[..., list[Document]]) -> None:
         ({"measure": "ratio", "epochs": "last 5"}, "ratio of F1 (test), mean of the last 5 epochs: p/x / p/y."),
         ({"measure": "ratio", "epochs": "epoch 8"}, "ratio of F1 (test), epoch 8: p/x / p/y."),
         ({"measure": "ratio", "epochs": "lowest"}, "ratio of F1 (test), lowest of all epochs: p/x / p/y."),
-        ({"measure": "share_above", "epochs": "all"}, "share of epochs ahead in F1 (test): p/x against p/y."),
         ({"of": "count:groups.all_layers.active"}, "difference in weights in the group all layers: p/x − p/y."),
         (
             {"of": "count:groups.all_layers.size"},
@@ -580,15 +519,15 @@ def test_the_ledger_shows_every_claim(documents: Callable[..., list[Document]]) 
     entries = evaluate(documents(DIFFERENCE), evidence(*pair([0.80, 0.81, 0.82], [0.70, 0.71, 0.73])))
     text = ledger_markdown(entries, titles)
     assert "| Paper | 1 | 0 | 0 | 0 | 0 | 1 | 0 | 1 | 0 | 0 | 0 |" in text
-    assert "| Paper | “x is better” | here | more | paper | +0.097 ± 0.014 | 3 | reproduced |" in text
+    assert "| Paper | “x is better” | here | more | paper | +0.097 ± 0.014 | 3 | reproduced | post hoc |" in text
     header, row = ledger_csv(entries).splitlines()
     columns = "document,claim,published,claim_verdict,claim_scale,scale,rule,verdict,case,mean,low,high,seeds"
     assert header.startswith(columns)
     assert row.startswith("p,one,more,reproduced,paper,paper,")
     not_run = evaluate(documents(DIFFERENCE), evidence())
-    assert "| not run | – | not run |" in ledger_markdown(not_run, titles)
+    assert "| not run | – | not run | post hoc |" in ledger_markdown(not_run, titles)
     untestable = evaluate(documents(extra="published: more\nuntestable: no data"), evidence())
-    assert "| – | no data | – | not testable |" in ledger_markdown(untestable, titles)
+    assert "| – | no data | – | not testable | – |" in ledger_markdown(untestable, titles)
     assert ledger_csv(untestable).splitlines()[1].startswith("p,one,more,not testable,")
 
 
@@ -606,8 +545,8 @@ def test_what_is_measured_beside_an_untestable_claim_is_shown_and_decides_nothin
     (entry,) = evaluate(claims, evidence(*pair([0.80, 0.81, 0.82], [])))
     assert (entry.verdict, entry.scale, verdict_text(entry)) == ("not testable", None, "not testable")
     text = ledger_markdown([entry], {"p": "Paper"})
-    assert "| here | more | – | no data | – | not testable |" in text
-    assert "| here | more | paper | 0.810 ± 0.025 | 3 | – |" in text
+    assert "| here | more | – | no data | – | not testable | – |" in text
+    assert "| here | more | paper | 0.810 ± 0.025 | 3 | – | – |" in text
     assert (
         "Not testable: no data. At the paper's scale, F1 (test): p/x. Measured beside the claim, judged by no rule."
         in text

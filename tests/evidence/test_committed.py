@@ -7,21 +7,21 @@ from pathlib import Path
 import pytest
 
 from sparse_bench.config import choices
-from sparse_bench.report.catalog import experiments
-from sparse_bench.report.claims.ledger import ledger_csv, ledger_markdown
-from sparse_bench.report.claims.schema import FOLDER, read_documents
-from sparse_bench.report.claims.verdicts import Entry, evaluate
-from sparse_bench.report.papers import read_papers
-from sparse_bench.report.selection import Evidence
-from sparse_bench.report.shipped import ALTERED
-from sparse_bench.report.site.build import page_texts
-from sparse_bench.report.site.content import PaperContent, paper_content
-from sparse_bench.report.site.performance import FOLDER as PERFORMANCE
-from sparse_bench.report.site.performance import benchmarks
-from sparse_bench.report.site.readme import gist, readme, with_gist
+from sparse_bench.config.catalog import experiments
+from sparse_bench.evidence.compare import Evidence
+from sparse_bench.evidence.ledger import ledger_csv, ledger_markdown
+from sparse_bench.evidence.store import ALTERED
+from sparse_bench.evidence.verdicts import Entry, evaluate
+from sparse_bench.papers.claims import read_claims
+from sparse_bench.papers.page import read_papers
+from sparse_bench.site.benchmarks import FOLDER as PERFORMANCE
+from sparse_bench.site.benchmarks import benchmarks
+from sparse_bench.site.content import PaperContent, paper_content
+from sparse_bench.site.pages import page_texts
+from sparse_bench.site.readme import gist, readme, with_gist
 from sparse_bench.sweeps import jobs, may_start
-from tests.report.browser import brightness, find_browser, measure
 from tests.report.conftest import without_layout
+from tests.site.browser import brightness, find_browser, measure
 
 ROOT = Path(__file__).resolve().parents[2]
 STALE = "is not what the committed tables say; run `make results`"
@@ -41,7 +41,7 @@ class Committed:
 def content_of_the_tables() -> Committed:
     papers = read_papers(experiments())
     evidence = Evidence.committed(ROOT / "results", papers)
-    entries = evaluate(read_documents(FOLDER, list(papers), experiments()), evidence)
+    entries = evaluate(read_claims(experiments()), evidence)
     return Committed(evidence.root, [paper_content(paper, evidence) for paper in papers.values()], entries)
 
 

@@ -6,14 +6,18 @@ from pathlib import Path
 import pytest
 
 from sparse_bench import config
+from sparse_bench.config.identifier import defines_an_arm
+from sparse_bench.evidence.cells import is_missing
+from sparse_bench.evidence.folders import Problem, read_history
+from sparse_bench.evidence.settings import completed
+from sparse_bench.evidence.store import RunTable, StoreError, load
 from sparse_bench.record import RunFolder
-from sparse_bench.report.load import NOT_DEFINING, NoResultsError, Results, completed, load, read_history
-from tests.report.runs import write_run
+from tests.evidence.runs import write_run
 
 
 def test_a_row_holds_everything_of_a_run(tmp_path: Path) -> None:
     folder = write_run(tmp_path, seed=3, density=0.2, metrics={"test/accuracy": 0.75})
-    row = load([tmp_path]).runs.iloc[0]
+    row = load([tmp_path])[0].runs.iloc[0]
     assert row["id"] == folder.name
     assert row["experiment"] == "rasa/diet"
     assert row["status"] == "finished"
@@ -27,13 +31,13 @@ def test_a_row_holds_everything_of_a_run(tmp_path: Path) -> None:
     assert row["seconds:train"] == 154.0
     assert row["tokens_per_second"] == 312.5
     assert row["epochs"] == 12
-    assert row["error"] is None
+    assert is_missing(row["error"])
 
 
 def test_columns_for_settings_that_vary_alone(tmp_path: Path) -> None:
     write_run(tmp_path, width=64, seed=0)
     write_run(tmp_path, width=32, seed=1, settings={"layers": ["attention"]})
-    runs = load([tmp_path]).runs
+    runs = load([tmp_path])[0].runs
     settings = [column for column in runs.columns if column.startswith("setting:")]
     assert settings == [
         "setting:model.feed_forward_size",
@@ -58,35 +62,36 @@ def test_a_setting_that_is_younger_than_a_run_had_the_code_s_default() -> None:
 
 def test_settings_that_do_not_define_a_run_are_the_config_s(tmp_path: Path) -> None:
     for name in config.NOT_IDENTITY:
-        assert NOT_DEFINING.fullmatch(name), name
+        assert not defines_an_arm(name), name
     for name in config.NOT_IDENTITY_TRAINER:
-        assert NOT_DEFINING.fullmatch(f"trainer.{name}"), name
+        assert not defines_an_arm(f"trainer.{name}"), name
     for name in ("seed", "model.label", "model._partial_", "logger.wandb.project"):
-        assert NOT_DEFINING.fullmatch(name), name
+        assert not defines_an_arm(name), name
     for name in ("dataset.split_seed", "sparsity.density", "model.transformer_size", "trainer.epochs"):
-        assert not NOT_DEFINING.fullmatch(name), name
+        assert defines_an_arm(name), name
 
 
 def test_order_does_not_depend_on_folders(tmp_path: Path) -> None:
     for seed in (2, 0, 10, 1):
         for density in (0.2, 0.05, 1.0):
             write_run(tmp_path / str(seed), seed=seed, density=density)
-    runs = load([tmp_path]).runs
+    runs = load([tmp_path])[0].runs
     assert list(runs["label:density"]) == [0.05] * 4 + [0.2] * 4 + [1.0] * 4
     assert list(runs["seed"]) == [0, 1, 2, 10] * 3
-    again = load([tmp_path / "10", tmp_path / "2", tmp_path / "1", tmp_path / "0"]).runs
+    again = load([tmp_path / "10", tmp_path / "2", tmp_path / "1", tmp_path / "0"])[0].runs
     assert list(again["id"]) == list(runs["id"])
 
 
-def test_a_failed_run_is_a_row_with_its_error(results: Results) -> None:
+def test_a_failed_run_is_a_row_with_its_error(results: RunTable) -> None:
     failed = results.runs[results.runs["status"] == "failed"]
     assert list(failed["error"]) == ["NonFiniteLossError: diverged"]
     assert failed["metric:test/intent_f1"].isna().all()
 
 
-def test_an_unfinished_run_is_reported(results: Results) -> None:
-    assert [problem.folder for problem in results.problems] == ["rasa/diet/0123456789ab"]
-    assert "has not ended" in results.problems[0].reason
+def test_an_unfinished_run_is_reported(loaded: tuple[RunTable, list[Problem]]) -> None:
+    problems = loaded[1]
+    assert [problem.folder for problem in problems] == ["rasa/diet/0123456789ab"]
+    assert "has not ended" in problems[0].reason
 
 
 @pytest.mark.parametrize(
@@ -103,10 +108,10 @@ def test_a_broken_result_is_reported_and_does_not_stop_the_rest(tmp_path: Path, 
     broken = tmp_path / "rasa/diet/broken"
     broken.mkdir()
     RunFolder(broken).result_path.write_text(content)
-    results = load([tmp_path])
+    results, problems = load([tmp_path])
     assert len(results.runs) == 1
-    assert [problem.folder for problem in results.problems] == ["rasa/diet/broken"]
-    assert reason in results.problems[0].reason
+    assert [problem.folder for problem in problems] == ["rasa/diet/broken"]
+    assert reason in problems[0].reason
 
 
 def test_a_status_that_does_not_exist_is_reported(tmp_path: Path) -> None:
@@ -114,24 +119,24 @@ def test_a_status_that_does_not_exist_is_reported(tmp_path: Path) -> None:
     folder = write_run(tmp_path)
     path = RunFolder(folder).result_path
     path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "running"}))
-    results = load([tmp_path])
+    results, problems = load([tmp_path])
     assert len(results.runs) == 1
-    assert "'finished' or 'failed'" in results.problems[0].reason
+    assert "'finished' or 'failed'" in problems[0].reason
 
 
 def test_a_metric_that_is_not_finite_is_reported_and_not_averaged(tmp_path: Path) -> None:
     write_run(tmp_path, metrics={"test/loss": float("nan"), "test/f1": 0.5})
-    results = load([tmp_path])
+    results, problems = load([tmp_path])
     assert results.runs["metric:test/loss"].isna().all()
-    assert "test/loss" in results.problems[0].reason
+    assert "test/loss" in problems[0].reason
 
 
 def test_a_run_is_read_once(tmp_path: Path) -> None:
     write_run(tmp_path / "first")
     write_run(tmp_path / "second")
-    results = load([tmp_path, tmp_path / "first"])  # the second folder lies in the first
+    results, problems = load([tmp_path, tmp_path / "first"])  # the second folder lies in the first
     assert len(results.runs) == 1
-    assert [problem.folder for problem in results.problems] == ["second/rasa/diet/" + results.runs["id"][0]]
+    assert [problem.folder for problem in problems] == ["second/rasa/diet/" + results.runs["id"][0]]
 
 
 def test_hidden_folders_and_other_files_are_no_runs(tmp_path: Path) -> None:
@@ -140,7 +145,7 @@ def test_hidden_folders_and_other_files_are_no_runs(tmp_path: Path) -> None:
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "config.yaml").touch()
     (tmp_path / ".sweeps/a/metrics.jsonl").touch()
-    assert not load([tmp_path]).problems
+    assert not load([tmp_path])[1]
 
 
 def test_an_experiment_and_all_below_it(tmp_path: Path) -> None:
@@ -148,15 +153,15 @@ def test_an_experiment_and_all_below_it(tmp_path: Path) -> None:
         write_run(tmp_path, experiment=experiment)
     (tmp_path / "rasable/dead").mkdir()
     (tmp_path / "rasable/dead/.lock").touch()
-    assert list(load([tmp_path], "rasa").runs["experiment"]) == ["rasa/diet", "rasa/ted"]
-    assert not load([tmp_path], "rasa/").problems
-    assert list(load([tmp_path], "rasa/ted").runs["experiment"]) == ["rasa/ted"]
-    with pytest.raises(NoResultsError, match=r"Unknown experiment 'rasa/dit'\. Did you mean 'rasa/diet'"):
+    assert list(load([tmp_path], "rasa")[0].runs["experiment"]) == ["rasa/diet", "rasa/ted"]
+    assert not load([tmp_path], "rasa/")[1]
+    assert list(load([tmp_path], "rasa/ted")[0].runs["experiment"]) == ["rasa/ted"]
+    with pytest.raises(StoreError, match=r"Unknown experiment 'rasa/dit'\. Did you mean 'rasa/diet'"):
         load([tmp_path], "rasa/dit")
 
 
 def test_nothing_found_names_the_folder_and_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(NoResultsError, match=r"nowhere'.*experiment=NAME.*--runs DIR"):
+    with pytest.raises(StoreError, match=r"nowhere'.*experiment=NAME.*--runs DIR"):
         load([tmp_path / "nowhere"])
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sparse_bench.report.metric_names import UnknownMetricError, choose, lower_is_better, matching, title
+from sparse_bench.evidence.names import UnknownMetricError, choose, lower_is_better, matching, title
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,16 @@
 """Which runs and which rows are chosen, and what is refused."""
 
-import json
 from pathlib import Path
 
 import pytest
 
-from sparse_bench.report.selection import Evidence, Row, Runs, SelectionError, benchmark_rows, one_arm
-from sparse_bench.report.shipped import ALTERED
-from tests.report.evidence import evidence, run
+from sparse_bench.evidence.compare import Evidence, SelectionError, Unavailable, measure, one_arm
+from sparse_bench.evidence.store import ALTERED
+from sparse_bench.papers.schema import Comparison, Target
+from tests.evidence.by_hand import evidence, run
 
 
-def seeds(found: Evidence, selector: Runs) -> list[int]:
+def seeds(found: Evidence, selector: Target) -> list[int]:
     chosen = found.runs(selector)
     return [] if chosen is None else sorted(chosen[1]["seed"])
 
@@ -23,12 +23,12 @@ def test_runs_are_chosen_by_labels_and_settings() -> None:
         run("a/y", 3, density=0.2, settings={"model.width": 8}),
         run("a/x", 4, density=0.2, settings={"model.width": 8}, status="failed"),
     )
-    assert seeds(found, Runs("a/x")) == [0, 1, 2]
-    assert seeds(found, Runs("a/x", {"density": 0.2})) == [0, 1]
-    assert seeds(found, Runs("a/x", {"density": 0.2, "model.width": 8.0})) == [0]
-    assert seeds(found, Runs("a/x", {"model.width": [8, 16]})) == [0, 1, 2]
-    assert seeds(found, Runs("a/x", {"density": 0.5})) == []
-    assert seeds(found, Runs("a/z")) == []
+    assert seeds(found, Target("a/x", "", {})) == [0, 1, 2]
+    assert seeds(found, Target("a/x", "", {"density": 0.2})) == [0, 1]
+    assert seeds(found, Target("a/x", "", {"density": 0.2, "model.width": 8.0})) == [0]
+    assert seeds(found, Target("a/x", "", {"model.width": [8, 16]})) == [0, 1, 2]
+    assert seeds(found, Target("a/x", "", {"density": 0.5})) == []
+    assert seeds(found, Target("a/z", "", {})) == []
 
 
 def test_runs_of_another_length_are_taken_only_where_asked_for_and_none_is_as_shipped() -> None:
@@ -38,10 +38,10 @@ def test_runs_of_another_length_are_taken_only_where_asked_for_and_none_is_as_sh
         (evidence(short, other), [0]),
         (evidence(short, run("a/x", 2, columns={ALTERED: None})), [2]),
     ):
-        chosen = found.runs(Runs("a/x"), any_length=True)
+        chosen = found.runs(Target("a/x", "", {}), any_length=True)
         assert chosen is not None
         assert list(chosen[1]["seed"]) == expected
-    assert evidence(short, other).runs(Runs("a/x")) is None
+    assert evidence(short, other).runs(Target("a/x", "", {})) is None
 
 
 def test_an_unknown_name_is_an_error_that_names_the_choices() -> None:
@@ -49,7 +49,7 @@ def test_an_unknown_name_is_an_error_that_names_the_choices() -> None:
         run("a/x", 0, density=0.2, settings={"model.width": 8}), run("a/x", 1, settings={"model.width": 4})
     )
     with pytest.raises(SelectionError, match=r"Unknown label or setting 'model.with'. Did you mean 'model.width'\?"):
-        found.runs(Runs("a/x", {"model.with": 8}))
+        found.runs(Target("a/x", "", {"model.with": 8}))
 
 
 def test_one_arm_may_differ_in_what_follows_the_seed() -> None:
@@ -58,58 +58,26 @@ def test_one_arm_may_differ_in_what_follows_the_seed() -> None:
         run("a/x", 1, settings={"dataset.split_seed": 1, "width": 8}),
         run("a/x", 2, settings={"dataset.split_seed": 2, "width": 16}),
     )
-    chosen = found.runs(Runs("a/x", {"width": 8}))
+    chosen = found.runs(Target("a/x", "", {"width": 8}))
     assert chosen is not None
     assert len(one_arm(chosen[1]).runs) == 2
-    everything = found.runs(Runs("a/x"))
+    everything = found.runs(Target("a/x", "", {}))
     assert everything is not None
     with pytest.raises(SelectionError, match=r"3 arms fit, which differ in width \(16, 8\)"):
         one_arm(everything[1])
 
 
-MARKDOWN = """# Title
-
-Words.
-
-| density | way | speedup |
-|---|---|--:|
-| 0.2 | csr | 1.5 |
-| 0.2 | kernel | 3.25 |
-
-More.
-"""
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("b.csv", "density,way,speedup\n0.2,csr,1.5\n0.2,kernel,3.25\n"),
-        ("b.json", json.dumps([{"density": 0.2, "way": w, "speedup": s} for w, s in (("csr", 1.5), ("kernel", 3.25))])),
-        ("b.md", MARKDOWN),
-    ],
-)
-def test_a_row_of_a_benchmark(tmp_path: Path, name: str, text: str) -> None:
-    (tmp_path / name).write_text(text)
+def test_a_row_of_a_benchmark(tmp_path: Path) -> None:
+    (tmp_path / "b.csv").write_text("# Title\ndensity,way,speedup\n0.2,csr,1.5\n0.2,kernel,3.25\n")
     found = Evidence(tmp_path, {})
-    row = found.row(Row(name, {"density": 0.2, "way": "kernel"}))
-    assert row is not None
-    assert row["speedup"] == 3.25
+
+    def speedup(table: str, **where: object) -> object:
+        sample = measure(Comparison("value", "speedup", [Target("", table, where)]), found)
+        return sample if isinstance(sample, Unavailable) else sample.values
+
+    assert speedup("b.csv", density=0.2, way="kernel") == [3.25]
     with pytest.raises(SelectionError, match="fits 2 rows"):
-        found.row(Row(name, {"density": 0.2}))
+        speedup("b.csv", density=0.2)
     with pytest.raises(SelectionError, match=r"Unknown column 'ways'. Did you mean 'way'"):
-        found.row(Row(name, {"ways": "csr"}))
-    assert found.row(Row("other.csv")) is None
-
-
-def test_what_is_no_table(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_text('{"speed": 3}')
-    (tmp_path / "a.md").write_text("Words.\n")
-    with pytest.raises(SelectionError, match="no list of rows"):
-        benchmark_rows(tmp_path / "a.json")
-    with pytest.raises(SelectionError, match="holds no table"):
-        benchmark_rows(tmp_path / "a.md")
-
-
-def test_thousands_in_markdown_are_numbers(tmp_path: Path) -> None:
-    (tmp_path / "a.md").write_text("| weights | name |\n|---|---|\n| 81,000,000 | a, b |\n")
-    assert benchmark_rows(tmp_path / "a.md") == [{"weights": 81_000_000, "name": "a, b"}]
+        speedup("b.csv", ways="csr")
+    assert speedup("other.csv") == Unavailable("no other.csv", False)

@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from sparse_bench.report.measure import Unavailable, measure_sides
-from sparse_bench.report.selection import Evidence, Runs
-from sparse_bench.report.shipped import ALTERED, alterations
+from sparse_bench.evidence.compare import Evidence, Unavailable, measure
+from sparse_bench.evidence.settings import alterations
+from sparse_bench.evidence.store import ALTERED
+from sparse_bench.papers.schema import Comparison, Target
 from sparse_bench.sweeps import jobs, may_start, shipped_config
-from tests.report.evidence import evidence, run
+from tests.evidence.by_hand import evidence, run
 
 SWEEP = "demeester/pos_small"
 
@@ -36,9 +37,9 @@ def test_an_experiment_s_own_file_ships_a_run_too() -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"trainer__epochs": 3}, "trainer.epochs: 3.0, not 50.0"),
-        ({"model__hidden": 12, "trainer__epochs": 3}, "model.hidden: 12.0, not 10.0; trainer.epochs: 3.0, not 50.0"),
-        ({"model__never_heard_of": 1}, "model.never_heard_of: 1.0, not set"),
+        ({"trainer__epochs": 3}, "trainer.epochs: 3, not 50"),
+        ({"model__hidden": 12, "trainer__epochs": 3}, "model.hidden: 12, not 10; trainer.epochs: 3, not 50"),
+        ({"model__never_heard_of": 1}, "model.never_heard_of: 1, not None"),
         ({"sparsity__density": 0.33}, "sparsity.density: 0.33, not 1.0"),
     ],
 )
@@ -59,7 +60,9 @@ def test_a_setting_younger_than_the_run_has_the_default_of_the_code() -> None:
 def test_a_part_taken_out_is_one() -> None:
     node = OmegaConf.to_container(shipped_config("brouns/set"), resolve=True)
     node["trainer"]["schedule"] = None  # type: ignore[index, call-overload]
-    assert alterations("brouns/set", node) == "trainer.schedule: None, not set"  # type: ignore[arg-type]
+    text = alterations("brouns/set", node)  # type: ignore[arg-type]
+    assert text is not None
+    assert "trainer.schedule.warmup: None, not 4000" in text
 
 
 def test_a_name_that_nothing_ships() -> None:
@@ -70,11 +73,11 @@ def test_altered_runs_decide_nothing() -> None:
     name = "rasa/diet"
     kept = [run(name, seed, {"test/f1": 0.8}, columns={ALTERED: None}) for seed in (0, 1)]
     changed = run(name, 2, {"test/f1": 0.1}, columns={ALTERED: "trainer.epochs: 3, not 100"})
-    found = measure_sides("value", "test/f1", [Runs(name)], evidence(*kept, changed))
+    found = measure(Comparison("value", "test/f1", [Target(name, "", {})]), evidence(*kept, changed))
     assert not isinstance(found, Unavailable)
     assert found.values == [0.8, 0.8]
     alone: Evidence = evidence(changed)
-    assert alone.runs(Runs(name)) is None
+    assert alone.runs(Target(name, "", {})) is None
 
 
 def test_the_sweeps_that_may_have_an_experiment() -> None:

@@ -1,4 +1,4 @@
-"""Hand-computed means, intervals and areas."""
+"""Hand-computed means and intervals."""
 
 import math
 
@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparse_bench.report.statistics import (
+from sparse_bench.evidence.statistics import (
     Interval,
     StatisticsError,
-    log_average,
     mean_interval,
     smallest_density_within,
 )
@@ -71,34 +70,9 @@ def test_smallest_density_of_a_metric_that_should_be_low() -> None:
 
 
 def test_smallest_density_needs_an_interval() -> None:
-    with pytest.raises(StatisticsError, match="at least two seeds"):
-        smallest_density_within({0.5: [0.8]}, [0.8])
+    with pytest.raises(StatisticsError, match="2 seeds; its interval needs 3"):
+        smallest_density_within({0.5: [0.8]}, [0.8, 0.9])
 
 
-def test_log_average_by_hand() -> None:
-    # One decade from 0 to 1 (area ½), two decades at 1 (area 2): 2.5 over three decades.
-    assert log_average([1e1, 1e2, 1e4], [0.0, 1.0, 1.0]) == pytest.approx(2.5 / 3)
-    # In any order of points; over the middle: half a decade from ½ to 1 (⅜) and half a decade at 1 (½).
-    bounds = (10**1.5, 10**2.5)
-    assert log_average([1e4, 1e1, 1e2], [1.0, 0.0, 1.0], bounds) == pytest.approx(0.375 + 0.5)
-
-
-@given(st.floats(-5, 5), st.floats(0.1, 10))
-def test_log_average_of_a_constant(value: float, scale: float) -> None:
-    weights = [scale * weight for weight in (3.0, 40.0, 900.0)]
-    assert log_average(weights, [value] * 3) == pytest.approx(value)
-
-
-@pytest.mark.parametrize(
-    ("weights", "bounds", "message"),
-    [
-        ([1.0], None, "two points"),
-        ([1.0, 1.0], None, "distinct"),
-        ([0.0, 1.0], None, "positive"),
-        ([1.0, 10.0], (0.5, 5.0), "not inside"),
-        ([1.0, 10.0], (5.0, 5.0), "empty"),
-    ],
-)
-def test_log_average_refuses(weights: list[float], bounds: tuple[float, float] | None, message: str) -> None:
-    with pytest.raises(StatisticsError, match=message):
-        log_average(weights, [1.0] * len(weights), bounds)
+def test_an_arm_that_diverged_has_an_interval_without_end() -> None:
+    assert mean_interval([2.9e294, 1.0, 1.0]).half_width == math.inf

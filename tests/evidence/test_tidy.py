@@ -1,25 +1,34 @@
 """Committed tables: what is read back is what was written, and merging forgets nothing."""
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 
-from sparse_bench.report.arms import arms_of
-from sparse_bench.report.learning_curves import read_histories
-from sparse_bench.report.load import NoResultsError, flatten, load
-from sparse_bench.report.tidy import Tables, merge, read, read_rows, tables_of, thinned, typed, write
-from tests.report.runs import write_run
+from sparse_bench.evidence.arms import arms_of
+from sparse_bench.evidence.cells import flatten
+from sparse_bench.evidence.folders import read_result
+from sparse_bench.evidence.store import (
+    FILES,
+    RunTable,
+    StoreError,
+    curves_kept,
+    load,
+    merge,
+    read,
+    read_rows,
+    thinned,
+    write,
+)
+from tests.evidence.runs import write_run
 
 
-def tables(root: Path, curves: tuple[str, ...] = ("test/*", "train/loss")) -> Tables:
-    results = load([root])
-    return tables_of(results, read_histories(results)[0], curves)
+def tables(root: Path, curves: tuple[str, ...] = ("test/*", "train/loss")) -> RunTable:
+    return curves_kept(load([root])[0], curves)
 
 
 def content(folder: Path) -> dict[str, str]:
-    return {path.name: path.read_text() for path in folder.iterdir()}
+    return {name: (folder / name).read_text() for name in FILES}
 
 
 @pytest.fixture
@@ -33,8 +42,8 @@ def runs(tmp_path: Path) -> Path:
 
 
 def test_a_table_that_is_read_writes_the_same_bytes(runs: Path, tmp_path: Path) -> None:
-    paths = write(tables(runs), tmp_path / "first")
-    assert [path.name for path in paths] == ["runs.csv", "settings.csv", "curves.csv"]
+    write(tables(runs), tmp_path / "first")
+    assert sorted(path.name for path in (tmp_path / "first").iterdir()) == ["curves.csv", "runs.csv", "settings.csv"]
     write(read(tmp_path / "first"), tmp_path / "second")
     assert content(tmp_path / "first") == content(tmp_path / "second")
 
@@ -42,7 +51,7 @@ def test_a_table_that_is_read_writes_the_same_bytes(runs: Path, tmp_path: Path) 
 def test_the_whole_configuration_comes_back(runs: Path, tmp_path: Path) -> None:
     write(tables(runs), tmp_path / "out")
     found = read(tmp_path / "out")
-    records = {record.id: record for record in load([runs]).records}
+    records = {key[1]: read_result(path / "result.json") for key, path in load([runs])[0].folders.items()}
     for row in found.rows():
         expected = flatten(records[row["id"]].config)
         config = found.config(row)
@@ -82,11 +91,11 @@ def test_a_torn_table_is_refused(name: str, runs: Path, tmp_path: Path) -> None:
     path = tmp_path / "out" / name
     whole = path.read_bytes()
     path.write_bytes(whole[:-3])
-    with pytest.raises(NoResultsError, match=rf"{name}' ends in the middle of a line"):
+    with pytest.raises(StoreError, match=rf"{name}' ends in the middle of a line"):
         read(tmp_path / "out")
     lines = whole.splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[:-1], lines[-1].rpartition(b",")[0] + b"\n"]))
-    with pytest.raises(NoResultsError, match=rf"{name}' is not whole: row {len(lines) - 1} has not one cell"):
+    with pytest.raises(StoreError, match=rf"{name}' is not whole: row {len(lines) - 1} has not one cell"):
         read(tmp_path / "out")
 
 
@@ -124,32 +133,41 @@ def test_long_curves_are_thinned_and_keep_their_ends() -> None:
     assert thinned(series.iloc[:60]).equals(series.iloc[:60])
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("", None),
-        ("12", 12),
-        ("-3", -3),
-        ("0.25", 0.25),
-        ("1e-07", 1e-7),
-        ("True", True),
-        ("none", "none"),
-        ("nan", "nan"),
-    ],
-)
-def test_cells(text: str, value: Any) -> None:
-    assert typed(text) == value
-    assert type(typed(text)) is type(value)
+def test_cells(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,gap,whole,part,truth,text\n7,,12,0.25,True,none\n8,-3,1,1e-07,False,nan\n")
+    frame = read_rows(tmp_path / "a.csv")
+    assert [str(kind) for kind in frame.dtypes][1:5] == ["Int64", "Int64", "float64", "boolean"]
+    assert list(frame["id"]) == ["7", "8"]
+    assert frame["gap"].isna().tolist() == [True, False]
+    assert list(frame["part"]) == [0.25, 1e-7]
+    assert list(frame["text"]) == ["none", "nan"]
+
+
+@pytest.mark.parametrize("text", ["a\rb", "a\nb", "# first", 'a "quoted", one', "\t spaced  out "])
+def test_a_text_in_a_label_or_an_error_tears_no_table(tmp_path: Path, text: str) -> None:
+    labels = {"model": "diet", "dataset": text, "scheme": "set", "density": 0.2}
+    error = {"type": "Odd", "message": text, "traceback": ""}
+    write_run(tmp_path / "runs", labels=labels)
+    write_run(tmp_path / "runs", seed=1, labels=labels, error=error, status="failed", history=False)
+    made = tables(tmp_path / "runs")
+    write(made, tmp_path / "out")
+    found = read(tmp_path / "out")
+    assert found.texts() == made.texts()
+    assert [row["label:dataset"] for row in found.rows()] == [" ".join(text.split())] * 2
 
 
 def test_an_id_of_digits_stays_text(tmp_path: Path) -> None:
     (tmp_path / "runs.csv").write_text("experiment,id,status,seed\nx,012345678901,finished,3\nx,1e5,finished,4\n")
-    assert [(row["id"], row["seed"]) for row in read_rows(tmp_path / "runs.csv")] == [("012345678901", 3), ("1e5", 4)]
+    rows = read_rows(tmp_path / "runs.csv").to_dict("records")
+    assert [(row["id"], row["seed"]) for row in rows] == [
+        ("012345678901", 3),
+        ("1e5", 4),
+    ]
 
 
 def test_no_table(tmp_path: Path) -> None:
-    with pytest.raises(NoResultsError, match=r"there is no runs\.csv"):
+    with pytest.raises(StoreError, match=r"there is no runs\.csv"):
         read(tmp_path)
     (tmp_path / "runs.csv").write_text("experiment,seed\nx,0\n")
-    with pytest.raises(NoResultsError, match="lacks id, status"):
+    with pytest.raises(StoreError, match="lacks id, status"):
         read(tmp_path)

@@ -5,13 +5,15 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from sparse_bench.config.catalog import experiments
 from sparse_bench.errors import SparseBenchError
-from sparse_bench.report.beside import curve_figure
-from sparse_bench.report.papers import Along, Series
-from sparse_bench.report.selection import Evidence, Row
+from sparse_bench.evidence.compare import Evidence
+from sparse_bench.figures.described import Shown, lines_figure
+from sparse_bench.papers.page import Along, Epochs, Paper, Series, read_papers
+from sparse_bench.papers.schema import Target
 
 TABLE = "performance/speed.csv"
-ROWS = "words,arm,ratio\n100,ours,20\n10,ours,2\n10,theirs,1\n100,theirs,none\n"
+ROWS = "words,arm,ratio\n100,ours,20\n10,ours,2\n10,theirs,1\n100,theirs,\n"
 
 
 @pytest.fixture
@@ -21,43 +23,57 @@ def measured(tmp_path: Path) -> Evidence:
     return Evidence(tmp_path, {})
 
 
-def figure(*series: Series) -> Along:
-    return Along(
+@pytest.fixture(scope="module")
+def paper() -> Paper:
+    return read_papers(experiments())["embeddings"]
+
+
+def shown(evidence: Evidence, paper: Paper, *series: Series) -> Shown:
+    spec = Along(
         kind="curve",
         title="Speed",
         of="ratio",
         along="words",
         axis="times faster",
         logarithmic_values=True,
-        series=series,
-    )  # type: ignore[arg-type]
+        series=list(series),
+    )
+    return lines_figure(spec, evidence, paper)
 
 
-def test_rows_of_a_series_are_joined_from_left_to_right(measured: Evidence) -> None:
+def test_rows_of_a_series_are_joined_from_left_to_right(measured: Evidence, paper: Paper) -> None:
     ours = Series(label="ours", table=TABLE, where={"arm": "ours"})
     other = Series(label="other", table="performance/never.csv")
-    shown = curve_figure(figure(ours, other), measured, "embeddings")
-    assert shown.figure is not None
-    assert "Line chart of times faster against words. ours: 2.000 at first, 20.000 at last." in shown.figure.alt
-    assert shown.lacking == ["other (not run)"]
-    assert "no interval" not in shown.figure.caption, "a timing is no run"
+    found = shown(measured, paper, ours, other)
+    assert found.figure is not None
+    assert found.figure.name == "beside--embeddings--speed"
+    assert "Line chart of times faster against words. ours: 2.000 at first, 20.000 at last." in found.figure.alt
+    assert found.lacking == ["other (not run)"]
+    assert "Not shown: other (not run)." in found.figure.caption
+    for words in ("no interval", "ingle run", "eans"):
+        assert words not in found.figure.caption, "a timing is no run"
 
 
-def test_nothing_measured(tmp_path: Path) -> None:
-    ours = Series(label="ours", table=TABLE)
-    assert curve_figure(figure(ours), Evidence(tmp_path, {}), "embeddings").figure is None
+def test_nothing_measured(tmp_path: Path, paper: Paper) -> None:
+    assert shown(Evidence(tmp_path, {}), paper, Series(label="ours", table=TABLE)).figure is None
 
 
-def test_a_column_that_holds_no_numbers_or_does_not_exist(measured: Evidence) -> None:
+def test_a_column_that_holds_no_numbers_or_does_not_exist(measured: Evidence, paper: Paper) -> None:
     theirs = Series(label="theirs", table=TABLE, where={"arm": "theirs"})
     with pytest.raises(SparseBenchError, match="'ratio' is no column of numbers"):
-        curve_figure(figure(theirs), measured, "embeddings")
+        shown(measured, paper, theirs)
     with pytest.raises(SparseBenchError, match="Valid choices: arm, ratio, words"):
-        measured.rows(Row(TABLE, {"arms": "ours"}))
+        measured.rows(Target("", TABLE, {"arms": "ours"}))
+
+
+def test_a_benchmark_has_no_epochs(measured: Evidence, paper: Paper) -> None:
+    spec = Epochs(kind="epochs", title="Speed", of="ratio", series=[Series(label="ours", table=TABLE)])
+    with pytest.raises(SparseBenchError, match="'Speed': a benchmark has no epochs"):
+        lines_figure(spec, measured, paper)
 
 
 def test_a_series_is_of_runs_or_of_a_table() -> None:
     with pytest.raises(ValidationError, match="not of both"):
-        Series(label="x", experiment="rasa/diet", table=TABLE)
+        Series(label="x", experiment="rasa/diet", table=TABLE)  # type: ignore[arg-type]
     with pytest.raises(ValidationError, match="needs an experiment or a table"):
         Series(label="x")

@@ -1,21 +1,20 @@
 """What is kept of single runs for the pages that draw them."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from sparse_bench.config.catalog import experiments
+from sparse_bench.evidence.collect import collect
+from sparse_bench.evidence.compare import Evidence
+from sparse_bench.evidence.single_runs import FILE, find, read
+from sparse_bench.figures.single_run import portrait_figure
+from sparse_bench.papers.page import SingleRun, read_papers
 from sparse_bench.record import RunFolder
-from sparse_bench.report import collect
-from sparse_bench.report.catalog import experiments
-from sparse_bench.report.papers import OneRun, read_papers
-from sparse_bench.report.portraits import FILE, portrait_figure, read
-from sparse_bench.report.selection import Evidence
 from sparse_bench.sweeps import shipped_config
-from tests.report.runs import write_run
-from tests.report.test_topology import LINES
-from tests.report.test_weights import SUMMARY
+from tests.evidence.runs import write_run
+from tests.figures.records import write_lines, write_summary
 
 SET, SPARSE = "brouns/small/set", "sparselang/sparse"
 
@@ -31,13 +30,12 @@ def write(root: Path, experiment: str, seed: int) -> RunFolder:
 
 def write_all(root: Path, seeds: tuple[int, ...]) -> None:
     for seed in seeds:
-        folder = write(root, SET, seed)
-        folder.topology.path.write_text("".join(json.dumps(line) + "\n" for line in LINES))
-        write(root, SPARSE, seed).weight_summary.write_text(json.dumps(SUMMARY))
+        write_lines(write(root, SET, seed).path)
+        write_summary(write(root, SPARSE, seed).path)
 
 
 def collected(results: Path, runs: Path) -> dict[str, list[tuple[str, str, int]]]:
-    assert collect.main(["--results", str(results), "--runs", str(runs)]) == 0
+    collect(results, list(read_papers(experiments()).values()), [runs])
     return {
         paper: [(p.kind, p.experiment, p.seed) for p in read(results / paper)] for paper in ("brouns", "sparselang")
     }
@@ -70,9 +68,10 @@ def test_a_page_draws_them(tmp_path: Path) -> None:
     for name, kind, title in (("brouns", "degrees", "SET, 64 units"), ("sparselang", "weights", "density .001")):
         spec = next(figure for figure in papers[name].single_runs if figure.title == title)
         assert spec.kind == kind
-        figure = portrait_figure(spec, evidence, read(tmp_path / name), name)
-        assert figure is not None
+        kept = find(spec, evidence, read(tmp_path / name))
+        assert kept is not None
+        figure = portrait_figure(kept, spec.title, name)
         assert title in figure.title
         assert "seed 0" in figure.caption.lower()
-    missing = OneRun(kind="degrees", title="none", experiment="brouns/set")
-    assert portrait_figure(missing, evidence, read(tmp_path / "brouns"), "brouns") is None
+    missing = SingleRun(kind="degrees", title="none", experiment="brouns/set")
+    assert find(missing, evidence, read(tmp_path / "brouns")) is None

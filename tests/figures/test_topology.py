@@ -1,65 +1,33 @@
 """What rewiring did to a topology, from the records of runs."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from matplotlib.figure import Figure as Canvas
 
+from sparse_bench.evidence.arms import studies_of
+from sparse_bench.evidence.folders import Problem
+from sparse_bench.evidence.single_runs import Change, Snapshot, read_topology
+from sparse_bench.evidence.store import load
+from sparse_bench.figures.single_run import degree_figure, study_portraits
+from sparse_bench.figures.study import evolution_figure
+from sparse_bench.figures.style import Figure
 from sparse_bench.record import RunFolder
-from sparse_bench.report.arms import studies_of
-from sparse_bench.report.build import build
-from sparse_bench.report.learning_curves import read_histories
-from sparse_bench.report.load import load
-from sparse_bench.report.topology import Snapshot, read_topologies, read_topology, topology_figures
-from tests.report.runs import write_run
-
-#: Two units of degree 1, one of 2, one of 4, and one that is dead.
-DEGREES = {
-    "dead": 1,
-    "mean": 1.6,
-    "variance_to_mean": 1.15,
-    "skew": 0.8,
-    "degrees": [0, 1, 2, 4],
-    "counts": [1, 2, 1, 1],
-    "power_law": None,
-}
-AGAINST = {"ratio": 2.5, "p": 0.01}
-FIT = {
-    "alpha": 2.5,
-    "xmin": 2,
-    "ks": 0.1,
-    "tail": 2,
-    "favoured": True,
-    "exponential": AGAINST,
-    "poisson": AGAINST,
-}
+from tests.evidence.runs import write_run
+from tests.figures.records import LINES, line, write_dynamic_run
 
 
-def line(epoch: int, active: int, fitted: bool = False) -> dict[str, Any]:
-    degrees = DEGREES | {"power_law": FIT if fitted else None}
-    layer = {"active": active, "size": 64, "in_degree": degrees, "out_degree": degrees}
-    return {"epoch": epoch, "step": 10 * epoch, "layers": {"a.weight": layer, "b.weight": layer}}
+def portraits(root: Path) -> tuple[list[Figure], list[Problem]]:
+    """The figures of single runs in the only study of a folder."""
+    table, problems = load([root])
+    (study,) = studies_of(table.runs)
+    return study_portraits(study, table, problems), problems
 
 
-LINES = [line(0, 8), line(1, 8), line(2, 8, fitted=True), line(3, 6)]
-
-
-def write_dynamic_run(root: Path, seed: int = 0, lines: list[dict[str, Any]] = LINES, **settings: Any) -> Path:
-    folder = write_run(root, scheme="set", density=0.2, seed=seed, epochs=3, **settings)
-    RunFolder(folder).topology.path.write_text("".join(json.dumps(entry) + "\n" for entry in lines))
-    history = RunFolder(folder).metrics
-    entries = [json.loads(text) for text in history.path.read_text().splitlines()]
-    for number, entry in enumerate(entries):
-        entry |= {
-            "topology/turnover": 0.3 - 0.1 * number,
-            "topology/overlap": 0.7**number,
-            "topology/exploration": 0.2 + 0.1 * number + 0.01 * seed,
-        }
-    history.path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    return folder
+def change(*lines: dict[str, Any]) -> Change:
+    first, last = (Snapshot(entry["epoch"], entry["layers"]) for entry in (lines[0], lines[-1]))
+    return Change(first, last)
 
 
 def test_first_against_the_last_of_as_many_connections(tmp_path: Path) -> None:
@@ -91,43 +59,49 @@ def test_an_unfinished_last_line_is_passed_over(tmp_path: Path) -> None:
     ("text", "message"),
     [("nonsense\n{}\n", "line 1: not valid JSON"), ('{"epoch": 1}\n{}\n', "line 1: no record of a topology")],
 )
-def test_a_broken_record_is_reported_and_the_page_is_built(tmp_path: Path, text: str, message: str) -> None:
-    folder = RunFolder(write_dynamic_run(tmp_path / "runs"))
+def test_a_broken_record_is_reported_and_the_next_seed_drawn(
+    tmp_path: Path, text: str, message: str, drawn: list[Canvas]
+) -> None:
+    folder = RunFolder(write_dynamic_run(tmp_path))
     folder.topology.path.write_text(text)
-    built = build(load([tmp_path / "runs"]), tmp_path / "out")
-    (problem,) = built.problems
-    assert problem.reason.startswith("Its topology cannot be read: topology.jsonl")
+    write_dynamic_run(tmp_path, seed=1)
+    (figure,), (problem,) = portraits(tmp_path)
+    assert problem.reason.startswith("It cannot be drawn: topology.jsonl")
     assert message in problem.reason
+    assert figure.caption.startswith("Seed 1,")
 
 
 def test_one_line_a_curve_with_the_mean_over_seeds(tmp_path: Path, drawn: list[Canvas]) -> None:
     for seed in range(2):
         write_dynamic_run(tmp_path, seed=seed)
         write_run(tmp_path, scheme="dense", density=1.0, seed=seed, epochs=3)
-    results = load([tmp_path])
-    (study,) = studies_of(results.runs)
-    figures = topology_figures(study, read_histories(results)[0], read_topologies(results)[0])
-    assert [figure.name.split("--")[0] for figure in figures] == ["topology", "degrees"]
+    table, _ = load([tmp_path])
+    (study,) = studies_of(table.runs)
+    figure = evolution_figure(study, table.histories)
+    assert figure is not None
+    assert figure.name == "topology--rasa-diet--diet--sara"
     panels = drawn[0].axes
     assert len(panels) == 3
     for axes in panels:
         (drawn_line,) = axes.get_lines()
         assert list(drawn_line.get_xdata()) == [1, 2, 3]
+        assert axes.get_ylim()[0] == 0
     assert list(panels[0].get_lines()[0].get_ydata()) == pytest.approx([0.3, 0.2, 0.1])
     assert list(panels[2].get_lines()[0].get_ydata()) == pytest.approx([0.205, 0.305, 0.405])
-    assert "Mean over 2 seeds" in figures[0].caption
-    assert "turnover: 0.300 at first, 0.100 at last" in figures[0].alt
+    assert "Means over 2 seeds." in figure.caption
+    alt = figure.alt.replace("\N{NO-BREAK SPACE}", " ")
+    assert "turnover, density 20 %: 0.300 at first, 0.100 at last" in alt
 
 
 def test_degrees_on_logarithmic_axes_with_the_fit(tmp_path: Path, drawn: list[Canvas]) -> None:
     for seed in (1, 0):
         write_dynamic_run(tmp_path, seed=seed)
-    results = load([tmp_path])
-    (study,) = studies_of(results.runs)
-    figure = topology_figures(study, {}, read_topologies(results)[0])[0]
+    (figure,), problems = portraits(tmp_path)
+    assert figure.name == "degrees--rasa-diet--diet--sara--density-20"
+    assert problems == []
     axes = drawn[0].axes[0]
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
-    lines = [each for each in axes.get_lines() if len(each.get_xdata())]
+    lines = [each for each in axes.get_lines() if len(each.get_xdata())]  # type: ignore[arg-type]
     assert len(lines) == 2 * 3  # two layers: first, last, fit
     first, _, fit = lines[:3]
     assert list(first.get_xdata()) == [1, 2, 4]
@@ -142,35 +116,28 @@ def test_degrees_on_logarithmic_axes_with_the_fit(tmp_path: Path, drawn: list[Ca
     assert len(drawn[1].axes) == 2  # the compact form has both panels too
 
 
-def test_a_change_of_the_number_of_connections_is_said(tmp_path: Path, drawn: list[Canvas]) -> None:
-    write_dynamic_run(tmp_path, lines=[line(0, 1500), line(1, 4)])
-    results = load([tmp_path])
-    (study,) = studies_of(results.runs)
-    (figure,) = topology_figures(study, {}, read_topologies(results)[0])
+def test_a_change_of_the_number_of_connections_is_said(drawn: list[Canvas]) -> None:
+    figure = degree_figure("stem", "SET", change(line(0, 1500), line(1, 4)), 0)
     assert "Connections: 3,000 at first, 8 at last." in figure.caption
     assert "No fit of the in-degree of outputs: too few units." in figure.caption
 
 
+def test_a_title_tells_the_realised_density_where_it_is_not_the_one_asked_for(
+    tmp_path: Path, drawn: list[Canvas]
+) -> None:
+    write_dynamic_run(tmp_path, weights=20_000)
+    (figure,), _ = portraits(tmp_path)
+    title = figure.title.replace("\N{NO-BREAK SPACE}", " ")
+    assert title == "Degrees at first and at last: density 20 % (realised 18.8 %)"
+    assert figure.name == "degrees--rasa-diet--diet--sara--density-20"
+
+
 def test_studies_without_dynamic_arms_have_no_such_figures(tmp_path: Path) -> None:
     write_run(tmp_path)
-    results = load([tmp_path])
-    (study,) = studies_of(results.runs)
-    assert topology_figures(study, read_histories(results)[0], read_topologies(results)[0]) == []
-
-
-def test_the_page_shows_them_and_stale_ones_are_removed(tmp_path: Path) -> None:
-    write_dynamic_run(tmp_path / "runs")
-    figures = tmp_path / "out/figures"
-    figures.mkdir(parents=True)
-    (figures / "degrees--old.svg").touch()
-    built = build(load([tmp_path / "runs"]), tmp_path / "out")
-    names = {path.name for path in built.paths}
-    assert "topology--rasa-diet--diet--sara.svg" in names
-    assert "degrees--rasa-diet--diet--sara--density-20.png" in names
-    assert not (figures / "degrees--old.svg").exists()
-    page = (tmp_path / "out/index.html").read_text()
-    assert "<h3>Topology</h3>" in page
-    assert np.all([f'id="{name}"' in page for name in ("topology--rasa-diet--diet--sara",)])
+    assert portraits(tmp_path) == ([], [])
+    table, _ = load([tmp_path])
+    (study,) = studies_of(table.runs)
+    assert evolution_figure(study, table.histories) is None
 
 
 def test_connections_are_those_of_all_layers() -> None:

@@ -1,31 +1,44 @@
 """Descriptions of papers, and the names that they may use."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from sparse_bench.report.catalog import UnknownExperimentError, expand, experiments, scale
-from sparse_bench.report.papers import PaperError, read_papers
-from tests.report.example_site import FIRST, KNOWN
+from sparse_bench.config import choices
+from sparse_bench.config.catalog import UnknownExperimentError, expand, experiments
+from sparse_bench.data.corpora import corpora
+from sparse_bench.papers.__main__ import main
+from sparse_bench.papers.page import read_papers
+from sparse_bench.papers.schema import DescriptionError
+from tests.site.example_site import FIRST, KNOWN
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("rasa/diet", "paper"), ("rasa/diet_small", "reduced"), ("sparselang/small", "reduced"),
-        ("demeester/lm_small/dense", "reduced"), ("rasa/quickstart", "reduced"), ("brouns/smaller", "paper"),
-        ("brouns/small_dense", "paper"), ("brouns/small/set", "reduced"),
-    ],
-)  # fmt: skip
-def test_scales(name: str, expected: str) -> None:
-    assert scale(name) == expected
+def test_scales_are_said_in_the_configuration() -> None:
+    found = experiments()
+    names = ("rasa/diet", "rasa/diet_small", "demeester/lm_small/dense", "rasa/quickstart", "brouns/small_dense")
+    assert [found[name] for name in names] == ["paper", "reduced", "reduced", "reduced", "paper"]
+    stand_ins = {name for name, scale in found.items() if scale == "stand-in"}
+    assert {"demeester/pos_density", "embeddings/dense", "embeddings/optimizers_sgd"} <= stand_ins
+    small = [name for name in found if re.search(r"(^|[_/])(small|tiny|quickstart)(?!_dense)([_/]|$)", name)]
+    assert {name for name, scale in found.items() if scale == "reduced"} == set(small)
+
+
+def test_every_sweep_and_corpus_of_a_paper_exists(capsys: pytest.CaptureFixture[str]) -> None:
+    for paper in read_papers(experiments()).values():
+        for size in ("full", "small"):
+            assert set(getattr(paper.sweeps, size)) <= set(choices("sweep"))
+            assert set(getattr(paper.corpora, size)) <= set(corpora())
+            assert getattr(paper.sweeps, size)
+    assert main(["sweeps", "rasa", "brouns", "--size", "small"]) == 0
+    assert capsys.readouterr().out.split() == ["rasa/diet_small", "rasa/ted_small", "brouns/small"]
 
 
 def test_experiments_are_those_of_the_configuration(tmp_path: Path) -> None:
     for path, text in (
         ("experiment/a/x.yaml", "# @package _global_\nexperiment_name: a/x\n"),
         ("sweep/a/grid.yaml", "seed: 0\n"),
-        ("sweep/a/small.yaml", "experiment_name: a/small\n"),
+        ("sweep/a/small.yaml", "experiment_name: a/small\nscale: reduced\n"),
         ("sweep/a/each.yaml", "experiment_name: a/${model.label}\nhydra: {sweeper: {params: {model: 'm, n'}}}\n"),
         ("sweep/a/other.yaml", "experiment_name: a/${point.width}\n"),
         ("model/m.yaml", "label: big\nexperiment_name: not_one\n"),
@@ -34,7 +47,7 @@ def test_experiments_are_those_of_the_configuration(tmp_path: Path) -> None:
     ):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
-    assert experiments(tmp_path) == {"a/x", "a/small", "a/big", "a/little"}
+    assert experiments(tmp_path) == {"a/x": "paper", "a/small": "reduced", "a/big": "paper", "a/little": "paper"}
     assert "rasa/diet" in experiments()
 
 
@@ -45,10 +58,15 @@ def test_patterns() -> None:
 
 
 def test_patterns_become_names(tmp_path: Path) -> None:
-    (tmp_path / "first.yaml").write_text(FIRST)
+    write(tmp_path, FIRST)
     paper = read_papers(KNOWN, tmp_path)["first"]
     assert paper.name == "first"
     assert paper.experiments == ["first/dense", "first/sparse", "first/width"]
+
+
+def write(root: Path, text: str) -> None:
+    (root / "first").mkdir()
+    (root / "first/page.yaml").write_text(text)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +74,6 @@ def test_patterns_become_names(tmp_path: Path) -> None:
     [
         ("summary:", "summry:", "Unknown key 'summry'. Did you mean 'summary'"),
         ("kind: epochs", "kind: epoch", "does not match any of the expected tags"),
-        ("published: brouns_accuracy", "published: brouns", "Input should be .*'brouns_accuracy'"),
         ("axis: validation accuracy", "axes: accuracy", "Unknown key 'axes'. Did you mean 'axis'"),
         (
             "{label: density 20 %, experiment: first/width}",
@@ -73,12 +90,12 @@ def test_patterns_become_names(tmp_path: Path) -> None:
 )
 def test_faults_are_named(tmp_path: Path, old: str, new: str, message: str) -> None:
     assert old in FIRST
-    (tmp_path / "first.yaml").write_text(FIRST.replace(old, new, 1))
-    with pytest.raises(PaperError, match=message):
+    write(tmp_path, FIRST.replace(old, new, 1))
+    with pytest.raises(DescriptionError, match=message):
         read_papers(KNOWN, tmp_path)
 
 
 def test_experiments_have_to_exist(tmp_path: Path) -> None:
-    (tmp_path / "first.yaml").write_text(FIRST.replace("experiment: first/dense", "experiment: first/dens"))
+    write(tmp_path, FIRST.replace("experiment: first/dense", "experiment: first/dens"))
     with pytest.raises(UnknownExperimentError, match=r"'first/dens'. Did you mean 'first/dense'"):
         read_papers(KNOWN, tmp_path)

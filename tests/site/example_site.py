@@ -1,15 +1,17 @@
 """A small site over two invented papers, one of which has not been run."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparse_bench.report import tidy
-from sparse_bench.report.claims.schema import read_documents
-from sparse_bench.report.claims.verdicts import Entry, evaluate
-from sparse_bench.report.papers import Paper, read_papers
-from sparse_bench.report.selection import Evidence
-from sparse_bench.report.site.build import build_site
-from tests.report.evidence import evidence, run
+from sparse_bench.evidence.compare import Evidence
+from sparse_bench.evidence.store import write
+from sparse_bench.evidence.verdicts import Entry, evaluate
+from sparse_bench.papers import FOLDER
+from sparse_bench.papers.claims import read_claims
+from sparse_bench.papers.page import Paper, read_papers
+from sparse_bench.site.pages import build_site
+from tests.evidence.by_hand import run, table
 
 KNOWN = {"first/dense", "first/sparse", "first/width", "second/all"}
 FIRST = """
@@ -33,14 +35,14 @@ sections:
       - kind: epochs
         title: Accuracy per epoch
         of: valid/sentence_accuracy
-        published: brouns_accuracy
+        published: accuracy
         series:
           - {label: dense, experiment: first/dense, published: original, ink: true}
           - {label: sparse, experiment: first/sparse, published: set}
-      - kind: values
+      - kind: dots
         title: Last epochs
         axis: validation accuracy
-        published: brouns_final
+        published: final
         rows:
           - {label: dense, of: valid/sentence_accuracy, epochs: last 2, published: original,
              first: {experiment: first/dense}}
@@ -78,9 +80,9 @@ sections:
 """
 CLAIMS = {
     "first": """
-document: first
 claims:
   - id: first-better
+    headline: Dropping pays.
     where: page 3
     quotation: sparse is better
     published: +2 points
@@ -94,7 +96,6 @@ claims:
         note: A note.
 """,
     "second": """
-document: second
 claims:
   - id: second-fast
     where: page 1
@@ -163,7 +164,7 @@ def write_results(root: Path) -> None:
                     model="transformer", scheme="random", density=0.2,
                 )
             )  # fmt: skip
-    tidy.write(evidence(*runs).tables["rasa"], root / "first")
+    write(table(*runs), root / "first")
     (root / "first/calibration.md").write_text("# How close\n\nVery.\n")
     (root / "performance").mkdir()
     (root / "performance/speed.md").write_text(SPEED)
@@ -172,14 +173,16 @@ def write_results(root: Path) -> None:
 
 def make_site(root: Path) -> Site:
     """Write descriptions, claims and results below ``root``, and build."""
-    for folder in ("papers", "claims", "results"):
-        (root / folder).mkdir()
+    (root / "results").mkdir()
     for name, text in (("first", FIRST), ("second", SECOND)):
-        (root / f"papers/{name}.yaml").write_text(text)
-        (root / f"claims/{name}.yaml").write_text(CLAIMS[name])
+        (root / "papers" / name).mkdir(parents=True)
+        (root / f"papers/{name}/page.yaml").write_text(text)
+        (root / f"papers/{name}/claims.yaml").write_text(CLAIMS[name])
+    for file in ("accuracy.csv", "final.csv"):
+        shutil.copy(FOLDER / "brouns" / file, root / "papers/first")
     write_results(root / "results")
     papers = read_papers(KNOWN, root / "papers")
     found = Evidence.committed(root / "results", papers)
-    entries = evaluate(read_documents(root / "claims", list(papers), KNOWN), found)
+    entries = evaluate(read_claims(KNOWN, root / "papers"), found)
     paths = build_site(found, papers, entries, root / "site")
     return Site(root / "results", root / "site", papers, entries, paths)

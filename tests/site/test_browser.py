@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from sparse_bench.report.build import Report
-from tests.report.browser import brightness, find_browser, measure
-from tests.report.example_site import Site
+from sparse_bench.site.report import Report
+from tests.site.browser import brightness, find_browser, measure
+from tests.site.example_site import Site
 
 pytestmark = pytest.mark.browser
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sparse_bench.report.__main__ import main
-from tests.report.runs import write_run
+from sparse_bench.site.__main__ import main
+from tests.evidence.runs import write_run
 
 
 def test_the_command_writes_a_report_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -21,7 +21,7 @@ def test_the_command_writes_a_report_and_says_so(tmp_path: Path, capsys: pytest.
     assert code == 0
     assert "rasa/diet · diet · sara" in printed
     # 0.5, 0.7: deviation √0.02, 12.706205 · 0.1
-    assert "density 20 %, realised density 20 %, 21,300 weights in sparse layers: test/f1 0.600 ± 1.271" in printed
+    assert "density 20 %, 21,300 weights in sparse layers: test/f1 0.600 ± 1.271" in printed
     assert "rasa/ted" not in printed
     assert "NonFiniteLossError: diverged" in printed
     for name in ("runs.csv", "summary.csv", "summary.md", "index.html"):

@@ -3,18 +3,13 @@
 import pandas as pd
 import pytest
 
-from sparse_bench.report.arms import Arm
-from sparse_bench.report.papers import Paper, Section
-from sparse_bench.report.selection import Evidence, Runs, SelectionError, one_arm
-from sparse_bench.report.site.content import (
-    SectionContent,
-    arms_table,
-    differences_table,
-    each_run_table,
-    paper_content,
-    with_last_epochs,
-)
-from tests.report.evidence import evidence, run
+from sparse_bench.evidence.arms import Arm, arms_of
+from sparse_bench.evidence.compare import Evidence, SelectionError, one_arm
+from sparse_bench.evidence.tables import arms_table, differences_table, each_run_table, with_last_epochs
+from sparse_bench.papers.page import Paper, Section
+from sparse_bench.papers.schema import Target
+from sparse_bench.site.content import SectionContent, paper_content
+from tests.evidence.by_hand import evidence, run
 
 METRIC = "valid/sentence_accuracy"
 ORIGINAL, SET = "brouns/small/original", "brouns/small/set"
@@ -37,21 +32,21 @@ def runs() -> tuple[pd.DataFrame, Arm]:
             for seed, value in enumerate(values)
         )
     )
-    chosen = found.runs(Runs(ORIGINAL))
+    chosen = found.runs(Target(ORIGINAL, "", {}))
     assert chosen is not None
     return chosen[0].runs, one_arm(chosen[1])
 
 
 def test_arms_of_several_experiments_with_their_realised_density(runs: tuple[pd.DataFrame, Arm]) -> None:
-    table = arms_table(runs[0], [METRIC, "test/never_measured"])
+    table = arms_table(arms_of(runs[0]), [METRIC, "test/never_measured"])
     cells = {row[0]: row for row in table.rows}
     assert [cell.replace("\N{NO-BREAK SPACE}", " ") for cell in cells[SET][1:5]] == ["set", "–", "5 %", "9"]
     assert cells[ORIGINAL][5] == "0.520 ± 0.050"
-    assert len(table.columns) == 7
+    assert list(table.columns[5:]) == ["token accuracy, mean over sentences (valid)", "seeds", "trainable"]
 
 
 def test_differences_are_paired_and_corrected(runs: tuple[pd.DataFrame, Arm]) -> None:
-    table = differences_table(*runs, ORIGINAL, [METRIC, "test/never_measured"])
+    table = differences_table(arms_of(runs[0]), runs[1], ORIGINAL, [METRIC, "test/never_measured"])
     assert table is not None
     # Mean .1, standard deviation .01: ± 4.303 · .01 / √3.
     assert [row[-1] for row in table.rows] == ["+0.100 ± 0.025 *"]
@@ -60,8 +55,8 @@ def test_differences_are_paired_and_corrected(runs: tuple[pd.DataFrame, Arm]) ->
 
 def test_an_arm_alone_is_compared_with_nothing(runs: tuple[pd.DataFrame, Arm]) -> None:
     alone = runs[0][runs[0]["experiment"] == ORIGINAL]
-    assert differences_table(alone, runs[1], ORIGINAL, [METRIC]) is None
-    assert differences_table(*runs, ORIGINAL, ["test/never_measured"]) is None
+    assert differences_table(arms_of(alone), runs[1], ORIGINAL, [METRIC]) is None
+    assert differences_table(arms_of(runs[0]), runs[1], ORIGINAL, ["test/never_measured"]) is None
 
 
 def test_arms_say_what_they_were_made_on_where_that_differs() -> None:
@@ -72,16 +67,16 @@ def test_arms_say_what_they_were_made_on_where_that_differs() -> None:
         for seed, device in enumerate(found)
     ]
     found = evidence(*made)
-    runs, original = found.runs(Runs(ORIGINAL)), found.tables["rasa"].runs
+    runs, original = found.runs(Target(ORIGINAL, "", {})), found.tables["rasa"].runs
     assert runs is not None
-    table = arms_table(original, [METRIC])
+    table = arms_table(arms_of(original), [METRIC])
     assert table.columns[-1] == "made"
     assert {row[0]: row[-1] for row in table.rows} == {ORIGINAL: "2 on GPU", SET: "1 on GPU, 1 on a CPU"}
-    differences = differences_table(original, one_arm(runs[1]), ORIGINAL, [METRIC])
+    differences = differences_table(arms_of(original), one_arm(runs[1]), ORIGINAL, [METRIC])
     assert differences is not None
     assert "drew different random numbers" in differences.caption
-    alike = arms_table(runs[1], [METRIC])
-    assert alike.columns[-1] == "seeds"
+    alike = arms_table(arms_of(runs[1]), [METRIC])
+    assert alike.columns[-1] == "trainable"
 
 
 def recited() -> Evidence:
@@ -113,8 +108,8 @@ def test_a_metric_that_only_curves_hold_is_that_of_the_last_epoch() -> None:
     assert list(tables.runs["metric:train/accuracy at the last epoch"]) == [0.5, 0.6, 0.7, 0.9]
     content = shown(recited(), metrics=["train/accuracy"], against={"experiment": "brouns/dense"})
     arms, differences = content.tables
-    assert arms.columns[-2] == "accuracy at the last epoch (train)"
-    assert [row[-2] for row in arms.rows] == ["0.550 ± 0.635", "0.800 ± 1.271"]
+    assert arms.columns[-3] == "accuracy at the last epoch (train)"
+    assert [row[-3] for row in arms.rows] == ["0.550 ± 0.635", "0.800 ± 1.271"]
     assert [row[-1] for row in differences.rows] == ["+0.250 ± 0.635"]
     assert "not recorded by these runs" not in dict(content.facts)
 

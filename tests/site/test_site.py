@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from sparse_bench.report.papers import Finding, Paper, PaperError
-from sparse_bench.report.selection import Evidence
-from sparse_bench.report.site.build import build_site
-from sparse_bench.report.site.findings import findings
-from sparse_bench.report.site.readme import BEGIN, END, ReadmeError, with_gist
-from tests.report.example_site import Site
-from tests.report.test_page import Elements
+from sparse_bench.evidence.compare import Evidence
+from sparse_bench.papers.page import Finding, Paper
+from sparse_bench.papers.schema import DescriptionError
+from sparse_bench.site.content import findings
+from sparse_bench.site.pages import build_site
+from sparse_bench.site.readme import BEGIN, END, ReadmeError, with_gist
+from tests.site.example_site import Site
+from tests.site.test_page import Elements
 
 
 def pages(site: Site) -> dict[str, str]:
@@ -94,7 +95,7 @@ def test_a_paper_s_page_shows_ours_beside_the_published(example_site: Site) -> N
         "transfer 0.708 – –",
         "both – – –",
         "Not run: both.",
-        "first/sparse set 10 % 10 % 100 9,000 0.651 ± 0.007 30.500 ± 6.353 2",
+        "first/sparse set 10 % 10 % 100 0.651 ± 0.007 30.500 ± 6.353 2 9,000",
         "experiment seed code first/dense 0 0123456789ab",
         "How close Very. calibration.md",
     ):
@@ -109,10 +110,10 @@ def test_a_finding_is_told_only_while_the_verdicts_behind_it_hold(example_site: 
     assert findings(with_finding(second, fast), example_site.entries) == ["So."]
     assert findings(with_finding(second, fast | {"second-good": "reproduced"}), example_site.entries) == []
     with pytest.raises(
-        PaperError, match=r"second.yaml, findings: Unknown claim 'second-gut'. Did you mean 'second-good'"
+        DescriptionError, match=r"second, findings: Unknown claim 'second-gut'. Did you mean 'second-good'"
     ):
         findings(with_finding(second, {"second-gut": "reproduced"}), example_site.entries)
-    with pytest.raises(PaperError, match="Unknown verdict 'true'"):
+    with pytest.raises(DescriptionError, match="Unknown verdict 'true'"):
         findings(with_finding(second, {"second-good": "true"}), example_site.entries)
 
 
@@ -131,7 +132,7 @@ def test_every_run_has_a_page_with_its_configuration_and_curves(example_site: Si
     listed = pages(example_site)["first-runs.html"]
     names = re.findall(r'href="(runs/[^"]+)"', listed)
     assert len(names) == len(set(names)) == 8
-    assert "sentence accuracy (valid) 0.651" in plain(listed)
+    assert "token accuracy, mean over sentences (valid) 0.651" in plain(listed)
     found = {name: pages(example_site)[name] for name in names}
     assert sum(text.count('class="curve"') for text in found.values()) == 4
     sparse = next(text for name, text in found.items() if "first-sparse" in name)
@@ -150,16 +151,16 @@ def test_every_run_has_a_page_with_its_configuration_and_curves(example_site: Si
 
 def test_performance_is_shown_as_written(example_site: Site) -> None:
     text = pages(example_site)["performance.html"]
-    assert '<h2 id="speed">Speed of <em>things</em></h2>' in text
+    assert '<h2 id="speed">Speed of things</h2>' in text
     assert "<p>Made by <code>bench.py</code>.</p>" in text
-    assert '<td>sparse</td><td class="right">7.5</td>' in text
+    assert '<td>sparse</td>\n<td class="right">7.5</td>' in text
 
 
 def test_the_readme_tells_the_same(example_site: Site) -> None:
     text = (example_site.results / "README.md").read_text(encoding="utf-8")
     for words in (
         "| First | 1 | 0 | 0 | 0 | 0 | 1 |",
-        "| “sparse is better” | +2 points | paper | +0.020 ± 0.001 | 2 | reproduced |",
+        "| “sparse is better” | +2 points | paper | +0.020 ± 0.001 | 2 | reproduced | post hoc |",
         "Not run. To run it: `make second`.",
         "- [Speed of things](performance/speed.md)",
     ):
@@ -178,8 +179,7 @@ def test_the_project_s_readme_gets_the_gist_between_its_markers(example_site: Si
     assert text.startswith(f"Before.\n{BEGIN}\n")
     assert text.endswith(f"{END}\nAfter.\n")
     assert "old | table" not in text
-    assert "\n- First: Dropping & regrowing pays.\n\n" in text
-    assert "| all | 2 | 0 | 0 | 1 | 0 | 3 |" in text
+    assert "| First | Dropping pays. | +2 points | +0.020 ± 0.001 | paper | 2 | reproduced | post hoc |" in text
     (figure,) = re.findall(r"!\[BLEU against weights\]\(([^)]+)\)\n\nHow well two widths translate\. ", text)
     assert (tmp_path / figure).resolve().is_file()
     assert with_gist(text, "") == f"Before.\n{BEGIN}\n{END}\nAfter.\n"

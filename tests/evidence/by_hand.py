@@ -6,9 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from sparse_bench.report.load import defining_settings, tabulate
-from sparse_bench.report.selection import Evidence
-from sparse_bench.report.tidy import CURVE_COLUMNS, Tables
+from sparse_bench.evidence.compare import Evidence
+from sparse_bench.evidence.store import CURVE_COLUMNS, RunTable, assembled
 
 
 def run(
@@ -31,16 +30,18 @@ def run(
     return {"row": row, "settings": settings or {}, "curves": curves or {}}
 
 
-def evidence(*runs: dict[str, Any], root: Path = Path("nowhere")) -> Evidence:
-    """All runs in the tables of one paper."""
-    frame, _ = tabulate([one["row"] for one in runs], [one["settings"] for one in runs])
+def table(*runs: dict[str, Any]) -> RunTable:
+    """All runs in one table."""
     curves = [
         (one["row"]["experiment"], one["row"]["id"], one["row"]["seed"], epoch, metric, value)
         for one in runs
         for metric, values in one["curves"].items()
         for epoch, value in enumerate(values, start=1)
     ]
-    agreed = defining_settings([one["settings"] for one in runs])
-    shared = {name: values[0] for name, values in agreed.items() if len(values) == 1}
-    tables = Tables(frame, shared, pd.DataFrame(curves, columns=list(CURVE_COLUMNS)))
-    return Evidence(root, {"rasa": tables} if runs else {})
+    frame = pd.DataFrame(curves, columns=list(CURVE_COLUMNS))
+    return assembled([one["row"] for one in runs], [one["settings"] for one in runs], frame)
+
+
+def evidence(*runs: dict[str, Any], root: Path = Path("nowhere")) -> Evidence:
+    """All runs in the table of one paper."""
+    return Evidence(root, {"rasa": table(*runs)} if runs else {})
