@@ -173,6 +173,7 @@ class RunFolder:
         self.metrics = JsonLines(path / "metrics.jsonl")
         self.topology = JsonLines(path / "topology.jsonl")
         self.timing = JsonLines(path / "timing.jsonl")
+        self.logs = (self.metrics, self.topology, self.timing)
         self.config = path / "config.yaml"
         self.checkpoint = path / "checkpoint.pt"
         self.best = path / "best.pt"
@@ -207,7 +208,7 @@ class RunFolder:
         target.mkdir(parents=True)
         if self.config.exists():
             shutil.copy(self.config, target)
-        logs = (log.path for log in (self.metrics, self.topology, self.timing))
+        logs = (log.path for log in self.logs)
         for path in (*logs, self.checkpoint, self.best, self.weights, self.weight_summary, self.result_path):
             if path.exists():
                 path.replace(target / path.name)

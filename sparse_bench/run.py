@@ -191,12 +191,9 @@ def _train_and_measure(
     logger.info("%s: %s before training", folder.path, result.densities())
     if not result.counts["sparse_layers"]:
         result.warn("No weight is left in the layers that the scheme selects.")
-    for said in scheme.warnings():
+    for said in [*scheme.warnings(), *trainer.fallbacks(), *([] if result.data else [_NO_CHECKSUMS])]:
         result.warn(said)
     result.macs_per_example = _macs(trainer)
-    for sentence in trainer.fallbacks() if result.data else [_NO_CHECKSUMS, *trainer.fallbacks()]:
-        logger.warning("%s: %s", folder.path, sentence)
-        result.warnings.append(sentence)
     _seed_globals(trainer.streams.derive("noise"))
     try:
         trainer.fit()
@@ -217,7 +214,7 @@ def _train_and_measure(
         result.seconds["earlier"] = trainer.earlier_seconds
         if trainer.resumed_from:
             result.machine["resumed_from"] = trainer.resumed_from
-            result.warnings.append(_RESUMED_ELSEWHERE)
+            result.warn(_RESUMED_ELSEWHERE)
     result.weights = checkpoint.fingerprint(model.state_dict())
     if plain["trainer"]["keep"] == "weights":
         checkpoint.save(folder.weights, {"model": model.state_dict(), "scheme": scheme.state_dict(), "origin": origin})

@@ -79,3 +79,18 @@ def test_no_device_is_named_below_run() -> None:
                     assert node.func.attr != "cuda", f"{path}: moves something to CUDA by name"
                 if isinstance(node, ast.Constant) and isinstance(node.value, str) and part in ("models", "tasks"):
                     assert not node.value.startswith("cuda"), f"{path}: names a device"
+
+
+@pytest.mark.parametrize("folder", ["sparse_bench", "scripts"])
+def test_no_file_is_read_in_a_way_that_may_run_what_it_holds(folder: str) -> None:
+    """Checkpoints are read by one function, which takes tensors and plain values alone."""
+    found = []
+    for path in (PACKAGE.parent / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            given = {word.arg: ast.unparse(word.value) for word in node.keywords} if isinstance(node, ast.Call) else {}
+            safe = called != "torch.load" or given.get("weights_only") == "True"
+            unsafe = called.startswith(("pickle.load", "joblib.load", "dill.", "marshal.")) or "allow_pickle" in given
+            if unsafe or not safe:
+                found.append(f"{path.name}: {called}")
+    assert found == []

@@ -347,9 +347,7 @@ class Trainer:
                 "circumstances": checkpoint.circumstances(self.device, self.computed()),
                 "resumed_from": self.resumed_from,
                 "choices": auto.used(),
-                "metrics_size": self.folder.metrics.size(),
-                "topology_size": self.folder.topology.size(),
-                "timing_size": self.folder.timing.size(),
+                "sizes": [log.size() for log in self.folder.logs],
             },
         )
         self._last_checkpoint = time.monotonic()
@@ -363,20 +361,20 @@ class Trainer:
         """
         if self._resumed:
             return
-        state: dict[str, Any] = {}
         if self.folder.checkpoint.exists():
-            state = checkpoint.load(self.folder.checkpoint)
-            self._restore(state)
+            sizes = self._restore()
         else:
+            sizes = [0] * len(self.folder.logs)
             self.folder.best.unlink(missing_ok=True)  # another training's
             auto.begin({})
-        self.folder.metrics.truncate(state.get("metrics_size", 0))
-        self.folder.topology.truncate(state.get("topology_size", 0))
-        self.folder.timing.truncate(state.get("timing_size", 0))
+        for log, size in zip(self.folder.logs, sizes, strict=True):
+            log.truncate(size)
         self._resumed = True
 
-    def _restore(self, state: dict[str, Any]) -> None:
+    def _restore(self) -> list[int]:
+        """Take the checkpoint up; returns the sizes that the logs had."""
         path = self.folder.checkpoint
+        state = checkpoint.load(path)
         checkpoint.check_origin(path, state["origin"], self.origin)
         with checkpoint.fitting(path):
             self.model.load_state_dict(state["model"])
@@ -385,20 +383,13 @@ class Trainer:
             self.scheme.load_state_dict(state["scheme"])
             self.task.load_state_dict(state["task"])
             self.progress = Progress(**state["progress"])
+        self.earlier_seconds, self.resumed_from = self.progress.elapsed_seconds, state["resumed_from"]
         if self.settings.select == "best" and self.progress.best is not None:
             checkpoint.load(self.folder.best)  # refused now where it is damaged, and not at the end
         self._sums = {name: value.to(self.device) for name, value in state["sums"].items()}
         checkpoint.restore_random_state(state["random"], self.device)
-        self.earlier_seconds = self.progress.elapsed_seconds
         auto.begin(state["choices"])
         then, now = state["circumstances"], checkpoint.circumstances(self.device, self.computed())
-        self.resumed_from = state["resumed_from"]
-        if changed := [name for name in then if then[name] != now.get(name)]:
+        if checkpoint.differ(self.folder.path, then, now):
             self.resumed_from = [*self.resumed_from, then]
-            logger.warning(
-                "%s was begun under %s and goes on under %s: its numbers will not be those of an undisturbed run to "
-                "the last bit",
-                self.folder.path,
-                {name: then[name] for name in changed},
-                {name: now.get(name) for name in changed},
-            )
+        return list(state["sizes"])
