@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sparse_bench.batch import Batch, Loss
 from sparse_bench.data.text import numbered_corpus
-from sparse_bench.errors import NonFiniteLossError
+from sparse_bench.errors import ConfigError, NonFiniteLossError
 from sparse_bench.sparsity.scheme import Length
 from sparse_bench.sparsity.schemes.random import Random
 from sparse_bench.streams import Streams
@@ -314,6 +314,13 @@ def test_where_no_value_was_finite_there_is_no_best(make_trainer: Make, monkeypa
     assert len(lines(trained.folder.metrics.path)) == 3
 
 
+def test_where_the_density_was_never_reached_there_is_no_best(make_trainer: Make) -> None:
+    trained = make_trainer(trainer__select="best")
+    trained.scheme.reached = lambda: False  # type: ignore[method-assign]
+    with pytest.raises(ConfigError, match="the scheme had not reached its density at any evaluation"):
+        trained.fit()
+
+
 class Killed(BaseException):
     pass
 
@@ -430,16 +437,6 @@ def test_the_sums_of_an_epoch_hold_no_graph(make_trainer: Make) -> None:
     trained = make_trainer()
     trained.forward_backward(next(trained.task.epoch_batches(0, trained.streams)))
     assert not any(value.requires_grad for value in trained._sums.values())
-
-
-def test_the_states_of_all_generators_are_kept() -> None:
-    def draw() -> tuple[float, ...]:
-        return torch.rand(()).item(), np.random.random(), random.random()  # noqa: NPY002
-
-    state = checkpoint.random_state(CPU)
-    first, second = draw(), draw()
-    checkpoint.restore_random_state(state, CPU)
-    assert (draw(), draw()) == (first, second)
 
 
 @pytest.mark.parametrize(("look_every", "step"), [(2, 4), (50, 6)])
