@@ -63,6 +63,7 @@ def test_non_monotone_with_more_history() -> None:
     assert not NonMonotone().stops(rising[:6])
     assert not NonMonotone(least=10).stops(rising[:11])
     assert NonMonotone(least=10).stops(rising[:12])
+    assert not NonMonotone(least=1).stops(rising[:5])  # nothing is left beside the window
 
 
 @pytest.mark.parametrize("rule", [ConsecutiveRises, NonMonotone])
@@ -85,6 +86,7 @@ def test_reached() -> None:
     assert not rule.stops([0.5, 0.9998])
     assert rule.stops([0.99991])
     assert rule.stops([1.0])
+    assert not Reached(metric="train/accuracy", target=1.0, within=0.25).stops([0.75])
     assert not rule.stops([NAN])
     assert not rule.stops([math.inf])
 
