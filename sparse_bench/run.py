@@ -27,6 +27,7 @@ from sparse_bench.sparsity.scheme import Scheme
 from sparse_bench.sparsity.weight_summary import SMALL, existing_weights, share_below, summarise
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.base import Task, doubts
+from sparse_bench.tasks.shares import many_unknown
 from sparse_bench.tracking.base import ASKED, DENSITY, WEIGHTS, RunInfo, Trackers
 from sparse_bench.training import checkpoint
 from sparse_bench.training.precision import Precision
@@ -191,7 +192,8 @@ def _train_and_measure(
     logger.info("%s: %s before training", folder.path, result.densities())
     if not result.counts["sparse_layers"]:
         result.warn("No weight is left in the layers that the scheme selects.")
-    for said in [*scheme.warnings(), *trainer.fallbacks(), *([] if result.data else [_NO_CHECKSUMS])]:
+    no_checksums = [] if result.data else [_NO_CHECKSUMS]
+    for said in (*scheme.warnings(), *many_unknown(task.unknown_tokens), *trainer.fallbacks(), *no_checksums):
         result.warn(said)
     result.macs_per_example = _macs(trainer)
     _seed_globals(trainer.streams.derive("noise"))

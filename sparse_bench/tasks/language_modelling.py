@@ -16,7 +16,7 @@ from sparse_bench.errors import ConfigError, DataError, unknown_choice
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.base import Chance, Task
 from sparse_bench.tasks.held_out import HeldOut
-from sparse_bench.tasks.shares import check_unknown
+from sparse_bench.tasks.shares import refuse_unknown
 from sparse_bench.tasks.text_batches import (
     Chunk,
     Sentences,
@@ -103,7 +103,7 @@ class LanguageModellingTask(Task):
         }
         self._state: HiddenState | None = None
         self.unknown_tokens = {split: self._unknown(getattr(self.corpus, split)) for split in ("train", *self.splits)}
-        check_unknown(self.unknown_tokens, f"dataset.corpus.vocabulary={len(self.corpus.words)}")
+        refuse_unknown(self.unknown_tokens, f"dataset.corpus.vocabulary={len(self.corpus.words)}")
 
     def _unknown(self, text: NumberedText) -> float:
         """The share of ``<unk>`` among the words of a text, ends of lines aside."""

@@ -15,7 +15,7 @@ from sparse_bench.errors import ConfigError, unknown_choice
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.base import Chance, Task
 from sparse_bench.tasks.held_out import HeldOut
-from sparse_bench.tasks.shares import check_unknown
+from sparse_bench.tasks.shares import refuse_unknown
 from sparse_bench.tasks.tagging_data import UNK, TaggedArrays, Words
 
 
@@ -101,7 +101,7 @@ class TaggingTask(Task):
             by_length = np.argsort(arrays.lengths, kind="stable")
             cuts = range(evaluate_batch_size, len(by_length), evaluate_batch_size)
             self._held_out[split] = HeldOut(arrays.batch(rows) for rows in np.split(by_length, list(cuts)))
-        check_unknown(self.unknown_tokens, f"dataset.vocabulary={vocabulary}")
+        refuse_unknown(self.unknown_tokens, f"dataset.vocabulary={vocabulary}")
         self._null = tags[self.corpus.null_tag] if self.corpus.null_tag is not None else None
 
     @property

@@ -18,7 +18,7 @@ from sparse_bench.errors import ConfigError, DataError, unknown_choice
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.base import Chance, Task
 from sparse_bench.tasks.ranges import ranges
-from sparse_bench.tasks.shares import check_unknown
+from sparse_bench.tasks.shares import refuse_unknown
 
 UNK = "<unk>"
 
@@ -91,7 +91,7 @@ class TextTypingTask(Task):
             for split in ("train", *self.splits)
         }
         self.unknown_tokens = {split: float((texts.words == 0).mean()) for split, texts in self._splits.items()}
-        check_unknown(self.unknown_tokens, f"dataset.least_count={least_count}")
+        refuse_unknown(self.unknown_tokens, f"dataset.least_count={least_count}")
         self.sizes = TextSizes(
             vocabulary=len(self.words),
             frequencies=(unknown, *(count for _, count in kept)),

@@ -21,7 +21,7 @@ from sparse_bench.tasks.bucketing import bucketed_batches, random_batches
 from sparse_bench.tasks.cross_entropy import weighted_cross_entropy
 from sparse_bench.tasks.held_out import HeldOut
 from sparse_bench.tasks.last_epoch import LastEpoch
-from sparse_bench.tasks.shares import check_unknown
+from sparse_bench.tasks.shares import refuse_unknown
 from sparse_bench.tasks.translation_data import PairArrays, encode_corpus
 from sparse_bench.tasks.translation_metrics import TranslationScores, teacher_forced_metrics
 
@@ -123,7 +123,7 @@ class TranslationTask(Task):
         self.encoded = encode_corpus(self.corpus, tokenizer, bpe, min_count, joint_vocabulary)
         self.train = self.encoded.train
         self.unknown_tokens = {split: getattr(self.encoded, split).unknown_tokens for split in ("train", *self.splits)}
-        check_unknown(self.unknown_tokens, f"dataset.min_count={min_count}")
+        refuse_unknown(self.unknown_tokens, f"dataset.min_count={min_count}")
         self.sizes = self.encoded.sizes
         self._held_out = {
             "valid": _Pairs(self.encoded.valid, evaluate_batch_size, bucketed),
