@@ -112,6 +112,11 @@ class Trainer:
                 bar.update()
         self._save()
         if self.settings.select == "best":
+            if not self.scheme.reached():
+                raise ConfigError(
+                    "trainer.select=best has nothing to select: training ended before the model was as sparse as asked "
+                    f"for ({self.scheme.asked()}). Train for longer, or use trainer.select=last."
+                )
             if self.progress.best is None:
                 raise self._nothing_to_select()
             best = checkpoint.load(self.folder.best)
