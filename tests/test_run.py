@@ -341,40 +341,6 @@ def test_the_watched_metric_may_be_one_that_falls(toy_config: Make) -> None:
     assert best.metrics["valid/cross_entropy"] < 0.6
 
 
-def test_early_stopping_counts_evaluations_without_improvement(
-    toy_config: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    values = iter([0.5, 0.6, 0.6, 0.55, 0.9, 0.9, 0.9])
-    monkeypatch.setattr("tests.toy.ToyTask.evaluate", lambda self, model, split: {"accuracy": next(values)})
-    result = run(toy_config(trainer__epochs=10, trainer__early_stopping=2))
-    assert result is not None
-    assert result.epochs == 4
-
-
-def test_steps_end_a_run_inside_an_epoch(toy_config: Make) -> None:
-    result = run(toy_config(trainer__steps=8))
-    assert result is not None
-    assert result.steps == 8
-    assert result.epochs == 2
-
-
-@pytest.mark.parametrize(
-    ("accumulate", "batch_size"),
-    [
-        pytest.param(4, 32, id="equal groups"),
-        pytest.param(5, 40, id="a smaller last group"),  # 96 examples in batches of 8: groups of 40, 40 and 16
-    ],
-)
-def test_accumulated_batches_equal_one_large_batch(toy_config: Make, accumulate: int, batch_size: int) -> None:
-    plain = {"model__dropout": 0.0, "optimizer___target_": "torch.optim.SGD", "trainer__epochs": 2}
-    large = run(toy_config(**plain, dataset__batch_size=batch_size))
-    small = run(toy_config(**plain, dataset__batch_size=8, trainer__accumulate=accumulate))
-    assert large is not None
-    assert small is not None
-    assert large.steps == small.steps == 6
-    assert small.metrics["test/cross_entropy"] == pytest.approx(large.metrics["test/cross_entropy"], rel=1e-5)
-
-
 def test_changing_the_scheme_changes_neither_data_order_nor_noise(toy_config: Make) -> None:
     """With a topology that keeps everything, a sparse run is the dense run."""
     dense = run(toy_config(sparsity__density=1.0))

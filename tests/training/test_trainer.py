@@ -177,7 +177,7 @@ def test_when_and_how_it_is_evaluated(
 
 
 def test_patience_begins_anew_with_every_best_value(make_trainer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    values = iter([0.5, 0.4, 0.6, 0.5, 0.7, 0.6, 0.65, 0.9])
+    values = iter([0.5, 0.5, 0.6, 0.5, 0.7, 0.7, 0.65, 0.9])
     monkeypatch.setattr(ToyTask, "evaluate", lambda *_: {"accuracy": next(values)})
     assert make_trainer(trainer__epochs=20, trainer__early_stopping=2).fit().epoch == 7
 

@@ -1,6 +1,7 @@
 """Batches on their way to the device."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -16,12 +17,8 @@ def test_every_batch_comes_once_in_order_and_one_is_asked_for_ahead() -> None:
             made.append(number)
             yield ToyBatch(torch.tensor([float(number)]), torch.tensor([number]))
 
-    moved = on_device(batches(), torch.device("cpu"))
-    assert [(int(batch.labels), len(made)) for batch in moved if isinstance(batch, ToyBatch)] == [
-        (0, 2),
-        (1, 3),
-        (2, 3),
-    ]
+    moved: Any = on_device(batches(), torch.device("cpu"))
+    assert [(int(batch.labels), len(made)) for batch in moved] == [(0, 2), (1, 3), (2, 3)]
     assert list(on_device(iter(()), torch.device("cpu"))) == []
 
 
