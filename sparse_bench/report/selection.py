@@ -203,8 +203,8 @@ def remarks_on(runs: pd.DataFrame) -> list[str]:
     other = [(density, realised) for density, realised in asked if unlike(density, realised)]
     if told := [f"{density_range(realised)} for {percent(density)}" for density, realised in other]:
         found.append(f"realised density {', '.join(told)}")
-    if told := warned(runs):
-        found.append(f"with a warning: {told}")
+    if warnings := warned(runs):
+        found.append(f"with a warning: {warnings}")
     return found
 
 
