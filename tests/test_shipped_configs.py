@@ -1,7 +1,9 @@
 """Every shipped configuration is composed, checked, instantiated and trained for a few steps."""
 
 import inspect
+import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ EMBEDDED = {
     "language_modelling": [
         "dataset=ptb_like",
         "dataset.corpus.sentences=60",
+        "dataset.corpus.types=100",  # so few sentences hold most of them, if a part of a corpus is not a part of these
+        "dataset.corpus.fraction=1.0",
         "dataset.batch_size=4",
         "dataset.bptt=8",
         "dataset.test_batch_size=4",
@@ -106,6 +110,11 @@ def test_declared_groups_match_and_cover_the_default(model: str, compose_config:
         assert set(names) <= matrices, group
 
 
+@cache  # a model meets every scheme on the same data
+def built_once(dataset: str) -> Any:
+    return build(json.loads(dataset), _partial_=False)
+
+
 @pytest.mark.parametrize("scheme", choices("sparsity"))
 @pytest.mark.parametrize("model", choices("model"))
 def test_every_pair_takes_a_full_step_on_the_meta_device(
@@ -124,7 +133,7 @@ def test_every_pair_takes_a_full_step_on_the_meta_device(
         return
     check(config)
     streams, device = Streams(0), torch.device("meta")
-    task, attached = build(plain["dataset"], _partial_=False), build(plain["sparsity"])
+    task, attached = built_once(json.dumps(plain["dataset"])), build(plain["sparsity"])
     factory = ModelFactory(plain["model"], task.sizes)
     with device:
         built = attached.build(factory)
@@ -161,14 +170,14 @@ def test_optimizers(optimizer: str, compose_config: Compose, tmp_path: Path) -> 
     assert trained.status == "finished", trained.error
 
 
-def brief(overrides: list[str], compose_config: Compose, output: Path) -> DictConfig:
-    """Two steps on embedded data, after as many of the run that it starts from, if any."""
+def brief(overrides: list[str], whole: DictConfig, compose_config: Compose, output: Path) -> DictConfig:
+    """Two steps on embedded data of what ``overrides`` compose, after as many of what that starts from, if anything."""
     shortened = ["trainer.steps=2", "threads=1", f"output={output}", "logger=none"]
-    whole = compose_config(*overrides)
     narrow = NARROW.get(whole.model.label, [])
     config = compose_config(*with_embedded_data(overrides, whole), *narrow, *shortened)
     if config.start_from is not None:
-        run(brief([f"experiment={config.start_from}"], compose_config, output))
+        first = [f"experiment={config.start_from}"]
+        run(brief(first, compose_config(*first), compose_config, output))
     return config
 
 
@@ -177,7 +186,7 @@ def test_experiments(experiment: str, compose_config: Compose, tmp_path: Path) -
     overrides = [f"experiment={experiment}"]
     config = compose_config(*overrides)
     check(config)
-    result = run(brief(overrides, compose_config, tmp_path))
+    result = run(brief(overrides, config, compose_config, tmp_path))
     assert result is not None
     assert result.status == "finished", result.error
     assert result.experiment == experiment
@@ -195,7 +204,8 @@ def test_sweeps(sweep: str, compose_config: Compose, tmp_path: Path) -> None:
     assert len({job.arm for job in first}) == len(first) > 1
     for job in first:
         check(job.config)
-    result = run(brief([f"sweep={sweep}", *sweeps.overrides(sweep)[0]], compose_config, tmp_path))
+    overrides = [f"sweep={sweep}", *sweeps.overrides(sweep)[0]]
+    result = run(brief(overrides, found[0].config, compose_config, tmp_path))
     assert result is not None
     assert result.status == "finished", result.error
 

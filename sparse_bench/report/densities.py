@@ -105,8 +105,8 @@ def _smallest(family: _Family, metric: str) -> str:
     if found is None:
         return "none"
     asked = family.arms[found].labels.get("density")
-    text = percent(found, digits=3)
-    return f"{text} (asked for: {percent(asked)})" if unlike(asked, [found]) else text
+    other = f" (asked for: {percent(float(asked))})" if asked is not None and unlike(asked, [found]) else ""
+    return percent(found, digits=3) + other
 
 
 def _area(family: _Family, rivals: Sequence[_Family], metric: str) -> str:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from sparse_bench.errors import SparseBenchError, unknown_choice
 from sparse_bench.record import FINISHED
-from sparse_bench.report.arms import Arm, arms_of, by_density, percent, unlike, warned
+from sparse_bench.report.arms import Arm, arms_of, by_density, density_range, percent, unlike, warned
 from sparse_bench.report.load import NoResultsError, plain, sort_key
 from sparse_bench.report.shipped import ALTERED
 from sparse_bench.report.tidy import Tables, read, read_rows, typed
@@ -200,10 +200,11 @@ def remarks_on(runs: pd.DataFrame) -> list[str]:
     """What has to be known of chosen runs: that they were altered, that a density is not as asked for, warnings."""
     found = ["from runs of another length"] if ALTERED in runs and runs[ALTERED].notna().any() else []
     asked = by_density(arms_of(runs)).items()
-    if told := [f"{percent(density)}{text}" for density, realised in asked if (text := unlike(density, realised))]:
-        found.append(f"density {', '.join(told)}")
-    if told := warned(runs):
-        found.append(f"with a warning: {told}")
+    other = [(density, realised) for density, realised in asked if unlike(density, realised)]
+    if told := [f"{density_range(realised)} for {percent(density)}" for density, realised in other]:
+        found.append(f"realised density {', '.join(told)}")
+    if warnings := warned(runs):
+        found.append(f"with a warning: {warnings}")
     return found
 
 

@@ -45,7 +45,8 @@ def alterations(experiment: str, config: Mapping[str, Any]) -> str | None:
             f"{path}: {value}, not {one.get(path, 'set')}" for path, value in every.items() if one.get(path) != value
         ]
 
-    return "; ".join(min(map(differences, known), key=len)) or None
+    nearest = min(map(differences, known), key=len)
+    return "; ".join(nearest) or None
 
 
 @cache

@@ -149,7 +149,7 @@ def lost() -> Evidence:
 
 
 SERIES = [{"label": "x", "experiment": "p/x", "where": {"density": 0.2}}]
-TOLD = "density 20 % (realised 14 %)"
+TOLD = "realised density 14 % for 20 %"
 
 
 def test_captions_of_described_figures_tell_it(drawn: list[Canvas]) -> None:

@@ -91,7 +91,9 @@ def test_an_unfinished_last_line_is_passed_over(tmp_path: Path) -> None:
     ("text", "message"),
     [("nonsense\n{}\n", "line 1: not valid JSON"), ('{"epoch": 1}\n{}\n', "line 1: no record of a topology")],
 )
-def test_a_broken_record_is_reported_and_the_page_is_built(tmp_path: Path, text: str, message: str) -> None:
+def test_a_broken_record_is_reported_and_the_page_is_built(
+    tmp_path: Path, text: str, message: str, drawn: list[Canvas]
+) -> None:
     folder = RunFolder(write_dynamic_run(tmp_path / "runs"))
     folder.topology.path.write_text(text)
     built = build(load([tmp_path / "runs"]), tmp_path / "out")

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure as Canvas
+
 from sparse_bench.record import RunFolder
 from sparse_bench.report.arms import studies_of
 from sparse_bench.report.build import build
@@ -21,7 +23,7 @@ def write(root: Path, summary: Any, **settings: Any) -> Path:
     return folder
 
 
-def test_a_figure_for_each_curve(tmp_path: Path) -> None:
+def test_a_figure_for_each_curve(tmp_path: Path, drawn: list[Canvas]) -> None:
     write(tmp_path, SUMMARY, seed=1, density=0.2)
     write_run(tmp_path, seed=0, density=0.2)
     write_run(tmp_path, seed=0, density=0.5)
