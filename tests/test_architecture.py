@@ -18,7 +18,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": set(),
     "record": set(),
     "environment": set(),
-    "sharing": set(),
+    "workers": set(),
+    "sharing": {"workers"},
     "source": {"config", "record"},
     "origin": {"config", "record", "source", "tasks", "training", "sparsity"},
     "tasks": {"data"},
@@ -27,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"record", "config", "sweeps"},
     "run": {"config", "record", "source", "origin", "environment", "tasks", "training", "sparsity", "tracking"},
     "plan": {"config", "record", "sweeps", "environment", "training", "run", "report", "sharing"},
-    "__main__": {"config", "environment", "run", "sharing"},
+    "__main__": {"config", "record", "run", "sharing"},
     "__init__": set(),
 }
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,8 +13,13 @@ import traceback
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
+
+from sparse_bench.config import CONF
+from sparse_bench.record import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
+KEPT = ("label", "_target_", "_partial_")
 #: A run of seconds that needs no corpus: the toy model in place of the shipped one.
 TOY = [
     "model._target_=tests.toy.ToyModel",
@@ -21,17 +27,17 @@ TOY = [
     "~model.layers",
     "~model.heads",
     "dataset._target_=tests.toy.ToyTask",
-    *(f"~dataset.{key}" for key in ("corpus", "test_fraction", "split_seed", "batch_size", "batch_epochs", "balanced")),
+    *(f"~dataset.{key}" for key in OmegaConf.load(CONF / "dataset/sara_like.yaml") if key not in KEPT),
     "trainer.epochs=3",
     "sparsity=random",
     "logger=none",
 ]
 
 
-def start(*arguments: str, cwd: Path) -> "subprocess.Popen[str]":
+def start(*arguments: str, cwd: Path, program: tuple[str, ...] = ("-m", "sparse_bench")) -> "subprocess.Popen[str]":
     environment = {key: value for key, value in os.environ.items() if key != "SPARSE_BENCH_RUNS"}
     return subprocess.Popen(
-        [sys.executable, "-m", "sparse_bench", *arguments],
+        [sys.executable, *program, *arguments],
         cwd=cwd,
         env=environment | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
@@ -41,8 +47,10 @@ def start(*arguments: str, cwd: Path) -> "subprocess.Popen[str]":
     )
 
 
-def sparse_bench(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
-    process = start(*arguments, cwd=cwd)
+def sparse_bench(
+    *arguments: str, cwd: Path, program: tuple[str, ...] = ("-m", "sparse_bench")
+) -> "subprocess.CompletedProcess[str]":
+    process = start(*arguments, cwd=cwd, program=program)
     out, err = process.communicate(timeout=300)
     return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
@@ -104,13 +112,104 @@ def test_one_process_a_core_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_two_sweeps_over_one_folder_share_the_work(tmp_path: Path) -> None:
-    first = start(*TOY, "seed=0,1,2", "-m", cwd=tmp_path)
-    second = start(*TOY, "seed=2,1,0", "-m", cwd=tmp_path)
+    first = start(*TOY, "seed=0,1,2", "wait_for_others=true", "-m", cwd=tmp_path)
+    second = start(*TOY, "seed=2,1,0", "wait_for_others=true", "-m", cwd=tmp_path)
     errors = [process.communicate(timeout=300)[1] for process in (first, second)]
     assert first.returncode == second.returncode == 0, errors
     assert len(metrics(tmp_path)) == 3
     again = sparse_bench(*TOY, "seed=0,1,2", "-m", cwd=tmp_path)
     assert again.stderr.count("already finished, skipped") == 3
+
+
+def test_a_run_elsewhere_is_said_to_be_there_and_can_be_waited_for(tmp_path: Path) -> None:
+    done = sparse_bench(*TOY, "seed=0,1", "-m", cwd=tmp_path)
+    assert done.returncode == 0
+    taken = min(tmp_path.rglob("result.json")).parent
+    for path in taken.iterdir():
+        path.unlink()
+    with RunFolder(taken).lock() as held:  # as a process does that works on it
+        assert held
+        done = sparse_bench(*TOY, "seed=0,1", "-m", cwd=tmp_path)
+        assert done.returncode == 1
+        assert "2 runs: 1 ended well, 1 running elsewhere" in done.stdout
+        assert "wait_for_others=true waits" in done.stdout
+        waiting = start(*TOY, "seed=0,1", "wait_for_others=true", "-m", cwd=tmp_path)
+        assert waiting.stdout is not None
+        seen = iter(waiting.stdout.readline, "")
+        assert any("Waiting for 1 run" in line for line in seen)
+    # That process has ended without a result, so the one that waited takes the run.
+    out, errors = waiting.communicate(timeout=300)
+    assert waiting.returncode == 0, errors
+    assert "2 runs: 2 ended well" in out
+    assert json.loads((taken / "result.json").read_text())["status"] == "finished"
+
+
+DEADLY = """
+import os, signal
+from tests.toy import ToyTask
+
+class Deadly(ToyTask):
+    def __init__(self, *, deadly: bool = False) -> None:
+        super().__init__()
+        self.deadly = deadly
+
+    def epoch_batches(self, epoch, streams):
+        if self.deadly and epoch == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().epoch_batches(epoch, streams)
+"""
+
+
+def test_a_run_whose_process_is_killed_fails_alone(tmp_path: Path) -> None:
+    """As the system does when memory runs out; that run is told from the others, which all end well."""
+    (tmp_path / "deadly.py").write_text(DEADLY)
+    settings = [*TOY, "dataset._target_=deadly.Deadly", "+dataset.deadly=true,false"]
+    done = sparse_bench(*settings, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "-m", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "2 runs: 1 ended well, 1 did not" in done.stdout
+    results = [json.loads(path.read_text()) for path in tmp_path.rglob("result.json")]
+    assert {(one["status"], one["config"]["dataset"]["deadly"]) for one in results} == {
+        ("failed", True),
+        ("finished", False),
+    }
+    (error,) = (one["error"] for one in results if one["error"])
+    assert error["type"] == "KilledError"
+    assert "killed by SIGKILL" in error["message"]
+    assert not re.search("Traceback|leaked", done.stderr)
+
+
+NO_ROOM = """
+import errno, tempfile
+def full(*arguments, **settings):
+    raise OSError(errno.ENOSPC, "No space left on device")
+tempfile.mkdtemp = tempfile.mkstemp = tempfile._mkstemp_inner = full
+from sparse_bench.__main__ import main
+main()
+"""
+
+
+def test_a_sweep_needs_no_temporary_files_and_leaves_none(tmp_path: Path) -> None:
+    """Where there is no room for them it ended with 1 after good results, and each kill left a folder."""
+    done = sparse_bench(*TOY, "seed=0,1", "-m", cwd=tmp_path, program=("-c", NO_ROOM))
+    assert done.returncode == 0, done.stderr
+    assert "2 runs: 2 ended well" in done.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"runs"}
+
+
+@pytest.mark.parametrize(("folder", "launcher"), [("file", "basic"), ("/proc/1/runs", "joblib")])
+def test_a_sweep_into_a_folder_that_cannot_be_written_says_so(folder: str, launcher: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = sparse_bench(*TOY, f"output={folder}", f"hydra/launcher={launcher}", "-m", cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"output='{folder}' cannot be written to" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_sweep_of_no_processes_is_refused(tmp_path: Path) -> None:
+    done = sparse_bench(*TOY, "hydra/launcher=joblib", "hydra.launcher.n_jobs=0", "-m", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "hydra.launcher.n_jobs must be a number of processes" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_killed_sweep_ends_like_an_undisturbed_one(tmp_path: Path) -> None:

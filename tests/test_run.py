@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from sparse_bench.__main__ import _show
 from sparse_bench.config import CONF, choices, run_id
 from sparse_bench.errors import ConfigError
-from sparse_bench.record import RunFolder
+from sparse_bench.record import Result, RunFolder
 from sparse_bench.run import _deterministic, _summary, run
 from sparse_bench.sparsity.schemes.dynamic import Dynamic
 from sparse_bench.training.trainer import Trainer
@@ -133,8 +133,42 @@ def test_a_run_that_another_process_holds_is_left_alone(toy_config: Make) -> Non
     config = toy_config()
     with folder_of(config).lock() as held:
         assert held
-        assert run(config) is None
+        left = run(config)
+        assert isinstance(left, RunFolder)
+        assert left.path == folder_of(config).path
     assert not folder_of(config).result_path.exists()
+
+
+def test_a_finished_run_in_a_folder_that_cannot_be_written_is_skipped(toy_config: Make) -> None:
+    """Another user's, say: its lock cannot be taken. (A folder in the lock's place: root may write everywhere.)"""
+    finished, other = toy_config(), toy_config(seed=1)
+    first = run(finished)
+    for config in (finished, other):
+        lock = folder_of(config).path / ".lock"
+        lock.unlink(missing_ok=True)
+        lock.mkdir(parents=True)
+    assert run(finished) == first
+    with pytest.raises(ConfigError, match="cannot be written to"):
+        run(other)
+
+
+def test_a_run_whose_process_died_each_time_fails_with_the_reason_and_is_tried_again(toy_config: Make) -> None:
+    result = run(toy_config(), killed="its process was killed by SIGKILL, 2 times")
+    assert isinstance(result, Result)
+    assert result.status == "failed"
+    assert result.error is not None
+    assert "begun anew each time, and its process was killed by SIGKILL" in result.error["message"]
+    assert folder_of(toy_config()).result() == result
+    again = run(toy_config())
+    assert isinstance(again, Result)
+    assert again.status == "finished"
+
+
+@pytest.mark.parametrize("setting", ["experiment_name", "start_from"])
+@pytest.mark.parametrize("name", [".hidden", "a/.hidden/b", "../a", "a/../../b", "/a", "", "."])
+def test_names_outside_the_output_or_hidden_are_refused(toy_config: Make, setting: str, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{setting} must be a path below the output folder, no part of which begins"):
+        run(toy_config(**{setting: name}))
 
 
 def shipped_scheme(name: str) -> dict[str, Any]:

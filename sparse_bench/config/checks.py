@@ -65,9 +65,15 @@ def _check_shared(plain: Mapping[str, Any]) -> None:
         raise ConfigError(f"threads must be at least 1, or null for all cores, not {plain['threads']}.")
     if not plain["output"]:
         raise ConfigError("output must name a folder.")
-    name = PurePath(plain["experiment_name"])
-    if not name.parts or name.is_absolute() or ".." in name.parts:
-        raise ConfigError(f"experiment_name must be a path below the output folder, not '{plain['experiment_name']}'.")
+    for key in ("experiment_name", "start_from"):
+        if key == "start_from" and plain[key] is None:
+            continue
+        name = PurePath(plain[key] or "")
+        # Reports search no hidden folders.
+        if not name.parts or name.is_absolute() or any(part.startswith(".") for part in name.parts):
+            raise ConfigError(
+                f"{key} must be a path below the output folder, no part of which begins with a dot, not '{plain[key]}'."
+            )
 
 
 def _check_optimizer(node: Mapping[str, Any]) -> None:

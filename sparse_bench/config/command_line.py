@@ -15,6 +15,8 @@ from sparse_bench.errors import ConfigError, unknown_choice
 _NEEDED = ("model", "dataset", "sparsity", "optimizer", "trainer", "logger")
 #: A name of a file, or several: ``a,b`` of a sweep, ``[a,b]`` of a list. Anything else is left to Hydra.
 _NAMES = re.compile(r"\[?[\w./-]+(,[\w./-]+)*\]?")
+#: The same of text, which may have a colon or a plus: ``cuda:1``, ``1e+3``.
+_TEXTS = re.compile(r"[\w./:+-]+(,[\w./:+-]+)*")
 #: Who brings files of their own chooses among those too, and may have groups of their own; and what completion in a
 #: shell is told are no overrides.
 _NOT_OURS = ("--config-dir", "-cd", "--config-path", "-cp", "hydra.searchpath", "--shell-completion", "-sc")
@@ -39,6 +41,19 @@ def check_command_line(arguments: Sequence[str]) -> None:
                 raise ConfigError(f"{key}=null: a run needs one. Valid choices: {', '.join(choices(key))}.")
             if value != "null" and _NAMES.fullmatch(value):
                 _check_files(key, value)
+
+
+def as_typed(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the values of settings that are text in quotes: to Hydra 2024_01_15 is a whole number, 1e3
+    one thousand, and ``true`` no name."""
+    texts = {field.name for field in fields(Config) if field.type in (str, str | None)}
+    quoted = []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if equals and key.lstrip("+") in texts and _TEXTS.fullmatch(value):
+            value = ",".join(one if one == "null" else f"'{one}'" for one in value.split(","))
+        quoted.append(key + equals + value)
+    return quoted
 
 
 def _check_key(key: str, groups: Sequence[str]) -> None:

@@ -13,7 +13,10 @@ from sparse_bench.config.nodes import LABEL, parameters_of, recorded_parameters,
 from sparse_bench.config.schema import TrainerConfig
 
 #: Settings that say how and where a run is carried out, not what it measures.
-NOT_IDENTITY = ("experiment_name", "logger", "point", "device", "threads", "output", "progress", "start_from", "force")
+NOT_IDENTITY = (
+    *("experiment_name", "logger", "point", "device", "threads", "output", "progress", "start_from", "force"),
+    "wait_for_others",
+)
 NOT_IDENTITY_TRAINER = ("checkpoint_seconds", "keep")
 
 

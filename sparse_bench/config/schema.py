@@ -53,6 +53,7 @@ class Config:
     output: str = "runs"
     progress: bool = True
     force: bool = False
+    wait_for_others: bool = False
 
 
 def register() -> None:

@@ -27,7 +27,7 @@ _RUN_FILES = ("result.json", "metrics.jsonl", ".lock")
 
 #: Settings that do not define an arm: the seed, how and where a run was carried out, and names that labels repeat.
 NOT_DEFINING = re.compile(
-    r"(seed|experiment_name|start_from|logger|point|device|threads|output|progress|force)(\..*)?"
+    r"(seed|experiment_name|start_from|logger|point|device|threads|output|progress|force|wait_for_others)(\..*)?"
     r"|trainer\.(checkpoint_seconds|keep)|(.*\.)?(label|_partial_)"
 )
 _RESULT = TypeAdapter(Result)

@@ -1,8 +1,11 @@
 """What a command line names is checked before Hydra sees it."""
 
-import pytest
+from collections.abc import Callable
 
-from sparse_bench.config import check_command_line
+import pytest
+from omegaconf import DictConfig
+
+from sparse_bench.config import as_typed, check_command_line
 from sparse_bench.errors import ConfigError
 
 
@@ -58,3 +61,31 @@ def test_files_of_ones_own_and_completion_are_no_mistakes() -> None:
     check_command_line(["--config-dir", "mine", "experiment=mine/own"])
     check_command_line(["-sc", "install=bash"])
     check_command_line(["hydra.searchpath=[file://mine]", "model=mine", "mine@dataset=b"])
+
+
+@pytest.mark.parametrize(
+    ("argument", "setting", "expected"),
+    [
+        ("experiment_name=2024_01_15", "experiment_name", "2024_01_15"),
+        ("experiment_name=1e3", "experiment_name", "1e3"),
+        ("++experiment_name=1e+3", "experiment_name", "1e+3"),
+        ("experiment_name=true", "experiment_name", "true"),
+        ("experiment_name=0x10", "experiment_name", "0x10"),
+        ("experiment_name='a,b: c'", "experiment_name", "a,b: c"),
+        ("output=1_0", "output", "1_0"),
+        ("start_from=2024_01_15", "start_from", "2024_01_15"),
+        ("start_from=null", "start_from", None),
+        ("device=cuda:1", "device", "cuda:1"),
+        ("output=${experiment_name}", "output", "ad_hoc"),
+        ("seed=1_0", "seed", 10),
+    ],
+)
+def test_text_stays_as_it_was_typed(
+    argument: str, setting: str, expected: object, compose_config: Callable[..., DictConfig]
+) -> None:
+    assert compose_config(*as_typed([argument]))[setting] == expected
+
+
+def test_text_of_a_sweep_stays_as_it_was_typed() -> None:
+    assert as_typed(["experiment_name=1e3,2024_01_15", "-m"]) == ["experiment_name='1e3','2024_01_15'", "-m"]
+    assert as_typed(["model=diet", "experiment_name=glob(a*)"]) == ["model=diet", "experiment_name=glob(a*)"]
