@@ -29,9 +29,10 @@ def _true_or_false(value: Any) -> bool:
     return value
 
 
-#: Numbers of things that are made one by one (layers, blocks, beams); of numbers in a row (units, tokens, examples);
+#: Numbers of things that are made one by one (layers, blocks, beams); of units in a layer; of examples that are made;
 #: and whatever else counts.
 Few = Annotated[int, Field(ge=1, le=1000)]
+Width = Annotated[int, Field(ge=1, le=65536)]
 Many = Annotated[int, Field(ge=1, le=1_000_000)]
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]

@@ -5,7 +5,7 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import PurePath
-from typing import Any
+from typing import Annotated, Any
 
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
@@ -13,10 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from sparse_bench.config.nodes import LABEL, build, parameters_of, target_of, targets
 from sparse_bench.config.schema import CONF, Config, TrainerConfig, choices
 from sparse_bench.errors import ConfigError, unknown_choice
-from sparse_bench.limits import check_setting, hints_of
+from sparse_bench.limits import Name, Switch, check_setting, hints_of, one_of
 
-#: Settings of hydra's ``instantiate`` that are no arguments of the target.
-_HYDRA_KEYS = ("_target_", "_partial_", "_recursive_", "_convert_", LABEL)
 _TARGETS = ("schedule", "stop")
 #: What a run asks of the classes of its model and its task, and of the things that it makes, by their places.
 _ASKED_OF_CLASSES = {
@@ -29,6 +27,16 @@ _ASKED_OF_OBJECTS = {
     "trainer.schedule": ("factor",),
     "trainer.stop": ("metric", "stops"),
 }
+
+
+def _any_node(
+    _target_: Name,
+    label: Name,
+    _partial_: Switch,
+    _recursive_: Switch,
+    _convert_: Annotated[str, one_of("none", "partial", "object", "all")],
+) -> None:
+    """What every node with a target may hold besides the arguments of the target: settings of Hydra, and its label."""
 
 
 def check(config: DictConfig) -> None:
@@ -119,14 +127,18 @@ def _check_arguments(target: Any, node: Mapping[str, Any], path: str) -> None:
     parameters = parameters_of(target)
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     for key, value in node.items():
-        if key in _HYDRA_KEYS:
+        if key in hints_of(_any_node):
+            check_setting(_any_node, key, value, f"{path}.{key}")
             continue
         if key not in parameters:
             if takes_any:
                 continue
             raise ConfigError(f"In '{path}': {unknown_choice('setting', key, parameters)}")
+        hint = hints_of(target).get(key)
         if isinstance(value, Mapping) and "_target_" in value:
-            _check_result(target_of(value, f"{path}.{key}"), hints_of(target).get(key), value, f"{path}.{key}")
+            _check_result(target_of(value, f"{path}.{key}"), hint, value, f"{path}.{key}")
+        elif isinstance(value, Mapping) and any(map(is_dataclass, (hint, *_parts(hint)))):
+            raise ConfigError(f"'{path}.{key}' needs a _target_ that makes what goes there.")
         else:
             check_setting(target, key, value, f"{path}.{key}")
     missing = [

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparse_bench.batch.language import HiddenState, LanguageOutput, LanguageSizes
-from sparse_bench.limits import Few, Many, NotNegative, Rate, checked
+from sparse_bench.limits import Few, NotNegative, Rate, Width, checked
 from sparse_bench.models.base import Model
 from sparse_bench.models.recurrent_dropout import LockedDropout, WeightDrop, WordDropout
 
@@ -50,8 +50,8 @@ class AWDLSTM(Model):
         self,
         sizes: LanguageSizes,
         *,
-        embedding_dim: Many = 400,
-        hidden: Many = _DEFAULT_HIDDEN,
+        embedding_dim: Width = 400,
+        hidden: Width = _DEFAULT_HIDDEN,
         layers: Few = 3,
         dropout: Rate = 0.4,
         dropout_hidden: Rate = 0.25,

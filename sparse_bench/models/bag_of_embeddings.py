@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparse_bench.batch.text import TextBatch, TextSizes
-from sparse_bench.limits import Many, checked, one_of
+from sparse_bench.limits import Width, checked, one_of
 from sparse_bench.models.base import Model
 
 POOLINGS = ("masked_sum", "sum", "mean")
@@ -40,7 +40,7 @@ class BagOfEmbeddings(Model):
         self,
         sizes: TextSizes,
         *,
-        embedding_dim: Many = _DEFAULT_DIM,
+        embedding_dim: Width = _DEFAULT_DIM,
         pooling: Annotated[str, one_of(*POOLINGS)] = "masked_sum",
     ) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from sparse_bench.batch.base import Layout
 from sparse_bench.batch.tagging import TaggingBatch, TaggingSizes
-from sparse_bench.limits import Many, Rate, checked
+from sparse_bench.limits import Rate, Width, checked
 from sparse_bench.models.base import Model
 from sparse_bench.models.dropout import Dropout
 from sparse_bench.models.packing import spread, take
@@ -48,8 +48,8 @@ class BiLSTMTagger(Model):
         self,
         sizes: TaggingSizes,
         *,
-        embedding_dim: Many = _DEFAULT_DIM,
-        hidden: Many = 10,
+        embedding_dim: Width = _DEFAULT_DIM,
+        hidden: Width = 10,
         dropout_input: Rate = 0.0,
         dropout_words: Rate = 0.0,
         dropout_hidden: Rate = 0.0,

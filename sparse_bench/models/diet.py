@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparse_bench.batch import IntentBatch, IntentSizes, SparseRows
-from sparse_bench.limits import Few, Many, NotNegative, Rate, checked
+from sparse_bench.limits import Few, NotNegative, Rate, Width, checked
 from sparse_bench.models.base import Model
 from sparse_bench.models.crf import crf_loss, viterbi
 from sparse_bench.models.dropout import Dropout
@@ -78,16 +78,16 @@ class DIET(Model):
         self,
         sizes: IntentSizes,
         *,
-        transformer_size: Many = _DEFAULT_SIZE,
+        transformer_size: Width = _DEFAULT_SIZE,
         layers: Few = 2,
         heads: Few = _DEFAULT_HEADS,
-        dense_dim: Many = 128,
-        label_dim: Many = 20,
-        embedding_dim: Many = 20,
+        dense_dim: Width = 128,
+        label_dim: Width = 20,
+        embedding_dim: Width = 20,
         dropout: Rate = 0.2,
         sparse_dropout: Rate = 0.2,
         attention_dropout: Rate = 0.0,
-        negatives: Many = 20,
+        negatives: Width = 20,
         constrain_similarities: bool = False,
         regularization: NotNegative = 0.002,
         regularize_rising_only: bool = False,

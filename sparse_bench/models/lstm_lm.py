@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sparse_bench.batch.language import HiddenState, LanguageOutput, LanguageSizes
 from sparse_bench.errors import ConfigError
-from sparse_bench.limits import Few, Many, Rate, checked, one_of
+from sparse_bench.limits import Few, Rate, Width, checked, one_of
 from sparse_bench.models.base import Model
 from sparse_bench.models.dropout import Dropout
 
@@ -70,8 +70,8 @@ class LSTMLM(Model):
         self,
         sizes: LanguageSizes,
         *,
-        embedding_dim: Many = 600,
-        hidden: Many = _DEFAULT_HIDDEN,
+        embedding_dim: Width = 600,
+        hidden: Width = _DEFAULT_HIDDEN,
         layers: Few = 2,
         head: Annotated[str, one_of(*HEADS)] = "linear",
         recurrence: Annotated[str, one_of(*RECURRENCES)] = "trained",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparse_bench.batch import Attribute, DialogueBatch, DialogueSizes
-from sparse_bench.limits import Few, Many, NotNegative, Rate, checked
+from sparse_bench.limits import Few, NotNegative, Rate, Width, checked
 from sparse_bench.models.base import Model
 from sparse_bench.models.dropout import Dropout
 from sparse_bench.models.layers import dense
@@ -123,15 +123,15 @@ class TED(Model):
         self,
         sizes: DialogueSizes,
         *,
-        transformer_size: Many = _DEFAULT_SIZE,
+        transformer_size: Width = _DEFAULT_SIZE,
         layers: Few = 1,
         heads: Few = _DEFAULT_HEADS,
-        dense_dim: Many = 20,
-        encoding_dim: Many = 50,
-        embedding_dim: Many = 20,
+        dense_dim: Width = 20,
+        encoding_dim: Width = 50,
+        embedding_dim: Width = 20,
         dropout: Rate = 0.1,
         attention_dropout: Rate = 0.0,
-        negatives: Many = 20,
+        negatives: Width = 20,
         constrain_similarities: bool = False,
         scale_loss: bool = True,
         regularization: NotNegative = 0.001,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sparse_bench.batch.translation import TranslationBatch, TranslationSizes
 from sparse_bench.errors import ConfigError
-from sparse_bench.limits import Few, Many, Rate, checked, one_of
+from sparse_bench.limits import Few, Rate, Width, checked, one_of
 from sparse_bench.models.attention import ATTENTION_WAYS, Past, causal_bias, mixed_padding_bias, padding_bias
 from sparse_bench.models.base import Model
 from sparse_bench.models.decoding import beam_search, check_search, greedy
@@ -87,8 +87,8 @@ class Transformer(Model):
         self,
         sizes: TranslationSizes,
         *,
-        d_model: Many = _DEFAULT_SIZE,
-        d_inner: Many = _DEFAULT_INNER,
+        d_model: Width = _DEFAULT_SIZE,
+        d_inner: Width = _DEFAULT_INNER,
         encoder_layers: Few = 2,
         decoder_layers: Few = 2,
         heads: Few = _DEFAULT_HEADS,

@@ -53,6 +53,14 @@ def test_a_corpus_of_another_task_is_refused(compose_config: Make) -> None:
         check(config)
 
 
+def test_an_object_has_to_be_made_by_a_target(compose_config: Make) -> None:
+    """Nothing is made of a dictionary's entries, as pydantic would of those of a dataclass."""
+    config = compose_config("sparsity=sparse_gradient", "model=bag_of_embeddings", "dataset=text_types_like")
+    config.sparsity.combined_with = {"density": 0.5}
+    with pytest.raises(ConfigError, match=r"'sparsity\.combined_with' needs a _target_"):
+        check(config)
+
+
 def test_a_model_larger_than_the_machine_is_refused_before_it_is_made(
     toy_config: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
