@@ -3,9 +3,9 @@
     python scripts/fuzz_settings.py --workers 2 --output results/robustness/fuzz.md
 
 Every leaf of every file of every group, every setting of a run itself and every schedule and stopping rule gets every
-value of :data:`VALUES`, one at a time, beside an otherwise small run, which takes one step on generated data if nothing
-refuses it. A good end is a refusal by Hydra's schema or by an error of the project. A traceback, an aborted process and
-a hang are bad ones. A value that is taken, and not named in :data:`SENSIBLE`, counts as senseless.
+value of ``fuzz_cases.VALUES``, one at a time, in an otherwise small run, which takes one step on generated data if
+nothing refuses it. A good end is a refusal by Hydra's schema or by an error of the project. A traceback, an aborted
+process and a hang are bad ones. A value that is taken, and not named in ``fuzz_cases.SENSIBLE``, counts as senseless.
 
 Exits with 1 if there is a traceback, an abort, a hang, or more senseless values than :data:`MOST_SENSELESS`.
 """
@@ -21,163 +21,21 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
-TIMEOUT = 60
+from fuzz_cases import ALWAYS, SMALL, VALUES, is_sensible, leaves_of, problems, task_of
+
+#: Problem, setting, name of the value.
+Case = tuple[str, str, str]
+#: Ends that no case should have.
+BAD = ("traceback", "aborted", "hang")
+#: Seconds without an answer, after which a worker hangs.
+TIMEOUT = 90
 MOST_SENSELESS = 10
 #: Address space of a worker, in bytes: a model for which a machine is too small must not take this one with it.
 MEMORY = 12 << 30
-
-VALUES: dict[str, Any] = {
-    "empty text": "",
-    "text": "abc",
-    "number as text": "16",
-    "unicode": "ключ 🙂",
-    "path": "../../x",
-    "long text": "x" * 300,
-    "true": True,
-    "null": None,
-    "zero": 0,
-    "minus one": -1,
-    "one and a half": 1.5,
-    "10^12": 10**12,
-    "nan": float("nan"),
-    "inf": float("inf"),
-    "list of numbers": [3, 2, 1],
-    "dict": {"a": 1},
-}
-
-TEXTS = {"text", "number as text", "unicode", "long text"}
-#: Setting → values that make sense for it, beside those that its shipped value is one of.
-SENSIBLE: list[tuple[str, set[str]]] = []
-
-#: Small problems by task, and the model that learns it fastest.
-SMALL = {
-    "intent": ["dataset=sara_like", "dataset.corpus.examples=150", "model=diet", "model.transformer_size=8"],
-    "dialogue": ["dataset=booking_like", "dataset.corpus.stories=10", "dataset.corpus.test_stories=4", "model=ted"],
-    "language_modelling": [
-        "dataset=ptb_like",
-        "dataset.corpus.sentences=60",
-        "dataset.batch_size=4",
-        "dataset.bptt=8",
-        "dataset.valid_batch_size=4",
-        "dataset.test_batch_size=4",
-        "model=lstm_lm",
-        "model.hidden=9",
-        "model.embedding_dim=4",
-    ],
-    "tagging": [
-        "dataset=pos_like",
-        "dataset.corpus.sentences=100",
-        "dataset.corpus.vocabulary=100",
-        "model=bilstm_tagger",
-    ],
-    "text_typing": ["dataset=text_types_like", "dataset.corpus.examples=200", "model=bag_of_embeddings"],
-    "translation": [
-        "dataset=multi30k_like",
-        "dataset.corpus.train=60",
-        "dataset.corpus.valid=6",
-        "dataset.corpus.test=6",
-        "dataset.min_count=1",
-        "dataset.beam=2",
-        "model=transformer",
-        "model.d_model=8",
-        "model.heads=2",
-        "model.d_inner=8",
-    ],
-}
-#: Task of the small problem that a scheme is tried on; others are tried on text typing.
-TASK_OF_SCHEME = {"block_diagonal": "tagging", "blocks_and_tiers": "tagging", "random_fan_in": "language_modelling"}
-ALWAYS = ["trainer.epochs=1", "trainer.steps=1", "threads=1", "logger=none", "progress=false", "device=cpu"]
-#: Weights of the big models made small where their own files are tried.
-NARROW = {
-    "awd_lstm": ["model.hidden=8", "model.embedding_dim=4"],
-    "diet": ["model.transformer_size=8"],
-    "lstm_lm": ["model.hidden=9", "model.embedding_dim=4"],
-    "transformer": ["model.d_model=8", "model.heads=2", "model.d_inner=8"],
-}
-
-
-def problems() -> dict[str, tuple[list[str], str]]:
-    """Name → (overrides, the part of the configuration whose leaves are tried)."""
-    from sparse_bench.config import choices
-
-    found: dict[str, tuple[list[str], str]] = {"run": (SMALL["text_typing"], "")}
-    for name in choices("model"):
-        task = task_of("model", name)
-        found[f"model/{name}"] = (
-            [*(o for o in SMALL[task] if "model" not in o), f"model={name}", *NARROW.get(name, [])],
-            "model",
-        )
-    for name in choices("dataset"):
-        small = SMALL[task_of("dataset", name)]
-        models = [override for override in small if override.startswith("model")]
-        own = [o for o in small if o.startswith("dataset")] if f"dataset={name}" in small else [f"dataset={name}"]
-        found[f"dataset/{name}"] = ([*own, *models], "dataset")
-    for name in choices("sparsity"):
-        small = SMALL[TASK_OF_SCHEME.get(name, "text_typing")]
-        found[f"sparsity/{name}"] = ([*small, f"sparsity={name}"], "sparsity")
-    for name in choices("optimizer"):
-        found[f"optimizer/{name}"] = ([*SMALL["text_typing"], f"optimizer={name}"], "optimizer")
-    for name in choices("logger"):
-        found[f"logger/{name}"] = ([*SMALL["text_typing"], f"logger={name}"], "logger")
-    found["trainer/default"] = (SMALL["text_typing"], "trainer")
-    for part, module, names in (
-        ("schedule", "schedules", ("LinearWarmup", "InverseSquareRoot", "ExponentialPerEpoch", "Cosine")),
-        ("stop", "stopping", ("ConsecutiveRises", "NonMonotone", "Reached")),
-    ):
-        for name in names:
-            node = "{" + f"_target_:sparse_bench.training.{module}.{name}{defaults_of(module, name)}" + "}"
-            found[f"trainer.{part}/{name}"] = ([*SMALL["text_typing"], f"trainer.{part}={node}"], f"trainer.{part}")
-    return found
-
-
-def task_of(group: str, name: str) -> str:
-    """The task that a shipped model learns, or that a shipped dataset is for."""
-    from omegaconf import OmegaConf
-
-    from sparse_bench.config import CONF, target_of
-
-    target = target_of(OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml")), group)
-    return target.tasks[0] if group == "model" else target.name
-
-
-def defaults_of(module: str, name: str) -> str:
-    """The settings of a schedule or a stopping rule as an override writes them."""
-    import inspect
-
-    from hydra.utils import get_object
-
-    parameters = inspect.signature(get_object(f"sparse_bench.training.{module}.{name}")).parameters
-    given = {key: "null" if p.default is None else p.default for key, p in parameters.items()}
-    if name == "Reached":
-        given["metric"] = "valid/accuracy"
-    return "".join(f",{key}:{value}" for key, value in given.items())
-
-
-def leaves(node: Any, path: str) -> Iterator[str]:
-    """Paths of everything below a node of a configuration, inner nodes that have a target included."""
-    for key, value in node.items():
-        inner = f"{path}.{key}" if path else str(key)
-        if isinstance(value, dict):
-            if "_target_" in value or not value:
-                yield inner
-            yield from leaves(value, inner)
-        else:
-            yield inner
-
-
-def leaves_of(part: str, plain: dict[str, Any]) -> list[str]:
-    """The leaves that are tried of a composed problem; of a run itself, what belongs to no group."""
-    if not part:
-        return [key for key, value in plain.items() if not isinstance(value, dict)]
-    node = plain
-    for key in part.split("."):
-        node = node[key]
-    return list(leaves(node, part))
 
 
 class Worker:
@@ -372,19 +230,44 @@ class Process:
         self.child.wait()
 
 
-def is_sensible(leaf: str, value: str) -> bool:
-    """Whether a value makes sense for a setting."""
-    return any(value in values and re.fullmatch(pattern, leaf) for pattern, values in SENSIBLE)
-
-
-def report(ended: list[tuple[tuple[str, str, str], tuple[str, str]]], seconds: float) -> str:
-    """A page about all cases."""
-    counts = Counter(end for _, (end, _) in ended)
-    senseless = sorted(
-        {(leaf, value) for (_, leaf, value), (end, _) in ended if end == "accepted" and not is_sensible(leaf, value)}
-    )
-    bad = [(case, end) for case, end in ended if end[0] in ("traceback", "aborted", "hang")]
-    return "\n".join(map(str, [counts, *senseless, *bad, seconds]))
+def report(ended: list[tuple[Case, tuple[str, str]]], seconds: float) -> tuple[str, bool]:
+    """A page about all cases, and whether it says what it should."""
+    ends = ("refused by Hydra", "refused before any work", "refused by the run", "accepted", *BAD)
+    by_group: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for (name, _, _), (end, _) in ended:
+        by_group[name.partition("/")[0]][end] += 1
+        by_group["all"][end] += 1
+    rows = [
+        f"| {group} | {counts.total():,} | " + " | ".join(f"{counts[end]:,}" for end in ends) + " |"
+        for group, counts in sorted(by_group.items(), key=lambda entry: (entry[0] == "all", entry[0]))
+    ]
+    accepted = {(leaf, value) for (_, leaf, value), (end, _) in ended if end == "accepted"}
+    senseless = sorted(case for case in accepted if not is_sensible(*case))
+    bad = sorted((name, leaf, value, *end) for (name, leaf, value), end in ended if end[0] in BAD)
+    page = [
+        "# Values that settings should not have",
+        "",
+        f"Every setting of the shipped files with each of {len(VALUES)} values ({', '.join(VALUES)}), one at a time: "
+        f"{len(ended):,} cases, {len({leaf for (_, leaf, _), _ in ended})} settings. What nothing refused took a step "
+        "on generated data and was evaluated. Loggers were made, and opened nothing. Corpora that have to be downloaded "
+        "were checked and not read. `refused by the run` means by an error of the project, where only a corpus or a "
+        "built model can judge.",
+        "",
+        "| group | cases | " + " | ".join(ends) + " |",
+        "| --- " + "| ---: " * (len(ends) + 1) + "|",
+        *rows,
+        "",
+        f"## Taken, and senseless: {len(senseless)} of the {len(accepted)} pairs of setting and value that are taken",
+        "",
+        *([f"- `{leaf}`: {value}" for leaf, value in senseless] or ["None."]),
+        "",
+        f"## Tracebacks, aborted processes, hangs: {len(bad)}",
+        "",
+        *([f"- `{leaf}` of {name}: {value}: {end}, {said[:200]}" for name, leaf, value, end, said in bad] or ["None."]),
+        "",
+    ]
+    print(f"{seconds:.0f} s")
+    return "\n".join(page), not bad and len(senseless) <= MOST_SENSELESS
 
 
 def main() -> None:
@@ -425,8 +308,11 @@ def main() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    page = report(ended, time.monotonic() - started)
+    page, good = report(ended, time.monotonic() - started)
     print(page)
+    if arguments.output is not None:
+        arguments.output.write_text(page, encoding="utf-8")
+    sys.exit(0 if good else 1)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ from sparse_bench.errors import ConfigError, unknown_choice
 from sparse_bench.limits import Name, Switch, check_setting, hints_of, one_of
 
 _TARGETS = ("schedule", "stop")
+#: A rate, a decay or whatever else an optimizer takes that is larger than this is a slip.
+_LARGEST = 1e6
 #: What a run asks of the classes of its model and its task, and of the things that it makes, by their places.
 _ASKED_OF_CLASSES = {
     "model": ("tasks", "groups", "layer_groups"),
@@ -53,6 +55,10 @@ def check(config: DictConfig) -> None:
     _check_keys("trainer", plain["trainer"], TrainerConfig)
     for path, names in _ASKED_OF_CLASSES.items():
         _check_offers(target_of(plain[path], path), names, path, plain[path])
+    if not isinstance(plain["logger"], Mapping | None):
+        raise ConfigError(f"'logger' has to name loggers, not be {plain['logger']!r}: {', '.join(choices('logger'))}.")
+    for name, node in (plain["logger"] or {}).items():
+        _check_offers(target_of(node, f"logger.{name}"), ("start", "log", "finish"), f"logger.{name}", node)
     for path, node in targets(plain):
         _check_arguments(target_of(node, path), node, path)
     _check_shared(plain)
@@ -121,6 +127,9 @@ def _check_optimizer(node: Mapping[str, Any]) -> None:
         )
     made = _made(node, "optimizer", [torch.nn.Parameter(torch.zeros(1))], _partial_=True)
     _check_offers(made, _ASKED_OF_OBJECTS["optimizer"], "optimizer", node)
+    for name, value in made.defaults.items():  # torch takes any
+        if isinstance(value, int | float) and value > _LARGEST:
+            raise ConfigError(f"'optimizer.{name}' = {value!r} does not fit: it has to be at most {_LARGEST:g}.")
 
 
 def _check_arguments(target: Any, node: Mapping[str, Any], path: str) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from hydra.core.config_store import ConfigStore
 from pydantic import Field
 
-from sparse_bench.limits import Count, Few, Name, Positive, Seed, Switch, one_of
+from sparse_bench.limits import Count, Few, Name, NotNegative, Positive, Seed, Switch, one_of
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 #: The configuration tree: inside an installed package, else beside it in the repository.
@@ -25,14 +25,14 @@ class TrainerConfig:
     accumulate: Count = 1
     schedule: Any = None
     stop: Any = None
-    evaluate_every: Annotated[int, Field(ge=0)] = 1
+    evaluate_every: Annotated[int, Field(ge=0, le=2**31 - 1)] = 1
     evaluate_first: Switch = False
     select: Annotated[str, one_of("last", "best")] = "last"
     monitor: str | None = None
     monitor_mode: Annotated[str, one_of("min", "max")] | None = None
     early_stopping: Count | None = None
     reset_optimizer: Switch = False
-    checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0
+    checkpoint_seconds: NotNegative = 60.0
     keep: Annotated[str, one_of("nothing", "weights", "checkpoint")] = "weights"
     deterministic: Switch = True
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sparse_bench.errors import ConfigError
+from sparse_bench.limits import Name, checked
 from sparse_bench.tracking.base import RunInfo, Status, Tracker
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ class TensorBoardTracker(Tracker):
         ConfigError: the package ``tensorboard`` is not installed.
     """
 
-    def __init__(self, subfolder: str = "tensorboard") -> None:
+    @checked
+    def __init__(self, subfolder: Name = "tensorboard") -> None:
         if importlib.util.find_spec("tensorboard") is None:
             raise ConfigError(
                 "logger=tensorboard needs the package 'tensorboard', which is not installed. "
