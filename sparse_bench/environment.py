@@ -89,6 +89,24 @@ def machine(device: torch.device) -> dict[str, Any]:
     }
 
 
+def memory_bytes(device: torch.device) -> int | None:
+    """Memory of a device, or of the machine, as far as a container lets the process have it; None where it is unknown.
+
+    What others use of it is not taken off.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    try:
+        found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+    except OSError:
+        limit = "max"
+    return min(found, int(limit)) if limit.isdigit() else found
+
+
 def reset_peak_memory(device: torch.device) -> None:
     """Start a new measurement of :func:`peak_memory_bytes`, so that one run does not inherit another's peak."""
     gc.collect()  # an earlier run's model holds itself

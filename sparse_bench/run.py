@@ -32,6 +32,7 @@ from sparse_bench.tasks.shares import many_unknown
 from sparse_bench.tracking.base import ASKED, DENSITY, WEIGHTS, RunInfo, Trackers
 from sparse_bench.training import checkpoint
 from sparse_bench.training.precision import Precision
+from sparse_bench.training.rehearsal import rehearse
 from sparse_bench.training.settings import Progress, Settings
 from sparse_bench.training.trainer import Trainer
 
@@ -56,6 +57,22 @@ class ModelFactory:
     def __call__(self, **settings: Any) -> Any:
         """The model, with these settings in place of the configured ones."""
         return build(self._node, _partial_=True, **settings)(self._sizes)
+
+    def check_memory(self, device: torch.device) -> None:
+        """Refuse a model whose weights and their gradients are more than a device holds; nothing is drawn or held.
+
+        Raises:
+            ConfigError: see above.
+        """
+        with torch.device("meta"):
+            parameters = list(self().parameters())
+        needed = 2 * sum(parameter.numel() * parameter.element_size() for parameter in parameters)
+        there = environment.memory_bytes(device)
+        if there is not None and needed > there:
+            raise ConfigError(
+                f"The model's weights and their gradients take {needed / 1e9:,.1f} GB, and this {device.type} has "
+                f"{there / 1e9:,.1f} GB. Make the layers of 'model' narrower or fewer."
+            )
 
     def widths(self) -> list[dict[str, Any]]:
         """Settings of all narrower variants, narrowest first."""
@@ -205,6 +222,8 @@ def _train_and_measure(
     no_checksums = [] if result.data else [_NO_CHECKSUMS]
     for said in (*scheme.warnings(), *many_unknown(task.unknown_tokens), *trainer.fallbacks(), *no_checksums):
         result.warn(said)
+    if not folder.checkpoint.exists():
+        rehearse(trainer)
     result.macs_per_example = _macs(trainer)
     _seed_globals(trainer.streams.derive("noise"))
     try:
@@ -264,8 +283,11 @@ def assemble(
     _deterministic(plain["trainer"]["deterministic"], device)
     streams = Streams(plain["seed"])
     scheme: Scheme = build(plain["sparsity"])
+    factory = ModelFactory(plain["model"], task.sizes)
+    if type(scheme).build is Scheme.build:  # another one may build less than the whole model
+        factory.check_memory(device)
     _seed_globals(streams.derive("init"))
-    model = scheme.build(ModelFactory(plain["model"], task.sizes))
+    model = scheme.build(factory)
     scheme.attach(model, streams)
     model.to(device)
     if source is not None:

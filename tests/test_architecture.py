@@ -7,10 +7,11 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "sparse_bench"
 
-BASEMENT = {"errors", "streams", "batch"}
+BASEMENT = {"errors", "limits", "streams", "batch"}
 #: Part → the parts that it may import, besides the basement and itself.
 MAY_IMPORT: dict[str, set[str]] = {
     **{part: set() for part in BASEMENT},
+    "limits": {"errors"},
     "data": set(),
     "models": set(),
     "sparsity": set(),

@@ -94,7 +94,7 @@ def test_a_sweep_goes_on_past_a_bad_job_and_exits_with_1(tmp_path: Path) -> None
     task = "dataset._target_=tests.toy.GuessedTask"
     done = sparse_bench(*TOY, task, "sparsity.density=0.5,1.5,0.25", "-m", cwd=tmp_path)
     assert done.returncode == 1
-    assert "sparsity.density must be between 0 and 1, not 1.5" in done.stderr
+    assert "'sparsity.density' = 1.5 does not fit: it has to be at most 1" in done.stderr
     assert "2 ended well, 1 did not; 2 carry warnings" in done.stdout + done.stderr
     assert len(list(tmp_path.glob("runs/ad_hoc/*/result.json"))) == 2
     assert {path.name for path in tmp_path.iterdir()} == {"runs"}

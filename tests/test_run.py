@@ -386,7 +386,7 @@ def test_changing_the_scheme_changes_neither_data_order_nor_noise(toy_config: Ma
 
 def test_bad_settings_are_refused_before_any_work(toy_config: Make) -> None:
     for settings, message in [
-        ({"sparsity__density": 1.5}, "between 0 and 1"),
+        ({"sparsity__density": 1.5}, "'sparsity.density' = 1.5 does not fit: it has to be at most 1"),
         ({"sparsity__density": "abc"}, "sparsity.density"),
         ({"sparsity__layers": ["frist"]}, "Did you mean 'first'"),
         ({"sparsity__dens": 0.5}, "Unknown setting 'dens'"),
@@ -403,9 +403,9 @@ def test_bad_settings_are_refused_before_any_work(toy_config: Make) -> None:
         ({"model___target_": "tests.toy.NoSuchModel"}, "cannot be imported"),
         ({"sede": 1}, "Unknown setting 'sede'. Did you mean 'seed'"),
         ({"trainer__epoch": 1}, "In 'trainer': Unknown setting 'epoch'. Did you mean 'epochs'"),
-        ({"threads": 0}, "threads must be at least 1"),
+        ({"threads": 0}, "'threads' = 0 does not fit: it has to be at least 1"),
         ({"experiment_name": "../elsewhere"}, "below the output folder"),
-        ({"experiment_name": ""}, "below the output folder"),
+        ({"experiment_name": ""}, "at least 1 character"),
         ({"optimizer__lr": -1.0}, "'optimizer' cannot be made: Invalid learning rate"),
         ({"optimizer__lr": "abc"}, "'optimizer.lr' = 'abc' does not fit: Input should be a valid number.$"),
         ({"optimizer": {"_target_": "torch.optim.LBFGS", "_partial_": True}}, "several times a step"),

@@ -11,8 +11,6 @@ from dataclasses import fields
 from sparse_bench.config.schema import CONF, Config, TrainerConfig, choices
 from sparse_bench.errors import ConfigError, unknown_choice
 
-#: Groups of which a run has no use for none; of the others none is the default, or a file's own matter.
-_NEEDED = ("model", "dataset", "sparsity", "optimizer", "trainer", "logger")
 #: A name of a file, or several: ``a,b`` of a sweep, ``[a,b]`` of a list. Anything else is left to Hydra.
 _NAMES = re.compile(r"\[?[\w./-]+(,[\w./-]+)*\]?")
 #: The same of text, which may have a colon or a plus: ``cuda:1``, ``1e+3``.
@@ -28,19 +26,21 @@ def check_command_line(arguments: Sequence[str]) -> None:
     Raises:
         ConfigError: see above; names the valid choices.
     """
-    if any(argument.startswith(_NOT_OURS) for argument in arguments):
-        return
     groups = [path.name for path in CONF.iterdir() if path.is_dir()]
+    foreign = any(argument.startswith(_NOT_OURS) for argument in arguments)
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if not equals or not key[:1].isalpha():  # flags, and what adds or removes a key
             continue
+        group = key.partition("@")[0]
+        if value == "null" and (group in groups or "/" in group):
+            valid = f" Valid choices: {', '.join(choices(group))}." if choices(group) else ""
+            raise ConfigError(f"{key}=null: a group takes the name of a file. Leave it out for its default.{valid}")
+        if foreign:
+            continue
         _check_key(key, groups)
-        if key in groups:
-            if value == "null" and key in _NEEDED:
-                raise ConfigError(f"{key}=null: a run needs one. Valid choices: {', '.join(choices(key))}.")
-            if value != "null" and _NAMES.fullmatch(value):
-                _check_files(key, value)
+        if key in groups and _NAMES.fullmatch(value):
+            _check_files(key, value)
 
 
 def as_typed(arguments: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from sparse_bench.errors import ConfigError
+from sparse_bench.limits import Name, checked
 from sparse_bench.tracking.base import RunInfo, Status, Tracker
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ class TensorBoardTracker(Tracker):
         ConfigError: the package ``tensorboard`` is not installed, or the subfolder is none of the run's folder.
     """
 
-    def __init__(self, subfolder: str = "tensorboard") -> None:
+    @checked
+    def __init__(self, subfolder: Name = "tensorboard") -> None:
         if importlib.util.find_spec("tensorboard") is None:
             raise ConfigError(
                 "logger=tensorboard needs the package 'tensorboard', which is not installed. "

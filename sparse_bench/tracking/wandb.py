@@ -9,9 +9,9 @@ import logging
 import os
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
-from sparse_bench.errors import ConfigError, unknown_choice
+from sparse_bench.limits import Name, Positive, checked
 from sparse_bench.tracking.base import ASKED, DENSITY, WEIGHTS, RunInfo, Status, Tracker
 
 if TYPE_CHECKING:
@@ -76,18 +76,17 @@ class WandbTracker(Tracker):
         ConfigError: ``mode`` is not one of the three.
     """
 
+    @checked
     def __init__(
         self,
         mode: Mode = "offline",
-        project: str = "sparse_bench",
-        entity: str | None = None,
+        project: Name = "sparse_bench",
+        entity: Name | None = None,
         tags: list[str] | None = None,
-        timeout: float = 15.0,
-        finish_timeout: float = 120.0,
+        timeout: Positive = 15.0,
+        finish_timeout: Positive = 120.0,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        if mode not in get_args(Mode):
-            raise ConfigError(unknown_choice("W&B mode", mode, get_args(Mode)))
         self.mode: Mode = mode
         self.project = project
         self.entity = entity

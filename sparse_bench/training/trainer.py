@@ -3,8 +3,8 @@
 import logging
 import math
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from itertools import islice
 from typing import Any
@@ -131,12 +131,18 @@ class Trainer:
         """Metrics of the model as it stands on ``split``, with the split's name as prefix."""
         started = time.perf_counter()
         self._row_updates.flush()
-        self.model.eval()
-        with torch.no_grad(), self.precision.autocast():
+        with self.evaluating():
             metrics = self.task.evaluate(self.model, split)
-        self.model.train()
         self.progress.evaluate_seconds += time.perf_counter() - started
         return {f"{split}/{name}": value for name, value in metrics.items()}
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Without dropout and gradients, in the run's precision."""
+        self.model.eval()
+        with torch.no_grad(), self.precision.autocast():
+            yield
+        self.model.train()
 
     def forward_backward(self, batch: Batch, share: float = 1.0) -> None:
         """Add ``share`` times the gradient of one batch's loss to the gradients."""

@@ -14,7 +14,6 @@ from sparse_bench.errors import ConfigError
     [
         "experiment=rasa/diet",
         "experiment=rasa/diet,rasa/ted",
-        "experiment=null",
         "sweep=sparselang/fixed_size",
         "logger=[wandb,tensorboard]",
         "logger=none",
@@ -46,8 +45,11 @@ def test_what_is_left_to_hydra(argument: str) -> None:
         ("experiment=rasa/diet,rasa/nope", r"Unknown experiment 'rasa/nope'\..* Valid choices: brouns/"),
         ("sweep=rasa/diet_densty", "Did you mean 'rasa/diet_density'"),
         ("logger=[wandb,foo]", r"Unknown logger 'foo'\. Valid choices: console, none, tensorboard, wandb"),
-        ("logger=null", "logger=null: a run needs one. Valid choices: console"),
-        ("dataset=null", "dataset=null: a run needs one. Valid choices: booking_like"),
+        ("logger=null", "logger=null: a group takes the name of a file.* Valid choices: console"),
+        ("dataset=null", "Leave it out for its default. Valid choices: booking_like"),
+        ("experiment=null", "experiment=null: .* Valid choices: brouns/"),
+        ("sweep=null", "sweep=null"),
+        ("hydra/launcher=null", "hydra/launcher=null"),
         ("modle=diet", r"Unknown setting 'modle'\. Did you mean 'model'\?"),
         ("trainer.epoch=3", r"In 'trainer': Unknown setting 'epoch'\. Did you mean 'epochs'\?"),
     ],
@@ -55,6 +57,11 @@ def test_what_is_left_to_hydra(argument: str) -> None:
 def test_what_is_refused_with_the_valid_choices(argument: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         check_command_line(["seed=0", argument])
+
+
+def test_a_group_set_to_null_is_refused_among_files_of_ones_own_too() -> None:
+    with pytest.raises(ConfigError, match="model=null"):
+        check_command_line(["--config-dir", "mine", "model=null"])
 
 
 def test_files_of_ones_own_and_completion_are_no_mistakes() -> None:

@@ -280,7 +280,7 @@ def test_density_one_leaves_the_embedding_alone() -> None:
     [
         ({"order": "sideways"}, "down, rand, up"),
         ({"density": 0.04}, "between 1/blocks and 1"),
-        ({"blocks": 0}, "between 1/blocks and 1"),
+        ({"blocks": 0}, "at least 1"),
     ],
 )
 def test_tier_settings_that_do_not_fit(settings: dict[str, Any], message: str) -> None:

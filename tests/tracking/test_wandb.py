@@ -270,5 +270,5 @@ def test_finish_without_start_is_harmless():
 
 
 def test_unknown_mode():
-    with pytest.raises(ConfigError, match="Valid choices: disabled, offline, online"):
+    with pytest.raises(ConfigError, match="should be 'online', 'offline' or 'disabled'"):
         WandbTracker(mode="ofline")
