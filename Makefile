@@ -5,7 +5,7 @@
 #   RUNS         where run folders go
 #   RESULTS      where tables and figures go
 #   PIP_ARGS     more for pip, such as an index with CPU builds of torch
-#   PYTEST_ARGS  more for pytest, such as -n 4, -k NAME or -x
+#   PYTEST_ARGS  more for pytest, such as -n 4, -k NAME or -x; neighbours share what they set up, so they stay together
 #   RUN          yes: `make reproduce` carries its plan out
 
 PYTHON ?= python3
@@ -13,7 +13,7 @@ VENV ?= .venv
 RUNS ?= runs
 RESULTS ?= results
 PIP_ARGS ?=
-PYTEST_ARGS ?= -n 2
+PYTEST_ARGS ?= -n 2 --dist worksteal
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed

@@ -1,9 +1,13 @@
-"""Kill a sweep at random moments, restart it each time, and compare it with an undisturbed one, byte for byte.
+"""Kill sweeps at random moments, start them again each time, and compare them with undisturbed ones, byte for byte.
 
-    python scripts/kill_sweep.py --kills 20 --output results/robustness/kill_sweep.md
+    python scripts/kill_sweep.py --output results/robustness/kill_sweep.md    # about a quarter of an hour on two cores
+    python scripts/kill_sweep.py --kills 16 --cases 4                         # about four minutes
 
-Eight runs of DIET on Sara-like (two seeds, four densities), one process a core. Every kill is a SIGKILL to the whole
-process group, so nothing can clean up. Exits with 1 if any metric differs.
+Each case is a sweep of two small runs of another model under another scheme. It is killed by SIGKILL, so that nothing
+can clean up, in three ways in turn: all its processes at a random moment; single workers of the joblib launcher, while
+the sweep goes on; and the process itself at a write (of a checkpoint, a result or a line of metrics), before what it
+wrote is on the disk or has its name. A sweep that ends before it has been killed often enough is begun again in another
+folder, and each folder has to equal the undisturbed one. Exits with 1 if a byte differs, or if anything is left behind.
 """
 
 import argparse
@@ -15,90 +19,254 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 
-SWEEP = [
-    "experiment=rasa/diet",
-    "dataset=sara_like",
-    "dataset.corpus.examples=1500",
-    "hydra/launcher=joblib",
+DIET = ["dataset=sara_like", "dataset.corpus.examples=600", "model.transformer_size=32"]
+TED = ["model=ted", "dataset=booking_like", "dataset.corpus.stories=60", "model.transformer_size=32"]
+LANGUAGE = ["dataset=ptb_like", "dataset.corpus.sentences=600", "dataset.test_batch_size=10", "optimizer=sgd"]
+LSTM = ["model=lstm_lm", *LANGUAGE, "model.embedding_dim=32", "model.hidden=64", "optimizer.lr=1"]
+AWD = ["model=awd_lstm", *LANGUAGE, "model.embedding_dim=32", "model.hidden=48"]
+TRANSLATION = ["model=transformer", "dataset=multi30k_like", "dataset.corpus.train=400", "dataset.beam=1"]
+TRANSFORMER = [*TRANSLATION, "model.d_model=32", "model.d_inner=32", "dataset.min_count=1"]
+TAGGER = ["model=bilstm_tagger", "dataset=pos_like", "dataset.corpus.sentences=600"]
+TYPING = ["model=bag_of_embeddings", "dataset=text_types_like", "model.embedding_dim=64"]
+#: What each case trains: epochs, and the settings of one command, or of two that follow each other. The first four
+#: hold one of everything.
+CASES: dict[str, tuple[int, list[list[str]]]] = {
+    "DIET, RigL, kernel": (25, [[*DIET, "sparsity=rigl", "sparsity.interval=3", "sparsity.execution=kernel"]]),
+    "Transformer, SET, masked": (6, [[*TRANSFORMER, "sparsity=set"]]),
+    "LSTM, random fan-in, auto": (6, [[*LSTM, "sparsity=random_fan_in", "sparsity.execution=auto"]]),
+    "AWD-LSTM, blocks, two stages": (
+        5,
+        [
+            [*AWD, "sparsity=block_diagonal", "experiment_name=first"],
+            [*AWD, "sparsity=block_diagonal", "experiment_name=second", "start_from=first", "optimizer.lr=0.3"],
+        ],
+    ),
+    "DIET, random connected, masked": (30, [[*DIET, "sparsity=random_connected"]]),
+    "DIET, SET, csr": (25, [[*DIET, "sparsity=set", "sparsity.execution=csr"]]),
+    "TED, GMP, masked": (12, [[*TED, "sparsity=gmp", "sparsity.interval=5"]]),
+    "TED, static ER, kernel": (12, [[*TED, "sparsity=static_er", "sparsity.execution=kernel"]]),
+    "Transformer, RigL, kernel": (6, [[*TRANSFORMER, "sparsity=rigl", "sparsity.execution=kernel"]]),
+    "LSTM, random, kernel": (6, [[*LSTM, "sparsity=random", "sparsity.execution=kernel"]]),
+    "AWD-LSTM, Selfish-RNN, NT-ASGD": (5, [[*AWD, "sparsity=selfish_rnn", "optimizer=nt_asgd", "optimizer.lr=3"]]),
+    "Tagger, tiers": (8, [[*TAGGER, "sparsity=embedding_tiers", "sparsity.blocks=4", "trainer.select=best"]]),
+    "Bag of embeddings, row-sparse gradients": (8, [[*TYPING, "sparsity=sparse_gradient", "optimizer=adagrad"]]),
+}
+COMMON = [
     "seed=0,1",
-    "sparsity.density=1.0,0.2,0.05,0.01",
-    "model.transformer_size=32",
-    "trainer.epochs=40",
-    "trainer.evaluate_every=5",
-    "trainer.checkpoint_seconds=1",
     "logger=none",
+    "trainer.keep=weights",
+    "trainer.checkpoint_seconds=0.1",
+    "device=cpu",
+    "threads=1",
     "-m",
 ]
+JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+WAYS = ("all processes", "at a write", "one worker")
+#: What has to be the same, of result.json these parts.
+FILES, PARTS = ("metrics.jsonl", "topology.jsonl", "weights.json", "weights.pt"), ("metrics", "counts", "data", "notes")
+#: The command in a process that kills itself at a write, the one of the given number, and that notes how many it made.
+AT_A_WRITE = """
+import atexit, os, signal, sys
+from pathlib import Path
+from sparse_bench.__main__ import main
+last, note, made = int(sys.argv.pop(1)), Path(sys.argv.pop(1)), 0
+def watched(write):
+    def call(*arguments, **settings):
+        global made
+        made += 1
+        if made == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return write(*arguments, **settings)
+    return call
+os.fsync, os.truncate, Path.replace = watched(os.fsync), watched(os.truncate), watched(Path.replace)
+atexit.register(lambda: note.write_text(str(made)))
+main()
+"""
 
 
-def command(folder: Path) -> list[str]:
-    """The command line of the sweep with its runs in ``folder``."""
-    return [sys.executable, "-m", "sparse_bench", f"output={folder}", *SWEEP]
+class StormError(Exception):
+    """A sweep did what none may do, whatever is killed."""
 
 
-def results(folder: Path) -> dict[str, tuple[bytes, str]]:
-    """Run id → (bytes of metrics.jsonl, final metrics) of every finished run."""
-    found = {}
-    for path in sorted(folder.glob("rasa/diet/*/result.json")):
+@dataclass
+class Outcome:
+    """What became of a case: kills of each way, folders that were filled under them, and those that are the same."""
+
+    kills: Counter[str] = field(default_factory=Counter)
+    copies: int = 0
+    same: int = 0
+
+
+class Case:
+    """One sweep, or two that follow each other, killed again and again."""
+
+    def __init__(self, name: str, folder: Path, draw: random.Random) -> None:
+        epochs, self._commands = CASES[name]
+        self._settings = [f"trainer.epochs={epochs}", *COMMON]
+        self._folder, self._draw = folder, draw
+        self._note, self.log = folder / "writes", folder / "log"
+
+    def storm(self, kills: int) -> Outcome:
+        """Kill it so often, and compare what comes out with what an undisturbed sweep gives."""
+        self._folder.mkdir(parents=True)
+        started = time.monotonic()
+        self._to_the_end(self._folder / "undisturbed")
+        self._longest = (time.monotonic() - started) / len(self._commands)
+        expected = contents(self._folder / "undisturbed")
+        outcome = Outcome()
+        ways = cycle([*WAYS, "at a write"])
+        while outcome.kills.total() < kills:
+            copy = self._folder / f"copy{outcome.copies}"
+            for settings in self._commands:
+                while outcome.kills.total() < kills:
+                    way = next(ways)
+                    killed, ended = self._kill(way, copy, settings)
+                    outcome.kills[way] += killed
+                    if ended:
+                        break
+            self._to_the_end(copy)
+            outcome.copies += 1
+            outcome.same += contents(copy) == expected
+        return outcome
+
+    def _kill(self, way: str, folder: Path, settings: list[str]) -> tuple[int, bool]:
+        """Start the sweep and kill of it what ``way`` says. Returns the number of kills, and whether it has ended."""
+        if way == "at a write":
+            return self._kill_at_a_write(folder, settings)
+        process = self._start(folder, [*settings, *JOBLIB])
+        killed = 0
+        try:
+            while True:
+                try:
+                    code = process.wait(timeout=self._draw.uniform(0.2, 0.9) * self._longest)
+                except subprocess.TimeoutExpired:
+                    if way == "all processes":
+                        return 1, False
+                    killed += self._kill_a_worker(process.pid)
+                    continue
+                # A run whose worker has been killed twice fails, and goes on when the sweep is started again.
+                if code not in ((0, 1) if killed > 1 else (0,)):
+                    raise StormError(f"exit status {code} after {killed} kills of workers: {settings}")
+                return killed, code == 0
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+    def _kill_a_worker(self, parent: int) -> int:
+        workers = list(children(parent))
+        if not workers:
+            return 0
+        os.kill(self._draw.choice(workers), signal.SIGKILL)
+        return 1
+
+    def _kill_at_a_write(self, folder: Path, settings: list[str]) -> tuple[int, bool]:
+        made = int(self._note.read_text()) if self._note.exists() else 60
+        # Half of them among the last ones, which write weights and the result.
+        last = self._draw.randint(1, made) if self._draw.random() < 0.5 else made - self._draw.randint(0, 12)
+        code = self._start(folder, settings, ["-c", AT_A_WRITE, str(max(1, last)), str(self._note)]).wait()
+        if code not in (0, -signal.SIGKILL):
+            raise StormError(f"exit status {code} where it was killed at write {last}: {settings}")
+        return int(code != 0), code == 0
+
+    def _to_the_end(self, folder: Path) -> None:
+        for settings in self._commands:
+            if (code := self._start(folder, [*settings, *JOBLIB]).wait()) != 0:
+                raise StormError(f"exit status {code} without a kill: {settings}")
+
+    def _start(self, folder: Path, settings: list[str], program: list[str] | None = None) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, *(program or ["-m", "sparse_bench"]), f"output={folder}", *settings, *self._settings]
+        with self.log.open("ab") as log:
+            return subprocess.Popen(command, start_new_session=True, stdout=log, stderr=log)
+
+
+def children(parent: int) -> Iterator[int]:
+    """The processes that a sweep has its runs carried out by."""
+    for number in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+        if b"--multiprocessing-fork" in Path(f"/proc/{number}/cmdline").read_bytes():
+            yield int(number)
+
+
+def contents(folder: Path) -> dict[str, object]:
+    """What the runs below a folder came to, without what differs from time to time: seconds, memory, circumstances."""
+    found: dict[str, object] = {}
+    for path in sorted(folder.glob("*/*/result.json")):
         result = json.loads(path.read_text())
-        if result["status"] == "finished":
-            metrics = (path.parent / "metrics.jsonl").read_bytes()
-            found[result["id"]] = (metrics, json.dumps(result["metrics"], sort_keys=True))
+        found[f"{path.parent.name} {result['status']}"] = json.dumps([result[part] for part in PARTS], sort_keys=True)
+        files = [path.with_name(name) for name in FILES]
+        found |= {str(file.relative_to(folder)): file.read_bytes() for file in files if file.exists()}
     return found
 
 
-def killed_at_random(folder: Path, kills: int, shortest: float, longest: float, draw: random.Random) -> list[float]:
-    """Start the sweep again and again, killing it; then let it end. Returns the seconds that each start lived.
-
-    Stops with an error if the sweep ends before it has been killed that often.
-    """
-    lives: list[float] = []
-    for number in range(kills):
-        started = time.monotonic()
-        process = subprocess.Popen(command(folder), start_new_session=True, stderr=subprocess.DEVNULL)
-        try:
-            process.wait(timeout=draw.uniform(shortest, longest))
-            sys.exit(f"The sweep ended after {number} kills; give it more epochs, or kill it sooner.")
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        lives.append(time.monotonic() - started)
-        print(f"kill {number + 1}/{kills} after {lives[-1]:.1f} s, {len(results(folder))} runs finished", flush=True)
-    subprocess.run(command(folder), check=True, stderr=subprocess.DEVNULL)
-    return lives
+def report(outcomes: dict[str, Outcome]) -> str:
+    """The table."""
+    columns = ["sweep of two runs", *(f"kills: {way}" for way in WAYS), "folders filled", "identical"]
+    rows = [columns, ["---", *["---:"] * (len(columns) - 1)]]
+    total = Outcome()
+    for name, one in outcomes.items():
+        total.kills.update(one.kills)
+        total.copies, total.same = total.copies + one.copies, total.same + one.same
+        rows.append([name, *(str(one.kills[way]) for way in WAYS), str(one.copies), str(one.same)])
+    rows.append(["all", *(str(total.kills[way]) for way in WAYS), str(total.copies), str(total.same)])
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    files = ", ".join(f"`{name}`" for name in FILES)
+    return (
+        "# Sweeps that are killed\n\n"
+        f"{total.kills.total()} SIGKILLs over {len(outcomes)} sweeps of two runs each: to all processes at a random "
+        "moment, to one worker of the joblib launcher while the sweep goes on, and to a process at one of its own "
+        "writes (of a checkpoint, a result, a line of metrics). After each, the same command goes on. A folder is "
+        f"identical if {files} and the metrics, counts, notes and checksums in `result.json` of both runs are those of "
+        "an undisturbed sweep, byte for byte.\n\n"
+        f"**{total.same} of {total.copies}** folders are identical.\n\n{table}\n"
+    )
 
 
 def main() -> None:
-    """Run both sweeps and compare them."""
+    """Kill all cases, some at a time, and say what came of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--shortest", type=float, default=6.0, help="seconds before a kill, at least")
-    parser.add_argument("--longest", type=float, default=20.0, help="seconds before a kill, at most")
+    parser.add_argument("--kills", type=int, default=104, help="in all, at least")
+    parser.add_argument("--cases", type=int, default=len(CASES), help="the first so many")
+    parser.add_argument("--at-once", type=int, default=2, help="sweeps at a time")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--output", type=Path, help="write a short report here")
+    parser.add_argument("--output", type=Path, help="write the table here")
     arguments = parser.parse_args()
 
-    with tempfile.TemporaryDirectory() as temporary:
-        undisturbed, disturbed = Path(temporary, "undisturbed"), Path(temporary, "disturbed")
-        subprocess.run(command(undisturbed), check=True, stderr=subprocess.DEVNULL)
-        draw = random.Random(arguments.seed)
-        lives = killed_at_random(disturbed, arguments.kills, arguments.shortest, arguments.longest, draw)
-        expected, got = results(undisturbed), results(disturbed)
-    same = sum(got.get(run) == entry for run, entry in expected.items())
-    report = (
-        "# A sweep that is killed\n\n"
-        f"{len(expected)} runs, {arguments.kills} SIGKILLs to the whole process group after "
-        f"{min(lives):.0f} to {max(lives):.0f} seconds each, one more start to the end.\n\n"
-        f"Runs whose `metrics.jsonl` and final metrics equal the undisturbed sweep's byte for byte: "
-        f"**{same} of {len(expected)}**.\n"
-    )
-    print(report)
+    names = list(CASES)[: arguments.cases]
+    each = -(-arguments.kills // len(names))
+    outcomes: dict[str, Outcome] = {}
+    with tempfile.TemporaryDirectory() as temporary, ThreadPoolExecutor(arguments.at_once) as pool:
+        (left := Path(temporary, "left")).mkdir()
+        os.environ |= {"TMPDIR": str(left), "XDG_CACHE_HOME": str(Path(temporary, "cache")), "OMP_NUM_THREADS": "1"}
+        cases = {
+            name: Case(name, Path(temporary, str(number)), random.Random(arguments.seed + number))
+            for number, name in enumerate(names)
+        }
+        storms = {name: pool.submit(case.storm, each) for name, case in cases.items()}
+        for name, storm in storms.items():
+            try:
+                outcomes[name] = storm.result()
+            except StormError as error:
+                pool.shutdown(cancel_futures=True)
+                sys.exit(f"{name}: {error}\n{cases[name].log.read_text(errors='replace')[-4000:]}")
+            one = outcomes[name]
+            print(f"{name}: {one.kills.total()} kills, {one.same} of {one.copies} identical", flush=True)
+        # Torch keeps one cache of its own there, the same for all processes.
+        remains = sorted(path.name for path in left.iterdir() if not path.name.startswith("torchinductor_"))
+    text = report(outcomes)
+    print(f"\n{text}")
     if arguments.output:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(report)
-    if same != len(expected) or len(expected) != 8:
+        arguments.output.write_text(text)
+    if remains:
+        sys.exit(f"Left behind among temporary files: {', '.join(remains)}")
+    if any(one.same != one.copies for one in outcomes.values()):
         sys.exit(1)
 
 

@@ -6,9 +6,7 @@ import os
 import platform
 import re
 import resource
-import signal
 import subprocess
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,6 @@ _PACKAGES = ("sparse_bench", "torch", "numpy", "scipy", "scikit-learn", "hydra-c
 #: glibc's mallopt parameters (malloc.h): what may lie free at the heap's end, and how many blocks outside the heap.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _LARGEST_TRIM_THRESHOLD = (1 << 31) - 1
-#: An option of Linux's prctl (sys/prctl.h): the signal that a process gets when its parent ends.
-_PR_SET_PDEATHSIG = 1
 
 
 def tune_process() -> None:
@@ -38,19 +34,6 @@ def tune_process() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_MAX, 0)
         libc.mallopt(_M_TRIM_THRESHOLD, _LARGEST_TRIM_THRESHOLD)
-
-
-def end_with(parent: int) -> None:
-    """Have this process ended by the system when its parent process ends, however that ends (Linux only).
-
-    Args:
-        parent: number of the parent process.
-    """
-    if platform.system() != "Linux":
-        return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it had ended before the system was told
-        sys.exit(128 + signal.SIGTERM)
 
 
 def versions() -> dict[str, str]:
@@ -104,6 +87,24 @@ def machine(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if on_gpu else device.type,
     }
+
+
+def memory_bytes(device: torch.device) -> int | None:
+    """Memory of a device, or of the machine, as far as a container lets the process have it; None where it is unknown.
+
+    What others use of it is not taken off.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    try:
+        found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+    except OSError:
+        limit = "max"
+    return min(found, int(limit)) if limit.isdigit() else found
 
 
 def reset_peak_memory(device: torch.device) -> None:

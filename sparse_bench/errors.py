@@ -24,6 +24,10 @@ class NonFiniteLossError(SparseBenchError):
     """Training diverged: the loss is no longer a finite number."""
 
 
+class KilledError(SparseBenchError):
+    """The process of a run died each time that it was tried."""
+
+
 def unknown_choice(kind: str, given: object, valid: Iterable[str]) -> str:
     """A message that names what was given, the nearest valid choice and all valid choices."""
     choices = sorted(valid)

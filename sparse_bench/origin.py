@@ -86,7 +86,8 @@ def load_first_stage(source: Source, model: nn.Module, scheme: Scheme, origin: O
 def _compare(plain: dict[str, Any], folder: RunFolder, result: Result, source: Source | None) -> None:
     """Refuse a result of other data. Of other code it is still a measurement, and may differ from the present one in
     no more than a comment: that is said."""
-    now = origin_of(plain, _checksums_now(plain, folder) or result.data, source)
+    checksums = _checksums_now(plain, folder)
+    now = origin_of(plain, result.data if checksums is None else checksums, source)
     if changed := differences(result.origin, now, ("data", "start_from")):
         _cached_checksums.cache_clear()
         raise ConfigError(

@@ -12,7 +12,6 @@
     .earlier/1       what was there before the run was begun anew (``force=true``), then .earlier/2, ...
 """
 
-import fcntl
 import json
 import logging
 import os
@@ -23,6 +22,8 @@ from dataclasses import asdict, dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal
+
+from filelock import FileLock, Timeout
 
 from sparse_bench.errors import CheckpointError
 
@@ -173,6 +174,7 @@ class RunFolder:
         self.metrics = JsonLines(path / "metrics.jsonl")
         self.topology = JsonLines(path / "topology.jsonl")
         self.timing = JsonLines(path / "timing.jsonl")
+        self.logs = (self.metrics, self.topology, self.timing)
         self.config = path / "config.yaml"
         self.checkpoint = path / "checkpoint.pt"
         self.best = path / "best.pt"
@@ -207,7 +209,7 @@ class RunFolder:
         target.mkdir(parents=True)
         if self.config.exists():
             shutil.copy(self.config, target)
-        logs = (log.path for log in (self.metrics, self.topology, self.timing))
+        logs = (log.path for log in self.logs)
         for path in (*logs, self.checkpoint, self.best, self.weights, self.weight_summary, self.result_path):
             if path.exists():
                 path.replace(target / path.name)
@@ -223,12 +225,19 @@ class RunFolder:
 
     @contextmanager
     def lock(self) -> Iterator[bool]:
-        """Hold the run; gives False at once if another process holds it. A killed process lets go by itself."""
+        """Hold the run; gives False at once if another process holds it. A killed process lets go by itself.
+
+        Raises:
+            OSError: the folder cannot be written to.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
+        lock = FileLock(self.path / ".lock", blocking=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            yield False
+            return
+        try:
             yield True
+        finally:
+            lock.release()

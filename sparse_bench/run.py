@@ -7,6 +7,7 @@ import random
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, fields
 from functools import lru_cache, partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sparse_bench import environment
 from sparse_bench.config import LABEL, build, check, run_id
-from sparse_bench.errors import ConfigError
+from sparse_bench.errors import ConfigError, KilledError
 from sparse_bench.origin import finished_before, load_first_stage, origin_of, set_aside_unless_it_goes_on
 from sparse_bench.record import FAILED, FINISHED, Origin, Result, RunFolder, write_atomically
 from sparse_bench.source import Source, find_source
@@ -27,9 +28,11 @@ from sparse_bench.sparsity.scheme import Scheme
 from sparse_bench.sparsity.weight_summary import SMALL, existing_weights, share_below, summarise
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.base import Task, doubts
+from sparse_bench.tasks.shares import many_unknown
 from sparse_bench.tracking.base import ASKED, DENSITY, WEIGHTS, RunInfo, Trackers
 from sparse_bench.training import checkpoint
 from sparse_bench.training.precision import Precision
+from sparse_bench.training.rehearsal import rehearse
 from sparse_bench.training.settings import Progress, Settings
 from sparse_bench.training.trainer import Trainer
 
@@ -55,6 +58,22 @@ class ModelFactory:
         """The model, with these settings in place of the configured ones."""
         return build(self._node, _partial_=True, **settings)(self._sizes)
 
+    def check_memory(self, device: torch.device) -> None:
+        """Refuse a model whose weights and their gradients are more than a device holds; nothing is drawn or held.
+
+        Raises:
+            ConfigError: see above.
+        """
+        with torch.device("meta"):
+            parameters = list(self().parameters())
+        needed = 2 * sum(parameter.numel() * parameter.element_size() for parameter in parameters)
+        there = environment.memory_bytes(device)
+        if there is not None and needed > there:
+            raise ConfigError(
+                f"The model's weights and their gradients take {needed / 1e9:,.1f} GB, and this {device.type} has "
+                f"{there / 1e9:,.1f} GB. Make the layers of 'model' narrower or fewer."
+            )
+
     def widths(self) -> list[dict[str, Any]]:
         """Settings of all narrower variants, narrowest first."""
         model = build(self._node, _partial_=True)
@@ -62,11 +81,17 @@ class ModelFactory:
         return found
 
 
-def run(config: DictConfig) -> Result | None:
+def run(config: DictConfig, killed: str | None = None) -> Result | RunFolder:
     """Carry out one run, or go on with it, or return its result if it has already ended.
 
-    A failed run is tried again. Errors end up in the result and the log, and are not raised, so that a sweep goes on;
-    None means that another process is working on this run.
+    A failed run is tried again. Errors end up in the result and the log, and are not raised, so that a sweep goes on.
+
+    Args:
+        config: of the run.
+        killed: why its process died each time that it was tried: the run fails with that instead of being tried again.
+
+    Returns:
+        The result, or the run's folder if another process is working on it.
 
     Raises:
         ConfigError: the configuration cannot be run; nothing has been done.
@@ -79,24 +104,24 @@ def run(config: DictConfig) -> Result | None:
     source = find_source(config)
     identifier = run_id(config, source.name if source else None)
     folder = RunFolder(Path(config.output) / config.experiment_name / identifier)
-    try:
-        folder.path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"output='{config.output}' cannot be written to: {error}") from error
-    with folder.lock() as held:
+    with ExitStack() as stack:
+        try:
+            held = stack.enter_context(folder.lock())
+        except OSError as error:
+            with suppress(OSError):
+                if result := _finished(plain, folder, source):  # by another user, say
+                    return result
+            raise ConfigError(f"output='{config.output}' cannot be written to: {error}") from error
         if not held:
             logger.info("%s: another process is working on it, skipped", folder.path)
-            return None
-        result = finished_before(plain, folder, source)
-        if result is not None:
-            logger.info("%s: already finished, skipped (force=true runs it again)", folder.path)
-            _tell_what_is_gone(config, folder)
+            return folder
+        if result := _finished(plain, folder, source):
             _clean_up(config.trainer.keep, folder)
             return result
         for leftover in [*folder.path.glob("*.tmp"), folder.result_path, folder.weights, folder.weight_summary]:
             leftover.unlink(missing_ok=True)
         folder.write_config(OmegaConf.to_yaml(config, resolve=True))
-        result = _carry_out(plain, identifier, folder, device, trackers, source)
+        result = _carry_out(plain, identifier, folder, device, trackers, source, killed)
         if result.status == FINISHED:
             _clean_up(config.trainer.keep, folder)
         return result
@@ -109,6 +134,7 @@ def _carry_out(
     device: torch.device,
     trackers: Trackers,
     source: Source | None,
+    killed: str | None,
 ) -> Result:
     """Train, measure and write the result, whatever happens on the way."""
     result = Result(
@@ -128,6 +154,8 @@ def _carry_out(
     )
     started = time.perf_counter()
     try:
+        if killed is not None:
+            raise KilledError(f"The run was begun anew each time, and {killed}.")
         trackers.start(
             RunInfo(
                 id=identifier,
@@ -191,12 +219,12 @@ def _train_and_measure(
     logger.info("%s: %s before training", folder.path, result.densities())
     if not result.counts["sparse_layers"]:
         result.warn("No weight is left in the layers that the scheme selects.")
-    for said in scheme.warnings():
+    no_checksums = [] if result.data else [_NO_CHECKSUMS]
+    for said in (*scheme.warnings(), *many_unknown(task.unknown_tokens), *trainer.fallbacks(), *no_checksums):
         result.warn(said)
+    if not folder.checkpoint.exists():
+        rehearse(trainer)
     result.macs_per_example = _macs(trainer)
-    for sentence in trainer.fallbacks() if result.data else [_NO_CHECKSUMS, *trainer.fallbacks()]:
-        logger.warning("%s: %s", folder.path, sentence)
-        result.warnings.append(sentence)
     _seed_globals(trainer.streams.derive("noise"))
     try:
         trainer.fit()
@@ -217,7 +245,7 @@ def _train_and_measure(
         result.seconds["earlier"] = trainer.earlier_seconds
         if trainer.resumed_from:
             result.machine["resumed_from"] = trainer.resumed_from
-            result.warnings.append(_RESUMED_ELSEWHERE)
+            result.warn(_RESUMED_ELSEWHERE)
     result.weights = checkpoint.fingerprint(model.state_dict())
     if plain["trainer"]["keep"] == "weights":
         checkpoint.save(folder.weights, {"model": model.state_dict(), "scheme": scheme.state_dict(), "origin": origin})
@@ -255,8 +283,11 @@ def assemble(
     _deterministic(plain["trainer"]["deterministic"], device)
     streams = Streams(plain["seed"])
     scheme: Scheme = build(plain["sparsity"])
+    factory = ModelFactory(plain["model"], task.sizes)
+    if type(scheme).build is Scheme.build:  # another one may build less than the whole model
+        factory.check_memory(device)
     _seed_globals(streams.derive("init"))
-    model = scheme.build(ModelFactory(plain["model"], task.sizes))
+    model = scheme.build(factory)
     scheme.attach(model, streams)
     model.to(device)
     if source is not None:
@@ -317,14 +348,19 @@ def _macs(trainer: Trainer) -> dict[str, float]:
     return asdict(counted)
 
 
-def _tell_what_is_gone(config: DictConfig, folder: RunFolder) -> None:
-    """What is asked for of a run that finished without it."""
-    wanted = {"weights": folder.weights, "checkpoint": folder.checkpoint}.get(config.trainer.keep)
+def _finished(plain: dict[str, Any], folder: RunFolder, source: Source | None) -> Result | None:
+    """The result of a run that need not be made again, with a word about what is asked for and not there."""
+    result = finished_before(plain, folder, source)
+    if result is None:
+        return None
+    logger.info("%s: already finished, skipped (force=true runs it again)", folder.path)
+    keep = plain["trainer"]["keep"]
+    wanted = {"weights": folder.weights, "checkpoint": folder.checkpoint}.get(keep)
     if wanted is not None and not wanted.exists():
-        logger.warning("%s: trainer.keep=%s, and what that keeps is not there", folder.path, config.trainer.keep)
-    sent = [name for name in (config.logger or {}) if name != "console"]
-    if sent:
+        logger.warning("%s: trainer.keep=%s, and what that keeps is not there", folder.path, keep)
+    if sent := [name for name in (plain["logger"] or {}) if name != "console"]:
         logger.warning("%s: nothing of it is sent to %s now", folder.path, " or ".join(sent))
+    return result
 
 
 def _clean_up(keep: str, folder: RunFolder) -> None:

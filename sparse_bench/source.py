@@ -49,7 +49,10 @@ def find_source(config: DictConfig) -> Source | None:
         return None
     output = Path(config.output)
     named = output / wanted
-    folders = [named] if (named / "result.json").exists() else sorted(p.parent for p in named.glob("*/result.json"))
+    try:
+        folders = [named] if (named / "result.json").exists() else sorted(p.parent for p in named.glob("*/result.json"))
+    except OSError as error:  # a name that no file can have
+        raise NoSourceError(f"start_from='{wanted}' is the name of no experiment: {error.strerror}.") from error
     own = identity(config)
     unfit = {str(folder.relative_to(output)): _misfit(RunFolder(folder), own) for folder in folders}
     fit = [name for name, reason in unfit.items() if reason is None]

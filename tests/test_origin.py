@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from sparse_bench import origin
 from sparse_bench import run as run_module
-from sparse_bench.config import run_id
+from sparse_bench.config import own_code, run_id
 from sparse_bench.errors import ConfigError
 from sparse_bench.record import Result, RunFolder
 from sparse_bench.run import run
@@ -294,6 +294,7 @@ def test_own_code_is_that_of_a_class_and_of_what_it_inherits_from(toy_config: Ma
     config = toy_config(sparsity={"label": "own", "_target_": "own_more.More", "density": 0.5, "layers": ["first"]})
     # The base class of tests.toy's model is the project's; its optimizer is torch's.
     assert set(finished(config).code) == {"own_more", "own_words", "tests.toy"}
+    assert own_code({"logger": {"own": {"_target_": "own_words.words"}}}) == {}  # it only watches
 
 
 def stages(language: Make, force: bool = False) -> tuple[DictConfig, DictConfig]:

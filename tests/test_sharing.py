@@ -65,7 +65,7 @@ def test_a_process_keeps_a_gpu_for_all_its_runs(monkeypatch: pytest.MonkeyPatch)
     assert devices([2, 4]) == ["cuda:1"] * 2
     monkeypatch.setattr(sharing, "_held", [])
     assert devices([5, 6]) == ["cuda:1", "cuda:0"]
-    first[0][1].close()  # as when the process ends
+    first[0][1].release()  # as when the process ends
     assert devices([7, 8]) == ["cuda:0"] * 2
 
 

@@ -6,7 +6,7 @@ are refused before any data is read.
 """
 
 from sparse_bench.config.checks import check
-from sparse_bench.config.command_line import check_command_line
+from sparse_bench.config.command_line import as_typed, check_command_line
 from sparse_bench.config.identifier import NOT_IDENTITY, NOT_IDENTITY_TRAINER, identity, recorded_identity, run_id
 from sparse_bench.config.nodes import LABEL, build, target_of
 from sparse_bench.config.own_code import own_code
@@ -19,6 +19,7 @@ __all__ = [
     "NOT_IDENTITY_TRAINER",
     "Config",
     "TrainerConfig",
+    "as_typed",
     "build",
     "check",
     "check_command_line",

@@ -1,26 +1,45 @@
 """Checks of a whole configuration: what cannot work is refused before any data is read."""
 
 import inspect
-import json
 import typing
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import PurePath
-from typing import Any
+from typing import Annotated, Any
 
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
-from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
-from pydantic_core import SchemaError
 
 from sparse_bench.config.catalog import SCALES
 from sparse_bench.config.nodes import LABEL, build, parameters_of, target_of, targets
 from sparse_bench.config.schema import CONF, Config, TrainerConfig, choices
 from sparse_bench.errors import ConfigError, unknown_choice
+from sparse_bench.limits import Name, Switch, check_setting, hints_of, one_of
 
-PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
-#: Settings of hydra's ``instantiate`` that are no arguments of the target.
-_HYDRA_KEYS = ("_target_", "_partial_", "_recursive_", "_convert_", LABEL)
+_TARGETS = ("schedule", "stop")
+#: A rate, a decay or whatever else an optimizer takes that is larger than this is a slip.
+_LARGEST = 1e6
+#: What a run asks of the classes of its model and its task, and of the things that it makes, by their places.
+_ASKED_OF_CLASSES = {
+    "model": ("tasks", "groups", "layer_groups"),
+    "dataset": ("name", "splits", "metrics", "monitor", "epoch_batches", "loss", "evaluate", "checksums"),
+}
+_ASKED_OF_OBJECTS = {
+    "sparsity": ("build", "attach", "before_training", "after_step", "at_epoch_end"),
+    "optimizer": ("param_groups", "step", "zero_grad"),
+    "trainer.schedule": ("factor",),
+    "trainer.stop": ("metric", "stops"),
+}
+
+
+def _any_node(
+    _target_: Name,
+    label: Name,
+    _partial_: Switch,
+    _recursive_: Switch,
+    _convert_: Annotated[str, one_of("none", "partial", "object", "all")],
+) -> None:
+    """What every node with a target may hold besides the arguments of the target: settings of Hydra, and its label."""
 
 
 def check(config: DictConfig) -> None:
@@ -35,6 +54,12 @@ def check(config: DictConfig) -> None:
         raise ConfigError(f"The configuration cannot be resolved: {error}") from error
     _check_keys("", plain, Config)
     _check_keys("trainer", plain["trainer"], TrainerConfig)
+    for path, names in _ASKED_OF_CLASSES.items():
+        _check_offers(target_of(plain[path], path), names, path, plain[path])
+    if not isinstance(plain["logger"], Mapping | None):
+        raise ConfigError(f"'logger' has to name loggers, not be {plain['logger']!r}: {', '.join(choices('logger'))}.")
+    for name, node in (plain["logger"] or {}).items():
+        _check_offers(target_of(node, f"logger.{name}"), ("start", "log", "finish"), f"logger.{name}", node)
     for path, node in targets(plain):
         _check_arguments(target_of(node, path), node, path)
     _check_shared(plain)
@@ -43,12 +68,32 @@ def check(config: DictConfig) -> None:
     _check_optimizer(plain["optimizer"])
     # Schemes and schedules check their own settings when they are made, which takes no time.
     trainer = plain["trainer"]
-    made = {"sparsity": plain["sparsity"], **{f"trainer.{key}": trainer[key] for key in ("schedule", "stop")}}
-    for path, node in made.items():
-        try:
-            build(node)
-        except InstantiationException as error:
-            raise ConfigError(f"'{path}' cannot be made: {error.__cause__ or error}") from error
+    for path, node in {"sparsity": plain["sparsity"], **{f"trainer.{key}": trainer[key] for key in _TARGETS}}.items():
+        if node is not None:
+            _check_offers(_made(node, path), _ASKED_OF_OBJECTS[path], path, node)
+
+
+def _made(node: Any, path: str, *arguments: Any, **settings: Any) -> Any:
+    """What a node makes.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    try:
+        made = build(node, **settings)
+        return made(*arguments) if arguments else made
+    except (InstantiationException, TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"'{path}' cannot be made: {error.__cause__ or error}") from error
+
+
+def _check_offers(thing: Any, names: Sequence[str], path: str, node: Mapping[str, Any]) -> None:
+    """A class, or an object, has what a run asks of it."""
+    if lacking := [name for name in names if not hasattr(thing, name)]:
+        shipped = f" Files that are shipped: {', '.join(choices(path))}." if choices(path) else ""
+        raise ConfigError(
+            f"'{path}._target_' names {node['_target_']}, which is none of what goes there: it has no "
+            f"{' and no '.join(lacking)}.{shipped}"
+        )
 
 
 def _check_keys(path: str, node: Mapping[str, Any], schema: type) -> None:
@@ -59,18 +104,23 @@ def _check_keys(path: str, node: Mapping[str, Any], schema: type) -> None:
             raise ConfigError(where + unknown_choice("setting", key, known))
     if missing := [key for key in known if key not in node]:
         raise ConfigError(f"{where}The configuration lacks {', '.join(missing)}.")
+    for key, value in node.items():
+        if not is_dataclass(hints_of(schema)[key]):
+            check_setting(schema, key, value, f"{path}.{key}" if path else key)
 
 
 def _check_shared(plain: Mapping[str, Any]) -> None:
-    if plain["threads"] is not None and plain["threads"] < 1:
-        raise ConfigError(f"threads must be at least 1, or null for all cores, not {plain['threads']}.")
-    if not plain["output"]:
-        raise ConfigError("output must name a folder.")
     if plain["scale"] not in SCALES:
         raise ConfigError(unknown_choice("scale", plain["scale"], SCALES))
-    name = PurePath(plain["experiment_name"])
-    if not name.parts or name.is_absolute() or ".." in name.parts:
-        raise ConfigError(f"experiment_name must be a path below the output folder, not '{plain['experiment_name']}'.")
+    for key in ("experiment_name", "start_from"):
+        if key == "start_from" and plain[key] is None:
+            continue
+        name = PurePath(plain[key] or "")
+        # Reports search no hidden folders.
+        if not name.parts or name.is_absolute() or any(part.startswith(".") for part in name.parts):
+            raise ConfigError(
+                f"{key} must be a path below the output folder, no part of which begins with a dot, not '{plain[key]}'."
+            )
 
 
 def _check_optimizer(node: Mapping[str, Any]) -> None:
@@ -84,25 +134,31 @@ def _check_optimizer(node: Mapping[str, Any]) -> None:
             f"{node['_target_']} evaluates the loss several times a step, which the trainer does not do. "
             f"Optimizers that are shipped: {', '.join(choices('optimizer'))}."
         )
-    try:
-        build(node, _partial_=True)([torch.nn.Parameter(torch.zeros(1))])
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"'optimizer' cannot be made: {error}") from error
+    made = _made(node, "optimizer", [torch.nn.Parameter(torch.zeros(1))], _partial_=True)
+    _check_offers(made, _ASKED_OF_OBJECTS["optimizer"], "optimizer", node)
+    for name, value in made.defaults.items():  # torch takes any
+        if isinstance(value, int | float) and value > _LARGEST:
+            raise ConfigError(f"'optimizer.{name}' = {value!r} does not fit: it has to be at most {_LARGEST:g}.")
 
 
 def _check_arguments(target: Any, node: Mapping[str, Any], path: str) -> None:
     parameters = parameters_of(target)
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
     for key, value in node.items():
-        if key in _HYDRA_KEYS:
+        if key in hints_of(_any_node):
+            check_setting(_any_node, key, value, f"{path}.{key}")
             continue
         if key not in parameters:
             if takes_any:
                 continue
             raise ConfigError(f"In '{path}': {unknown_choice('setting', key, parameters)}")
-        if key in hints and not (isinstance(value, Mapping) and "_target_" in value):
-            _check_type(hints[key], value, f"{path}.{key}")
+        hint = hints_of(target).get(key)
+        if isinstance(value, Mapping) and "_target_" in value:
+            _check_result(target_of(value, f"{path}.{key}"), hint, value, f"{path}.{key}")
+        elif isinstance(value, Mapping) and any(map(is_dataclass, (hint, *_parts(hint)))):
+            raise ConfigError(f"'{path}.{key}' needs a _target_ that makes what goes there.")
+        else:
+            check_setting(target, key, value, f"{path}.{key}")
     missing = [
         name
         for name, parameter in parameters.items()
@@ -112,42 +168,25 @@ def _check_arguments(target: Any, node: Mapping[str, Any], path: str) -> None:
         raise ConfigError(f"'{path}' lacks the settings {', '.join(missing)}.")
 
 
-def _check_type(hint: Any, value: Any, path: str) -> None:
-    try:
-        adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
-        adapter.validate_json(json.dumps(value), strict=True)  # as JSON: a list fits a tuple, '16' is no number
-    except ValidationError as error:
-        # Of a union, the part that no JSON can be (a tensor, say) is no advice.
-        problems = [problem for problem in error.errors() if problem["type"] != "needs_python_object"]
-        reasons = "; ".join(sorted({problem["msg"] for problem in problems or error.errors()}))
-        raise ConfigError(f"'{path}' = {value!r} does not fit: {reasons}.") from error
-    except (PydanticUserError, SchemaError):
-        # A hint that pydantic cannot turn into a validator (torch's own unions, say) says nothing about the value;
-        # the target checks it itself when it is called.
-        return
+def _check_result(target: Any, hint: Any, node: Mapping[str, Any], path: str) -> None:
+    """What an inner node makes fits where it goes, as far as its annotations tell."""
+    made = target if inspect.isclass(target) else hints_of(target).get("return")
+    wanted = {part for part in (hint, *_parts(hint)) if inspect.isclass(part) and part is not type(None)}
+    if inspect.isclass(made) and wanted and not issubclass(made, tuple(wanted)):
+        names = " or ".join(sorted(part.__name__ for part in wanted))
+        raise ConfigError(f"'{path}._target_' names {node['_target_']}, which makes {made.__name__} and not {names}.")
+
+
+def _parts(hint: Any) -> Iterator[Any]:
+    """The types that an annotation is made of."""
+    for part in typing.get_args(hint):
+        yield from _parts(part) if typing.get_args(part) else (part,)
 
 
 def _check_trainer(trainer: Mapping[str, Any]) -> None:
-    def at_least(key: str, least: float) -> None:
-        if trainer[key] is not None and trainer[key] < least:
-            raise ConfigError(f"trainer.{key} must be at least {least}, not {trainer[key]}.")
-
-    for key, least in {"epochs": 1, "steps": 1, "accumulate": 1, "evaluate_every": 0, "early_stopping": 1}.items():
-        at_least(key, least)
-    at_least("checkpoint_seconds", 0.0)
-    for key in ("schedule", "stop"):
+    for key in _TARGETS:
         if trainer[key] is not None and not (isinstance(trainer[key], Mapping) and "_target_" in trainer[key]):
             raise ConfigError(f"trainer.{key} must be null or have a _target_, not be {trainer[key]!r}.")
-    if trainer["gradient_clip"] is not None and trainer["gradient_clip"] <= 0:
-        raise ConfigError(f"trainer.gradient_clip must be positive or null, not {trainer['gradient_clip']}.")
-    for key, valid in {
-        "precision": PRECISIONS,
-        "select": ("last", "best"),
-        "keep": ("nothing", "weights", "checkpoint"),
-        "monitor_mode": (None, "min", "max"),
-    }.items():
-        if trainer[key] not in valid:
-            raise ConfigError(unknown_choice(f"trainer.{key}", trainer[key], map(str, valid)))
     if (trainer["monitor"] is None) != (trainer["monitor_mode"] is None):
         raise ConfigError("trainer.monitor and trainer.monitor_mode (min or max) go together; give both or neither.")
     if trainer["evaluate_every"] == 0 and (trainer["select"] == "best" or trainer["early_stopping"]):
@@ -212,6 +251,19 @@ def _check_layers(model: Any, label: str | None, target: Any, scheme: Mapping[st
         raise ConfigError(
             f"'{path}' ({target.__name__}) works on {' and '.join(lacking)} layers, and the model '{label}' declares "
             f"none: its groups are {', '.join(model.groups)}. Models for it: {', '.join(fitting) or '(none)'}."
+        )
+    multiplied = getattr(model, "multiplied", ())
+    chosen = scheme.get("layers") or getattr(target, "layers", ())
+    if getattr(target, "looked_up_only", False) and (groups := sorted({*chosen} & {*multiplied})):
+        fitting = [
+            name
+            for name in choices("model")
+            if set(needs) <= set(_shipped_target("model", name).groups)
+            and not set(groups) & set(_shipped_target("model", name).multiplied)
+        ]
+        raise ConfigError(
+            f"'{path}' ({target.__name__}) needs tables that rows are looked up in and nothing else, and the model "
+            f"'{label}' multiplies by its {' and '.join(groups)}, too. Models for it: {', '.join(fitting)}."
         )
     for selector in scheme.get("layers") or ():
         if not any(character in selector for character in "*?[.") and selector not in model.groups:

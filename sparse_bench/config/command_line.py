@@ -11,10 +11,10 @@ from dataclasses import fields
 from sparse_bench.config.schema import CONF, Config, TrainerConfig, choices
 from sparse_bench.errors import ConfigError, unknown_choice
 
-#: Groups of which a run has no use for none; of the others none is the default, or a file's own matter.
-_NEEDED = ("model", "dataset", "sparsity", "optimizer", "trainer", "logger")
 #: A name of a file, or several: ``a,b`` of a sweep, ``[a,b]`` of a list. Anything else is left to Hydra.
 _NAMES = re.compile(r"\[?[\w./-]+(,[\w./-]+)*\]?")
+#: The same of text, which may have a colon or a plus: ``cuda:1``, ``1e+3``.
+_TEXTS = re.compile(r"[\w./:+-]+(,[\w./:+-]+)*")
 #: Who brings files of their own chooses among those too, and may have groups of their own; and what completion in a
 #: shell is told are no overrides.
 _NOT_OURS = ("--config-dir", "-cd", "--config-path", "-cp", "hydra.searchpath", "--shell-completion", "-sc")
@@ -26,19 +26,34 @@ def check_command_line(arguments: Sequence[str]) -> None:
     Raises:
         ConfigError: see above; names the valid choices.
     """
-    if any(argument.startswith(_NOT_OURS) for argument in arguments):
-        return
     groups = [path.name for path in CONF.iterdir() if path.is_dir()]
+    foreign = any(argument.startswith(_NOT_OURS) for argument in arguments)
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if not equals or not key[:1].isalpha():  # flags, and what adds or removes a key
             continue
+        group = key.partition("@")[0]
+        if value == "null" and (group in groups or "/" in group):
+            valid = f" Valid choices: {', '.join(choices(group))}." if choices(group) else ""
+            raise ConfigError(f"{key}=null: a group takes the name of a file. Leave it out for its default.{valid}")
+        if foreign:
+            continue
         _check_key(key, groups)
-        if key in groups:
-            if value == "null" and key in _NEEDED:
-                raise ConfigError(f"{key}=null: a run needs one. Valid choices: {', '.join(choices(key))}.")
-            if value != "null" and _NAMES.fullmatch(value):
-                _check_files(key, value)
+        if key in groups and _NAMES.fullmatch(value):
+            _check_files(key, value)
+
+
+def as_typed(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the values of settings that are text in quotes: to Hydra 2024_01_15 is a whole number, 1e3
+    one thousand, and ``true`` no name."""
+    texts = {field.name for field in fields(Config) if field.type in (str, str | None)}
+    quoted = []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if equals and key.lstrip("+") in texts and _TEXTS.fullmatch(value):
+            value = ",".join(one if one == "null" else f"'{one}'" for one in value.split(","))
+        quoted.append(key + equals + value)
+    return quoted
 
 
 def _check_key(key: str, groups: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ from sparse_bench.config.schema import TrainerConfig
 #: Settings that say how and where a run is carried out, not what it measures.
 NOT_IDENTITY = (
     *("experiment_name", "scale", "logger", "point", "device", "threads", "output", "progress", "start_from", "force"),
+    "wait_for_others",
 )
 NOT_IDENTITY_TRAINER = ("checkpoint_seconds", "keep")
 

@@ -10,6 +10,7 @@ from hydra.utils import get_object, instantiate
 
 from sparse_bench.config.schema import choices
 from sparse_bench.errors import ConfigError, SparseBenchError
+from sparse_bench.limits import hints_of, without_range
 
 #: Where a target that a result names may be imported from.
 _SAFE = ("sparse_bench.", "torch.optim.")
@@ -27,9 +28,12 @@ def target_of(node: Any, path: str) -> Any:
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise ConfigError(f"'{path}' needs a _target_. Choose one of the files in conf/: {', '.join(choices(path))}.")
     try:
-        return get_object(node["_target_"])
+        target = get_object(node["_target_"])
     except Exception as error:
         raise ConfigError(f"'{path}._target_' names {node['_target_']}, which cannot be imported: {error}") from error
+    if not callable(target):
+        raise ConfigError(f"'{path}._target_' names {node['_target_']}, which is no class and no function.")
+    return target
 
 
 def build(node: Any, **overrides: Any) -> Any:
@@ -60,8 +64,17 @@ def targets(node: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]
 
 
 def parameters_of(target: Any) -> dict[str, inspect.Parameter]:
-    """The arguments that a target takes, by name."""
-    return dict(inspect.signature(target).parameters)
+    """The arguments that a target takes, by name, annotated with their types alone; none of one that is not written in
+    Python and does not tell."""
+    try:
+        found = inspect.signature(target).parameters
+    except ValueError:
+        return {}
+    hints = hints_of(target)
+    return {
+        name: parameter.replace(annotation=without_range(hints.get(name, parameter.annotation)))
+        for name, parameter in found.items()
+    }
 
 
 def recorded_parameters(target: str) -> dict[str, inspect.Parameter]:

@@ -1,4 +1,7 @@
-"""Code that a configuration names and that is not the project's: a user's own scheme, model or dataset."""
+"""Code that a configuration names and that is not the project's: a user's own scheme, model or dataset.
+
+What only watches a run, a logger say, is no part of it.
+"""
 
 import hashlib
 import inspect
@@ -8,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from sparse_bench.config.identifier import NOT_IDENTITY
 from sparse_bench.config.nodes import target_of, targets
 
 #: What a result holds the version of.
@@ -22,7 +26,7 @@ def own_code(plain: Mapping[str, Any]) -> dict[str, str]:
         ConfigError: a target cannot be imported.
     """
     found = {}
-    for path, node in targets(plain):
+    for path, node in targets({group: node for group, node in plain.items() if group not in NOT_IDENTITY}):
         for module in _modules(target_of(node, path)):
             if module.partition(".")[0] not in _VERSIONED and (checksum := _checksum(module)) is not None:
                 found[module] = checksum

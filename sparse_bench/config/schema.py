@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from hydra.core.config_store import ConfigStore
+from pydantic import Field
+
+from sparse_bench.limits import Count, Few, Name, NotNegative, Positive, Seed, Switch, one_of
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 #: The configuration tree: inside an installed package, else beside it in the repository.
@@ -15,45 +18,46 @@ CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / 
 class TrainerConfig:
     """How long and how a run trains; see ``conf/trainer/default.yaml`` for what each setting means."""
 
-    epochs: int = 100
-    steps: int | None = None
-    precision: str = "fp32"
-    gradient_clip: float | None = None
-    accumulate: int = 1
+    epochs: Count = 100
+    steps: Count | None = None
+    precision: Annotated[str, one_of("fp32", "tf32", "bf16", "fp16")] = "fp32"
+    gradient_clip: Positive | None = None
+    accumulate: Count = 1
     schedule: Any = None
     stop: Any = None
-    evaluate_every: int = 1
-    evaluate_first: bool = False
-    select: str = "last"
+    evaluate_every: Annotated[int, Field(ge=0, le=2**31 - 1)] = 1
+    evaluate_first: Switch = False
+    select: Annotated[str, one_of("last", "best")] = "last"
     monitor: str | None = None
-    monitor_mode: str | None = None
-    early_stopping: int | None = None
-    reset_optimizer: bool = False
-    checkpoint_seconds: float = 60.0
-    keep: str = "weights"
-    deterministic: bool = True
+    monitor_mode: Annotated[str, one_of("min", "max")] | None = None
+    early_stopping: Count | None = None
+    reset_optimizer: Switch = False
+    checkpoint_seconds: NotNegative = 60.0
+    keep: Annotated[str, one_of("nothing", "weights", "checkpoint")] = "weights"
+    deterministic: Switch = True
 
 
 @dataclass
 class Config:
     """One run."""
 
-    experiment_name: str = "ad_hoc"
-    scale: str = "paper"
-    seed: int = 0
+    experiment_name: Name = "ad_hoc"
+    scale: Name = "paper"
+    seed: Seed = 0
     model: Any = None
     dataset: Any = None
     sparsity: Any = None
     optimizer: Any = None
-    start_from: str | None = None
+    start_from: Name | None = None
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: Any = None
     point: Any = None
-    device: str = "auto"
-    threads: int | None = None
-    output: str = "runs"
-    progress: bool = True
-    force: bool = False
+    device: Name = "auto"
+    threads: Few | None = None
+    output: Name = "runs"
+    progress: Switch = True
+    force: Switch = False
+    wait_for_others: Switch = False
 
 
 def register() -> None:

@@ -7,18 +7,20 @@ names, so that all genres are in it), the one after it for the test, and the oth
 import re
 import zipfile
 from pathlib import Path
+from typing import Annotated
 
 from sparse_bench.data.download import checksums, corpus_files
 from sparse_bench.data.tagged import Sentence, TaggedCorpus, sentence
 from sparse_bench.data.text_files import decode, lines_of
-from sparse_bench.errors import ConfigError, unknown_choice
+from sparse_bench.limits import checked, one_of
 
 _DOCUMENT = re.compile(r"brown/c[a-r]\d\d")
 _MARKS = re.compile("-(HL|TL|NC)(?=[-+*$]|$)")
 TAGSETS = ("base", "full")
 
 
-def brown_pos(tagset: str = "base") -> TaggedCorpus:
+@checked
+def brown_pos(tagset: Annotated[str, one_of(*TAGSETS)] = "base") -> TaggedCorpus:
     """57,340 sentences, 1,161,192 tokens of 56,057 types; 929,728 tokens of 49,368 types of them for training.
 
     Args:
@@ -28,8 +30,6 @@ def brown_pos(tagset: str = "base") -> TaggedCorpus:
         ConfigError: another tagset.
         DataError: the corpus cannot be had.
     """
-    if tagset not in TAGSETS:
-        raise ConfigError(unknown_choice("tagset", tagset, TAGSETS))
     documents = read_brown(corpus_files("brown")["brown.zip"])
     if tagset == "base":
         documents = [

@@ -63,7 +63,7 @@ class TokenisedWords(MosesWords):
         return f"split on single spaces; joined by Moses (sacremoses {version('sacremoses')}); case kept"
 
 
-_KINDS: dict[str, type[MosesWords]] = {"moses": MosesWords, "tokenised": TokenisedWords}
+TOKENIZERS: dict[str, type[MosesWords]] = {"moses": MosesWords, "tokenised": TokenisedWords}
 
 
 @cache
@@ -73,6 +73,6 @@ def words_of(kind: str, language: str) -> Words:
     Raises:
         ConfigError: there is no such kind; names the valid ones.
     """
-    if kind not in _KINDS:
-        raise ConfigError(unknown_choice("tokenizer", kind, _KINDS))
-    return _KINDS[kind](language)
+    if kind not in TOKENIZERS:
+        raise ConfigError(unknown_choice("tokenizer", kind, TOKENIZERS))
+    return TOKENIZERS[kind](language)

@@ -6,19 +6,22 @@ are the same; of their validation sentences 61 German ones differ, which were re
 """
 
 from pathlib import Path
+from typing import Annotated
 
 from sparse_bench.data.download import checksums, corpus_files
 from sparse_bench.data.moses import words_of
 from sparse_bench.data.parallel import ParallelCorpus, ParallelText
 from sparse_bench.data.text_files import read_text
-from sparse_bench.errors import ConfigError, DataError, unknown_choice
+from sparse_bench.errors import DataError
+from sparse_bench.limits import checked, one_of
 
 LANGUAGES = ("en", "de")
 #: Published test sets: 1,000, 1,000 and 461 pairs.
 TESTS = ("2016_flickr", "2017_flickr", "2017_mscoco")
 
 
-def multi30k(test: str = "2016_flickr") -> ParallelCorpus:
+@checked
+def multi30k(test: Annotated[str, one_of(*TESTS)] = "2016_flickr") -> ParallelCorpus:
     """The raw sentences, English to German, fetched first where they are absent.
 
     Args:
@@ -28,7 +31,6 @@ def multi30k(test: str = "2016_flickr") -> ParallelCorpus:
         ConfigError: there is no such test set.
         DataError: the corpus cannot be had.
     """
-    _check_test(test)
     files = corpus_files("multi30k")
     held_out = _raw(files, f"test_{test}")
     return ParallelCorpus(
@@ -41,7 +43,8 @@ def multi30k(test: str = "2016_flickr") -> ParallelCorpus:
     )
 
 
-def multi30k_brouns(test: str = "2016_flickr") -> ParallelCorpus:
+@checked
+def multi30k_brouns(test: Annotated[str, one_of(*TESTS)] = "2016_flickr") -> ParallelCorpus:
     """The report's own training and validation files, tokenised, and a test set of Multi30k tokenised to match.
 
     The report names no test file and gives no test figure. The test sentences are raw, and are tokenised here as its
@@ -55,7 +58,6 @@ def multi30k_brouns(test: str = "2016_flickr") -> ParallelCorpus:
         ConfigError: there is no such test set.
         DataError: a corpus cannot be had, or a line is no pair.
     """
-    _check_test(test)
     files = corpus_files("brouns")
     held_out = _raw(corpus_files("multi30k"), f"test_{test}")
     english, german = (words_of("moses", language) for language in LANGUAGES)
@@ -70,11 +72,6 @@ def multi30k_brouns(test: str = "2016_flickr") -> ParallelCorpus:
         references=held_out.target,
         checksums=_checksums("brouns", "") | _checksums("multi30k", f"test_{test}."),
     )
-
-
-def _check_test(test: str) -> None:
-    if test not in TESTS:
-        raise ConfigError(unknown_choice("test set of Multi30k", test, TESTS))
 
 
 def _raw(files: dict[str, Path], stem: str) -> ParallelText:

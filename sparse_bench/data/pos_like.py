@@ -6,11 +6,13 @@ before and after, null elements, and words that only the test has.
 
 import hashlib
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from sparse_bench.data.tagged import Sentence, TaggedCorpus, sentence
-from sparse_bench.errors import ConfigError
+from sparse_bench.limits import Many, Seed, checked
 
 NULL_TAG = "-NONE-"
 #: Few and frequent words.
@@ -44,7 +46,10 @@ class _Lexicon:
         return words[random.choice(len(words), p=self.probabilities[tag])], tag
 
 
-def pos_like(sentences: int = 5000, vocabulary: int = 5000, seed: int = 0) -> TaggedCorpus:
+@checked
+def pos_like(
+    sentences: Annotated[Many, Field(ge=10)] = 5000, vocabulary: Annotated[Many, Field(ge=100)] = 5000, seed: Seed = 0
+) -> TaggedCorpus:
     """``sentences`` sentences, of which a tenth each is for validation and for the test.
 
     Args:
@@ -55,8 +60,6 @@ def pos_like(sentences: int = 5000, vocabulary: int = 5000, seed: int = 0) -> Ta
     Raises:
         ConfigError: too few sentences or words.
     """
-    if sentences < 10 or vocabulary < 100:
-        raise ConfigError(f"sentences ({sentences}) must be at least 10 and vocabulary ({vocabulary}) at least 100.")
     random = np.random.default_rng(seed)
     lexicon = _lexicon(vocabulary, random)
     made = tuple(_sentence(lexicon, random) for _ in range(sentences))

@@ -3,9 +3,11 @@
 from sparse_bench.data.download import checksums, corpus_files
 from sparse_bench.data.text import TextCorpus, first_lines, numbered_corpus, read_lines
 from sparse_bench.data.text_files import read_text
+from sparse_bench.limits import Count, Fraction, checked
 
 
-def ptb(fraction: float = 1.0, vocabulary: int | None = None, eos: bool = True) -> TextCorpus:
+@checked
+def ptb(fraction: Fraction = 1.0, vocabulary: Count | None = None, eos: bool = True) -> TextCorpus:
     """The treebank's lines, fetched first where they are absent.
 
     With ``<eos>`` 929,589 training, 73,760 validation and 82,430 test tokens of 10,000 types; without, 887,521 training

@@ -9,6 +9,7 @@ import numpy as np
 
 from sparse_bench.data.text import TextCorpus, first_lines, numbered_corpus, text_checksum
 from sparse_bench.errors import ConfigError
+from sparse_bench.limits import Count, Few, Fraction, Many, Seed, checked
 from sparse_bench.streams import Streams
 
 #: Mean words of a line of the Penn Treebank.
@@ -20,13 +21,14 @@ _CONCENTRATION = 0.1
 _HELD_OUT = 0.1
 
 
+@checked
 def ptb_like(
-    sentences: int = 4000,
-    types: int = 1500,
-    classes: int = 24,
-    seed: int = 0,
-    fraction: float = 1.0,
-    vocabulary: int | None = None,
+    sentences: Many = 4000,
+    types: Many = 1500,
+    classes: Few = 24,
+    seed: Seed = 0,
+    fraction: Fraction = 1.0,
+    vocabulary: Count | None = None,
     eos: bool = True,
 ) -> TextCorpus:
     """A generated corpus with validation and test lines of a tenth of the training lines each (at least one).
@@ -43,11 +45,8 @@ def ptb_like(
     Raises:
         ConfigError: a setting outside its range.
     """
-    if sentences < 1 or not 1 <= classes <= types:
-        raise ConfigError(
-            f"sentences = {sentences}, types = {types}, classes = {classes}: at least one sentence, one class, and as "
-            "many types as classes are needed."
-        )
+    if classes > types:
+        raise ConfigError(f"There are more classes ({classes}) than types ({types}).")
     held_out = max(1, round(sentences * _HELD_OUT))
     lines = _generate(sentences + 2 * held_out, types, classes, Streams(seed).numpy("ptb_like"))
     train, valid, test = lines[:sentences], lines[sentences : sentences + held_out], lines[sentences + held_out :]

@@ -12,6 +12,7 @@ from sparse_bench.data.download import checksums, corpus_files
 from sparse_bench.data.tagged import Sentence, TaggedCorpus, read_columns, sentence
 from sparse_bench.data.text_files import decode, read_text
 from sparse_bench.errors import DataError
+from sparse_bench.limits import Name
 
 NULL_TAG = "-NONE-"
 #: Names the training data of a run in its result.
@@ -22,7 +23,7 @@ _LEAF = re.compile(r"\(([^\s()]+)\s+([^\s()]+)\)")
 _TREE_START = re.compile(r"^(?=\()", re.MULTILINE)
 
 
-def ptb_pos(train: str | None = None) -> TaggedCorpus:
+def ptb_pos(train: Name | None = None) -> TaggedCorpus:
     """WSJ sections with 48 tags (``<start>`` and ``<end>`` never occur).
 
     Args:

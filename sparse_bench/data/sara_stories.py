@@ -4,14 +4,16 @@ from sparse_bench.data.dialogues import DialogueCorpus
 from sparse_bench.data.download import corpus_files
 from sparse_bench.data.rasa_domain_file import read_domain
 from sparse_bench.data.rasa_yaml import read_yaml_stories
-from sparse_bench.data.splits import split_stories
+from sparse_bench.data.splits import Duplicates, split_stories
+from sparse_bench.limits import Part, Seed, checked
 
 #: Their answers stand with the training messages, not in the domain.
 RETRIEVAL_INTENTS = ("chitchat", "faq", "out_of_scope")
 _DOMAIN = "domain.yml"
 
 
-def sara_stories(test_fraction: float = 0.2, split_seed: int = 0, duplicates: str = "exact") -> DialogueCorpus:
+@checked
+def sara_stories(test_fraction: Part = 0.2, split_seed: Seed = 0, duplicates: Duplicates = "exact") -> DialogueCorpus:
     """Sara's 294 stories, fetched first where they are absent. Rules are no part of it: TED is not trained on them.
 
     Sara has no test stories for TED, so a random part of the stories is held out; see :func:`split_stories`.

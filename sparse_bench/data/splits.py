@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
+from typing import Annotated
 
 import numpy as np
 from sklearn.model_selection import train_test_split
@@ -10,11 +11,13 @@ from sparse_bench.data.dialogues import Story
 from sparse_bench.data.featurizers import counted_words
 from sparse_bench.data.messages import Message
 from sparse_bench.data.tokenizer import tokenize
-from sparse_bench.errors import ConfigError, DataError, unknown_choice
+from sparse_bench.errors import DataError
+from sparse_bench.limits import Part, Seed, checked, one_of
 from sparse_bench.streams import Streams
 
 #: What makes one example the duplicate of another: all of it, or what a model sees of it.
 DUPLICATES = ("exact", "features")
+Duplicates = Annotated[str, one_of(*DUPLICATES)]
 
 
 def merged_intent(intent: str) -> str:
@@ -22,8 +25,9 @@ def merged_intent(intent: str) -> str:
     return intent.split("/", 1)[0]
 
 
+@checked
 def split_messages(
-    messages: Sequence[Message], test_fraction: float, seed: int, duplicates: str
+    messages: Sequence[Message], test_fraction: Part, seed: Seed, duplicates: Duplicates
 ) -> tuple[list[Message], list[Message]]:
     """Training and test messages, each in corpus order.
 
@@ -43,7 +47,6 @@ def split_messages(
         ConfigError: ``test_fraction`` is not between 0 and 1, or there is no such rule for duplicates.
         DataError: too few messages for a stratified split, or a blank one.
     """
-    _check(test_fraction, duplicates)
     first: dict[Hashable, Message] = {}
     for message in messages:
         exact = message.text, merged_intent(message.intent)
@@ -62,12 +65,13 @@ def split_messages(
     return [unique[index] for index in sorted(train)], [unique[index] for index in sorted(test)]
 
 
+@checked
 def split_stories(
     stories: Sequence[tuple[Story, ...]],
-    test_fraction: float,
-    seed: int,
+    test_fraction: Part,
+    seed: Seed,
     featurized_slots: frozenset[str],
-    duplicates: str,
+    duplicates: Duplicates,
 ) -> tuple[tuple[Story, ...], tuple[Story, ...]]:
     """Training and test stories, each in the given order.
 
@@ -84,7 +88,6 @@ def split_stories(
     Raises:
         ConfigError: ``test_fraction`` is not between 0 and 1, or there is no such rule for duplicates.
     """
-    _check(test_fraction, duplicates)
     first: dict[Hashable, tuple[int, tuple[Story, ...]]] = {}
     for number, paths in enumerate(stories):
         if duplicates == "exact":
@@ -103,15 +106,3 @@ def split_stories(
         return tuple(story for number in sorted(numbers) for story in different[number])
 
     return part(order[held_out:]), part(order[:held_out])
-
-
-def check_duplicates(duplicates: str) -> None:
-    """Raises a ConfigError unless ``duplicates`` is one of :data:`DUPLICATES`."""
-    if duplicates not in DUPLICATES:
-        raise ConfigError(unknown_choice("rule for duplicates", duplicates, DUPLICATES))
-
-
-def _check(test_fraction: float, duplicates: str) -> None:
-    if not 0 < test_fraction < 1:
-        raise ConfigError(f"test_fraction is {test_fraction}; it has to lie between 0 and 1, both excluded.")
-    check_duplicates(duplicates)

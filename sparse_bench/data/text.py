@@ -10,6 +10,7 @@ from torchtext.vocab import Vocab
 
 from sparse_bench.data.text_files import lines_of
 from sparse_bench.errors import ConfigError, DataError
+from sparse_bench.limits import Fraction, checked
 
 #: Stands for every word that is not in the vocabulary; Mikolov's files of the Penn Treebank hold it as a word.
 UNK = "<unk>"
@@ -58,15 +59,14 @@ def read_lines(text: str) -> list[list[str]]:
     return [words for line in lines_of(text) if (words := line.split())]
 
 
-def first_lines(lines: Sequence[Line], fraction: float) -> Sequence[Line]:
+@checked
+def first_lines(lines: Sequence[Line], fraction: Fraction) -> Sequence[Line]:
     """The first ``fraction`` of ``lines``, rounded down.
 
     Raises:
         ConfigError: unless 0 < ``fraction`` ≤ 1.
         DataError: nothing is left.
     """
-    if not 0 < fraction <= 1:
-        raise ConfigError(f"fraction = {fraction} is no share of the training lines. Valid choices: 0 < fraction ≤ 1.")
     kept = lines[: int(len(lines) * fraction + 1e-9)]  # a tenth of ten lines is one line, whatever 0.1 is in binary
     if not kept:
         raise DataError(f"fraction = {fraction} of {len(lines)} training lines leaves none.")

@@ -19,6 +19,7 @@ from sparse_bench.data.sara_like import sara_like
 from sparse_bench.data.text_files import decode, lines_of
 from sparse_bench.data.tokenizer import tokenize
 from sparse_bench.errors import ConfigError, DataError
+from sparse_bench.limits import Count, Many, Seed, checked
 from sparse_bench.streams import Streams
 
 #: A fragment's tokens, and its type.
@@ -113,7 +114,8 @@ SARA_LIKE_GROUPS = {
 }
 
 
-def brown_types(shortest: int = 3, longest: int = 8, seed: int = 0) -> TextTypeCorpus:
+@checked
+def brown_types(shortest: Count = 3, longest: Count = 8, seed: Seed = 0) -> TextTypeCorpus:
     """Fragments of the Brown corpus: every sentence is cut into pieces of random length; its genre is their type.
 
     Documents are split, so that no two splits hold pieces of one: of every ten, in the order of their names, eight are
@@ -128,8 +130,8 @@ def brown_types(shortest: int = 3, longest: int = 8, seed: int = 0) -> TextTypeC
         ConfigError: lengths that are no range.
         DataError: the corpus cannot be had.
     """
-    if not 1 <= shortest <= longest:
-        raise ConfigError(f"shortest = {shortest} and longest = {longest} are no range of lengths from 1 up.")
+    if shortest > longest:
+        raise ConfigError(f"shortest ({shortest}) has to be at most longest ({longest}).")
     archive = corpus_files("brown")["brown.zip"]
     documents = read_brown(archive)
     with zipfile.ZipFile(archive) as opened:
@@ -150,7 +152,8 @@ def brown_types(shortest: int = 3, longest: int = 8, seed: int = 0) -> TextTypeC
     return TextTypeCorpus(train, valid, test, tuple(BROWN_GROUPS), checksums("brown"))
 
 
-def sara_types(split_seed: int = 0) -> TextTypeCorpus:
+@checked
+def sara_types(split_seed: Seed = 0) -> TextTypeCorpus:
     """Sara's messages, by family of intents.
 
     Raises:
@@ -159,7 +162,8 @@ def sara_types(split_seed: int = 0) -> TextTypeCorpus:
     return messages_by_group(sara(), SARA_GROUPS, split_seed)
 
 
-def text_types_like(seed: int = 0, examples: int = 4971, split_seed: int = 0) -> TextTypeCorpus:
+@checked
+def text_types_like(seed: Seed = 0, examples: Many = 4971, split_seed: Seed = 0) -> TextTypeCorpus:
     """The messages of the generated corpus Sara-like, by family of intents. No download.
 
     Raises:

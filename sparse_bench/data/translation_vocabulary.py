@@ -8,7 +8,8 @@ import numpy as np
 from torchtext.vocab import Vocab
 
 from sparse_bench.batch.translation import BOS, EOS, PAD, UNK
-from sparse_bench.errors import ConfigError, DataError
+from sparse_bench.errors import DataError
+from sparse_bench.limits import Count, checked
 
 #: In order of their numbers. torchtext takes the spelling ``<unk>`` to mean what it says.
 SPECIALS = ("<pad>", "<unk>", "<s>", "</s>")
@@ -17,7 +18,8 @@ assert tuple(range(len(SPECIALS))) == (PAD, UNK, BOS, EOS)
 UNKNOWN_SIGN = "⁇"
 
 
-def build_vocabulary(sentences: Iterable[Sequence[str]], min_count: int) -> Vocab:
+@checked
+def build_vocabulary(sentences: Iterable[Sequence[str]], min_count: Count) -> Vocab:
     """All tokens that occur at least ``min_count`` times, behind the special ones.
 
     Numbers go by falling count, and by code point where counts are equal.
@@ -26,8 +28,6 @@ def build_vocabulary(sentences: Iterable[Sequence[str]], min_count: int) -> Voca
         ConfigError: ``min_count`` is below 1.
         DataError: a special token's spelling occurs in the text.
     """
-    if min_count < 1:
-        raise ConfigError(f"min_count is {min_count}; it has to be at least 1.")
     counts = Counter(chain.from_iterable(sentences))
     if taken := [token for token in SPECIALS if token in counts]:
         raise DataError(f"The corpus contains the spelling of special tokens: {', '.join(taken)}.")

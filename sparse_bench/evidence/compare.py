@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from sparse_bench.errors import SparseBenchError, unknown_choice
-from sparse_bench.evidence.arms import Arm, arms_of, by_density, percent, unlike, warned
+from sparse_bench.evidence.arms import Arm, arms_of, by_density, density_range, percent, unlike, warned
 from sparse_bench.evidence.cells import is_number, plain, sort_key
 from sparse_bench.evidence.names import column_of
 from sparse_bench.evidence.statistics import Interval, mean_interval
@@ -174,8 +174,9 @@ def remarks_on(runs: pd.DataFrame) -> list[str]:
     """What has to be known of chosen runs: that they were altered, that a density is not as asked for, warnings."""
     found = ["from runs of another length"] if ALTERED in runs and runs[ALTERED].notna().any() else []
     asked = by_density(arms_of(runs)).items()
-    if told := [f"{percent(density)}{text}" for density, realised in asked if (text := unlike(density, realised))]:
-        found.append(f"density {', '.join(told)}")
+    other = [(density, realised) for density, realised in asked if unlike(density, realised)]
+    if told := [f"{density_range(realised)} for {percent(density)}" for density, realised in other]:
+        found.append(f"realised density {', '.join(told)}")
     warnings = warned(runs)
     return [*found, f"with a warning: {warnings}"] if warnings else found
 

@@ -175,7 +175,8 @@ def _smallest(arms: Mapping[float, Arm], dense: Arm, metric: str) -> str:
     if found is None:
         return "none"
     asked = arms[found].labels.get("density")
-    return f"{percent(found, 3)} (asked for: {percent(asked)})" if unlike(asked, [found]) else percent(found, 3)
+    other = f" (asked for: {percent(float(asked))})" if asked is not None and unlike(asked, [found]) else ""
+    return percent(found, digits=3) + other
 
 
 def each_run_table(runs: pd.DataFrame, columns: Mapping[str, str]) -> DisplayTable:

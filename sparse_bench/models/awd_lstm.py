@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparse_bench.batch.language import HiddenState, LanguageOutput, LanguageSizes
-from sparse_bench.errors import ConfigError
+from sparse_bench.limits import Few, NotNegative, Rate, Width, checked
 from sparse_bench.models.base import Model
 from sparse_bench.models.recurrent_dropout import LockedDropout, WeightDrop, WordDropout
 
@@ -43,32 +43,25 @@ class AWDLSTM(Model):
 
     tasks: ClassVar[tuple[str, ...]] = ("language_modelling",)
     groups: ClassVar[tuple[str, ...]] = ("default", "recurrent", "recurrent_hidden", "recurrent_input", "embedding")
+    multiplied: ClassVar[tuple[str, ...]] = ("embedding",)
 
+    @checked
     def __init__(
         self,
         sizes: LanguageSizes,
         *,
-        embedding_dim: int = 400,
-        hidden: int = _DEFAULT_HIDDEN,
-        layers: int = 3,
-        dropout: float = 0.4,
-        dropout_hidden: float = 0.25,
-        dropout_input: float = 0.4,
-        dropout_words: float = 0.1,
-        weight_drop: float = 0.5,
-        activation_penalty: float = 2.0,
-        temporal_penalty: float = 1.0,
+        embedding_dim: Width = 400,
+        hidden: Width = _DEFAULT_HIDDEN,
+        layers: Few = 3,
+        dropout: Rate = 0.4,
+        dropout_hidden: Rate = 0.25,
+        dropout_input: Rate = 0.4,
+        dropout_words: Rate = 0.1,
+        weight_drop: Rate = 0.5,
+        activation_penalty: NotNegative = 2.0,
+        temporal_penalty: NotNegative = 1.0,
     ) -> None:
         super().__init__()
-        if min(embedding_dim, hidden, layers) < 1:
-            raise ConfigError(
-                f"embedding_dim ({embedding_dim}), hidden ({hidden}) and layers ({layers}) have to be at least 1."
-            )
-        if min(activation_penalty, temporal_penalty) < 0:
-            raise ConfigError(
-                f"activation_penalty ({activation_penalty}) and temporal_penalty ({temporal_penalty}) must not be "
-                "negative."
-            )
         self.vocabulary = sizes.vocabulary
         #: Count of every word in the training data, by its number.
         self.word_frequencies = sizes.frequencies

@@ -5,14 +5,14 @@ The model of "Efficient Embedding Models With PyTorch", without the knowledge ba
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparse_bench.batch.text import TextBatch, TextSizes
-from sparse_bench.errors import ConfigError, unknown_choice
+from sparse_bench.limits import Width, checked, one_of
 from sparse_bench.models.base import Model
 
 POOLINGS = ("masked_sum", "sum", "mean")
@@ -35,12 +35,15 @@ class BagOfEmbeddings(Model):
     tasks: ClassVar[tuple[str, ...]] = ("text_typing",)
     groups: ClassVar[tuple[str, ...]] = ("default", "embedding", "classifier")
 
-    def __init__(self, sizes: TextSizes, *, embedding_dim: int = _DEFAULT_DIM, pooling: str = "masked_sum") -> None:
+    @checked
+    def __init__(
+        self,
+        sizes: TextSizes,
+        *,
+        embedding_dim: Width = _DEFAULT_DIM,
+        pooling: Annotated[str, one_of(*POOLINGS)] = "masked_sum",
+    ) -> None:
         super().__init__()
-        if embedding_dim < 1:
-            raise ConfigError(f"embedding_dim ({embedding_dim}) has to be at least 1.")
-        if pooling not in POOLINGS:
-            raise ConfigError(unknown_choice("pooling", pooling, POOLINGS))
         #: Occurrences of every word in the training data.
         self.word_frequencies = sizes.frequencies
         self.embedding: nn.Embedding | nn.EmbeddingBag

@@ -17,6 +17,9 @@ class Model(nn.Module, ABC):
     #: Names of the groups that :meth:`layer_groups` gives, known before a model is built.
     groups: ClassVar[tuple[str, ...]]
 
+    #: Groups of tables that the model multiplies by, too: a batch has a gradient for all of their rows.
+    multiplied: ClassVar[tuple[str, ...]] = ()
+
     @abstractmethod
     def layer_groups(self) -> dict[str, list[str]]:
         """Group name → names of weight matrices (as in ``named_parameters``). Groups may overlap.

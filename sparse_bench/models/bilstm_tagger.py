@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from sparse_bench.batch.base import Layout
 from sparse_bench.batch.tagging import TaggingBatch, TaggingSizes
-from sparse_bench.errors import ConfigError
+from sparse_bench.limits import Rate, Width, checked
 from sparse_bench.models.base import Model
 from sparse_bench.models.dropout import Dropout
 from sparse_bench.models.packing import spread, take
@@ -43,20 +43,19 @@ class BiLSTMTagger(Model):
     tasks: ClassVar[tuple[str, ...]] = ("tagging",)
     groups: ClassVar[tuple[str, ...]] = ("default", "embedding", "recurrent", "intermediate", "output")
 
+    @checked
     def __init__(
         self,
         sizes: TaggingSizes,
         *,
-        embedding_dim: int = _DEFAULT_DIM,
-        hidden: int = 10,
-        dropout_input: float = 0.0,
-        dropout_words: float = 0.0,
-        dropout_hidden: float = 0.0,
-        weight_drop: float = 0.0,
+        embedding_dim: Width = _DEFAULT_DIM,
+        hidden: Width = 10,
+        dropout_input: Rate = 0.0,
+        dropout_words: Rate = 0.0,
+        dropout_hidden: Rate = 0.0,
+        weight_drop: Rate = 0.0,
     ) -> None:
         super().__init__()
-        if min(embedding_dim, hidden) < 1:
-            raise ConfigError(f"embedding_dim ({embedding_dim}) and hidden ({hidden}) have to be at least 1.")
         #: Occurrences of every word in the training data.
         self.word_frequencies = sizes.frequencies
         self.vocabulary = sizes.vocabulary

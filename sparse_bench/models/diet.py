@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparse_bench.batch import IntentBatch, IntentSizes, SparseRows
-from sparse_bench.errors import ConfigError
+from sparse_bench.limits import Few, NotNegative, Rate, Width, checked
 from sparse_bench.models.base import Model
 from sparse_bench.models.crf import crf_loss, viterbi
 from sparse_bench.models.dropout import Dropout
@@ -73,33 +73,27 @@ class DIET(Model):
     intent_offsets: Tensor
     intent_values: Tensor
 
+    @checked
     def __init__(
         self,
         sizes: IntentSizes,
         *,
-        transformer_size: int = _DEFAULT_SIZE,
-        layers: int = 2,
-        heads: int = _DEFAULT_HEADS,
-        dense_dim: int = 128,
-        label_dim: int = 20,
-        embedding_dim: int = 20,
-        dropout: float = 0.2,
-        sparse_dropout: float = 0.2,
-        attention_dropout: float = 0.0,
-        negatives: int = 20,
+        transformer_size: Width = _DEFAULT_SIZE,
+        layers: Few = 2,
+        heads: Few = _DEFAULT_HEADS,
+        dense_dim: Width = 128,
+        label_dim: Width = 20,
+        embedding_dim: Width = 20,
+        dropout: Rate = 0.2,
+        sparse_dropout: Rate = 0.2,
+        attention_dropout: Rate = 0.0,
+        negatives: Width = 20,
         constrain_similarities: bool = False,
-        regularization: float = 0.002,
+        regularization: NotNegative = 0.002,
         regularize_rising_only: bool = False,
         entities: bool = True,
     ) -> None:
         super().__init__()
-        if min(dense_dim, label_dim, embedding_dim, negatives) < 1:
-            raise ConfigError(
-                f"dense_dim ({dense_dim}), label_dim ({label_dim}), embedding_dim ({embedding_dim}) and negatives "
-                f"({negatives}) have to be at least 1."
-            )
-        if regularization < 0:
-            raise ConfigError(f"regularization is {regularization}; it must not be negative.")
         self.negatives = negatives
         self.constrain_similarities = constrain_similarities
         self.regularization = regularization

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from sparse_bench.batch.language import HiddenState, LanguageOutput, LanguageSizes
-from sparse_bench.errors import ConfigError, unknown_choice
+from sparse_bench.errors import ConfigError
+from sparse_bench.limits import Few, Rate, Width, checked, one_of
 from sparse_bench.models.base import Model
 from sparse_bench.models.dropout import Dropout
 
@@ -64,26 +65,19 @@ class LSTMLM(Model):
     tasks: ClassVar[tuple[str, ...]] = ("language_modelling",)
     groups: ClassVar[tuple[str, ...]] = ("default", "recurrent", "embedding", "head")
 
+    @checked
     def __init__(
         self,
         sizes: LanguageSizes,
         *,
-        embedding_dim: int = 600,
-        hidden: int = _DEFAULT_HIDDEN,
-        layers: int = 2,
-        head: str = "linear",
-        recurrence: str = "trained",
-        dropout: float = 0.0,
+        embedding_dim: Width = 600,
+        hidden: Width = _DEFAULT_HIDDEN,
+        layers: Few = 2,
+        head: Annotated[str, one_of(*HEADS)] = "linear",
+        recurrence: Annotated[str, one_of(*RECURRENCES)] = "trained",
+        dropout: Rate = 0.0,
     ) -> None:
         super().__init__()
-        if min(embedding_dim, hidden, layers) < 1:
-            raise ConfigError(
-                f"embedding_dim ({embedding_dim}), hidden ({hidden}) and layers ({layers}) have to be at least 1."
-            )
-        if head not in HEADS:
-            raise ConfigError(unknown_choice("head", head, HEADS))
-        if recurrence not in RECURRENCES:
-            raise ConfigError(unknown_choice("recurrence", recurrence, RECURRENCES))
         self.embedding = nn.Embedding(sizes.vocabulary, embedding_dim)
         self.dropout = Dropout(dropout)
         widths = [embedding_dim] if recurrence == "none" else [embedding_dim, *[hidden] * layers]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparse_bench.batch import Attribute, DialogueBatch, DialogueSizes
-from sparse_bench.errors import ConfigError
+from sparse_bench.limits import Few, NotNegative, Rate, Width, checked
 from sparse_bench.models.base import Model
 from sparse_bench.models.dropout import Dropout
 from sparse_bench.models.layers import dense
@@ -118,32 +118,26 @@ class TED(Model):
 
     action_features: Tensor
 
+    @checked
     def __init__(
         self,
         sizes: DialogueSizes,
         *,
-        transformer_size: int = _DEFAULT_SIZE,
-        layers: int = 1,
-        heads: int = _DEFAULT_HEADS,
-        dense_dim: int = 20,
-        encoding_dim: int = 50,
-        embedding_dim: int = 20,
-        dropout: float = 0.1,
-        attention_dropout: float = 0.0,
-        negatives: int = 20,
+        transformer_size: Width = _DEFAULT_SIZE,
+        layers: Few = 1,
+        heads: Few = _DEFAULT_HEADS,
+        dense_dim: Width = 20,
+        encoding_dim: Width = 50,
+        embedding_dim: Width = 20,
+        dropout: Rate = 0.1,
+        attention_dropout: Rate = 0.0,
+        negatives: Width = 20,
         constrain_similarities: bool = False,
         scale_loss: bool = True,
-        regularization: float = 0.001,
+        regularization: NotNegative = 0.001,
         regularize_rising_only: bool = False,
     ) -> None:
         super().__init__()
-        if min(dense_dim, encoding_dim, embedding_dim, negatives) < 1:
-            raise ConfigError(
-                f"dense_dim ({dense_dim}), encoding_dim ({encoding_dim}), embedding_dim ({embedding_dim}) and "
-                f"negatives ({negatives}) have to be at least 1."
-            )
-        if regularization < 0:
-            raise ConfigError(f"regularization is {regularization}; it must not be negative.")
         self.negatives = negatives
         self.constrain_similarities = constrain_similarities
         self.scale_loss = scale_loss

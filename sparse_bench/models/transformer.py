@@ -8,18 +8,19 @@ deviation), scaling (by √d_model) and dropping (not on the decoder's embedding
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from sparse_bench.batch.translation import TranslationBatch, TranslationSizes
-from sparse_bench.errors import ConfigError, unknown_choice
-from sparse_bench.models.attention import Past, causal_bias, mixed_padding_bias, padding_bias
+from sparse_bench.errors import ConfigError
+from sparse_bench.limits import Few, Rate, Width, checked, one_of
+from sparse_bench.models.attention import ATTENTION_WAYS, Past, causal_bias, mixed_padding_bias, padding_bias
 from sparse_bench.models.base import Model
 from sparse_bench.models.decoding import beam_search, check_search, greedy
 from sparse_bench.models.dropout import Dropout
-from sparse_bench.models.encoder_decoder import BlockSettings, DecoderLayer, EncoderLayer
+from sparse_bench.models.encoder_decoder import NORM_EPS_ON, NORMS, BlockSettings, DecoderLayer, EncoderLayer
 from sparse_bench.models.layers import dense, sinusoids
 from sparse_bench.models.packing import take
 
@@ -81,39 +82,29 @@ class Transformer(Model):
         "vocabulary",
     )
 
+    @checked
     def __init__(
         self,
         sizes: TranslationSizes,
         *,
-        d_model: int = _DEFAULT_SIZE,
-        d_inner: int = _DEFAULT_INNER,
-        encoder_layers: int = 2,
-        decoder_layers: int = 2,
-        heads: int = _DEFAULT_HEADS,
-        norm: str = "post",
-        norm_eps_on: str = "std",
-        attention_scale: str = "sqrt_model",
-        tie: str = "none",
+        d_model: Width = _DEFAULT_SIZE,
+        d_inner: Width = _DEFAULT_INNER,
+        encoder_layers: Few = 2,
+        decoder_layers: Few = 2,
+        heads: Few = _DEFAULT_HEADS,
+        norm: Annotated[str, one_of(*NORMS)] = "post",
+        norm_eps_on: Annotated[str, one_of(*NORM_EPS_ON)] = "std",
+        attention_scale: Annotated[str, one_of(*ATTENTION_SCALES)] = "sqrt_model",
+        tie: Annotated[str, one_of(*TIES)] = "none",
         scale_embeddings: bool = False,
-        dropout: float = 0.1,
-        attention_dropout: float = 0.1,
-        source_dropout: float = 0.1,
-        target_dropout: float = 0.0,
-        attention: str = "auto",
-        padding: str = "own",
+        dropout: Rate = 0.1,
+        attention_dropout: Rate = 0.1,
+        source_dropout: Rate = 0.1,
+        target_dropout: Rate = 0.0,
+        attention: Annotated[str, one_of(*ATTENTION_WAYS)] = "auto",
+        padding: Annotated[str, one_of(*PADDINGS)] = "own",
     ) -> None:
         super().__init__()
-        if min(d_model, d_inner, encoder_layers, decoder_layers, heads) < 1:
-            raise ConfigError(
-                f"d_model ({d_model}), d_inner ({d_inner}), encoder_layers ({encoder_layers}), decoder_layers "
-                f"({decoder_layers}) and heads ({heads}) have to be at least 1."
-            )
-        if attention_scale not in ATTENTION_SCALES:
-            raise ConfigError(unknown_choice("attention_scale", attention_scale, ATTENTION_SCALES))
-        if padding not in PADDINGS:
-            raise ConfigError(unknown_choice("padding", padding, PADDINGS))
-        if tie not in TIES:
-            raise ConfigError(unknown_choice("tie", tie, TIES))
         if tie == "all" and sizes.source_vocabulary != sizes.target_vocabulary:
             raise ConfigError(
                 f"tie=all needs one vocabulary for both languages, and these have {sizes.source_vocabulary} and "

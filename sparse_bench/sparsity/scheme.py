@@ -10,16 +10,21 @@ import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Protocol
 
+from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from sparse_bench.errors import ConfigError, unknown_choice
+from sparse_bench.errors import ConfigError
+from sparse_bench.limits import Name, Share, check_fields, one_of
 from sparse_bench.sparsity.selection import select
 from sparse_bench.sparsity.topology import Shape
 from sparse_bench.sparsity.weights import EXECUTIONS, SparseWeight, sparsify
 from sparse_bench.streams import Streams
+
+#: Layer groups, or patterns on parameter names.
+Layers = Annotated[Sequence[Name], Field(min_length=1)]
 
 
 class ModelFactory(Protocol):
@@ -59,17 +64,15 @@ class Scheme(ABC):
     #: What to set instead where it would remove nothing, for the message.
     remedy: ClassVar[str] = "Use a lower sparsity.density or larger layers (sparsity.layers)"
 
-    density: float = 1.0
-    layers: Sequence[str] = ("default",)
-    execution: str = "masked"
+    #: Whether only tables will do that a model looks rows up in and does nothing else with.
+    looked_up_only: ClassVar[bool] = False
+
+    density: Share = 1.0
+    layers: Layers = ("default",)
+    execution: Annotated[str, one_of(*EXECUTIONS)] = "masked"
 
     def __post_init__(self) -> None:
-        if self.density is not None and not 0.0 <= self.density <= 1.0:  # a scheme may say it in another way
-            raise ConfigError(f"sparsity.density must be between 0 and 1, not {self.density}.")
-        if self.execution not in EXECUTIONS:
-            raise ConfigError(unknown_choice("sparsity.execution", self.execution, EXECUTIONS))
-        if not self.layers:
-            raise ConfigError("sparsity.layers must name at least one layer group or pattern.")
+        check_fields(self)
         #: Names of the selected weight matrices, once attached.
         self.selected: list[str] = []
         #: The sparse ones among them.

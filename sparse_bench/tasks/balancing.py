@@ -1,6 +1,6 @@
 """Order of the examples of an epoch in which rare labels are repeated."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -69,7 +69,7 @@ class GrowingBatches:
         balanced: repeat rare labels (:func:`balanced_order`); otherwise an epoch visits every example once.
     """
 
-    def __init__(self, labels: np.ndarray, sizes: tuple[int, int], epochs: int, balanced: bool) -> None:
+    def __init__(self, labels: np.ndarray, sizes: Sequence[int], epochs: int, balanced: bool) -> None:
         self._labels, self._sizes, self._epochs, self._balanced = labels, sizes, epochs, balanced
         self._last = LastEpoch[list[np.ndarray]]()
 

@@ -53,6 +53,13 @@ class Task(ABC):
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         """Metrics of ``model`` (in evaluation mode, no gradient) on one of :attr:`splits`, without a split prefix."""
 
+    def rehearse(self, model: nn.Module, split: str) -> dict[str, float]:
+        """:meth:`evaluate` on a few examples, before training: what refuses a model, a setting or a text does so now.
+
+        A task that does not say how evaluates the whole split.
+        """
+        return self.evaluate(model, split)
+
     def checksums(self) -> dict[str, str]:
         """SHA-256 of everything that the task's data was made from, by name: what its corpus says, unless a task with
         data of another kind says it."""

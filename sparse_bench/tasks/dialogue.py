@@ -1,6 +1,6 @@
 """Choosing the assistant's next action in a conversation, as TED is trained and measured."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import reduce
 from typing import ClassVar, Literal, Protocol, cast
 
@@ -12,12 +12,12 @@ from torch import nn
 from sparse_bench.batch import Batch, DialogueBatch, DialogueSizes, Loss
 from sparse_bench.data.dialogues import LISTEN, DialogueCorpus, DialogueTurn
 from sparse_bench.errors import ConfigError, DataError, unknown_choice
+from sparse_bench.limits import Count, Pair, checked
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.balancing import GrowingBatches
 from sparse_bench.tasks.base import Chance, Task
 from sparse_bench.tasks.dialogue_data import Attributes, ExampleArrays, ceiling, examples
-from sparse_bench.tasks.held_out import HeldOut
-from sparse_bench.tasks.settings import pair
+from sparse_bench.tasks.held_out import Ordered
 
 
 class DialogueModel(Protocol):
@@ -68,22 +68,17 @@ class DialogueTask(Task):
     splits: ClassVar[tuple[str, ...]] = ("test",)
     sizes: DialogueSizes
 
+    @checked
     def __init__(
         self,
         *,
         corpus: DialogueCorpus | Callable[[], DialogueCorpus],
-        batch_epochs: int,
-        batch_size: Sequence[int] = (32, 64),
+        batch_epochs: Count,
+        batch_size: Pair = (32, 64),
         balanced: bool = True,
-        max_history: int = 10,
-        evaluate_batch_size: int = 512,
+        max_history: Count = 10,
+        evaluate_batch_size: Count = 512,
     ) -> None:
-        sizes = pair("batch_size", batch_size)
-        if min(batch_epochs, max_history, evaluate_batch_size) < 1:
-            raise ConfigError(
-                f"batch_epochs ({batch_epochs}), max_history ({max_history}) and evaluate_batch_size "
-                f"({evaluate_batch_size}) have to be at least 1."
-            )
         self.corpus = corpus if isinstance(corpus, DialogueCorpus) else corpus()
 
         slots = self.corpus.featurized_slots
@@ -98,10 +93,8 @@ class DialogueTask(Task):
         self.test = ExampleArrays(test, attributes, self.corpus.actions)
         self.sizes = DialogueSizes(attributes.sizes, len(self.corpus.actions))
 
-        everything = np.arange(len(self.test))
-        cuts = list(range(evaluate_batch_size, len(everything), evaluate_batch_size))
-        self._held_out = HeldOut(self.test.batch(numbers) for numbers in np.split(everything, cuts))
-        self._batches = GrowingBatches(self.train.actions, sizes, batch_epochs, balanced)
+        self._held_out = Ordered(self.test.batch, np.arange(len(self.test)), evaluate_batch_size)
+        self._batches = GrowingBatches(self.train.actions, batch_size, batch_epochs, balanced)
 
     def inputs(self, split: str) -> list[tuple[DialogueTurn, ...]]:
         """The turns before every action."""
@@ -124,13 +117,19 @@ class DialogueTask(Task):
             tokens=batch.turns.shape[0],
         )
 
-    @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         if split not in self.splits:
             raise ConfigError(unknown_choice("split", split, self.splits))
-        best = [cast(DialogueModel, model).predict(batch).argmax(dim=1) for batch in self._held_out.beside(model)]
+        return self._measure(model, self._held_out)
+
+    def rehearse(self, model: nn.Module, split: str) -> dict[str, float]:
+        return self._measure(model, self._held_out.few())
+
+    @torch.no_grad()
+    def _measure(self, model: nn.Module, held_out: Ordered[DialogueBatch]) -> dict[str, float]:
+        best = [cast(DialogueModel, model).predict(batch).argmax(dim=1) for batch in held_out.beside(model)]
         predicted = torch.cat(best).cpu().numpy()  # the one synchronisation with the device
-        return action_metrics(self.test.actions, predicted, self.corpus.actions.index(LISTEN))
+        return action_metrics(self.test.actions[held_out.order], predicted, self.corpus.actions.index(LISTEN))
 
     def chance(self, split: str) -> Chance:
         """Of always giving the action that most training examples have."""

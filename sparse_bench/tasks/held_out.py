@@ -1,14 +1,17 @@
 """Batches that are evaluated again and again."""
 
-from collections.abc import Iterable, Iterator
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import Generic, Self, TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 
 from sparse_bench.batch import Batch
 
 B = TypeVar("B", bound=Batch)
+#: Examples that a rehearsal of an evaluation looks at.
+FEW = 4
 
 
 class HeldOut(Generic[B]):
@@ -29,3 +32,23 @@ class HeldOut(Generic[B]):
             self._batches = [batch.to(device) for batch in self._batches]
             self._device = device
         return self._batches
+
+
+class Ordered(HeldOut[B]):
+    """Batches of numbered examples.
+
+    Args:
+        batch: makes a batch of the examples with these numbers.
+        order: numbers of the examples, batch after batch [examples].
+        size: examples of a batch.
+    """
+
+    def __init__(self, batch: Callable[[np.ndarray], B], order: np.ndarray, size: int) -> None:
+        self._batch = batch
+        self.order = order
+        super().__init__(batch(numbers) for numbers in np.split(order, range(size, len(order), size)))
+
+    def few(self) -> Self:
+        """A few of the examples, the first and the last among them: where they are sorted, the least and the most."""
+        places = np.linspace(0, len(self.order) - 1, FEW).astype(np.int64)
+        return type(self)(self._batch, self.order[np.unique(places)], FEW)

@@ -1,7 +1,7 @@
 """Intent classification with entity recognition, as DIET is trained and measured."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import reduce
 from typing import ClassVar, Literal, Protocol, cast
 
@@ -18,19 +18,18 @@ from sparse_bench.data.featurizers import (
     counted_words,
 )
 from sparse_bench.data.messages import NluCorpus
-from sparse_bench.data.splits import merged_intent, split_messages
+from sparse_bench.data.splits import Duplicates, merged_intent, split_messages
 from sparse_bench.data.tokenizer import tokenize
 from sparse_bench.errors import ConfigError, shortened, unknown_choice
+from sparse_bench.limits import Count, Name, Pair, Part, Seed, checked
 from sparse_bench.streams import Streams
 from sparse_bench.tasks import bilou
 from sparse_bench.tasks.balancing import GrowingBatches
 from sparse_bench.tasks.base import Chance, Task
-from sparse_bench.tasks.held_out import HeldOut
+from sparse_bench.tasks.held_out import Ordered
 from sparse_bench.tasks.intent_data import MessageArrays
 from sparse_bench.tasks.intent_metrics import entity_metrics, intent_metrics
 from sparse_bench.tasks.ranges import ranges
-from sparse_bench.tasks.settings import pair
-from sparse_bench.tasks.shares import check_unknown
 
 _LOG = logging.getLogger(__name__)
 
@@ -85,26 +84,22 @@ class IntentTask(Task):
     splits: ClassVar[tuple[str, ...]] = ("test",)
     sizes: IntentSizes
 
+    @checked
     def __init__(
         self,
         *,
         corpus: NluCorpus | Callable[[], NluCorpus],
-        batch_epochs: int,
-        batch_size: Sequence[int] = (64, 256),
+        batch_epochs: Count,
+        batch_size: Pair = (64, 256),
         balanced: bool = True,
-        test_fraction: float = 0.2,
-        split_seed: int = 0,
-        duplicates: str = "exact",
-        evaluate_batch_size: int = 512,
+        test_fraction: Part = 0.2,
+        split_seed: Seed = 0,
+        duplicates: Duplicates = "exact",
+        evaluate_batch_size: Count = 512,
         entities: bool = True,
-        oov_token: str | None = "oov",
-        char_ngrams: Sequence[int] = (1, 4),
+        oov_token: Name | None = "oov",
+        char_ngrams: Pair = (1, 4),
     ) -> None:
-        sizes, ngrams = pair("batch_size", batch_size), pair("char_ngrams", char_ngrams)
-        if min(batch_epochs, evaluate_batch_size) < 1:
-            raise ConfigError(
-                f"batch_epochs ({batch_epochs}) and evaluate_batch_size ({evaluate_batch_size}) have to be at least 1."
-            )
         self.corpus = corpus if isinstance(corpus, NluCorpus) else corpus()
 
         self.train_messages, self.test_messages = split_messages(
@@ -120,7 +115,7 @@ class IntentTask(Task):
                 RegexFeaturizer(self.corpus.regexes, self.corpus.lookups),
                 LexicalFeaturizer(),
                 CountFeaturizer(oov_token=oov_token),
-                CountFeaturizer("char_wb", ngrams),
+                CountFeaturizer("char_wb", tuple(char_ngrams)),
             ]
         )
         train_texts = [tokenize(message.text) for message in self.train_messages]
@@ -145,15 +140,11 @@ class IntentTask(Task):
         known = {word for words in self._words["train"] for word in words}
         tested = [word in known for words in self._words["test"] for word in words]
         self.unknown_tokens = {"test": 1 - sum(tested) / len(tested)}
-        check_unknown(self.unknown_tokens, None)  # parts of unknown words are known
 
         # Messages of like length share a batch of the test: less padding in the attention.
         by_length = np.argsort(self.test.lengths, kind="stable")
-        cuts = range(evaluate_batch_size, len(by_length), evaluate_batch_size)
-        self._test_order = by_length
-        self._test_tags = self.test.tags[ranges(self.test.first_token[by_length], self.test.lengths[by_length])]
-        self._held_out = HeldOut(self.test.batch(rows) for rows in np.split(by_length, list(cuts)))
-        self._batches = GrowingBatches(self.train.intents, sizes, batch_epochs, balanced)
+        self._held_out = Ordered(self.test.batch, by_length, evaluate_batch_size)
+        self._batches = GrowingBatches(self.train.intents, batch_size, batch_epochs, balanced)
 
     def inputs(self, split: str) -> list[tuple[str, ...]]:
         """The words of every message as they are counted."""
@@ -176,22 +167,29 @@ class IntentTask(Task):
             tokens=batch.tags.shape[0],
         )
 
-    @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         if split not in self.splits:
             raise ConfigError(unknown_choice("split", split, self.splits))
+        return self._measure(model, self._held_out)
+
+    def rehearse(self, model: nn.Module, split: str) -> dict[str, float]:
+        return self._measure(model, self._held_out.few())
+
+    @torch.no_grad()
+    def _measure(self, model: nn.Module, held_out: Ordered[IntentBatch]) -> dict[str, float]:
         intents: list[torch.Tensor] = []
         tags: list[torch.Tensor] = []
-        for batch in self._held_out.beside(model):
+        for batch in held_out.beside(model):
             scores, best_tags = cast(IntentModel, model).predict(batch)
             intents.append(scores.argmax(dim=1))
             tags.append(best_tags)
         predicted = torch.cat([*intents, *tags]).cpu().numpy()  # the one synchronisation with the device
-        messages = len(self.test)
-        metrics = intent_metrics(self.test.intents[self._test_order], predicted[:messages])
+        order = held_out.order
+        metrics = intent_metrics(self.test.intents[order], predicted[: len(order)])
         if self.entity_types:
-            lengths = self.test.lengths[self._test_order]
-            metrics |= entity_metrics(self._test_tags, predicted[messages:], lengths)
+            lengths = self.test.lengths[order]
+            tags_there = self.test.tags[ranges(self.test.first_token[order], lengths)]
+            metrics |= entity_metrics(tags_there, predicted[len(order) :], lengths)
         return metrics
 
     def chance(self, split: str) -> Chance:

@@ -1,11 +1,12 @@
 """Language modelling: the next word of running text, from the words before it."""
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Literal, Protocol, cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any, ClassVar, Literal, Protocol, cast
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -13,13 +14,15 @@ from sparse_bench.batch import Batch, Loss
 from sparse_bench.batch.language import IGNORED, HiddenState, LanguageBatch, LanguageOutput, LanguageSizes
 from sparse_bench.data.text import EOS, UNK, NumberedText, TextCorpus
 from sparse_bench.errors import ConfigError, DataError, unknown_choice
+from sparse_bench.limits import Count, checked, one_of
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.base import Chance, Task
-from sparse_bench.tasks.held_out import HeldOut
-from sparse_bench.tasks.shares import check_unknown
+from sparse_bench.tasks.held_out import FEW, HeldOut
+from sparse_bench.tasks.shares import refuse_unknown
 from sparse_bench.tasks.text_batches import (
     Chunk,
     Sentences,
+    beginning,
     columnise,
     evaluation_batches,
     training_batches,
@@ -72,26 +75,21 @@ class LanguageModellingTask(Task):
     splits: ClassVar[tuple[str, ...]] = ("valid", "test")
     sizes: LanguageSizes
 
+    @checked
     def __init__(
         self,
         *,
         corpus: TextCorpus | Callable[[], TextCorpus],
-        batch_size: int = 20,
-        bptt: int = 70,
+        batch_size: Count = 20,
+        bptt: Annotated[int, Field(ge=2)] = 70,
         variable_length: bool = True,
-        longest: int = 110,
-        batching: str = "continuous",
-        valid_batch_size: int = 10,
-        test_batch_size: int = 1,
+        longest: Count = 110,
+        batching: Annotated[str, one_of(*BATCHINGS)] = "continuous",
+        valid_batch_size: Count = 10,
+        test_batch_size: Count = 1,
     ) -> None:
-        if batching not in BATCHINGS:
-            raise ConfigError(unknown_choice("batching", batching, BATCHINGS))
-        if min(batch_size, valid_batch_size, test_batch_size) < 1 or bptt < 2 or longest < bptt:
-            raise ConfigError(
-                f"batch_size ({batch_size}), valid_batch_size ({valid_batch_size}) and test_batch_size "
-                f"({test_batch_size}) have to be at least 1, bptt ({bptt}) at least 2, longest ({longest}) at least "
-                "bptt."
-            )
+        if longest < bptt:
+            raise ConfigError(f"longest ({longest}) has to be at least bptt ({bptt}).")
         self.corpus = corpus if isinstance(corpus, TextCorpus) else corpus()
         self.sizes = LanguageSizes(len(self.corpus.words), self.corpus.frequencies)
         self._batch_size, self._bptt, self._longest = batch_size, bptt, longest
@@ -103,7 +101,7 @@ class LanguageModellingTask(Task):
         }
         self._state: HiddenState | None = None
         self.unknown_tokens = {split: self._unknown(getattr(self.corpus, split)) for split in ("train", *self.splits)}
-        check_unknown(self.unknown_tokens, f"dataset.corpus.vocabulary={len(self.corpus.words)}")
+        refuse_unknown(self.unknown_tokens, f"dataset.corpus.vocabulary={len(self.corpus.words)}")
 
     def _unknown(self, text: NumberedText) -> float:
         """The share of ``<unk>`` among the words of a text, ends of lines aside."""
@@ -158,11 +156,17 @@ class LanguageModellingTask(Task):
             learning_rate_factor=batch.learning_rate_factor,
         )
 
-    @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         if split not in self.splits:
             raise ConfigError(unknown_choice("split", split, self.splits))
-        batches = self._held_out[split].beside(model)
+        return self._measure(model, self._held_out[split].beside(model))
+
+    def rehearse(self, model: nn.Module, split: str) -> dict[str, float]:
+        """Of the first tokens of the first two batches."""
+        return self._measure(model, [beginning(batch, FEW) for batch in self._held_out[split].beside(model)[:2]])
+
+    @torch.no_grad()
+    def _measure(self, model: nn.Module, batches: Sequence[LanguageBatch]) -> dict[str, float]:
         state: HiddenState | None = None
         nats, correct = [], []
         for batch in batches:

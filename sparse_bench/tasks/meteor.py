@@ -24,7 +24,24 @@ from nltk.translate.meteor_score import single_meteor_score
 
 from sparse_bench.errors import ConfigError, unknown_choice
 
-_STEMMERS = {"de": "german", "en": "english"}
+#: NLTK's Snowball stemmers, by the code of their language.
+STEMMERS = {
+    "ar": "arabic",
+    "da": "danish",
+    "de": "german",
+    "en": "english",
+    "es": "spanish",
+    "fi": "finnish",
+    "fr": "french",
+    "hu": "hungarian",
+    "it": "italian",
+    "nl": "dutch",
+    "no": "norwegian",
+    "pt": "portuguese",
+    "ro": "romanian",
+    "ru": "russian",
+    "sv": "swedish",
+}
 
 
 class _NoSynonyms:
@@ -38,7 +55,7 @@ class _CachedStemmer:
     """A stemmer that stems each word once; captions have few different ones."""
 
     def __init__(self, language: str) -> None:
-        self.stem = lru_cache(maxsize=None)(SnowballStemmer(_STEMMERS[language]).stem)
+        self.stem = lru_cache(maxsize=None)(SnowballStemmer(STEMMERS[language]).stem)
 
 
 class Meteor:
@@ -49,8 +66,8 @@ class Meteor:
     """
 
     def __init__(self, language: str) -> None:
-        if language not in _STEMMERS:
-            raise ConfigError(unknown_choice("language of METEOR", language, _STEMMERS))
+        if language not in STEMMERS:
+            raise ConfigError(unknown_choice("language of METEOR", language, STEMMERS))
         self.language = language
         self._stemmer = _CachedStemmer(language)
 
@@ -67,7 +84,7 @@ class Meteor:
     def signature(self) -> str:
         """What the score depends on, in the style of sacrebleu's signatures, and what it is not."""
         return (
-            f"nrefs:1|case:lc|stem:snowball-{_STEMMERS[self.language]}|synonyms:none|paraphrases:none"
+            f"nrefs:1|case:lc|stem:snowball-{STEMMERS[self.language]}|synonyms:none|paraphrases:none"
             f"|alpha:0.9|beta:3|gamma:0.5|mean:sentences|nltk:{version('nltk')}; METEOR of Banerjee and Lavie 2005 "
             "(P R / (0.9 P + 0.1 R) · (1 − 0.5 (chunks / matches)³)), not comparable with METEOR 1.5, which weights "
             "kinds of matches and function words, has paraphrases, and scores the corpus as a whole"

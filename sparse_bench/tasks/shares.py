@@ -1,11 +1,8 @@
 """How a split relates to the training data: examples met there already, and tokens that the vocabulary lacks."""
 
-import logging
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 
 from sparse_bench.errors import ConfigError
-
-logger = logging.getLogger(__name__)
 
 #: Shares of unknown tokens. Above the first, metrics speak for ``<unk>`` as well; above the second, for little else.
 WARNED, REFUSED = 0.2, 0.6
@@ -17,29 +14,27 @@ def twin_share(train: Iterable[Hashable], held_out: Collection[Hashable]) -> flo
     return sum(example in known for example in held_out) / len(held_out)
 
 
-def check_unknown(shares: Mapping[str, float], setting: str | None) -> None:
-    """Warn of splits of which more than :data:`WARNED` of the tokens are unknown; refuse more than :data:`REFUSED`.
+def refuse_unknown(shares: Mapping[str, float], setting: str) -> None:
+    """Refuse text of which more than :data:`REFUSED` is unknown.
 
     Args:
         shares: of unknown tokens, by split.
-        setting: what decides which tokens are known, with its value (``dataset.min_count=5``); None: nothing does, and
-            nothing is refused.
+        setting: what decides which tokens are known, with its value (``dataset.min_count=5``).
 
     Raises:
-        ConfigError: too many are unknown.
+        ConfigError: too many tokens of a split are unknown.
     """
     for split, share in shares.items():
-        if share > REFUSED and setting is not None:
+        if share > REFUSED:
             raise ConfigError(
                 f"With {setting}, {share:.0%} of the tokens of the split '{split}' are unknown. Metrics would say "
                 f"little more than how often <unk> occurs: over {REFUSED:.0%} is refused. Let that setting keep more "
                 "tokens, or train on text that is more like the held-out one."
             )
+
+
+def many_unknown(shares: Mapping[str, float]) -> Iterator[str]:
+    """A sentence for every split of which more than :data:`WARNED` is unknown."""
+    for split, share in shares.items():
         if share > WARNED:
-            cause = f" with {setting}" if setting is not None else ""
-            logger.warning(
-                "%.0f %% of the tokens of the split '%s' are unknown%s; its metrics speak for <unk> as well",
-                100 * share,
-                split,
-                cause,
-            )
+            yield f"{share:.0%} of the tokens of the split '{split}' are unknown: its metrics speak for them as well."

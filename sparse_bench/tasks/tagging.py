@@ -2,20 +2,22 @@
 
 from collections.abc import Callable, Iterator
 from functools import reduce
-from typing import ClassVar, Literal, Protocol, cast
+from typing import Annotated, ClassVar, Literal, Protocol, cast
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from sparse_bench.batch import Batch, Loss
 from sparse_bench.batch.tagging import TaggingBatch, TaggingSizes
 from sparse_bench.data.tagged import TaggedCorpus
 from sparse_bench.errors import ConfigError, unknown_choice
+from sparse_bench.limits import Count, Share, checked
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.base import Chance, Task
-from sparse_bench.tasks.held_out import HeldOut
-from sparse_bench.tasks.shares import check_unknown
+from sparse_bench.tasks.held_out import Ordered
+from sparse_bench.tasks.shares import refuse_unknown
 from sparse_bench.tasks.tagging_data import UNK, TaggedArrays, Words
 
 
@@ -61,21 +63,16 @@ class TaggingTask(Task):
     splits: ClassVar[tuple[str, ...]] = ("valid", "test")
     sizes: TaggingSizes
 
+    @checked
     def __init__(
         self,
         *,
         corpus: TaggedCorpus | Callable[[], TaggedCorpus],
-        batch_size: int = 20,
-        vocabulary: int | None = None,
-        replace_singletons: float = 0.0,
-        evaluate_batch_size: int = 256,
+        batch_size: Count = 20,
+        vocabulary: Annotated[int, Field(ge=3)] | None = None,
+        replace_singletons: Share = 0.0,
+        evaluate_batch_size: Count = 256,
     ) -> None:
-        if min(batch_size, evaluate_batch_size) < 1:
-            raise ConfigError(
-                f"batch_size ({batch_size}) and evaluate_batch_size ({evaluate_batch_size}) have to be at least 1."
-            )
-        if not 0 <= replace_singletons <= 1:
-            raise ConfigError(f"replace_singletons is {replace_singletons}; it is a probability, from 0 to 1.")
         self.corpus = corpus if isinstance(corpus, TaggedCorpus) else corpus()
         self._batch_size, self._replace_singletons = batch_size, replace_singletons
         self.words = Words.of(self.corpus.train, vocabulary)
@@ -94,14 +91,13 @@ class TaggingTask(Task):
         self.sizes = TaggingSizes(len(counts), tuple(counts.tolist()), len(tags))
 
         self.unknown_tokens = {"train": float((self.train.words == self._unknown).mean())}
-        self._held_out: dict[str, HeldOut[TaggingBatch]] = {}
+        self._held_out: dict[str, Ordered[TaggingBatch]] = {}
         for split in self.splits:
             arrays = TaggedArrays(getattr(self.corpus, split), self.words, tags, split)
             self.unknown_tokens[split] = float((arrays.words == self._unknown).mean())
             by_length = np.argsort(arrays.lengths, kind="stable")
-            cuts = range(evaluate_batch_size, len(by_length), evaluate_batch_size)
-            self._held_out[split] = HeldOut(arrays.batch(rows) for rows in np.split(by_length, list(cuts)))
-        check_unknown(self.unknown_tokens, f"dataset.vocabulary={vocabulary}")
+            self._held_out[split] = Ordered(arrays.batch, by_length, evaluate_batch_size)
+        refuse_unknown(self.unknown_tokens, f"dataset.vocabulary={vocabulary}")
         self._null = tags[self.corpus.null_tag] if self.corpus.null_tag is not None else None
 
     @property
@@ -140,12 +136,18 @@ class TaggingTask(Task):
             tokens=batch.tags.shape[0],
         )
 
-    @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         """Share of right tags: of all tokens, of those that are ``<unk>`` and that are not, without null elements."""
         if split not in self.splits:
             raise ConfigError(unknown_choice("split", split, self.splits))
-        batches = self._held_out[split].beside(model)
+        return self._measure(model, self._held_out[split])
+
+    def rehearse(self, model: nn.Module, split: str) -> dict[str, float]:
+        return self._measure(model, self._held_out[split].few())
+
+    @torch.no_grad()
+    def _measure(self, model: nn.Module, held_out: Ordered[TaggingBatch]) -> dict[str, float]:
+        batches = held_out.beside(model)
         right = torch.cat([cast(TaggingModel, model).predict(batch) == batch.tags for batch in batches])
         unknown = torch.cat([batch.words for batch in batches]) == self._unknown
         groups = {

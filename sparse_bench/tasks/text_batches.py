@@ -1,7 +1,7 @@
 """How running text becomes batches for a language model: parallel streams cut into chunks, or sentences."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -78,6 +78,13 @@ def evaluation_batches(columns: Tensor, base: int) -> list[LanguageBatch]:
     """All targets of streams ``columns`` [N, B], in chunks of ``base``."""
     last = columns.shape[0] - 1
     return [_piece(columns, start, min(base, last - start)) for start in range(0, last, base)]
+
+
+def beginning(batch: LanguageBatch, length: int) -> LanguageBatch:
+    """The first ``length`` positions of every stream of a batch."""
+    targets = batch.targets[:length]
+    tokens = int((targets != IGNORED).sum())
+    return replace(batch, inputs=batch.inputs[:length], targets=targets, tokens=tokens)
 
 
 def _piece(

@@ -15,10 +15,12 @@ from sparse_bench.batch import Batch, Loss
 from sparse_bench.batch.text import TextBatch, TextSizes
 from sparse_bench.data.text_types import TextTypeCorpus, TypedText
 from sparse_bench.errors import ConfigError, DataError, unknown_choice
+from sparse_bench.limits import Count, checked
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.base import Chance, Task
+from sparse_bench.tasks.held_out import FEW
 from sparse_bench.tasks.ranges import ranges
-from sparse_bench.tasks.shares import check_unknown
+from sparse_bench.tasks.shares import refuse_unknown
 
 UNK = "<unk>"
 
@@ -65,21 +67,17 @@ class TextTypingTask(Task):
     splits: ClassVar[tuple[str, ...]] = ("valid", "test")
     sizes: TextSizes
 
+    @checked
     def __init__(
         self,
         *,
         corpus: TextTypeCorpus | Callable[[], TextTypeCorpus],
-        batch_size: int = 64,
-        least_count: int = 1,
+        batch_size: Count = 64,
+        least_count: Count = 1,
         weighted: bool = True,
-        evaluate_batch_size: int = 4096,
+        evaluate_batch_size: Count = 4096,
     ) -> None:
         self.corpus = corpus if isinstance(corpus, TextTypeCorpus) else corpus()
-        if min(batch_size, least_count, evaluate_batch_size) < 1:
-            raise ConfigError(
-                f"batch_size ({batch_size}), least_count ({least_count}) and evaluate_batch_size "
-                f"({evaluate_batch_size}) have to be at least 1."
-            )
         self._batch_size, self._evaluate_batch_size = batch_size, evaluate_batch_size
         found = Counter(word for words, _ in self.corpus.train for word in words)
         kept = [(word, count) for word, count in found.most_common() if count >= least_count and word != UNK]
@@ -91,7 +89,7 @@ class TextTypingTask(Task):
             for split in ("train", *self.splits)
         }
         self.unknown_tokens = {split: float((texts.words == 0).mean()) for split, texts in self._splits.items()}
-        check_unknown(self.unknown_tokens, f"dataset.least_count={least_count}")
+        refuse_unknown(self.unknown_tokens, f"dataset.least_count={least_count}")
         self.sizes = TextSizes(
             vocabulary=len(self.words),
             frequencies=(unknown, *(count for _, count in kept)),
@@ -132,17 +130,24 @@ class TextTypingTask(Task):
             self._weights_on[device] = self.weights.to(device)
         return self._weights_on.get(device)
 
-    @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         if split not in self.splits:
             raise ConfigError(unknown_choice("split", split, self.splits))
+        return self._measure(model, split, len(self._splits[split]))
+
+    def rehearse(self, model: nn.Module, split: str) -> dict[str, float]:
+        return self._measure(model, split, min(FEW, len(self._splits[split])))
+
+    @torch.no_grad()
+    def _measure(self, model: nn.Module, split: str, count: int) -> dict[str, float]:
+        """Of the first ``count`` fragments."""
         fragments, device = self._splits[split], next(model.parameters()).device
         found = []
-        for start in range(0, len(fragments), self._evaluate_batch_size):
-            rows = np.arange(start, min(start + self._evaluate_batch_size, len(fragments)))
+        for start in range(0, count, self._evaluate_batch_size):
+            rows = np.arange(start, min(start + self._evaluate_batch_size, count))
             scores = cast(TextTypingModel, model)(fragments.batch(rows).to(device))
             found.append(scores.argmax(dim=1))
-        return typing_metrics(fragments.types, torch.cat(found).cpu().numpy(), self.sizes.types)
+        return typing_metrics(fragments.types[:count], torch.cat(found).cpu().numpy(), self.sizes.types)
 
     def chance(self, split: str) -> Chance:
         """Of always giving the type that most training fragments have."""

@@ -1,9 +1,9 @@
 """Translation of sentences, as the report on SET in the Transformer trains and measures it, and as the field does."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
-from typing import ClassVar, Literal, Protocol, cast
+from typing import Annotated, ClassVar, Literal, Protocol, cast
 
 import numpy as np
 import torch
@@ -12,16 +12,17 @@ from torch.nn import functional as F
 
 from sparse_bench.batch import Batch, Loss
 from sparse_bench.batch.translation import BOS, PAD, TranslationBatch, TranslationSizes
-from sparse_bench.data.moses import words_of
+from sparse_bench.data.moses import TOKENIZERS, words_of
 from sparse_bench.data.parallel import ParallelCorpus, ParallelText
 from sparse_bench.errors import ConfigError, unknown_choice
+from sparse_bench.limits import Count, Few, Many, NotNegative, Rate, checked, one_of
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.base import Chance, Task
 from sparse_bench.tasks.bucketing import bucketed_batches, random_batches
 from sparse_bench.tasks.cross_entropy import weighted_cross_entropy
-from sparse_bench.tasks.held_out import HeldOut
+from sparse_bench.tasks.held_out import Ordered
 from sparse_bench.tasks.last_epoch import LastEpoch
-from sparse_bench.tasks.shares import check_unknown
+from sparse_bench.tasks.shares import refuse_unknown
 from sparse_bench.tasks.translation_data import PairArrays, encode_corpus
 from sparse_bench.tasks.translation_metrics import TranslationScores, teacher_forced_metrics
 
@@ -87,33 +88,26 @@ class TranslationTask(Task):
     splits: ClassVar[tuple[str, ...]] = ("valid", "test")
     sizes: TranslationSizes
 
+    @checked
     def __init__(
         self,
         *,
         corpus: ParallelCorpus | Callable[[], ParallelCorpus],
-        tokenizer: str = "moses",
-        bpe: int | None = None,
-        min_count: int = 1,
+        tokenizer: Annotated[str, one_of(*TOKENIZERS)] = "moses",
+        bpe: Many | None = None,
+        min_count: Count = 1,
         joint_vocabulary: bool = False,
-        batch_size: int = 64,
+        batch_size: Count = 64,
         bucketed: bool = True,
-        pool: int | None = None,
-        loss: str = "sentence",
-        label_smoothing: float = 0.0,
-        evaluate_batch_size: int = 128,
+        pool: Count | None = None,
+        loss: Annotated[str, one_of(*_LOSSES)] = "sentence",
+        label_smoothing: Rate = 0.0,
+        evaluate_batch_size: Count = 128,
         translate: bool = True,
-        beam: int = 4,
-        length_penalty: float = 0.6,
+        beam: Few = 4,
+        length_penalty: NotNegative = 0.6,
         detokenise: bool = True,
     ) -> None:
-        positive = {"batch_size": batch_size, "evaluate_batch_size": evaluate_batch_size, "beam": beam, "pool": pool}
-        for setting, value in positive.items():
-            if value is not None and value < 1:
-                raise ConfigError(f"{setting} is {value}; it has to be at least 1.")
-        if loss not in _LOSSES:
-            raise ConfigError(unknown_choice("loss", loss, _LOSSES))
-        if not 0 <= label_smoothing < 1:
-            raise ConfigError(f"label_smoothing is {label_smoothing}; it has to be from 0 to less than 1.")
         self.corpus = corpus if isinstance(corpus, ParallelCorpus) else corpus()
         self._batch_size, self._bucketed, self._pool = batch_size, bucketed, pool
         self._loss, self._label_smoothing = loss, label_smoothing
@@ -123,12 +117,14 @@ class TranslationTask(Task):
         self.encoded = encode_corpus(self.corpus, tokenizer, bpe, min_count, joint_vocabulary)
         self.train = self.encoded.train
         self.unknown_tokens = {split: getattr(self.encoded, split).unknown_tokens for split in ("train", *self.splits)}
-        check_unknown(self.unknown_tokens, f"dataset.min_count={min_count}")
+        refuse_unknown(self.unknown_tokens, f"dataset.min_count={min_count}")
         self.sizes = self.encoded.sizes
-        self._held_out = {
-            "valid": _Pairs(self.encoded.valid, evaluate_batch_size, bucketed),
-            "test": _Pairs(self.encoded.test, evaluate_batch_size, bucketed),
-        }
+        self._held_out: dict[str, Ordered[TranslationBatch]] = {}
+        for split in self.splits:
+            pairs = self._pairs(split)
+            by_length = np.lexsort((pairs.target_lengths, pairs.source.lengths))
+            order = by_length if bucketed else np.arange(len(pairs))
+            self._held_out[split] = Ordered(pairs.batch, order, evaluate_batch_size)
         self._last_epoch = LastEpoch[list[np.ndarray]]()
 
     def inputs(self, split: str) -> tuple[str, ...]:
@@ -165,24 +161,46 @@ class TranslationTask(Task):
         total, nll = weighted_cross_entropy(scores, batch.target_output, weights, self._label_smoothing)
         return Loss(total=total, parts={"token_nll": nll.mean()}, examples=sentences, tokens=tokens)
 
-    @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         if split not in self._held_out:
             raise ConfigError(unknown_choice("split", split, self.splits))
-        held_out, translator = self._held_out[split], cast(TranslationModel, model)
+        return self._measure(model, split, self._held_out[split], self.scores if self._translates(split) else None)
+
+    def rehearse(self, model: nn.Module, split: str) -> dict[str, float]:
+        few = self._held_out[split].few()
+        scores = self._scores_of(np.sort(few.order)) if self._translates(split) else None
+        return self._measure(model, split, few, scores)
+
+    def _pairs(self, split: str) -> PairArrays:
+        pairs: PairArrays = getattr(self.encoded, split)
+        return pairs
+
+    def _translates(self, split: str) -> bool:
+        return split == "test" and self._translate
+
+    @torch.no_grad()
+    def _measure(
+        self,
+        model: nn.Module,
+        split: str,
+        held_out: Ordered[TranslationBatch],
+        translation_scores: TranslationScores | None,
+    ) -> dict[str, float]:
+        translator = cast(TranslationModel, model)
         measured: list[Tensor] = []
         translations: list[Tensor] = []
         for batch in held_out.beside(model):
             scores = translator(batch)
             nll = F.cross_entropy(scores.float(), batch.target_output, reduction="none")
             measured.append(torch.stack([nll, (scores.argmax(dim=1) == batch.target_output).to(nll.dtype)]))
-            if split == "test" and self._translate:
+            if translation_scores is not None:
                 translations.append(self._translations(translator, batch))
         # Results leave the device once all of its work has been asked for; there is nothing to wait for in between.
         nll, right = torch.cat(measured, dim=1).cpu().numpy()
-        metrics = teacher_forced_metrics(nll, right, held_out.lengths)
-        if translations:
-            metrics |= self.scores.score(self._sentences(torch.cat(translations).cpu().numpy(), held_out.order))
+        metrics = teacher_forced_metrics(nll, right, self._pairs(split).target_lengths[held_out.order])
+        if translation_scores is not None:
+            found = torch.cat(translations).cpu().numpy()
+            metrics |= translation_scores.score(self._sentences(found, held_out.order))
         return metrics
 
     def _translations(self, model: TranslationModel, batch: TranslationBatch) -> Tensor:
@@ -205,11 +223,15 @@ class TranslationTask(Task):
     @cached_property
     def scores(self) -> TranslationScores:
         """What translations of the test sentences are compared with."""
+        return self._scores_of(range(len(self.encoded.test)))
+
+    def _scores_of(self, pairs: Iterable[int]) -> TranslationScores:
+        """What translations of the test sentences with these numbers are compared with."""
         language = self.corpus.languages[1]
         if self._detokenise:
-            split = words_of("moses", language).split
-            return TranslationScores(self.corpus.references, split, language, tokenised=False)
-        references = [" ".join(words) for words in self.encoded.test_words]
+            references = [self.corpus.references[pair] for pair in pairs]
+            return TranslationScores(references, words_of("moses", language).split, language, tokenised=False)
+        references = [" ".join(self.encoded.test_words[pair]) for pair in pairs]
         return TranslationScores(references, str.split, language, tokenised=True)
 
     def chance(self, split: str) -> Chance:
@@ -230,19 +252,3 @@ class TranslationTask(Task):
         """The tokenizer and, where translations are scored, the signature of every score."""
         notes = {"tokenizer": self.encoded.target.words.describe()}
         return notes | self.scores.signatures() if self._translate else notes
-
-
-class _Pairs(HeldOut[TranslationBatch]):
-    """A split that is translated, in batches of like length, or in the corpus's order.
-
-    Attributes:
-        order: numbers of the pairs, batch after batch [pairs].
-        lengths: target positions of each of them [pairs].
-    """
-
-    def __init__(self, pairs: PairArrays, batch_size: int, bucketed: bool) -> None:
-        by_length = np.lexsort((pairs.target_lengths, pairs.source.lengths))
-        self.order = by_length if bucketed else np.arange(len(pairs))
-        self.lengths = pairs.target_lengths[self.order]
-        cuts = range(batch_size, len(pairs), batch_size)
-        super().__init__(pairs.batch(rows) for rows in np.split(self.order, cuts))

@@ -1,5 +1,6 @@
 """How good a translation model is: word by word with the right words before it, and by its translations."""
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,7 +8,9 @@ from typing import Any
 import numpy as np
 from sacrebleu.metrics import BLEU, CHRF, TER
 
-from sparse_bench.tasks.meteor import Meteor
+from sparse_bench.tasks.meteor import STEMMERS, Meteor
+
+logger = logging.getLogger(__name__)
 
 
 def teacher_forced_metrics(nll: np.ndarray, right: np.ndarray, lengths: np.ndarray) -> dict[str, float]:
@@ -37,6 +40,8 @@ def teacher_forced_metrics(nll: np.ndarray, right: np.ndarray, lengths: np.ndarr
 class TranslationScores:
     """BLEU, chrF and TER by sacrebleu, and METEOR (:mod:`sparse_bench.tasks.meteor`), each from 0 to 100 (TER: up).
 
+    METEOR is left out, and the signatures say so, for a language that it has no stemmer for.
+
     Args:
         references: the right translation of each test sentence.
         words: how METEOR cuts translations and references into words.
@@ -54,7 +59,8 @@ class TranslationScores:
     ) -> None:
         self._words = words
         self._reference_words = [words(reference) for reference in references]
-        self._meteor = Meteor(language)
+        self._language = language
+        self._meteor = Meteor(language) if language in STEMMERS else None
         given: dict[str, Any] = {"references": [list(references)]}
         self._metrics = {
             "bleu": BLEU(tokenize="none", force=True, **given) if tokenised else BLEU(**given),
@@ -66,11 +72,16 @@ class TranslationScores:
         """The four scores of these translations, one for each reference."""
         lines = list(translations)
         scores = {name: float(metric.corpus_score(lines, None).score) for name, metric in self._metrics.items()}
-        return scores | {
-            "meteor": self._meteor.corpus_score([self._words(line) for line in lines], self._reference_words)
-        }
+        if self._meteor is None:
+            logger.warning("METEOR is left out: %s", self._lacking())
+            return scores
+        words = [self._words(line) for line in lines]
+        return scores | {"meteor": self._meteor.corpus_score(words, self._reference_words)}
+
+    def _lacking(self) -> str:
+        return f"it has no stemmer for the language '{self._language}', only for {', '.join(sorted(STEMMERS))}"
 
     def signatures(self) -> dict[str, str]:
         """What each score depends on, by its name."""
         found = {name: metric.get_signature().format() for name, metric in self._metrics.items()}
-        return found | {"meteor": self._meteor.signature()}
+        return found | {"meteor": f"left out: {self._lacking()}" if self._meteor is None else self._meteor.signature()}

@@ -2,9 +2,11 @@
 
 import importlib.util
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from sparse_bench.errors import ConfigError
+from sparse_bench.limits import Name, checked
 from sparse_bench.tracking.base import RunInfo, Status, Tracker
 
 if TYPE_CHECKING:
@@ -28,15 +30,18 @@ class TensorBoardTracker(Tracker):
         subfolder: where in the run's folder the event files go.
 
     Raises:
-        ConfigError: the package ``tensorboard`` is not installed.
+        ConfigError: the package ``tensorboard`` is not installed, or the subfolder is none of the run's folder.
     """
 
-    def __init__(self, subfolder: str = "tensorboard") -> None:
+    @checked
+    def __init__(self, subfolder: Name = "tensorboard") -> None:
         if importlib.util.find_spec("tensorboard") is None:
             raise ConfigError(
                 "logger=tensorboard needs the package 'tensorboard', which is not installed. "
                 "Install it with: pip install 'sparse_bench[tensorboard]'"
             )
+        if PurePath(subfolder).is_absolute() or ".." in PurePath(subfolder).parts:
+            raise ConfigError(f"logger.tensorboard.subfolder must be below the run's own folder, not '{subfolder}'.")
         self.subfolder = subfolder
         self._info: RunInfo | None = None
         self._writer: SummaryWriter | None = None

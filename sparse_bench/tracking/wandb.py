@@ -4,12 +4,14 @@ Nothing that W&B or its server does may fail a run or hold it up for long: a ser
 before anything is sent, and the record is then kept offline; every wait has a limit.
 """
 
+import hashlib
 import logging
 import os
+import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
-from sparse_bench.errors import ConfigError, unknown_choice
+from sparse_bench.limits import Name, Positive, checked
 from sparse_bench.tracking.base import ASKED, DENSITY, WEIGHTS, RunInfo, Status, Tracker
 
 if TYPE_CHECKING:
@@ -20,6 +22,26 @@ logger = logging.getLogger(__name__)
 Mode = Literal["online", "offline", "disabled"]
 #: Names of splits that are evaluated when a run ends.
 _EVALUATED = ("valid/", "test/")
+
+
+#: What W&B takes: the most characters of each field, and characters that it refuses. The package checks those of the
+#: id, the project and tags, the server all.
+_LIMITS = {"id": 128, "group": 128, "job type": 64, "name": 128, "project": 128, "tag": 64}
+_REFUSED = {"id": r"[/\\#?%:;,']", "project": r"[/\\#?%:]"}
+
+
+def fitting(field: str, value: str) -> str:
+    """``value`` as W&B takes it in ``field``, said where that is another one.
+
+    Where something is lost, a hash of the whole tells it from others that would become the same.
+    """
+    fit = re.sub(_REFUSED.get(field, r"[\x00-\x1f]"), "-", value).strip()
+    slashes = field == "id" and fit == value.replace("/", "-")  # as in every experiment's name
+    if len(fit) > _LIMITS[field] or not (fit == value or slashes):
+        digest = hashlib.sha256(value.encode()).hexdigest()[:8]
+        fit = f"{fit[: _LIMITS[field] - len(digest) - 1]}-{digest}"
+        logger.warning("W&B does not take the %s '%s', which is recorded as '%s'", field, value, fit)
+    return fit
 
 
 def axis_of(metric: str) -> str:
@@ -54,18 +76,17 @@ class WandbTracker(Tracker):
         ConfigError: ``mode`` is not one of the three.
     """
 
+    @checked
     def __init__(
         self,
         mode: Mode = "offline",
-        project: str = "sparse_bench",
-        entity: str | None = None,
+        project: Name = "sparse_bench",
+        entity: Name | None = None,
         tags: list[str] | None = None,
-        timeout: float = 15.0,
-        finish_timeout: float = 120.0,
+        timeout: Positive = 15.0,
+        finish_timeout: Positive = 120.0,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        if mode not in get_args(Mode):
-            raise ConfigError(unknown_choice("W&B mode", mode, get_args(Mode)))
         self.mode: Mode = mode
         self.project = project
         self.entity = entity
@@ -123,18 +144,17 @@ class WandbTracker(Tracker):
         import wandb
 
         labels = dict(info.labels)
-        # W&B refuses tags that are empty or longer than 64 characters.
-        tags = [str(tag)[:64] for tag in (labels["model"], labels["dataset"], labels["scheme"], *self.tags) if tag]
+        tags = [str(tag) for tag in (labels["model"], labels["dataset"], labels["scheme"], *self.tags) if tag]
         return wandb.init(
-            project=self.project,
+            project=fitting("project", self.project),
             entity=self.entity,
-            id=f"{info.experiment.replace('/', '-')}-{info.id}",  # one experiment's run is not another's
+            id=fitting("id", f"{info.experiment}-{info.id}"),  # one experiment's run is not another's
             # Offline there is nothing to resume: a record is appended to its run when it is uploaded.
             resume="allow" if mode == "online" else None,
-            group=info.group,
-            job_type=info.job_type,
-            name=info.name,
-            tags=list(dict.fromkeys(tags)),
+            group=fitting("group", info.group),
+            job_type=fitting("job type", info.job_type),
+            name=fitting("name", info.name),
+            tags=list(dict.fromkeys(fitting("tag", tag) for tag in tags)),
             config={**info.config, "labels": labels},
             mode=mode,
             dir=str(info.folder),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from sparse_bench.errors import ConfigError
+from sparse_bench.limits import Count, NotNegative, Positive, checked
 from sparse_bench.training.stopping import no_longer_falling
 
 #: Entry of a parameter's optimizer state that holds its average.
@@ -93,22 +93,18 @@ class NonMonotoneASGD(AveragingOptimizer):
         ConfigError: a setting outside its range.
     """
 
+    @checked
     def __init__(
         self,
         params: Any,
-        lr: float = 30.0,
+        lr: Positive = 30.0,
         *,
-        weight_decay: float = 0.0,
-        window: int | None = 5,
-        force_after: int | None = None,
+        weight_decay: NotNegative = 0.0,
+        window: Count | None = 5,
+        force_after: Count | None = None,
         averaging: bool = False,
         per_weight: bool = False,
     ) -> None:
-        if lr <= 0 or weight_decay < 0:
-            raise ConfigError(f"lr ({lr}) has to be positive and weight_decay ({weight_decay}) must not be negative.")
-        for name, value in (("window", window), ("force_after", force_after)):
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} has to be at least 1 or null, not {value}.")
         self._window, self._force_after, self._per_weight = window, force_after, per_weight
         #: Values of all evaluations so far.
         self.history: list[float] = []

@@ -7,6 +7,7 @@ no code.
 
 import hashlib
 import io
+import logging
 import random
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,8 @@ from torch import Tensor
 
 from sparse_bench.errors import CheckpointError
 from sparse_bench.record import Origin, differences, write_atomically
+
+logger = logging.getLogger(__name__)
 
 VERSION = 3
 
@@ -144,6 +147,19 @@ def circumstances(device: torch.device, computed: Mapping[str, str]) -> dict[str
         "torch": str(torch.__version__),
         "computed": dict(computed),
     }
+
+
+def differ(folder: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether the run in ``folder`` goes on under other :func:`circumstances`, and a warning where it does."""
+    changed = [name for name in then if then[name] != now.get(name)]
+    if changed:
+        logger.warning(
+            "%s was begun under %s and goes on under %s: its last digits will not be those of an undisturbed run",
+            folder,
+            {name: then[name] for name in changed},
+            {name: now.get(name) for name in changed},
+        )
+    return bool(changed)
 
 
 def _verify(path: Path, file: BinaryIO) -> None:

@@ -18,9 +18,15 @@ class Precision:
 
     def __init__(self, name: str, device: torch.device) -> None:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
+        self.name = name
         self._dtype = _DTYPES.get(name)
         self._device_type = device.type
         self.scaler = GradScaler(device.type, enabled=name == "fp16")
+
+    @property
+    def reduced(self) -> bool:
+        """Whether anything is computed in fewer bits than weights have, which torch cannot do everywhere."""
+        return self._dtype is not None
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context for a forward pass."""

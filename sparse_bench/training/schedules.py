@@ -6,19 +6,19 @@ A schedule is a function of the step (from 1, over the whole run) and the epoch 
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Annotated
 
-from sparse_bench.errors import ConfigError
+from pydantic import Field
 
-
-def _at_least_one(**settings: int) -> None:
-    for name, value in settings.items():
-        if value < 1:
-            raise ConfigError(f"trainer.schedule.{name} must be at least 1, not {value}.")
+from sparse_bench.limits import Count, Fraction, Positive, Share, check_fields
 
 
 @dataclass(frozen=True)
 class Schedule(ABC):
     """Factor on the learning rate."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @abstractmethod
     def factor(self, step: int, epoch: int) -> float:
@@ -37,10 +37,7 @@ class Constant(Schedule):
 class LinearWarmup(Schedule):
     """Rises linearly over the first ``steps`` steps, then stays."""
 
-    steps: int = 1000
-
-    def __post_init__(self) -> None:
-        _at_least_one(steps=self.steps)
+    steps: Count = 1000
 
     def factor(self, step: int, epoch: int) -> float:
         return min(1.0, step / self.steps)
@@ -57,14 +54,9 @@ class InverseSquareRoot(Schedule):
             callback once an epoch; the number of steps in an epoch, which need not be whole.
     """
 
-    warmup: int = 4000
-    dimension: int = 512
-    epoch_steps: float | None = None
-
-    def __post_init__(self) -> None:
-        _at_least_one(warmup=self.warmup, dimension=self.dimension)
-        if self.epoch_steps is not None and self.epoch_steps <= 0:
-            raise ConfigError(f"trainer.schedule.epoch_steps must be positive or null, not {self.epoch_steps}.")
+    warmup: Count = 4000
+    dimension: Count = 512
+    epoch_steps: Positive | None = None
 
     def factor(self, step: float, epoch: int) -> float:
         if self.epoch_steps is not None:
@@ -76,8 +68,8 @@ class InverseSquareRoot(Schedule):
 class ExponentialPerEpoch(Schedule):
     """Constant for the first ``constant_epochs`` epochs, then multiplied by ``gamma`` at every epoch."""
 
-    gamma: float = 0.5
-    constant_epochs: int = 1
+    gamma: Fraction = 0.5
+    constant_epochs: Annotated[int, Field(ge=0)] = 1
 
     def factor(self, step: int, epoch: int) -> float:
         return float(self.gamma ** max(0, epoch - self.constant_epochs + 1))
@@ -87,11 +79,8 @@ class ExponentialPerEpoch(Schedule):
 class Cosine(Schedule):
     """From 1 down to ``floor`` over ``steps`` steps, along half a cosine."""
 
-    steps: int = 10000
-    floor: float = 0.0
-
-    def __post_init__(self) -> None:
-        _at_least_one(steps=self.steps)
+    steps: Count = 10000
+    floor: Share = 0.0
 
     def factor(self, step: int, epoch: int) -> float:
         progress = min(1.0, (step - 1) / self.steps)

@@ -8,8 +8,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Annotated
 
-from sparse_bench.errors import ConfigError, unknown_choice
+from sparse_bench.errors import ConfigError
+from sparse_bench.limits import Count, Finite, Positive, check_fields, one_of
 
 
 def no_longer_falling(history: Sequence[float], window: int, least: int | None = None) -> bool:
@@ -41,6 +43,9 @@ class StoppingRule(ABC):
 
     metric: str | None = None
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     @abstractmethod
     def stops(self, history: Sequence[float]) -> bool:
         """Whether training ends after the epoch whose value stands last in ``history``."""
@@ -54,11 +59,10 @@ class _Worsening(StoppingRule):
         mode: ``min`` or ``max``, which values of ``metric`` are better. For a metric that is named, and for none else.
     """
 
-    mode: str | None = None
+    mode: Annotated[str, one_of("min", "max")] | None = None
 
     def __post_init__(self) -> None:
-        if self.mode not in (None, "min", "max"):
-            raise ConfigError(unknown_choice("trainer.stop.mode", self.mode, ("min", "max")))
+        super().__post_init__()
         if (self.metric is None) != (self.mode is None):
             raise ConfigError(
                 "trainer.stop.metric and trainer.stop.mode (min or max) go together; give both or neither."
@@ -73,12 +77,7 @@ class _Worsening(StoppingRule):
 class ConsecutiveRises(_Worsening):
     """Stop after ``window`` evaluations in a row that are each worse than the one before."""
 
-    window: int = 20
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.window < 1:
-            raise ConfigError(f"trainer.stop.window must be at least 1, not {self.window}.")
+    window: Count = 20
 
     def stops(self, history: Sequence[float]) -> bool:
         recent = self.losses(history)[-self.window - 1 :]
@@ -94,15 +93,8 @@ class NonMonotone(_Worsening):
         least: earlier values that there must be more than.
     """
 
-    window: int = 5
-    least: int = 5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if min(self.window, self.least) < 1:
-            raise ConfigError(
-                f"trainer.stop.window ({self.window}) and trainer.stop.least ({self.least}) must be at least 1."
-            )
+    window: Count = 5
+    least: Count = 5
 
     def stops(self, history: Sequence[float]) -> bool:
         return no_longer_falling(self.losses(history), self.window, self.least)
@@ -112,15 +104,13 @@ class NonMonotone(_Worsening):
 class Reached(StoppingRule):
     """Stop when the metric is nearer to ``target`` than ``within``, or beyond it: ``target`` − value < ``within``."""
 
-    target: float = 1.0
-    within: float = 1e-4
+    target: Finite = 1.0
+    within: Positive = 1e-4
 
     def __post_init__(self) -> None:
-        if self.metric is None or not math.isfinite(self.target) or self.within <= 0:
-            raise ConfigError(
-                f"trainer.stop needs a metric ({self.metric}), a finite target ({self.target}) and a positive distance "
-                f"within ({self.within})."
-            )
+        super().__post_init__()
+        if self.metric is None:
+            raise ConfigError("trainer.stop waits for a target, and needs the metric that it is for.")
 
     def stops(self, history: Sequence[float]) -> bool:
         return math.isfinite(history[-1]) and self.target - history[-1] < self.within

@@ -3,8 +3,8 @@
 import logging
 import math
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from itertools import islice
 from typing import Any
@@ -16,7 +16,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from sparse_bench.batch import Batch
-from sparse_bench.errors import ConfigError, NonFiniteLossError, unknown_choice
+from sparse_bench.errors import ConfigError, NonFiniteLossError, SparseBenchError, unknown_choice
 from sparse_bench.record import Origin, RunFolder
 from sparse_bench.sparsity.computed import computed, fallbacks
 from sparse_bench.sparsity.kernels import auto
@@ -112,12 +112,13 @@ class Trainer:
                 bar.update()
         self._save()
         if self.settings.select == "best":
-            if self.progress.best is None:
-                raise NonFiniteLossError(
-                    f"trainer.select=best has nothing to select: at none of {self.progress.stale_evaluations} "
-                    f"evaluations was {self._monitored} a finite number. Lower the learning rate, clip the gradient "
-                    "(trainer.gradient_clip), or use trainer.select=last."
+            if not self.scheme.reached():
+                raise ConfigError(
+                    "trainer.select=best has nothing to select: training ended before the model was as sparse as asked "
+                    f"for ({self.scheme.asked()}). Train for longer, or use trainer.select=last."
                 )
+            if self.progress.best is None:
+                raise self._nothing_to_select()
             best = checkpoint.load(self.folder.best)
             with checkpoint.fitting(self.folder.best):
                 self.model.load_state_dict(best["model"])
@@ -130,12 +131,18 @@ class Trainer:
         """Metrics of the model as it stands on ``split``, with the split's name as prefix."""
         started = time.perf_counter()
         self._row_updates.flush()
-        self.model.eval()
-        with torch.no_grad(), self.precision.autocast():
+        with self.evaluating():
             metrics = self.task.evaluate(self.model, split)
-        self.model.train()
         self.progress.evaluate_seconds += time.perf_counter() - started
         return {f"{split}/{name}": value for name, value in metrics.items()}
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Without dropout and gradients, in the run's precision."""
+        self.model.eval()
+        with torch.no_grad(), self.precision.autocast():
+            yield
+        self.model.train()
 
     def forward_backward(self, batch: Batch, share: float = 1.0) -> None:
         """Add ``share`` times the gradient of one batch's loss to the gradients."""
@@ -277,6 +284,19 @@ class Trainer:
         chooses = self.settings.select == "best" or self.settings.early_stopping is not None
         return chooses or self.stop is not None or isinstance(self.optimizer, AveragingOptimizer)
 
+    def _nothing_to_select(self) -> SparseBenchError:
+        counted = self.progress.stale_evaluations
+        if not counted:
+            return ConfigError(
+                "trainer.select=best has nothing to select: the scheme had not reached its density at any evaluation. "
+                "Train longer, let the scheme rewire more often or end earlier, or use trainer.select=last."
+            )
+        return NonFiniteLossError(
+            f"trainer.select=best has nothing to select: at none of {counted} evaluations was {self._monitored} a "
+            "finite number. Lower the learning rate, clip the gradient (trainer.gradient_clip), or use "
+            "trainer.select=last."
+        )
+
     def _watch(self, evaluated: dict[str, float]) -> float | None:
         """Keep the best weights, and stop when the watched metric no longer improves.
 
@@ -347,9 +367,7 @@ class Trainer:
                 "circumstances": checkpoint.circumstances(self.device, self.computed()),
                 "resumed_from": self.resumed_from,
                 "choices": auto.used(),
-                "metrics_size": self.folder.metrics.size(),
-                "topology_size": self.folder.topology.size(),
-                "timing_size": self.folder.timing.size(),
+                "sizes": [log.size() for log in self.folder.logs],
             },
         )
         self._last_checkpoint = time.monotonic()
@@ -363,20 +381,20 @@ class Trainer:
         """
         if self._resumed:
             return
-        state: dict[str, Any] = {}
         if self.folder.checkpoint.exists():
-            state = checkpoint.load(self.folder.checkpoint)
-            self._restore(state)
+            sizes = self._restore()
         else:
+            sizes = [0] * len(self.folder.logs)
             self.folder.best.unlink(missing_ok=True)  # another training's
             auto.begin({})
-        self.folder.metrics.truncate(state.get("metrics_size", 0))
-        self.folder.topology.truncate(state.get("topology_size", 0))
-        self.folder.timing.truncate(state.get("timing_size", 0))
+        for log, size in zip(self.folder.logs, sizes, strict=True):
+            log.truncate(size)
         self._resumed = True
 
-    def _restore(self, state: dict[str, Any]) -> None:
+    def _restore(self) -> list[int]:
+        """Take the checkpoint up; returns the sizes that the logs had."""
         path = self.folder.checkpoint
+        state = checkpoint.load(path)
         checkpoint.check_origin(path, state["origin"], self.origin)
         with checkpoint.fitting(path):
             self.model.load_state_dict(state["model"])
@@ -385,20 +403,13 @@ class Trainer:
             self.scheme.load_state_dict(state["scheme"])
             self.task.load_state_dict(state["task"])
             self.progress = Progress(**state["progress"])
+        self.earlier_seconds, self.resumed_from = self.progress.elapsed_seconds, state["resumed_from"]
         if self.settings.select == "best" and self.progress.best is not None:
             checkpoint.load(self.folder.best)  # refused now where it is damaged, and not at the end
         self._sums = {name: value.to(self.device) for name, value in state["sums"].items()}
         checkpoint.restore_random_state(state["random"], self.device)
-        self.earlier_seconds = self.progress.elapsed_seconds
         auto.begin(state["choices"])
         then, now = state["circumstances"], checkpoint.circumstances(self.device, self.computed())
-        self.resumed_from = state["resumed_from"]
-        if changed := [name for name in then if then[name] != now.get(name)]:
+        if checkpoint.differ(self.folder.path, then, now):
             self.resumed_from = [*self.resumed_from, then]
-            logger.warning(
-                "%s was begun under %s and goes on under %s: its numbers will not be those of an undisturbed run to "
-                "the last bit",
-                self.folder.path,
-                {name: then[name] for name in changed},
-                {name: now.get(name) for name in changed},
-            )
+        return list(state["sizes"])

@@ -1,8 +1,11 @@
 """What a command line names is checked before Hydra sees it."""
 
-import pytest
+from collections.abc import Callable
 
-from sparse_bench.config import check_command_line
+import pytest
+from omegaconf import DictConfig
+
+from sparse_bench.config import as_typed, check_command_line
 from sparse_bench.errors import ConfigError
 
 
@@ -11,7 +14,6 @@ from sparse_bench.errors import ConfigError
     [
         "experiment=rasa/diet",
         "experiment=rasa/diet,rasa/ted",
-        "experiment=null",
         "sweep=sparselang/fixed_size",
         "logger=[wandb,tensorboard]",
         "logger=none",
@@ -43,8 +45,11 @@ def test_what_is_left_to_hydra(argument: str) -> None:
         ("experiment=rasa/diet,rasa/nope", r"Unknown experiment 'rasa/nope'\..* Valid choices: brouns/"),
         ("sweep=rasa/diet_densty", "Did you mean 'rasa/diet_density'"),
         ("logger=[wandb,foo]", r"Unknown logger 'foo'\. Valid choices: console, none, tensorboard, wandb"),
-        ("logger=null", "logger=null: a run needs one. Valid choices: console"),
-        ("dataset=null", "dataset=null: a run needs one. Valid choices: booking_like"),
+        ("logger=null", "logger=null: a group takes the name of a file.* Valid choices: console"),
+        ("dataset=null", "Leave it out for its default. Valid choices: booking_like"),
+        ("experiment=null", "experiment=null: .* Valid choices: brouns/"),
+        ("sweep=null", "sweep=null"),
+        ("hydra/launcher=null", "hydra/launcher=null"),
         ("modle=diet", r"Unknown setting 'modle'\. Did you mean 'model'\?"),
         ("trainer.epoch=3", r"In 'trainer': Unknown setting 'epoch'\. Did you mean 'epochs'\?"),
     ],
@@ -54,7 +59,40 @@ def test_what_is_refused_with_the_valid_choices(argument: str, message: str) -> 
         check_command_line(["seed=0", argument])
 
 
+def test_a_group_set_to_null_is_refused_among_files_of_ones_own_too() -> None:
+    with pytest.raises(ConfigError, match="model=null"):
+        check_command_line(["--config-dir", "mine", "model=null"])
+
+
 def test_files_of_ones_own_and_completion_are_no_mistakes() -> None:
     check_command_line(["--config-dir", "mine", "experiment=mine/own"])
     check_command_line(["-sc", "install=bash"])
     check_command_line(["hydra.searchpath=[file://mine]", "model=mine", "mine@dataset=b"])
+
+
+@pytest.mark.parametrize(
+    ("argument", "setting", "expected"),
+    [
+        ("experiment_name=2024_01_15", "experiment_name", "2024_01_15"),
+        ("experiment_name=1e3", "experiment_name", "1e3"),
+        ("++experiment_name=1e+3", "experiment_name", "1e+3"),
+        ("experiment_name=true", "experiment_name", "true"),
+        ("experiment_name=0x10", "experiment_name", "0x10"),
+        ("experiment_name='a,b: c'", "experiment_name", "a,b: c"),
+        ("output=1_0", "output", "1_0"),
+        ("start_from=2024_01_15", "start_from", "2024_01_15"),
+        ("start_from=null", "start_from", None),
+        ("device=cuda:1", "device", "cuda:1"),
+        ("output=${experiment_name}", "output", "ad_hoc"),
+        ("seed=1_0", "seed", 10),
+    ],
+)
+def test_text_stays_as_it_was_typed(
+    argument: str, setting: str, expected: object, compose_config: Callable[..., DictConfig]
+) -> None:
+    assert compose_config(*as_typed([argument]))[setting] == expected
+
+
+def test_text_of_a_sweep_stays_as_it_was_typed() -> None:
+    assert as_typed(["experiment_name=1e3,2024_01_15", "-m"]) == ["experiment_name='1e3','2024_01_15'", "-m"]
+    assert as_typed(["model=diet", "experiment_name=glob(a*)"]) == ["model=diet", "experiment_name=glob(a*)"]

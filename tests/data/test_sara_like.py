@@ -109,13 +109,28 @@ def test_without_rates_nothing_changes() -> None:
     assert typed(segments, Random(0), silent) == segments
 
 
-def test_a_misspelt_word_differs_by_one_edit() -> None:
+def test_a_misspelt_word_has_one_of_four_errors_in_their_shares() -> None:
+    word, places = "subscribe", range(8)
+    beside = {"s": "ad", "u": "yi", "b": "vn", "c": "xv", "r": "et", "i": "uo"}
+    errors = {
+        "swapped": {word[:p] + word[p + 1] + word[p] + word[p + 2 :] for p in places},
+        "left out": {word[: p + 1] + word[p + 2 :] for p in places},
+        "doubled": {word[: p + 1] + word[p:] for p in places},
+        "beside": {word[:p] + key + word[p + 1 :] for p in places for key in beside[word[p]]},
+    }
     random = Random(1)
-    for _ in range(300):
-        wrong = misspell("subscribe", random)
-        assert abs(len(wrong) - 9) <= 1
-        if len(wrong) == 9:
-            assert sum(a != b for a, b in zip(wrong, "subscribe", strict=True)) <= 2
+    found = Counter(misspell(word, random) for _ in range(4000))
+    assert set(found) == set.union(*errors.values())
+    shares = {kind: sum(found[wrong] for wrong in wrongs) / 4000 for kind, wrongs in errors.items()}
+    assert shares == pytest.approx({"swapped": 0.3, "left out": 0.3, "doubled": 0.15, "beside": 0.25}, abs=0.025)
+
+
+def test_typing_errors_outside_and_inside_of_entities_have_rates_of_their_own() -> None:
+    silent = dict.fromkeys(NoiseRates.__dataclass_fields__, 0.0)
+    segments = [Segment("subscribe to "), Segment("newsletter", "product")]
+    for rate, number in (("typo", 0), ("entity_typo", 1)):
+        written = typed(segments, Random(2), NoiseRates(**{**silent, rate: 1.0}))
+        assert [one == other for one, other in zip(written, segments, strict=True)] == [number == 1, number == 0]
 
 
 def test_spans_follow_the_text_through_every_kind_of_noise() -> None:

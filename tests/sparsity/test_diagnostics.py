@@ -114,3 +114,5 @@ def test_a_power_law_has_to_win_against_both() -> None:
     assert against((3.0, 0.01), (4.0, 0.001))
     assert not against((-3.0, 0.01), (4.0, 0.001))
     assert not against((1.0, 0.3), (4.0, 0.001))
+    assert not against((3.0, 0.01), (-4.0, 0.001))
+    assert not against((3.0, 0.01), (1.0, 0.3))

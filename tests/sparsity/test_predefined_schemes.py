@@ -256,6 +256,18 @@ def test_orders() -> None:
         lengths("up", (1, 2, 3))
 
 
+@pytest.mark.parametrize("order", ["up", "down"])
+def test_many_equally_frequent_words_stand_in_the_order_of_their_numbers(order: str) -> None:
+    model = nn.Module()
+    model.embedding = nn.Embedding(200, 4)
+    model.word_frequencies = (3,) * 200
+    scheme = EmbeddingTiers(density=0.5, blocks=4, order=order, layers=["embedding.weight"])
+    attach(scheme, model)
+    found = scheme.weights["embedding.weight"].mask.sum(dim=1).tolist()
+    assert found == sorted(found)
+    assert len(set(found)) > 2
+
+
 def test_density_one_leaves_the_embedding_alone() -> None:
     scheme = EmbeddingTiers(density=1.0)
     model = attach(scheme, Stack(8, 20))
@@ -268,7 +280,7 @@ def test_density_one_leaves_the_embedding_alone() -> None:
     [
         ({"order": "sideways"}, "down, rand, up"),
         ({"density": 0.04}, "between 1/blocks and 1"),
-        ({"blocks": 0}, "between 1/blocks and 1"),
+        ({"blocks": 0}, "at least 1"),
     ],
 )
 def test_tier_settings_that_do_not_fit(settings: dict[str, Any], message: str) -> None:

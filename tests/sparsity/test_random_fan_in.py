@@ -75,6 +75,14 @@ def test_every_unit_hears_as_many_inputs(density: float, inputs: int, hidden: in
     assert all(torch.equal(masks[name], again[name]) for name in shapes)
 
 
+@pytest.mark.parametrize("with_replacement", [False, True])
+def test_units_draw_their_inputs_each_for_itself(with_replacement: bool) -> None:
+    scheme = RandomFanIn(density=0.1, with_replacement=with_replacement)
+    mask = scheme.first_topology({"0.weight": (2000, 50)}, Streams(0))["0.weight"]
+    assert len(mask.unique(dim=0)) > 1900  # of 2,118,760 choices
+    assert mask.sum(0).min() > 130  # each of 50 inputs is heard by 200 of the 2,000 units, or 10 × 19.2 = 192
+
+
 def test_drawn_with_replacement_a_unit_may_have_fewer_weights() -> None:
     shapes = {"0.weight": (500, 10)}
     mask = RandomFanIn(density=0.5, with_replacement=True).first_topology(shapes, Streams(0))["0.weight"]
@@ -98,6 +106,7 @@ def test_initial_weights(execution: str) -> None:
     close = {"rel": 0.02}
     assert largest(density=0.1) == pytest.approx(math.sqrt(3 / fan_in), **close)
     assert largest(density=0.1, initial="report") == pytest.approx(0.1, **close)
+    assert largest(density=0.01, initial="report") == pytest.approx(0.1, **close)  # from 0.01 on
     assert largest(density=0.1, initial="model") == pytest.approx(1 / math.sqrt(64), **close)
     assert largest(density=1.0) == pytest.approx(math.sqrt(3 / 124), **close)
     tiny = pattern_scheme(density=0.0097, initial="report", execution=execution)  # one input a unit

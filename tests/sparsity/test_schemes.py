@@ -75,7 +75,7 @@ def test_dense_weights_can_start_as_small_as_the_products_of_sparse_ones() -> No
     plain, scaled = attached(Dense()), attached(Dense(gain=0.5, layers=["first"]))
     assert torch.equal(scaled.first.weight, 0.5 * plain.first.weight)
     assert torch.equal(scaled.output.weight, plain.output.weight)
-    with pytest.raises(ConfigError, match=r"sparsity\.gain is 0; it has to be more than 0"):
+    with pytest.raises(ConfigError, match=r"'gain' = 0 does not fit: it has to be more than 0"):
         Dense(gain=0)
 
 

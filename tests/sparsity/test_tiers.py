@@ -41,6 +41,8 @@ def test_by_hand() -> None:
     assert tiers(8, 4, 0.5, 3).rows == (8, 2, 3)
     assert tiers(8, 4, 0.5, 3).widths == (1, 1, 2)
     assert tiers(8, 4, 1.0, 1).rows == (8,)
+    # 25 weights, 20 in the first two columns: 5 more in three columns are those of one word and two thirds.
+    assert tiers(10, 5, 0.5, 2).rows == (10, 2)
 
 
 def test_more_blocks_than_columns_are_as_many_as_columns() -> None:

@@ -51,11 +51,11 @@ def test_words_are_numbered_by_frequency_and_rare_ones_are_unknown() -> None:
 
 
 def test_the_spelling_of_the_unknown_word_means_it() -> None:
-    train = ((("<unk>", "a", "a", "<pad>"), "x"), (("<unk>", "b"), "y"))
+    train = ((("<unk>", "a", "a", "<pad>", *"aaa"), "x"), (("<unk>", "b"), "y"))
     task = TextTypingTask(corpus=TextTypeCorpus(train, train, train, ("x", "y")), least_count=2)
     assert task.words == {"<unk>": 0, "a": 1}
-    assert task.sizes.frequencies == (4, 2)  # <unk> twice, and the two words that occur once
-    assert task._splits["train"].words.tolist() == [0, 1, 1, 0, 0, 0]
+    assert task.sizes.frequencies == (4, 5)  # <unk> twice, and the two words that occur once
+    assert task._splits["train"].words.tolist() == [0, 1, 1, 0, 1, 1, 1, 0, 0]
 
 
 def test_an_epoch_visits_every_fragment_once() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 from sparse_bench.batch.translation import BOS, EOS, PAD, UNK, TranslationBatch
 from sparse_bench.data.multi30k import multi30k_brouns
 from sparse_bench.data.multi30k_like import multi30k_like
+from sparse_bench.data.parallel import ParallelText
 from sparse_bench.errors import ConfigError
 from sparse_bench.run import run
 from sparse_bench.streams import Streams
@@ -100,6 +102,22 @@ class TestNumbers:
         # Whatever the pieces, they are put together to the words that the reference has; single words may be unknown.
         for task in (pieces, joint):
             assert task.evaluate(Oracle(task), "test")["bleu"] == pytest.approx(100)
+
+    def test_words_and_subwords_are_learned_from_training_text_alone(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("SPARSE_BENCH_DATA", str(tmp_path))
+        corpus = multi30k_like(300, 20, 20)
+        # "zyx" would be a piece of its own, and a known word, if the held-out lines were learned from.
+        line = ParallelText(("zyx " * 30,) * 20, ("zyx " * 30,) * 20)
+        other = replace(corpus, valid=line, test=line, references=line.target)
+        for settings in ({"min_count": 2}, {"bpe": 150}, {"bpe": 250, "joint_vocabulary": True}):
+            monkeypatch.setattr("sparse_bench.tasks.shares.REFUSED", 1.0)  # nothing of these lines is known
+            one, two = (TranslationTask(corpus=given, **settings).encoded for given in (corpus, other))
+            for side in ("source", "target"):
+                tokens = getattr(one, side).vocabulary.itos
+                assert tokens == getattr(two, side).vocabulary.itos
+                assert not any("zyx" in token for token in tokens)
+            assert np.array_equal(one.train.source.tokens, two.train.source.tokens)
+        assert len(list((tmp_path / "derived").iterdir())) == 3  # a model of each language, and one of both
 
 
 class TestBatch:

@@ -101,7 +101,7 @@ def test_from_config_builds_by_name():
 
 def test_from_config_gives_the_projects_own_error():
     config = {"wandb": {"_target_": "sparse_bench.tracking.wandb.WandbTracker", "mode": "ofline"}}
-    with pytest.raises(ConfigError, match="Did you mean 'offline'"):
+    with pytest.raises(ConfigError, match="should be 'online', 'offline' or 'disabled'"):
         Trackers.from_config(config)
 
 

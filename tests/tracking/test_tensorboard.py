@@ -17,6 +17,12 @@ def test_missing_package_is_named(monkeypatch):
         TensorBoardTracker()
 
 
+@pytest.mark.parametrize("subfolder", ["../x", "a/../../x", "/tmp/x"])
+def test_files_outside_the_run_s_folder_are_refused(subfolder):
+    with pytest.raises(ConfigError, match="must be below the run's own folder"):
+        TensorBoardTracker(subfolder)
+
+
 def test_finish_without_start_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     TensorBoardTracker().finish("failed", {})

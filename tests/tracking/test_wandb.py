@@ -1,3 +1,4 @@
+import dataclasses
 import logging
 import threading
 import time
@@ -7,7 +8,7 @@ import pytest
 
 from sparse_bench.errors import ConfigError
 from sparse_bench.tracking.base import Trackers
-from sparse_bench.tracking.wandb import WandbTracker
+from sparse_bench.tracking.wandb import WandbTracker, fitting
 from tests.tracking.wandb_file import items, of_kind, read_records
 
 
@@ -61,12 +62,12 @@ def refusing_server(monkeypatch):
     server.server_close()
 
 
-def records_of(info):
+def records_of(info, name="rasa-diet"):
     import wandb
 
     wandb.teardown()  # finish() returns while W&B's service may still be writing; this waits until it has ended
     (path,) = info.folder.glob("wandb/offline-run-*/run-*.wandb")
-    assert path.name == f"run-rasa-diet-{info.id}.wandb"
+    assert path.name == f"run-{name}-{info.id}.wandb"
     return read_records(path)
 
 
@@ -117,6 +118,57 @@ def test_offline_record_reads_back(info):
     assert axes["test/intent_f1"] == "epoch"
     assert axes["final/*"] == "sparsity/density"
     assert of_kind(records, "exit")[0].exit_code == 0
+
+
+def digest(text):
+    import hashlib
+
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def test_names_that_wandb_refuses_are_recorded_as_others(info, caplog):
+    """A comma or a colon in the experiment's name has cost the whole record."""
+    labels = {**info.labels, "scheme": "s" * 70, "model": "m" * 140}
+    info = dataclasses.replace(info, experiment="night: a, b", labels=labels)
+    with caplog.at_level(logging.WARNING):
+        follow(WandbTracker(tags=["t" * 65], project="mine: 1/2"), info)
+    path = next(info.folder.glob("wandb/offline-run-*/run-*.wandb"))
+    assert path.name == f"run-night- a- b-{info.id}-{digest(f'night: a, b-{info.id}')}.wandb"
+    import wandb
+
+    wandb.teardown()
+    (run,) = of_kind(read_records(path), "run")
+    assert run.run_group == "night: a, b"
+    assert run.job_type == "s" * 55 + "-" + digest("s" * 70)
+    assert run.display_name == "m" * 119 + "-" + digest(info.name)
+    assert run.project == f"mine- 1-2-{digest('mine: 1/2')}"
+    long = {"m": 140, "s": 70, "t": 65}
+    assert set(run.tags) == {f"{letter * 55}-{digest(letter * number)}" for letter, number in long.items()} | {"sara"}
+    assert "does not take the id 'night: a, b-" in caplog.text
+    assert "does not take the job type 'sss" in caplog.text
+    assert len(of_kind(read_records(path), "history")) == 4
+
+
+def test_what_wandb_refuses_is_what_is_replaced():
+    """The package's own checks, so that a new version with others is found out."""
+    import wandb
+
+    for field, setting in (("id", "run_id"), ("project", "project")):
+        for code in range(32, 127):
+            value = f"a{chr(code)}b"
+            wandb.Settings(**{setting: fitting(field, value)})
+            try:
+                wandb.Settings(**{setting: value})
+            except Exception:
+                assert fitting(field, value) != value
+    assert fitting("id", "rasa/diet-0123") == "rasa-diet-0123"
+    assert fitting("project", "it's, mine") == "it's, mine"
+    for field, setting, most in (("project", "project", 128), ("tag", "run_tags", 64)):
+        assert fitting(field, "x" * most) == "x" * most
+        assert len(fitting(field, "x" * (most + 1))) == most
+        with pytest.raises(Exception, match=str(most)):
+            wandb.Settings(**{setting: "x" * (most + 1)})
+    assert fitting("job type", "x" * 65) != fitting("job type", "x" * 66)
 
 
 def test_wandb_and_tensorboard_at_once(info):
@@ -218,5 +270,5 @@ def test_finish_without_start_is_harmless():
 
 
 def test_unknown_mode():
-    with pytest.raises(ConfigError, match="Valid choices: disabled, offline, online"):
+    with pytest.raises(ConfigError, match="should be 'online', 'offline' or 'disabled'"):
         WandbTracker(mode="ofline")

@@ -192,6 +192,18 @@ def test_a_restored_optimizer_goes_on_as_if_nothing_had_happened(averaging: bool
         assert torch.equal(a, b)
 
 
+def test_a_state_is_of_its_moment_and_holds_how_averaging_began() -> None:
+    optimizer = NonMonotoneASGD(parameters(), force_after=3)
+    for value in (9.0, 8.0, 7.0):
+        optimizer.observe(value)
+    state = optimizer.state_dict()
+    optimizer.observe(6.0)
+    restored = NonMonotoneASGD(parameters(), force_after=3)
+    restored.load_state_dict(state)
+    assert restored.history == [9.0, 8.0, 7.0]
+    assert restored.report() == {"averaging": 1.0, "averaging_since": 3.0, "averaging_forced": 1.0}
+
+
 @pytest.mark.parametrize("execution", ["masked", "csr"])
 def test_averages_keep_to_the_topology(execution: str) -> None:
     torch.manual_seed(0)

@@ -1,5 +1,6 @@
 """Files of tensors: every damage is noticed, and nothing in them is run."""
 
+import errno
 import os
 import pickle
 import random
@@ -33,6 +34,18 @@ def test_what_is_saved_is_loaded_and_is_a_file_of_torch_s(path: Path) -> None:
         assert all(torch.equal(state["model"][name], value) for name, value in STATE["model"].items())
         assert state["optimizer"] == STATE["optimizer"]
         assert state["progress"] == STATE["progress"]
+
+
+def test_a_checkpoint_that_could_not_be_written_leaves_the_one_before(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.save(path, {"progress": {"best": 0.5}})
+    assert checkpoint.load(path)["progress"] == STATE["progress"]
 
 
 def test_every_flipped_byte_is_noticed(path: Path) -> None:

@@ -70,6 +70,17 @@ def test_training_does_not_stop_before(toy_config: Make, settings: dict[str, Any
     assert result.counts["sparse_layers"] == round(0.1 * 384)
 
 
+def test_a_density_that_is_never_reached_is_told(toy_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sparse_bench.sparsity.schemes.gmp.GMP.missing_in_the_end", lambda self: 385)
+    last, best = finished(toy_config(**GMP)), run(toy_config(**GMP, trainer__select="best"))
+    assert last.warnings == [
+        "Training ended before the model was as sparse as asked for (density 0.1 asked for, density 0.09896 realised)."
+    ]
+    assert best is not None
+    assert best.error is not None
+    assert best.error["message"].startswith("trainer.select=best has nothing to select: training ended before")
+
+
 def test_averaging_is_not_triggered_before(toy_config: Make) -> None:
     config = toy_config(**GMP, **NT_ASGD, optimizer__force_after=1)
     result = finished(config)

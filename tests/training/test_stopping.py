@@ -63,6 +63,7 @@ def test_non_monotone_with_more_history() -> None:
     assert not NonMonotone().stops(rising[:6])
     assert not NonMonotone(least=10).stops(rising[:11])
     assert NonMonotone(least=10).stops(rising[:12])
+    assert not NonMonotone(least=1).stops(rising[:5])  # nothing is left beside the window
 
 
 @pytest.mark.parametrize("rule", [ConsecutiveRises, NonMonotone])
@@ -76,7 +77,7 @@ def test_of_a_named_metric_it_is_said_which_values_are_better(rule: Any) -> None
     for settings in ({"metric": "valid/accuracy"}, {"mode": "max"}):
         with pytest.raises(ConfigError, match="go together"):
             rule(**settings)
-    with pytest.raises(ConfigError, match=r"Unknown trainer\.stop\.mode 'most'"):
+    with pytest.raises(ConfigError, match=r"Unknown choice 'most'\. Valid choices: max, min"):
         rule(metric="valid/accuracy", mode="most")
 
 
@@ -85,6 +86,7 @@ def test_reached() -> None:
     assert not rule.stops([0.5, 0.9998])
     assert rule.stops([0.99991])
     assert rule.stops([1.0])
+    assert not Reached(metric="train/accuracy", target=1.0, within=0.25).stops([0.75])
     assert not rule.stops([NAN])
     assert not rule.stops([math.inf])
 
@@ -96,5 +98,5 @@ def test_settings_are_checked() -> None:
         lambda: Reached(),
         lambda: Reached(metric="train/accuracy", within=0.0),
     ):
-        with pytest.raises(ConfigError, match=r"trainer\.stop"):
+        with pytest.raises(ConfigError, match=r"'w\w+' = .* does not fit: it has to be|trainer\.stop waits"):
             make()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sparse_bench.batch import Batch, Loss
 from sparse_bench.data.text import numbered_corpus
-from sparse_bench.errors import NonFiniteLossError
+from sparse_bench.errors import ConfigError, NonFiniteLossError
 from sparse_bench.sparsity.scheme import Length
 from sparse_bench.sparsity.schemes.random import Random
 from sparse_bench.streams import Streams
@@ -177,7 +177,7 @@ def test_when_and_how_it_is_evaluated(
 
 
 def test_patience_begins_anew_with_every_best_value(make_trainer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    values = iter([0.5, 0.4, 0.6, 0.5, 0.7, 0.6, 0.65, 0.9])
+    values = iter([0.5, 0.5, 0.6, 0.5, 0.7, 0.7, 0.65, 0.9])
     monkeypatch.setattr(ToyTask, "evaluate", lambda *_: {"accuracy": next(values)})
     assert make_trainer(trainer__epochs=20, trainer__early_stopping=2).fit().epoch == 7
 
@@ -314,6 +314,13 @@ def test_where_no_value_was_finite_there_is_no_best(make_trainer: Make, monkeypa
     assert len(lines(trained.folder.metrics.path)) == 3
 
 
+def test_where_the_density_was_never_reached_there_is_no_best(make_trainer: Make) -> None:
+    trained = make_trainer(trainer__select="best")
+    trained.scheme.reached = lambda: False  # type: ignore[method-assign]
+    with pytest.raises(ConfigError, match="the scheme had not reached its density at any evaluation"):
+        trained.fit()
+
+
 class Killed(BaseException):
     pass
 
@@ -396,14 +403,40 @@ def test_generators_and_the_task_go_on_where_they_were(make_trainer: Make, monke
     assert resumed.folder.metrics.path.read_bytes() == undisturbed.folder.metrics.path.read_bytes()
 
 
-def test_the_states_of_all_generators_are_kept() -> None:
-    def draw() -> tuple[float, ...]:
-        return torch.rand(()).item(), np.random.random(), random.random()  # noqa: NPY002
+def test_seconds_are_those_of_the_work_whatever_is_saved_or_interrupted(
+    make_trainer: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that a batch moves on by a second, and an evaluation by ten."""
+    now = [0.0]
+    toy_loss = ToyTask.loss
 
-    state = checkpoint.random_state(CPU)
-    first, second = draw(), draw()
-    checkpoint.restore_random_state(state, CPU)
-    assert (draw(), draw()) == (first, second)
+    def loss(self: ToyTask, model: nn.Module, batch: Batch) -> Loss:
+        now[0] += 1
+        return toy_loss(self, model, batch)
+
+    def evaluate(self: ToyTask, model: nn.Module, split: str) -> dict[str, float]:
+        now[0] += 10
+        return {"accuracy": 0.5}
+
+    monkeypatch.setattr(ToyTask, "loss", loss)
+    monkeypatch.setattr(ToyTask, "evaluate", evaluate)
+    for clock in ("monotonic", "perf_counter", "process_time"):
+        monkeypatch.setattr(trainer.time, clock, lambda: now[0])
+    for folder, seconds in (("rarely", 60.0), ("often", 0.0)):
+        trained = make_trainer(folder, trainer__checkpoint_seconds=seconds)
+        if seconds == 0.0:
+            kill_at(8, monkeypatch, trained)
+            trained = make_trainer(folder, trainer__checkpoint_seconds=seconds)
+        progress = trained.fit()
+        assert trained.earlier_seconds == (0 if seconds else 7 + 10)
+        assert (progress.train_seconds, progress.train_processor_seconds, progress.evaluate_seconds) == (18, 18, 30)
+        assert checkpoint.load(trained.folder.checkpoint)["progress"]["elapsed_seconds"] == 18 + 30
+
+
+def test_the_sums_of_an_epoch_hold_no_graph(make_trainer: Make) -> None:
+    trained = make_trainer()
+    trained.forward_backward(next(trained.task.epoch_batches(0, trained.streams)))
+    assert not any(value.requires_grad for value in trained._sums.values())
 
 
 @pytest.mark.parametrize(("look_every", "step"), [(2, 4), (50, 6)])

@@ -16,6 +16,7 @@ from sparse_bench.data.multi30k_like import grammar, lexicon
 from sparse_bench.data.multi30k_like.grammar import Pair, Subject
 from sparse_bench.data.parallel import ParallelCorpus, ParallelText
 from sparse_bench.errors import ConfigError
+from sparse_bench.limits import Many, Seed, checked
 from sparse_bench.streams import Streams
 
 #: Draws of an already known sentence, per sentence wanted, after which there cannot be enough different ones.
@@ -24,7 +25,8 @@ _PATIENCE = 50
 Choice = TypeVar("Choice")
 
 
-def multi30k_like(train: int = 5000, valid: int = 250, test: int = 250, seed: int = 0) -> ParallelCorpus:
+@checked
+def multi30k_like(train: Many = 5000, valid: Many = 250, test: Many = 250, seed: Seed = 0) -> ParallelCorpus:
     """Generated captions, all of them different, English to German.
 
     Args:
@@ -34,9 +36,6 @@ def multi30k_like(train: int = 5000, valid: int = 250, test: int = 250, seed: in
     Raises:
         ConfigError: a split without sentences, or more than the grammar has different ones in reach.
     """
-    sizes = {"train": train, "valid": valid, "test": test}
-    if min(sizes.values()) < 1:
-        raise ConfigError(f"Every split needs at least one pair of sentences: {sizes}.")
     return _corpus(train, valid, test, seed)
 
 

@@ -29,8 +29,9 @@ from sparse_bench.data.dialogues import (
     UserMessage,
 )
 from sparse_bench.data.sara_like.grammar import pick
-from sparse_bench.data.splits import check_duplicates
+from sparse_bench.data.splits import Duplicates
 from sparse_bench.errors import ConfigError
+from sparse_bench.limits import Many, Seed, checked
 from sparse_bench.streams import Streams
 
 #: Draws of an already known story, per story wanted, after which there cannot be enough different ones.
@@ -250,7 +251,10 @@ def _decided(story: Story) -> bool:
     )
 
 
-def dialogues(seed: int = 0, stories: int = 150, test_stories: int = 30, duplicates: str = "exact") -> DialogueCorpus:
+@checked
+def dialogues(
+    seed: Seed = 0, stories: Many = 150, test_stories: Many = 30, duplicates: Duplicates = "exact"
+) -> DialogueCorpus:
     """Booking dialogues whose every action can be told from the ten latest states, but not from the five latest.
 
     Args:
@@ -267,7 +271,6 @@ def dialogues(seed: int = 0, stories: int = 150, test_stories: int = 30, duplica
     Raises:
         ConfigError: there is no such rule for duplicates, or there are not enough different stories in reach.
     """
-    check_duplicates(duplicates)
     seen: set[tuple[tuple[DialogueTurn, str], ...]] = set()
 
     def part(name: str, count: int) -> tuple[Story, ...]:

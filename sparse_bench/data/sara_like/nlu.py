@@ -17,6 +17,7 @@ from sparse_bench.data.sara_like.generators import GENERATORS
 from sparse_bench.data.sara_like.grammar import Call, Grammar, Segment, Speaker, Template, Text, parse_grammar, pick
 from sparse_bench.data.sara_like.noise import NoiseRates, typed
 from sparse_bench.errors import ConfigError
+from sparse_bench.limits import Many, Seed, checked
 from sparse_bench.streams import Streams
 
 #: Examples of each intent at full size: the sorted sizes are those of Sara.
@@ -252,7 +253,8 @@ class _Crowd:
         return written
 
 
-def sara_like(seed: int = 0, examples: int = FULL_SIZE) -> NluCorpus:
+@checked
+def sara_like(seed: Seed = 0, examples: Many = FULL_SIZE) -> NluCorpus:
     """The Sara-like corpus: 32 intents, 10 entity types.
 
     Args:

@@ -118,7 +118,10 @@ def _misspelt(segments: list[Segment], random: Random, entity: bool) -> list[Seg
 
 
 def misspell(word: str, random: Random) -> str:
-    """A word of at least two letters with two letters swapped, one left out, doubled, or hit on the key beside it."""
+    """A word of at least two letters with two letters swapped, one left out, doubled, or hit on the key beside it.
+
+    It stays as it is where the two are the same letter, or the key is the last one of its row.
+    """
     kind = random.random()
     place = pick(random, len(word) - 1)
     if kind < 0.3:

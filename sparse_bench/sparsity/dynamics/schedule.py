@@ -5,24 +5,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sparse_bench.errors import ConfigError
+from sparse_bench.limits import Count, Share, check_fields
 from sparse_bench.sparsity.scheme import Length
-
-
-def _share(name: str, value: float) -> None:
-    if not 0.0 <= value <= 1.0:
-        raise ConfigError(f"sparsity.{name} must be between 0 and 1, not {value}.")
-
-
-def _interval(value: int) -> None:
-    if value < 1:
-        raise ConfigError(f"sparsity.interval must be at least 1 step, not {value}.")
-
 
 _NEVER = "never rewires in this run, so its topology is fixed"
 
 
+@dataclass(frozen=True)
 class Schedule:
     """Amounts of change; what an amount means (a fraction to replace, a density to reach) is the scheme's affair."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def after_step(self, step: int, length: Callable[[], Length]) -> float | None:
         """The change after optimizer step ``step`` (from 1); None for none."""
@@ -41,13 +35,8 @@ class Schedule:
 class EveryEpoch(Schedule):
     """SET: after every epoch the fraction ``zeta``; annealed along half a cosine to ``final_zeta`` if that is given."""
 
-    zeta: float = 0.3
-    final_zeta: float | None = None
-
-    def __post_init__(self) -> None:
-        _share("zeta", self.zeta)
-        if self.final_zeta is not None:
-            _share("final_zeta", self.final_zeta)
+    zeta: Share = 0.3
+    final_zeta: Share | None = None
 
     def after_epoch(self, epoch: int, length: Callable[[], Length]) -> float:
         if self.final_zeta is None:
@@ -69,14 +58,9 @@ class CosineSteps(Schedule):
     Source: Evci et al. 2020, "Rigging the lottery", section 3 (2).
     """
 
-    interval: int = 100
-    fraction: float = 0.3
-    stop: float = 0.75
-
-    def __post_init__(self) -> None:
-        _interval(self.interval)
-        _share("fraction", self.fraction)
-        _share("stop", self.stop)
+    interval: Count = 100
+    fraction: Share = 0.3
+    stop: Share = 0.75
 
     def after_step(self, step: int, length: Callable[[], Length]) -> float | None:
         if step % self.interval:
@@ -107,15 +91,13 @@ class CubicDensity(Schedule):
     Source: Zhu & Gupta 2017, "To prune, or not to prune", equation 1, with s_i = 0.
     """
 
-    density: float
-    interval: int = 100
-    begin: float = 0.1
-    end: float = 0.8
+    density: Share
+    interval: Count = 100
+    begin: Share = 0.1
+    end: Share = 0.8
 
     def __post_init__(self) -> None:
-        _interval(self.interval)
-        _share("begin", self.begin)
-        _share("end", self.end)
+        super().__post_init__()
         if self.begin >= self.end:
             raise ConfigError(f"sparsity.begin ({self.begin}) must be below sparsity.end ({self.end}).")
 

@@ -5,13 +5,11 @@ on a GPU also for torch's switches of precision and determinism.
 It is kept in the user's cache directory, so that every run and every resumption on one machine computes alike.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
 import math
 import os
-import tempfile
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from sparse_bench.sparsity.kernels.build import BuildError, cache_directory, processor, source_hash
@@ -140,11 +139,21 @@ def machine() -> str:
 
 
 def _recall(key: str, candidates: Sequence[str]) -> str | None:
-    execution = _read().get(key, {}).get("execution")
-    if execution not in candidates:
+    execution = _chosen(_read(), key)
+    if execution is None or execution not in candidates:
         return None
     _log.info("sparse product %s: %s (measured before)", key, execution)
-    return str(execution)
+    return execution
+
+
+def _chosen(content: dict[str, Any], key: str) -> str | None:
+    """The choice that the file's content has for ``key``; None, with a word, of an entry that is none."""
+    entry = content.get(key)
+    execution = entry.get("execution") if isinstance(entry, dict) else None
+    if entry is not None and not isinstance(execution, str):
+        _log.warning("%s in %s is no choice, and is measured again", key, cache_file())
+        return None
+    return execution
 
 
 # In inference mode too a backward pass is timed, which takes tensors that were made outside of it.
@@ -195,12 +204,14 @@ def _synchronize(device: torch.device) -> None:
 def _read() -> dict[str, Any]:
     try:
         content = json.loads(cache_file().read_text())
+        if not isinstance(content, dict):
+            raise ValueError(f"expected an object, found {type(content).__name__}")
+        return content
     except (FileNotFoundError, BuildError):
         return {}
     except (OSError, ValueError) as error:
         _log.warning("the choices in %s cannot be read and are measured again: %s", cache_file(), error)
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _remember(key: str, entry: dict[str, Any], candidates: Sequence[str]) -> str:
@@ -209,15 +220,17 @@ def _remember(key: str, entry: dict[str, Any], candidates: Sequence[str]) -> str
     try:
         path = cache_file()
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with FileLock(path.with_suffix(".lock")):
             content = _read()
-            earlier = content.get(key, {}).get("execution")
+            earlier = _chosen(content, key)
             if earlier in candidates:
                 return str(earlier)
-            with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".json", delete=False) as file:
+            temporary = path.with_suffix(".tmp")  # under the lock no other process writes it
+            with temporary.open("w") as file:
                 json.dump({**content, key: entry}, file, indent=1, sort_keys=True)
-            os.replace(file.name, path)  # noqa: PTH105 - a temporary file's name is a string
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
     except (OSError, BuildError) as error:
         _log.warning("the choice for %s cannot be kept: %s", key, error)
     return str(entry["execution"])

@@ -2,7 +2,8 @@
 
 The library has a plain C interface and knows nothing of torch: it compiles in seconds instead of minutes, needs no
 headers of Python or torch, and stays valid when either is upgraded. Its name is a hash of all that it depends on:
-the sources, the compiler, the flags and the processor (a home directory may be shared by unlike machines).
+the sources, the compiler, the flags and the processor (a home directory may be shared by unlike machines). A file
+beside it holds the hash of its content, which is verified before it is loaded: half a library would kill the process.
 """
 
 import ctypes
@@ -16,6 +17,8 @@ import tempfile
 from functools import cache
 from itertools import product
 from pathlib import Path
+
+from filelock import FileLock
 
 _SOURCES = Path(__file__).parent / "native"
 #: The vector code is written out; what a compiler makes of the remaining loops (gathers) is slower than plain loops.
@@ -106,25 +109,52 @@ def _compiled() -> Path:
     key = "\0".join([source_hash(), cxx, version, *_FLAGS, platform.system(), processor()])
     folder = cache_directory() / "kernels" / hashlib.sha256(key.encode()).hexdigest()[:16]
     library = folder / "sparse_kernels.so"
-    if library.exists():
+    if _whole(library):
         return library
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            built = Path(scratch) / library.name
-            _compile(cxx, built)
-            # Moving is atomic: of two processes that compile at once, both find a whole library.
-            built.replace(library)
+        with FileLock(folder / ".lock"):
+            if _whole(library):  # now: another process has compiled it meanwhile
+                return library
+            if library.exists():
+                _log.warning("the compiled kernel %s is damaged, and is compiled again", library)
+            for leftover in folder.glob("tmp*"):  # of a process that was killed
+                shutil.rmtree(leftover, ignore_errors=True)
+            with tempfile.TemporaryDirectory(dir=folder) as scratch:
+                built = Path(scratch) / library.name
+                _compile(cxx, built)
+                digest = Path(scratch) / "digest"
+                digest.write_text(_digest(built))
+                built.replace(library)
+                digest.replace(_digest_file(library))
     except OSError as error:
         raise BuildError(f"the kernel cannot be written to {folder}: {error}") from error
     return library
+
+
+def _digest_file(library: Path) -> Path:
+    return library.with_suffix(".sha256")
+
+
+def _digest(library: Path) -> str:
+    return hashlib.sha256(library.read_bytes()).hexdigest()
+
+
+def _whole(library: Path) -> bool:
+    """Whether the library is there with the content that was compiled."""
+    try:
+        return _digest(library) == _digest_file(library).read_text(errors="replace").strip()
+    except OSError:
+        return False
 
 
 def _compile(cxx: str, target: Path) -> None:
     first_error = ""
     for tuned, threads in product(_TARGETS, _THREADS):
         command = [cxx, *_FLAGS, *tuned, *threads, *map(str, sorted(_SOURCES.glob("*.cpp"))), "-o", str(target)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        # The compiler's own temporary files go where there is room for the library.
+        environment = os.environ | {"TMPDIR": str(target.parent)}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         if done.returncode == 0:
             _log.info("compiled the sparse kernel: %s", " ".join(command))
             return

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import nn
 
-from sparse_bench.errors import ConfigError, unknown_choice
+from sparse_bench.errors import ConfigError
+from sparse_bench.limits import Few, Fraction, one_of
 from sparse_bench.sparsity.layers.block_diagonal import GATES, BlockDiagonalLayer
+from sparse_bench.sparsity.scheme import Layers
 from sparse_bench.sparsity.segments import MODES, Blocks, Reduction, count_and_share, reductions
 from sparse_bench.sparsity.structured import StructuredScheme, replace
 from sparse_bench.sparsity.weights import SparseWeight
@@ -39,27 +41,21 @@ class BlockDiagonal(StructuredScheme):
         "sparsity.mode=sparse_all, or blocks"
     )
 
-    layers: Sequence[str] = ("recurrent",)
-    mode: str = "sparse_hidden"
-    fraction: float | None = None
-    blocks: int | None = None
-    delta: float | None = None
+    layers: Layers = ("recurrent",)
+    mode: Annotated[str, one_of(*MODES, EXPLICIT)] = "sparse_hidden"
+    fraction: Fraction | None = None
+    blocks: Few | None = None
+    delta: Fraction | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.density != 1.0:
             raise ConfigError("BlockDiagonal has no density: its size follows from its mode. Leave it out.")
-        if self.mode not in (*MODES, EXPLICIT):
-            raise ConfigError(unknown_choice("sparsity.mode", self.mode, (*MODES, EXPLICIT)))
         explicit = self.mode == EXPLICIT
         given = {name: getattr(self, name) is not None for name in ("fraction", "blocks", "delta")}
         if given != {"fraction": not explicit, "blocks": explicit, "delta": explicit}:
             wanted, unwanted = ("blocks and delta", "fraction") if explicit else ("fraction", "blocks and delta")
             raise ConfigError(f"sparsity.mode={self.mode} needs {wanted}, and has no use for {unwanted}: set null.")
-        if self.fraction is not None and not 0 < self.fraction <= 1:
-            raise ConfigError(f"sparsity.fraction must be above 0 and at most 1, not {self.fraction}.")
-        if self.blocks is not None and self.blocks < 1:
-            raise ConfigError(f"sparsity.blocks must be at least 1, not {self.blocks}.")
         if self.blocks is not None and self.delta is not None and not 1 / self.blocks <= self.delta <= 1:
             raise ConfigError(f"sparsity.delta must lie between 1/{self.blocks} (1/blocks) and 1, not {self.delta}.")
 

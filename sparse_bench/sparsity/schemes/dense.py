@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse_bench.errors import ConfigError
+from sparse_bench.limits import Positive
 from sparse_bench.sparsity.scheme import Scheme
 from sparse_bench.sparsity.topology import Shape
 from sparse_bench.sparsity.weights import SparseWeight
@@ -23,7 +24,7 @@ class Dense(Scheme):
             sparsity does from what smaller first products do.
     """
 
-    gain: float = 1.0
+    gain: Positive = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -32,8 +33,6 @@ class Dense(Scheme):
                 f"sparsity=dense has density 1, not {self.density}. For a dense model with fewer weights use "
                 "sparsity=small_dense; for sparse layers use sparsity=random or sparsity=random_connected."
             )
-        if not self.gain > 0:
-            raise ConfigError(f"sparsity.gain is {self.gain}; it has to be more than 0.")
 
     def install(self, model: nn.Module, streams: Streams) -> dict[str, SparseWeight]:
         if self.gain != 1.0:

@@ -1,14 +1,15 @@
 """Embeddings with short vectors for some words: predefined sparseness (Demeester et al. 2018)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from sparse_bench.errors import ConfigError, unknown_choice
+from sparse_bench.errors import ConfigError
+from sparse_bench.limits import Few, one_of
 from sparse_bench.sparsity.layers.tiered_embedding import TieredEmbedding
+from sparse_bench.sparsity.scheme import Layers
 from sparse_bench.sparsity.structured import StructuredScheme, replace
 from sparse_bench.sparsity.tiers import tiers
 from sparse_bench.sparsity.weights import SparseWeight
@@ -34,15 +35,13 @@ class EmbeddingTiers(StructuredScheme):
     needs: ClassVar[tuple[str, ...]] = ("embedding",)
     replaces: ClassVar[str] = "embeddings"
 
-    layers: Sequence[str] = ("embedding",)
-    blocks: int = 20
-    order: str = "up"
+    layers: Layers = ("embedding",)
+    blocks: Few = 20
+    order: Annotated[str, one_of(*ORDERS)] = "up"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.order not in ORDERS:
-            raise ConfigError(unknown_choice("sparsity.order", self.order, ORDERS))
-        if self.blocks < 1 or not 1 / self.blocks <= self.density <= 1:
+        if not 1 / self.blocks <= self.density <= 1:
             raise ConfigError(
                 f"sparsity.density={self.density} with sparsity.blocks={self.blocks}: the density must lie between "
                 "1/blocks and 1."

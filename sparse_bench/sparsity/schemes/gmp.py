@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sparse_bench.limits import Count, Share
 from sparse_bench.sparsity.dynamics.drop import magnitude
 from sparse_bench.sparsity.dynamics.schedule import CubicDensity
 from sparse_bench.sparsity.schemes.dynamic import Dynamic, Dynamics
@@ -24,9 +25,9 @@ class GMP(Dynamic):
         end: share of training at which the density is reached.
     """
 
-    interval: int = 100
-    begin: float = 0.1
-    end: float = 0.8
+    interval: Count = 100
+    begin: Share = 0.1
+    end: Share = 0.8
 
     def compose(self) -> Dynamics:
         schedule = CubicDensity(self.density, self.interval, self.begin, self.end)

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor
 
-from sparse_bench.errors import ConfigError, unknown_choice
+from sparse_bench.limits import one_of
 from sparse_bench.sparsity.scheme import Scheme
 from sparse_bench.sparsity.topology import Shape, erdos_renyi_counts, exact, uniform_counts
 from sparse_bench.streams import Streams
@@ -22,12 +23,7 @@ class Random(Scheme):
             ``erdos_renyi`` (density proportional to (n_in + n_out) / (n_in · n_out)).
     """
 
-    distribution: str = "uniform"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.distribution not in DISTRIBUTIONS:
-            raise ConfigError(unknown_choice("sparsity.distribution", self.distribution, DISTRIBUTIONS))
+    distribution: Annotated[str, one_of(*DISTRIBUTIONS)] = "uniform"
 
     def first_topology(self, shapes: Mapping[str, Shape], streams: Streams) -> dict[str, Tensor]:
         counts = DISTRIBUTIONS[self.distribution](shapes, self.density)

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Generator, Tensor, nn
 
-from sparse_bench.errors import ConfigError, unknown_choice
+from sparse_bench.errors import ConfigError
+from sparse_bench.limits import one_of
 from sparse_bench.sparsity.large_without_numbers import LARGEST, LargeWithoutNumbers
 from sparse_bench.sparsity.scheme import ModelFactory, Scheme, layer_groups
 from sparse_bench.sparsity.selection import select
@@ -41,12 +42,7 @@ class RandomFanIn(Scheme):
     """
 
     with_replacement: bool = False
-    initial: str = "fan_in"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.initial not in INITIAL:
-            raise ConfigError(unknown_choice("sparsity.initial", self.initial, INITIAL))
+    initial: Annotated[str, one_of(*INITIAL)] = "fan_in"
 
     def build(self, factory: ModelFactory) -> Any:
         """The model; without the numbers of full matrices of more than two gigabytes where none of them are needed.

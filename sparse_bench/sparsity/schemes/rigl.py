@@ -1,12 +1,14 @@
 """RigL: the rigged lottery (Evci et al. 2020)."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
+from sparse_bench.limits import Count, Share, one_of
 from sparse_bench.sparsity.dynamics.drop import magnitude
 from sparse_bench.sparsity.dynamics.grow import highest_score
 from sparse_bench.sparsity.dynamics.schedule import CosineSteps
 from sparse_bench.sparsity.schemes.dynamic import Dynamic, Dynamics
-from sparse_bench.sparsity.schemes.static_er import StaticER
+from sparse_bench.sparsity.schemes.static_er import SAMPLINGS, StaticER
 
 
 @dataclass
@@ -22,10 +24,10 @@ class RigL(StaticER, Dynamic):
         stop: share of training after which the topology stays. The fraction falls to zero by then.
     """
 
-    sampling: str = "exact"
-    fraction: float = 0.3
-    interval: int = 100
-    stop: float = 0.75
+    sampling: Annotated[str, one_of(*SAMPLINGS)] = "exact"
+    fraction: Share = 0.3
+    interval: Count = 100
+    stop: Share = 0.75
 
     def compose(self) -> Dynamics:
         schedule = CosineSteps(self.interval, self.fraction, self.stop)

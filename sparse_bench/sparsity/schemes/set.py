@@ -1,11 +1,12 @@
 """Sparse evolutionary training (Mocanu et al. 2018)."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Generator, Tensor, nn
 
-from sparse_bench.errors import ConfigError, unknown_choice
+from sparse_bench.limits import Share, one_of
 from sparse_bench.sparsity.dynamics.drop import DROPS
 from sparse_bench.sparsity.dynamics.grow import random_free
 from sparse_bench.sparsity.dynamics.schedule import EveryEpoch
@@ -37,21 +38,17 @@ class SET(StaticER, Dynamic):
         last_removal: whether weights are removed after the last epoch; if not, the density stays.
     """
 
-    zeta: float = 0.3
-    final_zeta: float | None = None
-    drop: str = "signed_magnitude"
-    new_weights: str = "zero"
+    zeta: Share = 0.3
+    final_zeta: Share | None = None
+    drop: Annotated[str, one_of(*DROPS)] = "signed_magnitude"
+    new_weights: Annotated[str, one_of(*NEW_WEIGHTS)] = "zero"
     last_removal: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.new_weights not in NEW_WEIGHTS:
-            raise ConfigError(unknown_choice("sparsity.new_weights", self.new_weights, NEW_WEIGHTS))
         self._initial: dict[str, Tensor] = {}
 
     def compose(self) -> Dynamics:
-        if self.drop not in DROPS:
-            raise ConfigError(unknown_choice("sparsity.drop", self.drop, DROPS))
         schedule = EveryEpoch(self.zeta, self.final_zeta)
         return Dynamics(DROPS[self.drop], random_free, schedule, last_removal=self.last_removal)
 

@@ -1,15 +1,16 @@
 """Sparse gradients: a scheme of the update, not of the weights."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from sparse_bench.errors import ConfigError, unknown_choice
+from sparse_bench.errors import ConfigError
+from sparse_bench.limits import one_of
 from sparse_bench.sparsity.row_gradients import ELEMENTWISE, tables, use_row_gradients
-from sparse_bench.sparsity.scheme import Length, Scheme, layer_groups
+from sparse_bench.sparsity.scheme import Layers, Length, Scheme, layer_groups
 from sparse_bench.sparsity.selection import select
 from sparse_bench.sparsity.topology import Shape
 from sparse_bench.streams import Streams
@@ -33,15 +34,14 @@ class SparseGradient(Scheme):
 
     needs: ClassVar[tuple[str, ...]] = ("embedding",)
     optimizers: ClassVar[tuple[type[Optimizer], ...]] = ELEMENTWISE
+    looked_up_only: ClassVar[bool] = True
 
-    layers: Sequence[str] = ("embedding",)
-    form: str = "exact"
+    layers: Layers = ("embedding",)
+    form: Annotated[str, one_of(*FORMS)] = "exact"
     combined_with: Scheme | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.form not in FORMS:
-            raise ConfigError(unknown_choice("sparsity.form", self.form, FORMS))
         if self.density != 1.0:
             raise ConfigError(
                 f"sparsity=sparse_gradient keeps all weights: its density is 1, not {self.density}. "

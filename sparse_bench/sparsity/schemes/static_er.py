@@ -3,10 +3,12 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Generator, Tensor
 
-from sparse_bench.errors import ConfigError, unknown_choice
+from sparse_bench.errors import ConfigError
+from sparse_bench.limits import Positive, Share, one_of
 from sparse_bench.sparsity.scheme import Scheme
 from sparse_bench.sparsity.schemes.random import DISTRIBUTIONS
 from sparse_bench.sparsity.topology import Shape, bernoulli, exact
@@ -34,10 +36,10 @@ class StaticER(Scheme):
             ``exact`` (the layer's density times its size, to the unit).
     """
 
-    density: float | None = None  # type: ignore[assignment]  # the other schemes have no second way to say it
-    epsilon: float | None = None
-    distribution: str = "erdos_renyi"
-    sampling: str = "bernoulli"
+    density: Share | None = None  # type: ignore[assignment]  # the other schemes have no second way to say it
+    epsilon: Positive | None = None
+    distribution: Annotated[str, one_of(*DISTRIBUTIONS)] = "erdos_renyi"
+    sampling: Annotated[str, one_of(*SAMPLINGS)] = "bernoulli"
 
     def __post_init__(self) -> None:
         if (self.density is None) == (self.epsilon is None):
@@ -45,17 +47,8 @@ class StaticER(Scheme):
                 f"Give one of sparsity.density (now {self.density}) and sparsity.epsilon (now {self.epsilon}), and set "
                 "the other to null."
             )
-        if self.distribution not in DISTRIBUTIONS:
-            raise ConfigError(unknown_choice("sparsity.distribution", self.distribution, DISTRIBUTIONS))
-        if self.sampling not in SAMPLINGS:
-            raise ConfigError(unknown_choice("sparsity.sampling", self.sampling, SAMPLINGS))
-        if self.epsilon is not None:
-            if self.epsilon <= 0:
-                raise ConfigError(f"sparsity.epsilon must be positive or null, not {self.epsilon}.")
-            if self.distribution != "erdos_renyi":
-                raise ConfigError(
-                    "sparsity.epsilon is a way to say erdos_renyi; with distribution=uniform use density."
-                )
+        if self.epsilon is not None and self.distribution != "erdos_renyi":
+            raise ConfigError("sparsity.epsilon is a way to say erdos_renyi; with distribution=uniform use density.")
         super().__post_init__()
 
     def asked(self) -> str | None:

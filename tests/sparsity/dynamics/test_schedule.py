@@ -114,10 +114,10 @@ def test_what_keeps_a_schedule_from_doing_what_it_is_for(
 
 def test_bad_settings_are_named() -> None:
     for make, message in [
-        (lambda: EveryEpoch(1.5), r"sparsity\.zeta must be between 0 and 1, not 1\.5"),
-        (lambda: EveryEpoch(0.3, -0.1), r"sparsity\.final_zeta"),
-        (lambda: CosineSteps(interval=0), r"sparsity\.interval must be at least 1 step"),
-        (lambda: CosineSteps(stop=2.0), r"sparsity\.stop"),
+        (lambda: EveryEpoch(1.5), r"'zeta' = 1\.5 does not fit: it has to be at most 1"),
+        (lambda: EveryEpoch(0.3, -0.1), "'final_zeta' = -0.1"),
+        (lambda: CosineSteps(interval=0), r"'interval' = 0 does not fit: it has to be at least 1"),
+        (lambda: CosineSteps(stop=2.0), "'stop' = 2.0"),
         (lambda: CubicDensity(0.1, begin=0.8, end=0.8), r"sparsity\.begin \(0\.8\) must be below sparsity\.end"),
     ]:
         with pytest.raises(ConfigError, match=message):

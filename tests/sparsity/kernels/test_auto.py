@@ -44,13 +44,36 @@ def test_auto_measures_once_and_remembers(monkeypatch: pytest.MonkeyPatch, caplo
     assert torch.equal(sparse_linear(x, structure, values, bias, "auto"), wanted)
 
 
-def test_auto_survives_a_damaged_cache(caplog: pytest.LogCaptureFixture) -> None:
-    auto.cache_file().parent.mkdir(parents=True)
-    auto.cache_file().write_text("{")
+@pytest.mark.parametrize("content", ["", "{", "[1]", "null", b"\xff\xfe", '{"a": 1', "a folder"])
+def test_a_cache_that_cannot_be_read_is_measured_again(content: str | bytes, caplog: pytest.LogCaptureFixture) -> None:
+    path = auto.cache_file()
+    path.parent.mkdir(parents=True)
+    if content == "a folder":
+        path.mkdir()
+    else:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
     structure, x, values, bias, _ = problem(8, 8, 8, 0.5)
     sparse_linear(x, structure, values, bias, "auto")
     assert "cannot be read" in caplog.text
-    assert len(json.loads(auto.cache_file().read_text())) == 1
+    if content == "a folder":
+        assert "cannot be kept" in caplog.text
+        return
+    assert len(json.loads(path.read_text())) == 1
+    assert {one.name for one in path.parent.iterdir()} == {"auto.json", "auto.lock"}
+
+
+@pytest.mark.parametrize("entry", [None, 1, "csr", [], {}, {"execution": None}, {"execution": ["csr"]}])
+def test_an_entry_that_is_no_choice_is_measured_again(
+    entry: object, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    structure = problem(8, 8, 8, 0.5)[0]
+    auto.cache_file().parent.mkdir(parents=True)
+    auto.cache_file().write_text(json.dumps({"a product": entry, "another": {"execution": "csr"}}))
+    assert choose(structure, ("masked",), lambda execution: None) == "masked"
+    assert ("is no choice" in caplog.text) == (entry is not None)
+    kept = json.loads(auto.cache_file().read_text())
+    assert kept["a product"]["execution"] == "masked"
+    assert kept["another"] == {"execution": "csr"}
 
 
 def test_auto_can_choose_in_inference_mode_and_training_goes_on() -> None:

@@ -1,7 +1,9 @@
 """Compiling the kernel, for other vector widths too, and what happens where that is not possible."""
 
 import ctypes
+import os
 import subprocess
+import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -77,16 +79,7 @@ def test_without_a_home_csr_is_used_with_a_warning(monkeypatch: pytest.MonkeyPat
 def test_a_kernel_of_one_thread_is_said_to_be_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    compiler = tmp_path / "without_openmp"
-    source = "int has_threads() { return 0; }"
-    compiler.write_text(
-        f"""#!/bin/sh
-        case " $* " in *" -fopenmp "*) exit 1;; " --version ") echo 1; exit; esac
-        for target; do :; done
-        echo '{source}' | {build.compiler()} -shared -fPIC -x c - -o "$target"
-        """
-    )
-    compiler.chmod(0o755)
+    compiler = small_compiler(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("CXX", str(compiler))
@@ -103,24 +96,116 @@ def test_a_kernel_of_one_thread_is_said_to_be_one(
         assert part in warning.getMessage()
 
 
-def test_two_processes_that_compile_at_once_both_find_a_whole_library(
+def content_of(library: Path) -> str:
+    return library.read_text(errors="replace")
+
+
+def test_of_two_processes_at_once_one_compiles_and_both_find_a_whole_library(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    together = threading.Barrier(2, timeout=30)
+    compiled, other_waits = [], threading.Event()
 
     def compile_slowly(cxx: str, target: Path) -> None:
+        compiled.append(target)
         target.write_text("half")
-        together.wait()  # the other one has begun too
+        other_waits.wait(0.5)  # without a lock the other one compiles too
         target.write_text("half and half")
-        together.wait()
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(build, "_compile", compile_slowly)
     with ThreadPoolExecutor(2) as pool:
         found = [future.result(timeout=30) for future in [pool.submit(build._compiled) for _ in range(2)]]
     assert found[0] == found[1]
-    assert found[0].read_text() == "half and half"
-    assert list(found[0].parent.iterdir()) == [found[0]]
+    assert content_of(found[0]) == "half and half"
+    assert len(compiled) == 1
+    assert {path.name for path in found[0].parent.iterdir()} == {found[0].name, "sparse_kernels.sha256", ".lock"}
+
+
+@pytest.mark.parametrize("damage", ["cut off", "empty", "another byte", "no hash", "an empty hash", "hash of nothing"])
+def test_a_damaged_library_is_compiled_again(
+    damage: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """To load one that is cut off would kill the process (SIGBUS); an empty one would mean CSR for ever."""
+    compiled = []
+
+    def compile_again(cxx: str, target: Path) -> None:
+        compiled.append(target)
+        target.write_text("the whole library")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(build, "_compile", compile_again)
+    library = build._compiled()
+    assert build._compiled() == library
+    assert len(compiled) == 1
+    assert not caplog.records
+    digest = library.with_suffix(".sha256")
+    if damage == "cut off":
+        library.write_text("the whole")
+    elif damage == "empty":
+        library.write_text("")
+    elif damage == "another byte":
+        library.write_text("the whole library".replace("w", "W"))
+    elif damage == "no hash":
+        digest.unlink()
+    elif damage == "an empty hash":
+        digest.write_text("")
+    else:
+        library.unlink()
+    (library.parent / "tmpleftover").mkdir()  # of a process that was killed while it compiled
+    assert content_of(build._compiled()) == "the whole library"
+    assert len(compiled) == 2
+    assert [record.levelname for record in caplog.records] == ([] if damage == "hash of nothing" else ["WARNING"])
+    assert build._compiled() == library
+    assert len(compiled) == 2
+    assert {path.name for path in library.parent.iterdir()} == {library.name, digest.name, ".lock"}
+
+
+def small_compiler(folder: Path) -> Path:
+    """A compiler that makes a library of one function, and has no OpenMP."""
+    compiler = folder / "without_openmp"
+    source = "int has_threads() { return 0; }"
+    compiler.write_text(
+        f"""#!/bin/sh
+        case " $* " in *" -fopenmp "*) exit 1;; " --version ") echo 1; exit; esac
+        for target; do :; done
+        echo '{source}' | {build.compiler()} -shared -fPIC -x c - -o "$target"
+        """
+    )
+    compiler.chmod(0o755)
+    return compiler
+
+
+def test_a_cut_off_library_does_not_kill_the_process(tmp_path: Path) -> None:
+    code = "from sparse_bench.sparsity.kernels.build import load_library; print(load_library().has_threads())"
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path), "CXX": str(small_compiler(tmp_path))}
+
+    def loaded() -> str:
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    assert loaded() == "0\n"
+    (library,) = tmp_path.glob("sparse_bench/kernels/*/sparse_kernels.so")
+    whole = library.read_bytes()
+    library.write_bytes(whole[: len(whole) // 3])
+    assert loaded() == "0\n"
+    assert len(library.read_bytes()) == len(whole)
+
+
+def test_the_compiler_needs_no_room_among_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "not there"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    compiler = tmp_path / "compiler"
+    compiler.write_text(
+        """#!/bin/sh
+        test "$1" = --version && exit
+        for target; do :; done
+        echo "$TMPDIR" > "$target"
+        """
+    )
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    library = build._compiled()
+    assert Path(content_of(library).strip()).parent == library.parent
 
 
 def test_without_triton_the_gpu_falls_back_too(monkeypatch: pytest.MonkeyPatch) -> None:
