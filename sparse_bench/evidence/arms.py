@@ -16,6 +16,7 @@ import pandas as pd
 
 from sparse_bench.evidence.cells import is_missing, plain, sort_key
 from sparse_bench.evidence.statistics import Interval, mean_interval
+from sparse_bench.evidence.store import WARNINGS
 from sparse_bench.record import FINISHED
 
 Kind = Literal["dense", "sparse", "small_dense"]
@@ -34,8 +35,6 @@ SPARSE_SIZE = "count:sparse_layers_size"
 FROZEN = "count:sparse_layers_frozen"
 DENSITY = "count:density"
 TRAINABLE = "count:trainable"
-#: What a reader has to know of a run's numbers, as text; the column is there where any run has such a warning.
-WARNINGS = "warnings"
 
 
 @dataclass(frozen=True, eq=False)

@@ -35,6 +35,8 @@ FILES = (RUNS, SETTINGS, CURVES)
 CURVE_COLUMNS = ("experiment", "id", "seed", "epoch", "metric", "value")
 #: The column of runs that no shipped sweep starts: what was changed, as text; empty for a run as shipped.
 ALTERED = "altered"
+#: The column of what a reader has to know of a run's numbers, as text; it is there where any run has such a warning.
+WARNINGS = "warnings"
 #: A longer curve is thinned: this many epochs, evenly spaced, and the last ones (means over them are claimed) in full.
 _SPACED, _LAST = 50, 10
 #: Columns whose cells are text even where they look like numbers.
@@ -199,6 +201,8 @@ def assembled(
         for row, config in zip(rows, configs, strict=True)
     ]
     columns = _ordered_columns(complete)
+    if all(is_missing(row.get(WARNINGS)) for row in complete):
+        columns = [column for column in columns if column != WARNINGS]
     keys = [c for c in columns if c == "experiment" or c.startswith(("label:", "setting:"))] + ["seed", "id"]
     complete.sort(key=lambda row: [sort_key(row.get(column)) for column in keys])
     frame = pd.DataFrame({column: pd.Series([row.get(column) for row in complete], dtype=object) for column in columns})

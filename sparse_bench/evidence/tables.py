@@ -14,7 +14,6 @@ from sparse_bench.evidence.arms import (
     SPARSE_SIZE,
     SPARSE_WEIGHTS,
     TRAINABLE,
-    WARNINGS,
     Arm,
     Study,
     arms_of,
@@ -44,7 +43,7 @@ from sparse_bench.evidence.statistics import (
     p_value,
     smallest_density_within,
 )
-from sparse_bench.evidence.store import ALTERED, RunTable
+from sparse_bench.evidence.store import ALTERED, WARNINGS, RunTable
 from sparse_bench.record import FINISHED
 
 DEVICE = "made:device"

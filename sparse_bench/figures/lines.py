@@ -172,12 +172,17 @@ def legend(canvas: Canvas, axes: Axes, compact: bool) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if not labels:
         return
-    labels = [label.replace(" (realised", "\n(realised") for label in labels]
+    labels = list(map(_two_lines, labels))
     if not compact:
         canvas.legend(handles, labels, loc="outside right upper", labelspacing=0.7)
         return
     columns = 2 if max(len(part) for label in labels for part in label.splitlines()) <= 20 else 1
     canvas.legend(handles, labels, loc="outside lower left", ncols=columns, columnspacing=1.2)
+
+
+def _two_lines(label: str) -> str:
+    """A label with the realised density, if it tells one, on a line of its own."""
+    return label.replace(" (realised", "\n(realised")
 
 
 def _draw(axes: Axes, panel: Panel, chart: Chart, limits: tuple[float, float]) -> None:
@@ -207,7 +212,7 @@ def _draw(axes: Axes, panel: Panel, chart: Chart, limits: tuple[float, float]) -
             x, y, linestyle=dashes, marker=marker, color=look.colour, alpha=look.strength, linewidth=width,
             label=line.label, zorder=3,
         )  # fmt: skip
-    axes.set_title(panel.title, fontsize=9)
+    axes.set_title(_two_lines(panel.title), fontsize=9)
     if chart.logarithmic:
         axes.set_yscale("log")
     axes.set_ylim(*limits)

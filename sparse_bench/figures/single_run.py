@@ -27,12 +27,12 @@ _MOST_TOPOLOGIES, _MOST_HISTOGRAMS = 12, 8
 _Read = TypeVar("_Read")
 
 
-def portrait_figure(portrait: Portrait, title: str, paper: str) -> Figure:
-    """The drawing of a kept portrait."""
+def portrait_figure(portrait: Portrait, title: str, stem: str) -> Figure:
+    """The drawing of a kept portrait; ``stem`` is what its file's name ends with."""
     if portrait.kind == "weights":
-        return weight_figure(file_stem("trained", paper, title), title, portrait.content, portrait.seed)
+        return weight_figure(f"trained--{stem}", title, portrait.content, portrait.seed)
     first, last = (Snapshot(**portrait.content[moment]) for moment in ("first", "last"))
-    return degree_figure(file_stem("degrees", paper, title), title, Change(first, last), portrait.seed)
+    return degree_figure(f"degrees--{stem}", title, Change(first, last), portrait.seed)
 
 
 def study_portraits(study: Study, table: RunTable, problems: list[Problem]) -> list[Figure]:

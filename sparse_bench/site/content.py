@@ -7,7 +7,7 @@ from sparse_bench.config.catalog import experiments
 from sparse_bench.errors import unknown_choice
 from sparse_bench.evidence import single_runs
 from sparse_bench.evidence.arms import DENSITY, Arm, Study, arms_of, studies_of
-from sparse_bench.evidence.compare import Evidence, one_arm
+from sparse_bench.evidence.compare import Evidence, one_arm, remarks_on
 from sparse_bench.evidence.display import DisplayTable
 from sparse_bench.evidence.ledger import verdict_text
 from sparse_bench.evidence.store import RunTable
@@ -26,7 +26,7 @@ from sparse_bench.evidence.verdicts import VERDICTS, Entry
 from sparse_bench.figures.described import dots_figure, lines_figure
 from sparse_bench.figures.single_run import portrait_figure
 from sparse_bench.figures.study import evolution_figure, followed_metrics, learning_curves, metric_figure
-from sparse_bench.figures.style import Figure
+from sparse_bench.figures.style import Figure, file_stem
 from sparse_bench.papers.page import Dots, Paper, Section, SingleRun, Studies
 from sparse_bench.papers.schema import ORIGINS, DescriptionError
 
@@ -98,7 +98,9 @@ def _section(section: Section, paper: Paper, evidence: Evidence, table: RunTable
             continue
         if isinstance(spec, SingleRun):
             kept = single_runs.find(spec, evidence, single_runs.read(evidence.root / paper.name))
-            figure = portrait_figure(kept, spec.title, paper.name) if kept is not None else None
+            chosen = evidence.runs(spec.target)
+            told = ", ".join([spec.title, *(remarks_on(chosen[1]) if chosen is not None else ())])
+            figure = portrait_figure(kept, told, file_stem(paper.name, spec.title)) if kept is not None else None
         else:
             draw = dots_figure if isinstance(spec, Dots) else lines_figure
             shown = draw(spec, evidence, paper)  # type: ignore[arg-type]

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparse_bench.evidence import names
-from sparse_bench.evidence.arms import WARNINGS, Study, studies_of
+from sparse_bench.evidence.arms import Study, studies_of
 from sparse_bench.evidence.display import markdown
 from sparse_bench.evidence.folders import Problem
-from sparse_bench.evidence.store import FILES, RunTable, csv_text, curves_kept, write
+from sparse_bench.evidence.store import FILES, WARNINGS, RunTable, csv_text, curves_kept, write
 from sparse_bench.evidence.tables import facts, provenance, summary_frame
 from sparse_bench.figures.single_run import study_portraits
 from sparse_bench.figures.study import followed_metrics

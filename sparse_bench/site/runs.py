@@ -12,14 +12,13 @@ from sparse_bench.evidence.arms import (
     SMALL_DENSE_SCHEME,
     SPARSE_WEIGHTS,
     TRAINABLE,
-    WARNINGS,
     density_range,
     percent,
     unlike,
 )
 from sparse_bench.evidence.display import decimal, duration, setting, whole
 from sparse_bench.evidence.names import quantity
-from sparse_bench.evidence.store import RunTable
+from sparse_bench.evidence.store import WARNINGS, RunTable
 from sparse_bench.papers.page import Paper
 from sparse_bench.record import FINISHED
 

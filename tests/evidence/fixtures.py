@@ -50,7 +50,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Canvas]:
 
     def keep(canvas: Canvas) -> str:
         canvases.append(canvas)
-        return "<svg/>"
+        return '<svg viewBox="0 0 1 1"></svg>'
 
     monkeypatch.setattr(style, "_fix_layout", lambda canvas: None)
     monkeypatch.setattr(style, "_svg", keep)

@@ -8,28 +8,26 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure as Canvas
 
-from sparse_bench.report.__main__ import main
-from sparse_bench.report.arms import WARNINGS, Study, density_range, studies_of, unlike
-from sparse_bench.report.beside import curve_figure, epochs_figure
-from sparse_bench.report.build import build
-from sparse_bench.report.claims.ledger import ledger_csv, ledger_markdown
-from sparse_bench.report.claims.schema import read_documents
-from sparse_bench.report.claims.verdicts import evaluate
-from sparse_bench.report.densities import density_table
-from sparse_bench.report.figures import study_figure
-from sparse_bench.report.learning_curves import learning_curves, read_histories
-from sparse_bench.report.load import load
-from sparse_bench.report.papers import Along, Epochs, OneRun, Paper, Section, Values
-from sparse_bench.report.portraits import Portrait, portrait_figure
-from sparse_bench.report.selection import Evidence
-from sparse_bench.report.site.content import paper_content
-from sparse_bench.report.site.run_list import run_entries
-from sparse_bench.report.tables import DisplayTable, comparison_table, study_table
-from sparse_bench.report.tidy import merge, read, write
-from sparse_bench.report.values import values_figure
-from tests.report.evidence import evidence, run
-from tests.report.runs import write_run
-from tests.report.test_weights import SUMMARY
+from sparse_bench.evidence.arms import Study, density_range, studies_of, unlike
+from sparse_bench.evidence.compare import Evidence
+from sparse_bench.evidence.display import DisplayTable
+from sparse_bench.evidence.ledger import ledger_csv, ledger_markdown
+from sparse_bench.evidence.single_runs import Portrait
+from sparse_bench.evidence.single_runs import write as write_portraits
+from sparse_bench.evidence.store import WARNINGS, load, merge, read, write
+from sparse_bench.evidence.tables import arms_table, density_table, differences_table
+from sparse_bench.evidence.verdicts import evaluate
+from sparse_bench.figures.described import dots_figure, lines_figure
+from sparse_bench.figures.study import learning_curves, metric_figure
+from sparse_bench.papers.claims import read_claims
+from sparse_bench.papers.page import Along, Dots, Epochs, Paper, Section
+from sparse_bench.site.__main__ import main
+from sparse_bench.site.content import paper_content
+from sparse_bench.site.report import write_report
+from sparse_bench.site.runs import run_entries
+from tests.evidence.by_hand import evidence, run
+from tests.evidence.runs import write_run
+from tests.figures.test_weights import SUMMARY
 
 SIZE = 128 * 64 + 24 * 64**2
 GUESS = "test/f1 is no better than guessing."
@@ -44,7 +42,7 @@ def column(table: DisplayTable | None, name: str) -> list[str]:
     return [plain(row[list(table.columns).index(name)]) for row in table.rows]
 
 
-def write_scheme(root: Path, scheme: str, share: float, *, asked: float = 0.2, seeds: int = 2, **more: Any) -> None:
+def write_scheme(root: Path, scheme: str, share: float, *, asked: float = 0.2, seeds: int = 3, **more: Any) -> None:
     """Runs of one width that were asked for a density and have ``share`` of the places."""
     for seed in range(seeds):
         metrics = {"test/f1": 0.8 + 0.01 * seed}
@@ -62,7 +60,7 @@ def study(tmp_path: Path) -> Study:
         ("small_dense", 0.15, 0.2),
     ):
         write_scheme(tmp_path, scheme, share, asked=asked)
-    (found,) = studies_of(load([tmp_path]).runs)
+    (found,) = studies_of(load([tmp_path])[0].runs)
     return found
 
 
@@ -75,21 +73,21 @@ def test_what_differs_by_more_than_rounding_is_told() -> None:
 
 
 def test_tables_of_arms_have_both(study: Study) -> None:
-    table = study_table(study, ["test/f1"])
+    table = arms_table(study.arms, ["test/f1"])
     asked, realised = column(table, "density"), column(table, "realised density")
     by_scheme = dict(zip(column(table, "scheme"), zip(asked, realised, strict=True), strict=True))
     assert by_scheme == {
         "dense": ("100 %", "100 %"), "set": ("20 %", "14 %"), "rigl": ("20 %", "20 %"),
         "small dense": ("20 %", "15 %"),
     }  # fmt: skip
-    compared = comparison_table(study, ["test/f1"])
-    assert dict(zip(column(compared, "arm"), column(compared, "realised density"), strict=True)) == {
-        "small dense": "15 %", "rigl, 20 %": "20 %", "set, 20 %": "14 %",
+    dense = next(arm for arm in study.arms if arm.kind == "dense")
+    compared = differences_table(study.arms, dense, "dense", ["test/f1"])
+    assert dict(zip(column(compared, "scheme"), column(compared, "realised density"), strict=True)) == {
+        "small dense": "15 %", "rigl": "20 %", "set": "14 %",
     }  # fmt: skip
     name = "F1 (test): smallest density within dense"
     assert sorted(column(density_table(study, ["test/f1"]), name)) == [
         "14 % (asked for: 20 %)",
-        "15 % (asked for: 20 %)",
         "20 %",
     ]
 
@@ -98,8 +96,8 @@ def test_a_narrower_dense_model_among_several_widths_has_no_density_of_its_own(t
     for width in (16, 64):
         write_run(tmp_path, scheme="dense", density=1.0, width=width)
     write_run(tmp_path, scheme="small_dense", density=0.2, weights=9000)
-    (found,) = studies_of(load([tmp_path]).runs)
-    table = study_table(found, ["test/intent_f1"])
+    (found,) = studies_of(load([tmp_path])[0].runs)
+    table = arms_table(found.arms, ["test/intent_f1"])
     assert dict(zip(column(table, "scheme"), column(table, "realised density"), strict=True))["small dense"] == "–"
 
 
@@ -111,17 +109,16 @@ def test_curves_over_several_widths_tell_a_range(tmp_path: Path, drawn: list[Can
         for width, weights in arms.items():
             metrics = {"test/f1": 0.5 + density / 10}
             write_run(tmp_path, scheme=scheme, density=density, width=width, weights=weights, metrics=metrics, epochs=3)
-    results = load([tmp_path])
+    results, _ = load([tmp_path])
     (found,) = studies_of(results.runs)
     told = "density 1 % (realised 2 to 4 %)"
-    assert column(comparison_table(found, ["test/f1"]), "realised density") == ["100 %", "2 to 4 %"]
-    figure = study_figure(found, "test/f1")
+    figure = metric_figure(found, "test/f1")
     assert figure is not None
     assert told in plain(figure.alt)
     (legend,) = drawn[0].legends
     assert [plain(text.get_text()) for text in legend.get_texts()] == ["dense", told.replace(" (", "\n(")]
     drawn.clear()
-    curves = learning_curves(found, read_histories(results)[0], "test/f1")
+    curves = learning_curves(found, results.histories, "test/f1")
     assert curves is not None
     assert [plain(axes.get_title(loc="left")) for axes in drawn[0].axes] == ["dense", told.replace(" (", "\n(")]
 
@@ -131,9 +128,9 @@ def test_the_command_s_lines_and_page_have_both(
 ) -> None:
     write_scheme(tmp_path / "runs", "set", 0.14)
     assert main([str(tmp_path / "out"), "--runs", str(tmp_path / "runs")]) == 0
-    assert "density 20 %, realised density 14 %, 14,909 weights" in plain(capsys.readouterr().out)
+    assert "density 20 % (realised 14 %), 14,909 weights" in plain(capsys.readouterr().out)
     page = plain((tmp_path / "out/index.html").read_text())
-    assert "<dt>density</dt><dd>20 % (realised 14 %)</dd>" in page
+    assert "density 20 % (realised 14 %)" in page
 
 
 def sparse(seed: int, *, realised: float, asked: float = 0.2, warning: str | None = None) -> dict[str, Any]:
@@ -154,11 +151,11 @@ TOLD = "realised density 14 % for 20 %"
 
 def test_captions_of_described_figures_tell_it(drawn: list[Canvas]) -> None:
     described = {"kind": "epochs", "title": "t", "of": "test/f1", "series": SERIES}
-    lines = epochs_figure(Epochs.model_validate(described), lost(), "p").figure
+    lines = lines_figure(Epochs.model_validate(described), lost(), paper()).figure
     assert lines is not None
     assert f"Remarks: x: {TOLD}." in plain(lines.caption)
     described = {**described, "kind": "curve", "along": "density", "series": [{"label": "all", "experiment": "p/x"}]}
-    curve = curve_figure(Along.model_validate(described), lost(), "p").figure
+    curve = lines_figure(Along.model_validate(described), lost(), paper()).figure
     assert curve is not None
     assert f"Remarks: all: {TOLD}." in plain(curve.caption)
     assert drawn[-1].axes[0].get_xlabel() == "density asked for"
@@ -166,21 +163,20 @@ def test_captions_of_described_figures_tell_it(drawn: list[Canvas]) -> None:
         {"label": f"at {density}", "of": "test/f1", "first": {"experiment": "p/x", "where": {"density": density}}}
         for density in (0.1, 0.2)
     ]
-    shown = values_figure(
-        Values.model_validate({"kind": "values", "title": "t", "axis": "a", "rows": rows}), lost(), "p"
-    )
+    shown = dots_figure(Dots.model_validate({"kind": "dots", "title": "t", "axis": "a", "rows": rows}), lost(), paper())
     assert shown.figure is not None
     assert shown.table is not None
     for caption in (shown.figure.caption, shown.table.caption):
         assert f"Remarks: at 0.2: {TOLD}." in plain(caption)
 
 
-def test_a_portrait_s_title_tells_it(drawn: list[Canvas]) -> None:
-    found = lost()
+def test_a_portrait_s_title_tells_it(drawn: list[Canvas], tmp_path: Path) -> None:
+    found = Evidence(tmp_path, lost().tables)
     run_id = str(found.tables["rasa"].runs["id"].iloc[-1])
-    figure = OneRun.model_validate({"kind": "weights", "title": "SET", "experiment": "p/x", "where": {"density": 0.2}})
-    (portrait,) = (portrait_figure(figure, found, [Portrait("weights", "p/x", run_id, 1, SUMMARY)], "p"),)
-    assert portrait is not None
+    (tmp_path / "rasa").mkdir()
+    write_portraits([Portrait("weights", "p/x", run_id, 1, SUMMARY)], tmp_path / "rasa")
+    figure = {"kind": "weights", "title": "SET", "experiment": "p/x", "where": {"density": 0.2}}
+    (portrait,) = paper_content(paper(figures=[figure]), found).sections[0].figures
     assert plain(portrait.title) == f"Weights after training: SET, {TOLD}"
 
 
@@ -215,7 +211,6 @@ def test_a_narrower_dense_run_is_not_said_to_be_of_full_density() -> None:
 
 
 CLAIM = """
-document: p
 claims:
 - id: one
   where: here
@@ -230,11 +225,14 @@ claims:
 """
 
 
-@pytest.mark.parametrize("measure", ["difference", "share_above"])
-def test_the_ledger_tells_it(tmp_path: Path, measure: str) -> None:
-    epochs = "\n    epochs: all" if measure == "share_above" else ""
-    (tmp_path / "p.yaml").write_text(CLAIM.replace("MEASURE", measure + epochs))
-    entries = evaluate(read_documents(tmp_path, ["p"], {"p/x"}), lost())
+def claims(folder: Path, text: str) -> list[Any]:
+    (folder / "p").mkdir()
+    (folder / "p/claims.yaml").write_text(text)
+    return list(read_claims({"p/x"}, folder))
+
+
+def test_the_ledger_tells_it(tmp_path: Path) -> None:
+    entries = evaluate(claims(tmp_path, CLAIM.replace("MEASURE", "difference")), lost())
     assert f"({TOLD})" in plain(ledger_markdown(entries, {"p": "Paper"}))
     assert TOLD in plain(ledger_csv(entries))
 
@@ -253,15 +251,16 @@ def warned(tmp_path: Path) -> Path:
 
 
 def test_tables_mark_runs_with_a_warning_and_say_it(warned: Path, tmp_path: Path) -> None:
-    results = load([warned])
+    results, problems = load([warned])
     (study,) = studies_of(results.runs)
-    table = study_table(study, ["test/f1"])
+    table = arms_table(study.arms, ["test/f1"])
     assert sorted(column(table, "seeds")) == ["3", "3 (1 with a warning)"]
     assert f"Warnings: {GUESS} Something else. (1 run)." in table.caption
-    compared = comparison_table(study, ["test/f1"])
+    dense = next(arm for arm in study.arms if arm.kind == "dense")
+    compared = differences_table(study.arms, dense, "dense", ["test/f1"])
     assert compared is not None
     assert GUESS in compared.caption
-    assert [(problem.reason) for problem in results.problems] == [GUESS, "Something else."]
+    assert [(problem.reason) for problem in problems] == [GUESS, "Something else."]
 
 
 def test_the_report_says_warnings_wherever_it_shows_numbers(
@@ -278,8 +277,8 @@ def test_the_report_says_warnings_wherever_it_shows_numbers(
 
 def test_the_column_is_there_only_where_a_run_has_a_warning(warned: Path, tmp_path: Path) -> None:
     write_scheme(tmp_path / "clean", "rigl", 0.2)
-    results = load([tmp_path / "clean"])
-    build(results, tmp_path / "out")
+    table, problems = load([tmp_path / "clean"])
+    write_report(table, tmp_path / "out", problems)
     assert WARNINGS not in (tmp_path / "out/runs.csv").read_text().splitlines()[0]
     assert WARNINGS not in (tmp_path / "out/summary.csv").read_text().splitlines()[0]
     # It stays when the table is read again, leaves old rows as they were, and goes with the last run that has one.
@@ -301,12 +300,11 @@ def test_pages_figures_and_claims_from_committed_tables_say_warnings(tmp_path: P
     assert column(arms, "seeds") == ["2 (1 with a warning)"]
     assert column(single, "warnings") == ["–", GUESS]
     assert [entry.warnings for entry in run_entries(paper(), found.tables["rasa"])] == ["", GUESS]
-    figure = epochs_figure(
-        Epochs.model_validate({"kind": "epochs", "title": "t", "of": "test/f1", "series": SERIES}), found, "p"
+    figure = lines_figure(
+        Epochs.model_validate({"kind": "epochs", "title": "t", "of": "test/f1", "series": SERIES}), found, paper()
     ).figure
     assert figure is not None
     assert told in figure.caption
     claim = CLAIM.replace("MEASURE", "value").replace(", second: {experiment: p/x, where: {density: 0.1}}", "")
-    (tmp_path / "p.yaml").write_text(claim)
-    entries = evaluate(read_documents(tmp_path, ["p"], {"p/x"}), found)
+    entries = evaluate(claims(tmp_path, claim), found)
     assert f"(with a warning: {told})" in ledger_markdown(entries, {"p": "Paper"})

@@ -74,6 +74,6 @@ def test_a_benchmark_has_no_epochs(measured: Evidence, paper: Paper) -> None:
 
 def test_a_series_is_of_runs_or_of_a_table() -> None:
     with pytest.raises(ValidationError, match="not of both"):
-        Series(label="x", experiment="rasa/diet", table=TABLE)  # type: ignore[arg-type]
+        Series(label="x", experiment="rasa/diet", table=TABLE)
     with pytest.raises(ValidationError, match="needs an experiment or a table"):
         Series(label="x")

@@ -144,7 +144,7 @@ def test_an_arm_that_diverged_is_left_out_and_named(paper: Paper, drawn: list[Ca
 def places(canvas: Canvas, colour: str) -> list[float]:
     """At which height the dots of a colour stand, without the faint ones of single runs."""
     dots = [line for line in canvas.axes[0].get_lines() if line.get_color() == colour and line.get_alpha() is None]
-    return [float(line.get_ydata()[0]) for line in dots if line.get_marker() != "None"]  # type: ignore[index]
+    return [float(line.get_ydata()[0]) for line in dots if line.get_marker() != "None"]
 
 
 def test_dots_stand_on_the_line_of_their_label_without_published_numbers(paper: Paper, drawn: list[Canvas]) -> None:
@@ -172,7 +172,7 @@ def test_dots_stand_as_far_below_the_line_as_published_ones_above(paper: Paper, 
 def test_two_seeds_of_a_row_are_faint_dots_without_a_line(paper: Paper, drawn: list[Canvas]) -> None:
     shown = dots_figure(dots(), evidence(*runs({0.1: 2, 0.2: 1})), paper)
     lines = drawn[0].axes[0].get_lines()
-    assert all(line.get_linestyle() == "None" or len(line.get_xdata()) == 1 for line in lines)  # type: ignore[arg-type]
+    assert all(line.get_linestyle() == "None" or len(line.get_xdata()) == 1 for line in lines)
     (faint,) = (line for line in lines if line.get_alpha() is not None)
     assert list(faint.get_xdata()) == pytest.approx([0.1, 0.11])
     assert shown.figure is not None

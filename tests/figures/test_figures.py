@@ -43,12 +43,12 @@ def curves(axes: Axes) -> dict[str, Line2D]:
 
 
 def bars(axes: Axes) -> list[list[list[float]]]:
-    return [segment.tolist() for collection in axes.collections for segment in collection.get_segments()]  # type: ignore[attr-defined]
+    return [segment.tolist() for collection in axes.collections for segment in collection.get_segments()]
 
 
 def marked(axes: Axes, marker: str) -> list[tuple[list[float], list[float]]]:
     found = [line for line in axes.get_lines() if line.get_marker() == marker and line.get_linestyle() == "None"]
-    return [(list(line.get_xdata()), list(line.get_ydata())) for line in found]  # type: ignore[arg-type]
+    return [(list(line.get_xdata()), list(line.get_ydata())) for line in found]
 
 
 def test_one_curve_a_density_on_a_logarithmic_axis(results: RunTable, drawn: list[Canvas]) -> None:

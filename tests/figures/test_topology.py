@@ -101,7 +101,7 @@ def test_degrees_on_logarithmic_axes_with_the_fit(tmp_path: Path, drawn: list[Ca
     assert problems == []
     axes = drawn[0].axes[0]
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
-    lines = [each for each in axes.get_lines() if len(each.get_xdata())]  # type: ignore[arg-type]
+    lines = [each for each in axes.get_lines() if len(each.get_xdata())]
     assert len(lines) == 2 * 3  # two layers: first, last, fit
     first, _, fit = lines[:3]
     assert list(first.get_xdata()) == [1, 2, 4]

@@ -75,7 +75,7 @@ def test_an_empty_layer_is_left_out(drawn: list[Canvas]) -> None:
 
 def letters(axes: Axes) -> list[tuple[str, Bbox]]:
     """Each text in or around a frame, and the room that it takes."""
-    texts = [axes._left_title, axes.xaxis.label, axes.yaxis.label]  # type: ignore[attr-defined]
+    texts = [axes._left_title, axes.xaxis.label, axes.yaxis.label]
     texts += [*axes.get_xticklabels(), *axes.get_yticklabels()]
     return [(text.get_text(), text.get_window_extent()) for text in texts if text.get_text() and text.get_visible()]
 
