@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from sparse_bench.config.catalog import check_experiment, experiments
@@ -149,7 +150,7 @@ def _vanished(fresh: RunTable, old: RunTable, problems: list[Problem]) -> set[Ru
 
 def _without(table: RunTable, gone: set[RunKey]) -> RunTable:
     keep = [key not in gone for key in zip(table.runs["experiment"], table.runs["id"], strict=True)]
-    return replace(table, runs=table.runs[keep].reset_index(drop=True))
+    return replace(table, runs=table.runs[np.array(keep, dtype=bool)].reset_index(drop=True))
 
 
 def _told(fresh: RunTable, table: RunTable) -> str:

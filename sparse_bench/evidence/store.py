@@ -241,7 +241,8 @@ def merge(old: RunTable, new: RunTable) -> RunTable:
     parts = []
     for number, table in enumerate((old, new)):
         keys = zip(table.curves["experiment"], table.curves["id"], strict=True)
-        parts.append(table.curves[[key in kept and kept[key][2] == number for key in keys]])
+        taken = [key in kept and kept[key][2] == number for key in keys]
+        parts.append(table.curves[np.array(taken, dtype=bool)])
     curves = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
     rows, configs = [cells for cells, *_ in kept.values()], completed([config for _, config, _ in kept.values()])
     return assembled(rows, configs, curves)
