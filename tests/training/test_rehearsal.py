@@ -13,7 +13,8 @@ from torch import nn
 
 from sparse_bench.config import build
 from sparse_bench.errors import ConfigError
-from sparse_bench.run import ModelFactory, run
+from sparse_bench.model_factory import ModelFactory
+from sparse_bench.run import run
 from sparse_bench.tasks.base import Task
 from sparse_bench.tasks.held_out import FEW
 from sparse_bench.tasks.translation_metrics import TranslationScores
