@@ -55,6 +55,7 @@ SENSIBLE: list[tuple[str, set[str]]] = [
     (_NULL, {"null"}),
     (_FACTORS, {"one and a half"}),
     (r"dataset\.vocabulary", {"10^12"}),  # all words
+    (r"trainer\.stop\.target", {"minus one"}),  # a metric may be negative
     (r"dataset\.char_ngrams|logger\.wandb\.settings", {"dict"}),
 ]
 

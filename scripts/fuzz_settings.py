@@ -249,9 +249,9 @@ def report(ended: list[tuple[Case, tuple[str, str]]], seconds: float) -> tuple[s
         "",
         f"Every setting of the shipped files with each of {len(VALUES)} values ({', '.join(VALUES)}), one at a time: "
         f"{len(ended):,} cases, {len({leaf for (_, leaf, _), _ in ended})} settings. What nothing refused took a step "
-        "on generated data and was evaluated. Loggers were made, and opened nothing. Corpora that have to be downloaded "
-        "were checked and not read. `refused by the run` means by an error of the project, where only a corpus or a "
-        "built model can judge.",
+        "on generated data and was evaluated. Loggers were made, and opened nothing. Corpora that have to be "
+        "downloaded were checked and not read. `refused by the run` means by an error of the project, where only "
+        "a corpus or a built model can judge.",
         "",
         "| group | cases | " + " | ".join(ends) + " |",
         "| --- " + "| ---: " * (len(ends) + 1) + "|",

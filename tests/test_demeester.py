@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sparse_bench.batch.language import LanguageSizes
 from sparse_bench.config import build, run_id
-from sparse_bench.run import ModelFactory
+from sparse_bench.model_factory import ModelFactory
 from sparse_bench.sparsity.counting import count
 from sparse_bench.streams import Streams
 

@@ -14,8 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 from sparse_bench import sweeps
 from sparse_bench.config import CONF, build, check, choices, target_of
 from sparse_bench.errors import ConfigError
+from sparse_bench.model_factory import ModelFactory
 from sparse_bench.record import RunFolder
-from sparse_bench.run import ModelFactory, run
+from sparse_bench.run import run
 from sparse_bench.streams import Streams
 from sparse_bench.training.precision import Precision
 from sparse_bench.training.trainer import Settings, Trainer

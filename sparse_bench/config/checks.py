@@ -252,8 +252,8 @@ def _check_layers(model: Any, label: str | None, target: Any, scheme: Mapping[st
             f"'{path}' ({target.__name__}) works on {' and '.join(lacking)} layers, and the model '{label}' declares "
             f"none: its groups are {', '.join(model.groups)}. Models for it: {', '.join(fitting) or '(none)'}."
         )
-    multiplied = getattr(model, "multiplied", ())
-    chosen = scheme.get("layers") or getattr(target, "layers", ())
+    multiplied: Sequence[str] = getattr(model, "multiplied", ())
+    chosen: Sequence[str] = scheme.get("layers") or getattr(target, "layers", ())
     if getattr(target, "looked_up_only", False) and (groups := sorted({*chosen} & {*multiplied})):
         fitting = [
             name

@@ -77,7 +77,8 @@ class GrowingBatches:
         """Numbers of the examples in each batch."""
 
         def batches(generator: np.random.Generator) -> list[np.ndarray]:
-            size = growing_batch_size(epoch, *self._sizes, self._epochs)
+            first, last = self._sizes
+            size = growing_batch_size(epoch, first, last, self._epochs)
             if self._balanced:
                 order = balanced_order(self._labels, size, generator.permutation)
             else:

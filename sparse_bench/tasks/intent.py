@@ -115,7 +115,7 @@ class IntentTask(Task):
                 RegexFeaturizer(self.corpus.regexes, self.corpus.lookups),
                 LexicalFeaturizer(),
                 CountFeaturizer(oov_token=oov_token),
-                CountFeaturizer("char_wb", tuple(char_ngrams)),
+                CountFeaturizer("char_wb", (char_ngrams[0], char_ngrams[1])),
             ]
         )
         train_texts = [tokenize(message.text) for message in self.train_messages]

@@ -69,7 +69,7 @@ class ExponentialPerEpoch(Schedule):
     """Constant for the first ``constant_epochs`` epochs, then multiplied by ``gamma`` at every epoch."""
 
     gamma: Fraction = 0.5
-    constant_epochs: Annotated[int, Field(ge=0)] = 1
+    constant_epochs: Annotated[int, Field(ge=0, le=2**31 - 1)] = 1
 
     def factor(self, step: int, epoch: int) -> float:
         return float(self.gamma ** max(0, epoch - self.constant_epochs + 1))

@@ -78,11 +78,11 @@ def test_a_model_larger_than_the_machine_is_refused_before_it_is_made(
     small = run(toy_config())
     assert small is not None
     assert small.status == "finished"
-    # 2 · 4 bytes · (8 · 400 + 400 · 400 + …) = 1.3 MB
-    large = run(toy_config(model__width=400))
+    # 4 bytes · (8 · 600 + 600 · 600 + …) = 1.5 MB
+    large = run(toy_config(model__width=600))
     assert large is not None
     assert large.error is not None
-    assert large.error["message"].startswith("The model's weights and their gradients take 0.0 GB, and this cpu has")
+    assert large.error["message"].startswith("The model's weights alone take 0.0 GB, and this cpu has")
 
 
 def test_annotations_for_type_checkers_alone_do_not_matter(toy_config: Make, tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ from torch import nn
 from sparse_bench.batch.text import TextSizes
 from sparse_bench.config import build, check
 from sparse_bench.errors import ConfigError
+from sparse_bench.model_factory import ModelFactory
 from sparse_bench.models.bag_of_embeddings import BagOfEmbeddings
 from sparse_bench.record import RunFolder
-from sparse_bench.run import ModelFactory, run
+from sparse_bench.run import run
 from sparse_bench.sparsity.counting import count
 from sparse_bench.sparsity.row_gradients import RowGradientLayer
 from sparse_bench.sparsity.scheme import Scheme
