@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
 
-DIET = ["dataset=sara_like", "dataset.corpus.examples=600", "model.transformer_size=32"]
+DIET = ["dataset=sara_like", "dataset.corpus.examples=600", "model.transformer_size=32", "trainer.evaluate_every=5"]
 TED = ["model=ted", "dataset=booking_like", "dataset.corpus.stories=60", "model.transformer_size=32"]
 LANGUAGE = ["dataset=ptb_like", "dataset.corpus.sentences=600", "dataset.test_batch_size=10", "optimizer=sgd"]
 LSTM = ["model=lstm_lm", *LANGUAGE, "model.embedding_dim=32", "model.hidden=64", "optimizer.lr=1"]
@@ -161,10 +161,10 @@ class Case:
                 process.wait()
 
     def _kill_a_worker(self, parent: int) -> int:
-        workers = list(children(parent))
-        if not workers:
+        try:
+            os.kill(self._draw.choice(list(children(parent))), signal.SIGKILL)
+        except (OSError, IndexError):  # there is none, or it has just ended by itself
             return 0
-        os.kill(self._draw.choice(workers), signal.SIGKILL)
         return 1
 
     def _kill_at_a_write(self, folder: Path, settings: list[str]) -> tuple[int, bool]:
@@ -252,9 +252,11 @@ def main() -> None:
         for name, storm in storms.items():
             try:
                 outcomes[name] = storm.result()
-            except StormError as error:
+            except BaseException as error:
                 pool.shutdown(cancel_futures=True)
-                sys.exit(f"{name}: {error}\n{cases[name].log.read_text(errors='replace')[-4000:]}")
+                if isinstance(error, StormError):
+                    sys.exit(f"{name}: {error}\n{cases[name].log.read_text(errors='replace')[-4000:]}")
+                raise
             one = outcomes[name]
             print(f"{name}: {one.kills.total()} kills, {one.same} of {one.copies} identical", flush=True)
         # Torch keeps one cache of its own there, the same for all processes.
