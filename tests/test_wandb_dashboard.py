@@ -108,12 +108,13 @@ def test_panels_show_what_runs_really_log(name: str, compose_config: Compose, tm
             break
         if not (CONF / "experiment" / f"{experiment}.yaml").is_file():
             continue
-        plain: Any = OmegaConf.to_container(compose_config(f"experiment={experiment}"))
+        whole = compose_config(f"experiment={experiment}")
+        plain: Any = OmegaConf.to_container(whole)
         dataset, scheme = (target_of(plain[group], group).__name__ for group in ("dataset", "sparsity"))
         if (dataset, scheme) in kinds:
             continue
         kinds.add((dataset, scheme))
-        config = brief([f"experiment={experiment}", "trainer.evaluate_every=1"], compose_config, tmp_path)
+        config = brief([f"experiment={experiment}", "trainer.evaluate_every=1"], whole, compose_config, tmp_path)
         config.logger = {"recorder": {"_target_": f"{__name__}.Recorder"}}
         result = run(config)
         assert result is not None
