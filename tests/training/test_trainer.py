@@ -259,6 +259,26 @@ def test_what_a_scheme_is_told(make_trainer: Make) -> None:
     assert (progress.step, progress.examples, progress.tokens) == (4, 192, 192)
 
 
+@pytest.mark.parametrize("every", [1, 0])
+def test_rows_of_tables_are_brought_up_to_date_before_they_are_looked_at(
+    make_trainer: Make, monkeypatch: pytest.MonkeyPatch, every: int
+) -> None:
+    """Before every evaluation, and at an epoch's end before the scheme does; moments are forgotten after that."""
+    trained = make_trainer(
+        sparsity=RECORDER, trainer__epochs=1, trainer__evaluate_every=every, trainer__reset_optimizer=True
+    )
+    happened = told(trained)
+    for name in ("flush", "reset"):
+        monkeypatch.setattr(trained._row_updates, name, lambda name=name: happened.append((name,)))
+    monkeypatch.setattr(ToyTask, "evaluate", lambda *_: happened.append(("evaluate",)) or {"accuracy": 0.5})
+    trained.fit()
+    trained.evaluate("test")
+    looks = [("flush",), ("evaluate",)]
+    assert happened[-len(looks) :] == looks
+    end = happened[happened.index(("step", 6)) + 1 : -len(looks)]
+    assert end == [("flush",), *(looks if every else ()), ("epoch", 0, True), ("reset",)]
+
+
 @pytest.mark.parametrize(("steps", "expected"), [(3, Length(2, 3)), (4, Length(2, 4)), (5, Length(3, 5))])
 def test_a_length_given_in_steps(make_trainer: Make, steps: int, expected: Length) -> None:
     """At two steps an epoch."""
