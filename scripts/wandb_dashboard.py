@@ -16,8 +16,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparse_bench.errors import ConfigError, SparseBenchError
 from sparse_bench.config.catalog import experiments
+from sparse_bench.errors import ConfigError, SparseBenchError
 from sparse_bench.evidence.names import title
 from sparse_bench.papers.page import Epochs, Paper, Section, read_papers
 from sparse_bench.tracking.base import DENSITY, WEIGHTS

@@ -84,7 +84,9 @@ def alterations(experiment: str, config: Mapping[str, Any]) -> str | None:
     if not known:
         return "no shipped experiment has this name"
     own = defining(config)
-    return "; ".join(min((_differences(own, one) for one in known), key=len)) or None
+    differences = [_differences(own, one) for one in known]
+    nearest = min(differences, key=len)
+    return "; ".join(nearest) or None
 
 
 def _differences(own: Mapping[str, Any], shipped: Mapping[str, Any]) -> list[str]:

@@ -332,13 +332,13 @@ def _typed(text: str, path: Path | str = "the table", as_text: Iterable[str] = (
     kinds = {name: "str" for name in header if _TEXT.fullmatch(name) or name in as_text}
     frame = pd.read_csv(
         io.StringIO(text, newline=""),
-        dtype=kinds,  # type: ignore[arg-type]
+        dtype=kinds,
         keep_default_na=False,
         na_values=[""],
         dtype_backend="numpy_nullable",
     )
     floats = {name: "float64" for name, kind in frame.dtypes.items() if str(kind) == "Float64"}
-    return frame.astype(floats)  # type: ignore[arg-type]
+    return frame.astype(floats)
 
 
 def _curves_text(curves: pd.DataFrame) -> str:

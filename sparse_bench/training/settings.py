@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass, field
 
+from torch.optim import Optimizer
+
+from sparse_bench.errors import ConfigError, NonFiniteLossError, SparseBenchError
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -20,6 +24,19 @@ class Settings:
     checkpoint_seconds: float = 60.0
     reset_optimizer: bool = False
     progress: bool = True
+
+    def check_optimizer(self, optimizer: Optimizer) -> None:
+        """Refuse a new optimizer that ``reset_optimizer`` would leave without its state.
+
+        Raises:
+            ConfigError: the optimizer makes its state when it is built, and not at its first step.
+        """
+        if self.reset_optimizer and optimizer.state:
+            raise ConfigError(
+                "trainer.reset_optimizer needs an optimizer that makes its moments as it goes. "
+                f"{type(optimizer).__name__} makes them at once. "
+                "Use adam, adamw, rmsprop or sgd, or trainer.reset_optimizer=false."
+            )
 
 
 @dataclass
@@ -44,3 +61,16 @@ class Progress:
     evaluate_seconds: float = 0.0
     #: Of all sessions up to the checkpoint, from the moment at which the run was put together.
     elapsed_seconds: float = 0.0
+
+    def nothing_to_select(self, monitored: str) -> SparseBenchError:
+        """The error of a run that was to end with its best weights, and kept none at any evaluation."""
+        if not self.stale_evaluations:
+            return ConfigError(
+                "trainer.select=best has nothing to select: the scheme had not reached its density at any evaluation. "
+                "Train longer, let the scheme rewire more often or end earlier, or use trainer.select=last."
+            )
+        return NonFiniteLossError(
+            f"trainer.select=best has nothing to select: at none of {self.stale_evaluations} evaluations was "
+            f"{monitored} a finite number. Lower the learning rate, clip the gradient (trainer.gradient_clip), or use "
+            "trainer.select=last."
+        )

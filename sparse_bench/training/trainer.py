@@ -16,7 +16,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from sparse_bench.batch import Batch
-from sparse_bench.errors import ConfigError, NonFiniteLossError, SparseBenchError, unknown_choice
+from sparse_bench.errors import ConfigError, NonFiniteLossError, unknown_choice
 from sparse_bench.record import Origin, RunFolder
 from sparse_bench.sparsity.computed import computed, fallbacks
 from sparse_bench.sparsity.kernels import auto
@@ -69,12 +69,7 @@ class Trainer:
         self.schedule, self.stop = schedule or Constant(), stop
         self.progress = Progress()
         self._log = log or (lambda metrics, step, epoch: None)
-        if settings.reset_optimizer and optimizer.state:
-            raise ConfigError(
-                "trainer.reset_optimizer needs an optimizer that makes its moments as it goes. "
-                f"{type(optimizer).__name__} makes them at once. "
-                " Use adam, adamw, rmsprop or sgd, or trainer.reset_optimizer=false."
-            )
+        settings.check_optimizer(optimizer)
         self._row_updates = RowUpdates(optimizer, model)
         self._base_rates = [float(group["lr"]) for group in optimizer.param_groups]
         self._sums: dict[str, Tensor] = {}
@@ -118,7 +113,7 @@ class Trainer:
                     f"for ({self.scheme.asked()}). Train for longer, or use trainer.select=last."
                 )
             if self.progress.best is None:
-                raise self._nothing_to_select()
+                raise self.progress.nothing_to_select(self._monitored)
             best = checkpoint.load(self.folder.best)
             with checkpoint.fitting(self.folder.best):
                 self.model.load_state_dict(best["model"])
@@ -283,19 +278,6 @@ class Trainer:
         """Whether evaluations during training decide anything."""
         chooses = self.settings.select == "best" or self.settings.early_stopping is not None
         return chooses or self.stop is not None or isinstance(self.optimizer, AveragingOptimizer)
-
-    def _nothing_to_select(self) -> SparseBenchError:
-        counted = self.progress.stale_evaluations
-        if not counted:
-            return ConfigError(
-                "trainer.select=best has nothing to select: the scheme had not reached its density at any evaluation. "
-                "Train longer, let the scheme rewire more often or end earlier, or use trainer.select=last."
-            )
-        return NonFiniteLossError(
-            f"trainer.select=best has nothing to select: at none of {counted} evaluations was {self._monitored} a "
-            "finite number. Lower the learning rate, clip the gradient (trainer.gradient_clip), or use "
-            "trainer.select=last."
-        )
 
     def _watch(self, evaluated: dict[str, float]) -> float | None:
         """Keep the best weights, and stop when the watched metric no longer improves.

@@ -59,7 +59,7 @@ def test_the_best_model_is_one_that_has_been_pruned(toy_config: Make, first: boo
     [
         ({"trainer__early_stopping": 1}, 6),  # the fifth is the first that counts
         (stop("ConsecutiveRises", window=1), 6),
-        (stop("Reached", metric="train/cross_entropy", target=-1e9), 5),  # at once, were it not for the density
+        (stop("Reached", metric="train/cross_entropy", target=-1e6), 5),  # at once, were it not for the density
         (stop("Reached", metric="valid/accuracy", target=0.0), 5),
     ],
     ids=["early stopping", "the watched metric", "a metric of training", "another metric"],
