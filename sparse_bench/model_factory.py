@@ -32,8 +32,8 @@ class ModelFactory:
         there = environment.memory_bytes(device)
         if there is not None and needed > there:
             raise ConfigError(
-                f"The model's weights alone take {needed / 1e9:,.1f} GB, and this {device.type} has {there / 1e9:,.1f} GB. "
-                "Make the layers of 'model' narrower or fewer."
+                f"The model's weights alone take {needed / 1e9:,.1f} GB, and this {device.type} has "
+                f"{there / 1e9:,.1f} GB. Make the layers of 'model' narrower or fewer."
             )
 
     def widths(self) -> list[dict[str, Any]]:

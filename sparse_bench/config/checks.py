@@ -250,8 +250,8 @@ def _check_layers(model: Any, label: str | None, target: Any, scheme: Mapping[st
             f"none: its groups are {', '.join(model.groups)}. Models for it: {', '.join(fitting) or '(none)'}."
         )
     multiplied: Sequence[str] = getattr(model, "multiplied", ())
-    chosen: Sequence[str] = scheme.get("layers") or getattr(target, "layers", ())
-    if getattr(target, "looked_up_only", False) and (groups := sorted({*chosen} & {*multiplied})):
+    layers: Any = scheme.get("layers") or getattr(target, "layers", ())
+    if getattr(target, "looked_up_only", False) and (groups := sorted({*layers} & {*multiplied})):
         fitting = [
             name
             for name in choices("model")
