@@ -112,11 +112,6 @@ class Trainer:
                 bar.update()
         self._save()
         if self.settings.select == "best":
-            if not self.scheme.reached():
-                raise ConfigError(
-                    "trainer.select=best has nothing to select: training ended before the model was as sparse as asked "
-                    f"for ({self.scheme.asked()}). Train for longer, or use trainer.select=last."
-                )
             if self.progress.best is None:
                 raise self._nothing_to_select()
             best = checkpoint.load(self.folder.best)
@@ -288,8 +283,8 @@ class Trainer:
         counted = self.progress.stale_evaluations
         if not counted:
             return ConfigError(
-                "trainer.select=best has nothing to select: the scheme had not reached its density at any evaluation. "
-                "Train longer, let the scheme rewire more often or end earlier, or use trainer.select=last."
+                "trainer.select=best has nothing to select: at no evaluation was the model as sparse as asked for "
+                f"({self.scheme.asked()}). Train for longer, or use trainer.select=last."
             )
         return NonFiniteLossError(
             f"trainer.select=best has nothing to select: at none of {counted} evaluations was {self._monitored} a "

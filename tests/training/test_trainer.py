@@ -2,24 +2,22 @@
 
 import json
 import math
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from sparse_bench.batch import Batch, Loss
 from sparse_bench.data.text import numbered_corpus
-from sparse_bench.errors import ConfigError, NonFiniteLossError
+from sparse_bench.errors import NonFiniteLossError
 from sparse_bench.sparsity.scheme import Length
 from sparse_bench.sparsity.schemes.random import Random
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.text_batches import training_chunks
-from sparse_bench.training import checkpoint, trainer
+from sparse_bench.training import trainer
 from sparse_bench.training.trainer import Trainer
 from tests.toy import ToyTask
 
@@ -270,7 +268,12 @@ def test_rows_of_tables_are_brought_up_to_date_before_they_are_looked_at(
     happened = told(trained)
     for name in ("flush", "reset"):
         monkeypatch.setattr(trained._row_updates, name, lambda name=name: happened.append((name,)))
-    monkeypatch.setattr(ToyTask, "evaluate", lambda *_: happened.append(("evaluate",)) or {"accuracy": 0.5})
+
+    def evaluate(self: ToyTask, model: nn.Module, split: str) -> dict[str, float]:
+        happened.append(("evaluate",))
+        return {"accuracy": 0.5}
+
+    monkeypatch.setattr(ToyTask, "evaluate", evaluate)
     trained.fit()
     trained.evaluate("test")
     looks = [("flush",), ("evaluate",)]
@@ -332,125 +335,6 @@ def test_where_no_value_was_finite_there_is_no_best(make_trainer: Make, monkeypa
     with pytest.raises(NonFiniteLossError, match="at none of 3 evaluations was valid/accuracy a finite number"):
         trained.fit()
     assert len(lines(trained.folder.metrics.path)) == 3
-
-
-def test_where_the_density_was_never_reached_there_is_no_best(make_trainer: Make) -> None:
-    trained = make_trainer(trainer__select="best")
-    trained.scheme.reached = lambda: False  # type: ignore[method-assign]
-    with pytest.raises(ConfigError, match="the scheme had not reached its density at any evaluation"):
-        trained.fit()
-
-
-class Killed(BaseException):
-    pass
-
-
-def kill_at(step: int, monkeypatch: pytest.MonkeyPatch, trained: Trainer) -> None:
-    """Train, and end in the middle of optimizer step ``step``."""
-    update = Trainer.update
-
-    def until_killed(self: Trainer) -> None:
-        if self.progress.step + 1 == step:
-            raise Killed
-        update(self)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "update", until_killed)
-        with pytest.raises(Killed):
-            trained.fit()
-
-
-def test_what_was_logged_before_any_checkpoint_stands_there_once(
-    make_trainer: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Killed in the second of three epochs, before the first checkpoint was due."""
-    settings = {
-        "sparsity": {"_target_": "sparse_bench.sparsity.schemes.set.SET", "density": 0.3, "layers": ["default"]},
-        "trainer__evaluate_first": True,
-    }
-    trained = make_trainer(**settings)
-    kill_at(8, monkeypatch, trained)
-    assert not trained.folder.checkpoint.exists()
-    assert len(lines(trained.folder.metrics.path)) == 2
-    resumed, undisturbed = make_trainer(**settings), make_trainer("undisturbed", **settings)
-    torch.manual_seed(0)
-    resumed.fit()
-    torch.manual_seed(0)
-    undisturbed.fit()
-    for name in ("metrics", "topology"):
-        ours, theirs = (getattr(one.folder, name).path for one in (resumed, undisturbed))
-        assert ours.read_bytes() == theirs.read_bytes()
-    assert [line["epoch"] for line in lines(resumed.folder.timing.path)] == [1, 2, 3]
-
-
-class NoisyTask(ToyTask):
-    """Draws from every global generator that libraries may draw from, and has a state of its own."""
-
-    seen = 0
-
-    def loss(self, model: nn.Module, batch: Batch) -> Loss:
-        loss = super().loss(model, batch)
-        self.seen += 1
-        noise = np.random.random() + random.random() + torch.rand(()).item() + self.seen  # noqa: NPY002
-        return Loss(loss.total * noise, loss.parts, loss.examples, loss.tokens)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"seen": self.seen}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.seen = state["seen"]
-
-
-def test_generators_and_the_task_go_on_where_they_were(make_trainer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = {"dataset___target_": "tests.training.test_trainer.NoisyTask", "trainer__checkpoint_seconds": 0.0}
-    disturbed, undisturbed = make_trainer(**settings), make_trainer("undisturbed", **settings)
-
-    def seed(number: int) -> None:
-        torch.manual_seed(number)
-        np.random.seed(number)  # noqa: NPY002
-        random.seed(number)
-
-    task: Any = disturbed.task  # of which a process keeps one
-    seed(0)
-    undisturbed.fit()
-    task.seen = 0
-    seed(0)
-    kill_at(8, monkeypatch, disturbed)
-    resumed = make_trainer(**settings)
-    task.seen = 0  # a new process knows nothing of the old one's
-    seed(1)
-    resumed.fit()
-    assert resumed.folder.metrics.path.read_bytes() == undisturbed.folder.metrics.path.read_bytes()
-
-
-def test_seconds_are_those_of_the_work_whatever_is_saved_or_interrupted(
-    make_trainer: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By a clock that a batch moves on by a second, and an evaluation by ten."""
-    now = [0.0]
-    toy_loss = ToyTask.loss
-
-    def loss(self: ToyTask, model: nn.Module, batch: Batch) -> Loss:
-        now[0] += 1
-        return toy_loss(self, model, batch)
-
-    def evaluate(self: ToyTask, model: nn.Module, split: str) -> dict[str, float]:
-        now[0] += 10
-        return {"accuracy": 0.5}
-
-    monkeypatch.setattr(ToyTask, "loss", loss)
-    monkeypatch.setattr(ToyTask, "evaluate", evaluate)
-    for clock in ("monotonic", "perf_counter", "process_time"):
-        monkeypatch.setattr(trainer.time, clock, lambda: now[0])
-    for folder, seconds in (("rarely", 60.0), ("often", 0.0)):
-        trained = make_trainer(folder, trainer__checkpoint_seconds=seconds)
-        if seconds == 0.0:
-            kill_at(8, monkeypatch, trained)
-            trained = make_trainer(folder, trainer__checkpoint_seconds=seconds)
-        progress = trained.fit()
-        assert trained.earlier_seconds == (0 if seconds else 7 + 10)
-        assert (progress.train_seconds, progress.train_processor_seconds, progress.evaluate_seconds) == (18, 18, 30)
-        assert checkpoint.load(trained.folder.checkpoint)["progress"]["elapsed_seconds"] == 18 + 30
 
 
 def test_the_sums_of_an_epoch_hold_no_graph(make_trainer: Make) -> None:
