@@ -7,7 +7,6 @@ import ctypes
 import logging
 import multiprocessing
 import os
-import pickle
 import platform
 import signal
 import sys
@@ -110,7 +109,7 @@ class _Worker:
         Raises:
             EOFError, OSError: the process died.
         """
-        self.job, result = None, pickle.loads(self.connection.recv_bytes())
+        self.job, result = None, self.connection.recv()
         return result
 
     def cause_of_death(self) -> str:
@@ -154,10 +153,10 @@ def _work(connection: Connection) -> None:
     tqdm.set_lock(threading.RLock())  # its own is one of the system's, which would stay behind where this is killed
     while True:
         try:
-            job = connection.recv_bytes()
+            job = connection.recv()
         except EOFError:
             return
-        connection.send_bytes(cloudpickle.dumps(pickle.loads(job)()))
+        connection.send_bytes(cloudpickle.dumps(job()))
 
 
 def _end_with_parent() -> None:

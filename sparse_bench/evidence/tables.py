@@ -70,12 +70,13 @@ def measured_metrics(arms: Sequence[Arm], metrics: Sequence[str]) -> list[str]:
 
 
 def arms_table(arms: Sequence[Arm], metrics: Sequence[str]) -> DisplayTable:
-    """An arm a row: what tells it apart, its weights, its metrics.
+    """An arm a row: what tells it apart, its weights, and those metrics that any arm has.
 
     The experiment is named where there are several, and the device where not all runs were made on the same.
     """
     columns, cells = _told_apart(arms)
     several = len(_devices(arms)) > 1
+    metrics = [metric for metric in metrics if any(arm.values(f"metric:{metric}") for arm in arms)]
     rows = []
     for arm, own in zip(arms, cells, strict=True):
         counted = [whole(arm.mean(SPARSE_WEIGHTS)), *(_mean_of_seeds(arm, metric) for metric in metrics)]

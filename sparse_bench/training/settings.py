@@ -62,12 +62,12 @@ class Progress:
     #: Of all sessions up to the checkpoint, from the moment at which the run was put together.
     elapsed_seconds: float = 0.0
 
-    def nothing_to_select(self, monitored: str) -> SparseBenchError:
+    def nothing_to_select(self, monitored: str, density: str) -> SparseBenchError:
         """The error of a run that was to end with its best weights, and kept none at any evaluation."""
         if not self.stale_evaluations:
             return ConfigError(
-                "trainer.select=best has nothing to select: the scheme had not reached its density at any evaluation. "
-                "Train longer, let the scheme rewire more often or end earlier, or use trainer.select=last."
+                "trainer.select=best has nothing to select: at no evaluation was the model as sparse as asked for "
+                f"({density}). Train for longer, or use trainer.select=last."
             )
         return NonFiniteLossError(
             f"trainer.select=best has nothing to select: at none of {self.stale_evaluations} evaluations was "

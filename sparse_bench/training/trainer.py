@@ -107,13 +107,8 @@ class Trainer:
                 bar.update()
         self._save()
         if self.settings.select == "best":
-            if not self.scheme.reached():
-                raise ConfigError(
-                    "trainer.select=best has nothing to select: training ended before the model was as sparse as asked "
-                    f"for ({self.scheme.asked()}). Train for longer, or use trainer.select=last."
-                )
             if self.progress.best is None:
-                raise self.progress.nothing_to_select(self._monitored)
+                raise self.progress.nothing_to_select(self._monitored, self.scheme.asked())
             best = checkpoint.load(self.folder.best)
             with checkpoint.fitting(self.folder.best):
                 self.model.load_state_dict(best["model"])

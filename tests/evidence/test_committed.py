@@ -20,7 +20,7 @@ from sparse_bench.site.content import PaperContent, paper_content
 from sparse_bench.site.pages import page_texts
 from sparse_bench.site.readme import gist, readme, with_gist
 from sparse_bench.sweeps import jobs, may_start
-from tests.report.conftest import without_layout
+from tests.figures.conftest import without_layout
 from tests.site.browser import brightness, find_browser, measure
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -78,7 +78,7 @@ def test_a_density_that_is_never_reached_is_told(toy_config: Make, monkeypatch: 
     ]
     assert best is not None
     assert best.error is not None
-    assert best.error["message"].startswith("trainer.select=best has nothing to select: training ended before")
+    assert best.error["message"].startswith("trainer.select=best has nothing to select: at no evaluation was the")
 
 
 def test_averaging_is_not_triggered_before(toy_config: Make) -> None:
