@@ -108,7 +108,7 @@ class Trainer:
         self._save()
         if self.settings.select == "best":
             if self.progress.best is None:
-                raise self.progress.nothing_to_select(self._monitored, self.scheme.asked())
+                raise self.progress.nothing_to_select(self._monitored, self.scheme.asked() or "")
             best = checkpoint.load(self.folder.best)
             with checkpoint.fitting(self.folder.best):
                 self.model.load_state_dict(best["model"])
