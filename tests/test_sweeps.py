@@ -2,8 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from sparse_bench.config import CONF, run_id
+from sparse_bench.config import choices, run_id
+from sparse_bench.config.catalog import experiments
 from sparse_bench.errors import ConfigError
+from sparse_bench.papers.page import read_papers
 from sparse_bench.record import Result, RunFolder
 from sparse_bench.sweeps import jobs, overrides
 from tests.test_shipped_configs import Compose
@@ -68,10 +70,8 @@ def test_an_unknown_sweep(tmp_path: Path) -> None:
         jobs("rasa/diet_densty", tmp_path)
 
 
-def test_make_runs_every_shipped_sweep_once() -> None:
-    """The Makefile's lists, which plans are made from too, leave no sweep out but the quickstart."""
-    makefile = (CONF.parent / "Makefile").read_text(encoding="utf-8")
-    lists = [line.split(":=")[1].split() for line in makefile.splitlines() if line.startswith("SWEEPS-")]
-    named = [sweep for sweeps in lists for sweep in sweeps]
-    shipped = {str(path.relative_to(CONF / "sweep").with_suffix("")) for path in (CONF / "sweep").rglob("*.yaml")}
-    assert sorted(named) == sorted(shipped - {"rasa/quickstart"})
+def test_the_papers_run_every_shipped_sweep_once() -> None:
+    """What Make runs, and plans are made of, leaves no sweep out but the quickstart."""
+    sizes = [paper.sweeps for paper in read_papers(experiments()).values()]
+    named = [sweep for size in sizes for sweep in (*size.full, *size.small)]
+    assert sorted(named) == sorted({*choices("sweep")} - {"rasa/quickstart"})

@@ -7,6 +7,7 @@ with the advice to add it; none of these names a valid choice.
 import re
 from collections.abc import Sequence
 from dataclasses import fields
+from typing import get_type_hints
 
 from sparse_bench.config.schema import CONF, Config, TrainerConfig, choices
 from sparse_bench.errors import ConfigError, unknown_choice
@@ -46,7 +47,7 @@ def check_command_line(arguments: Sequence[str]) -> None:
 def as_typed(arguments: Sequence[str]) -> list[str]:
     """The arguments with the values of settings that are text in quotes: to Hydra 2024_01_15 is a whole number, 1e3
     one thousand, and ``true`` no name."""
-    texts = {field.name for field in fields(Config) if field.type in (str, str | None)}
+    texts = {name for name, kind in get_type_hints(Config).items() if kind in (str, str | None)}
     quoted = []
     for argument in arguments:
         key, equals, value = argument.partition("=")

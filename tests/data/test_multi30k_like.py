@@ -119,5 +119,5 @@ def test_every_word_of_the_lexicon_is_drawn_and_some_are_rare():
 
 
 def test_too_few_or_too_many():
-    with pytest.raises(ConfigError, match="at least one pair"):
+    with pytest.raises(ConfigError, match="at least 1"):
         multi30k_like(valid=0)

@@ -305,7 +305,7 @@ def ceiling(pairs: list[tuple[tuple[DialogueTurn, ...], str]]) -> float:
 
 
 def test_ten_states_tell_the_action_and_five_do_not() -> None:
-    corpus = dialogues(0, 200, 0)
+    corpus = dialogues(0, 200, 1)
     pairs: dict[int, list[tuple[tuple[DialogueTurn, ...], str]]] = {1: [], 5: [], 10: []}
     for story in corpus.stories:
         states: list[DialogueTurn] = []
@@ -319,7 +319,7 @@ def test_ten_states_tell_the_action_and_five_do_not() -> None:
 
 
 def test_the_rules_need_no_more_than_their_history() -> None:
-    corpus = dialogues(2, 40, 0)
+    corpus = dialogues(2, 40, 1)
     wrong_with_five = 0
     for story in corpus.stories:
         states: list[DialogueTurn] = []

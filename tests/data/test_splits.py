@@ -80,7 +80,7 @@ def test_a_fraction_outside_its_range(fraction: float) -> None:
 
 
 def test_an_unknown_rule_for_duplicates() -> None:
-    with pytest.raises(ConfigError, match=r"rule for duplicates 'feature'\. Did you mean 'features'"):
+    with pytest.raises(ConfigError, match=r"'feature'\. Did you mean 'features'"):
         split_messages(small_corpus().messages, 0.2, 0, "feature")
     with pytest.raises(ConfigError, match="Valid choices: exact, features"):
         split_stories(WRITTEN, 0.3, 0, frozenset(), "text")

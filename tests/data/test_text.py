@@ -64,7 +64,7 @@ def test_the_first_lines_are_kept(fraction: float, kept: int) -> None:
 
 def test_bad_settings_name_what_is_valid() -> None:
     for fraction in (0.0, 1.1, -0.5):
-        with pytest.raises(ConfigError, match="0 < fraction ≤ 1"):
+        with pytest.raises(ConfigError, match=r"'fraction' = .* (more than 0|at most 1)"):
             first_lines(TRAIN, fraction)
     with pytest.raises(DataError, match="leaves none"):
         first_lines(TRAIN, 0.1)
@@ -72,7 +72,7 @@ def test_bad_settings_name_what_is_valid() -> None:
         numbered_corpus(TRAIN, VALID, TEST, vocabulary=2)
     with pytest.raises(DataError, match="test lines hold no word"):
         numbered_corpus(TRAIN, VALID, [])
-    with pytest.raises(ConfigError, match="as many types as classes"):
+    with pytest.raises(ConfigError, match="more classes"):
         ptb_like(types=3, classes=4)
 
 

@@ -43,7 +43,7 @@ def test_decoding_stops_at_the_end():
 
 
 def test_errors():
-    with pytest.raises(ConfigError, match="min_count is 0"):
+    with pytest.raises(ConfigError, match="'min_count' = 0"):
         build_vocabulary(SENTENCES, 0)
     with pytest.raises(DataError, match="special tokens: </s>"):
         build_vocabulary([["a", "</s>"]], 1)

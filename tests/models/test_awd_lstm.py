@@ -147,9 +147,9 @@ def test_a_lookup_that_is_no_matrix_says_what_the_decoder_multiplies_by(inputs: 
 def test_settings_are_checked() -> None:
     with pytest.raises(ConfigError, match="at least 1"):
         make(layers=0)
-    with pytest.raises(ConfigError, match="negative"):
+    with pytest.raises(ConfigError, match="at least 0"):
         make(temporal_penalty=-1.0)
-    with pytest.raises(ConfigError, match="dropout rate"):
+    with pytest.raises(ConfigError, match="less than 1"):
         make(dropout_hidden=1.0)
 
 
