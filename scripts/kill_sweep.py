@@ -1,7 +1,7 @@
 """Kill sweeps at random moments, start them again each time, and compare them with undisturbed ones, byte for byte.
 
-    python scripts/kill_sweep.py --output results/robustness/kill_sweep.md    # about a quarter of an hour on two cores
-    python scripts/kill_sweep.py --kills 16 --cases 4                         # about four minutes
+    python scripts/kill_sweep.py --output results/robustness/kill_sweep.md  # about three quarters of an hour on two cores
+    python scripts/kill_sweep.py --kills 16 --cases 4                         # about ten minutes
 
 Each case is a sweep of two small runs of another model under another scheme. It is killed by SIGKILL, so that nothing
 can clean up, in three ways in turn: all its processes at a random moment; single workers of the joblib launcher, while
@@ -168,7 +168,8 @@ class Case:
         return 1
 
     def _kill_at_a_write(self, folder: Path, settings: list[str]) -> tuple[int, bool]:
-        made = int(self._note.read_text()) if self._note.exists() else 60
+        # None are made where all runs had ended before.
+        made = (int(self._note.read_text()) if self._note.exists() else 0) or 60
         # Half of them among the last ones, which write weights and the result.
         last = self._draw.randint(1, made) if self._draw.random() < 0.5 else made - self._draw.randint(0, 12)
         code = self._start(folder, settings, ["-c", AT_A_WRITE, str(max(1, last)), str(self._note)]).wait()

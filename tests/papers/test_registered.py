@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,15 @@ def git(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False, cwd=ROOT)
 
 
+@cache
+def claims_of(text: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = yaml.safe_load(text)["claims"]
+    return found
+
+
 def rules(text: str, claim: str) -> str:
     """A claim's tests in a file of claims, without their notes."""
-    tests: list[dict[str, Any]] = next(one["tests"] for one in yaml.safe_load(text)["claims"] if one["id"] == claim)
+    tests: list[dict[str, Any]] = next(one["tests"] for one in claims_of(text) if one["id"] == claim)
     without = [{key: value for key, value in test.items() if key != "note"} for test in tests]
     # A benchmark's table was Markdown alone before it was a table of values too.
     return re.sub(r"(performance/\w+)\.(md|csv)", r"\1", json.dumps(without, sort_keys=True))
