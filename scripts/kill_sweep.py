@@ -1,6 +1,6 @@
 """Kill sweeps at random moments, start them again each time, and compare them with undisturbed ones, byte for byte.
 
-    python scripts/kill_sweep.py --output results/robustness/kill_sweep.md  # about three quarters of an hour on two cores
+    python scripts/kill_sweep.py --output results/robustness/kill_sweep.md  # about 45 minutes on two cores
     python scripts/kill_sweep.py --kills 16 --cases 4                         # about ten minutes
 
 Each case is a sweep of two small runs of another model under another scheme. It is killed by SIGKILL, so that nothing
