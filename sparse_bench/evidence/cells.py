@@ -19,9 +19,11 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """A cell: lists and mappings as JSON, and text on one line, as a line break would tear a table's row."""
+    """A cell as a table holds it: lists and mappings as JSON, text on one line, numbers with ten digits."""
     if isinstance(value, list | dict):
         value = json.dumps(value, sort_keys=True)
+    if isinstance(value, float):
+        return float(f"{value:.10g}")
     return " ".join(value.split()) if isinstance(value, str) else value
 
 

@@ -3,6 +3,7 @@
 Claims and figures ask here, so that they cannot disagree.
 """
 
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -76,7 +77,7 @@ class Evidence:
 
     root: Path
     tables: Mapping[str, RunTable]
-    _found: dict[tuple[str, str], "tuple[RunTable, pd.DataFrame] | None"] = field(
+    _found: dict[tuple[str, str, str], "tuple[RunTable, pd.DataFrame] | None"] = field(
         default_factory=dict, compare=False, repr=False
     )
 
@@ -97,7 +98,7 @@ class Evidence:
             SelectionError: ``where`` names what is neither a label nor a setting of any run of the experiment.
         """
         for allowed in (_NOTHING, _LENGTH) if any_length else (_NOTHING,):
-            key = (str(target), allowed.pattern)
+            key = (target.experiment, json.dumps(dict(target.where), sort_keys=True, default=str), allowed.pattern)
             if key not in self._found:
                 self._found[key] = self._select(target, allowed)
             if self._found[key] is not None:

@@ -102,7 +102,7 @@ def _differences(own: Mapping[str, Any], shipped: Mapping[str, Any]) -> list[str
 def _value(config: Mapping[str, Any], path: str) -> Any:
     """A setting, or the code's default where it is left out, as a table would hold it."""
     value = plain(config[path] if path in config else _default(config, path))
-    return None if value is MISSING else float(f"{value:.10g}") if isinstance(value, float) else value
+    return None if value is MISSING else value
 
 
 @cache

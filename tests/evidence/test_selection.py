@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from sparse_bench.evidence.cells import plain
 from sparse_bench.evidence.compare import Evidence, SelectionError, Unavailable, measure, one_arm
 from sparse_bench.evidence.store import ALTERED
 from sparse_bench.papers.schema import Comparison, Target
@@ -81,3 +82,14 @@ def test_a_row_of_a_benchmark(tmp_path: Path) -> None:
     with pytest.raises(SelectionError, match=r"Unknown column 'ways'. Did you mean 'way'"):
         speedup("b.csv", ways="csr")
     assert speedup("other.csv") == Unavailable("no other.csv", False)
+
+
+def test_settings_of_the_same_last_name_are_told_apart() -> None:
+    found = evidence(run("rasa/diet", 0, {"test/f1": 0.5}, columns={"setting:dataset.vocabulary": 5}))
+    assert found.runs(Target("rasa/diet", "", {"dataset.vocabulary": 5})) is not None
+    with pytest.raises(SelectionError, match="vocabulary"):
+        found.runs(Target("rasa/diet", "", {"dataset.corpus.vocabulary": 5}))
+
+
+def test_a_fresh_setting_is_the_committed_one() -> None:
+    assert plain(2 / 3) == 0.6666666667
