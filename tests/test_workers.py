@@ -96,7 +96,8 @@ def test_a_process_that_dies_while_it_waits_costs_no_job(tmp_path: Path) -> None
 def test_an_interruption_ends_all_processes() -> None:
     """As by Ctrl-C: also those in the middle of a job.
 
-    Without the garbage collector: hypothesis has it call a function, and an exception in there goes nowhere.
+    Without the garbage collector: an exception that a function called by it raises goes nowhere. In one run of all
+    tests the interruption was lost; that this was the reason is likely, not shown.
     """
     gc.disable()
     main = threading.main_thread().ident
