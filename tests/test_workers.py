@@ -1,6 +1,5 @@
 """Processes that carry out jobs, and die: joblib's pool would drop all jobs with the one."""
 
-import gc
 import multiprocessing
 import os
 import signal
@@ -94,21 +93,18 @@ def test_a_process_that_dies_while_it_waits_costs_no_job(tmp_path: Path) -> None
 
 
 def test_an_interruption_ends_all_processes() -> None:
-    """As by Ctrl-C: also those in the middle of a job.
-
-    Without the garbage collector: an exception that a function called by it raises goes nowhere. In one run of all
-    tests the interruption was lost; that this was the reason is likely, not shown.
-    """
-    gc.disable()
+    """As by Ctrl-C: also those in the middle of a job."""
     main = threading.main_thread().ident
     assert main is not None
     timer = threading.Timer(2.0, signal.pthread_kill, (main, signal.SIGINT))
+    # A shell has what it starts in the background ignore this signal, the tests too.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer.start()
     started = time.monotonic()
     try:
         with pytest.raises(KeyboardInterrupt):
             carry_out([partial(time.sleep, 120)] * 2, 2, never)
     finally:
-        gc.enable()
+        signal.signal(signal.SIGINT, before)
     assert time.monotonic() - started < 60
     assert not multiprocessing.active_children()
