@@ -61,7 +61,8 @@ def _claims(options: argparse.Namespace) -> int:
     documents = read_claims(experiments())
     evidence = Evidence.committed(options.results, papers)
     if options.runs:
-        evidence = joined(evidence, list(papers.values()), options.runs)
+        evidence, warnings = joined(evidence, list(papers.values()), options.runs)
+        print("".join(f"{line}\n" for line in warnings), end="", file=sys.stderr)
     elif not evidence.tables:
         raise StoreError(f"No committed results in '{options.results}': no paper's folder there has a table.")
     out = options.out or options.results

@@ -40,19 +40,19 @@ _SAME = 1e-9
 _STARTED = "started from a run with "
 
 
-def joined(evidence: Evidence, papers: Sequence[Paper], folders: Sequence[Path]) -> Evidence:
-    """The committed runs and those in ``folders``, in memory.
+def joined(evidence: Evidence, papers: Sequence[Paper], folders: Sequence[Path]) -> tuple[Evidence, list[str]]:
+    """The committed runs and those in ``folders``, in memory; and warnings of runs that are not whole, a line each.
 
     Raises:
         StoreError: the folders hold no run at all.
     """
-    found, _ = load(folders)
+    found, problems = load(folders)
     tables = dict(evidence.tables)
     for paper in papers:
-        fresh = fresh_runs(found, paper)
+        fresh, table = _merged(tables.get(paper.name), found, paper, problems)
         if len(fresh):
-            tables[paper.name] = merge(tables[paper.name], fresh) if paper.name in tables else fresh
-    return Evidence(evidence.root, tables)
+            tables[paper.name] = table
+    return Evidence(evidence.root, tables), _warnings(problems)
 
 
 def collect(results: Path, papers: Sequence[Paper], folders: Sequence[Path], forget: Sequence[str] = ()) -> list[str]:
@@ -77,59 +77,77 @@ def collect(results: Path, papers: Sequence[Paper], folders: Sequence[Path], for
     lines = []
     for paper in papers:
         folder = results / paper.name
-        fresh = fresh_runs(found, paper)
-        if not len(fresh) and not set(forget) & set(paper.experiments):
+        if not set(found.runs["experiment"]) & set(paper.experiments) and not set(forget) & set(paper.experiments):
             continue
         with locked(results):  # two processes that collect at once would lose each other's rows
             old = read(folder) if (folder / RUNS).is_file() else None
-            if old is not None:
-                kept = old.only(set(old.runs["experiment"]) - set(forget))
-                fresh = _without(fresh, _vanished(fresh, kept, problems))
-                again = repetition(kept, fresh)
-                table = marked(merge(kept, fresh))
-            else:
-                again, table = "", fresh
+            kept = old.only(set(old.runs["experiment"]) - set(forget)) if old is not None else None
+            fresh, table = _merged(kept, found, paper, problems)
+            again = repetition(kept, fresh) if kept is not None else ""
             write(table, folder)
             evidence = Evidence(results, {paper.name: table})
             portraits = single_runs.take(paper.single_runs, evidence, found.folders, single_runs.read(folder))
             single_runs.write(portraits, folder)
         lines.append(f"{folder}: {_told(fresh, table)}{again}")
-    lines += [f"warning: {problem.folder}: {problem.reason}" for problem in problems]
-    return lines
+    return lines + _warnings(problems)
 
 
-def fresh_runs(found: RunTable, paper: Paper) -> RunTable:
-    """The runs of a paper's experiments with the curves that it keeps, each marked if it is not as shipped."""
+def _warnings(problems: Sequence[Problem]) -> list[str]:
+    return [f"warning: {problem.folder}: {problem.reason}" for problem in problems]
+
+
+def _merged(old: RunTable | None, found: RunTable, paper: Paper, problems: list[Problem]) -> tuple[RunTable, RunTable]:
+    """The runs of a paper that were found, and its table with them; each is marked if it is not as shipped.
+
+    A run whose learning curve is gone while ``old`` has it is left out, and added to ``problems``.
+    """
     part = found.only(paper.experiments)
-    return marked(curves_kept(part, paper.curves), _second_stages(part)) if len(part) else part
+    fresh = curves_kept(part, paper.curves)
+    if old is not None:
+        fresh = _without(fresh, _vanished(fresh, old, problems))
+    stages = _second_stages(fresh)
+    table = marked(merge(old, fresh) if old is not None else fresh, stages)
+    marks = {_key(row): row[ALTERED] for row in table.rows()}
+    return _with_marks(fresh, [marks[_key(row)] for row in fresh.rows()]), table
 
 
 def marked(table: RunTable, second_stages: Mapping[RunKey, RunKey] | None = None) -> RunTable:
     """The table with each run's alterations as the configuration tree has it now: what was shipped once may not be.
 
-    A second stage is as shipped as its first.
+    A second stage is as shipped as its first. What was found of it when its folder was read stays.
 
     Args:
         table: the runs.
         second_stages: the first stages of those that have one, as far as they are known.
     """
-    rows = table.rows()
-    found = {_key(row): alterations(row["experiment"], table.config(row)) for row in rows}
-    for row in rows:
-        key, before = _key(row), row.get(ALTERED)
+    rows = {_key(row): row for row in table.rows()}
+    own = {key: alterations(row["experiment"], table.config(row)) for key, row in rows.items()}
+
+    def mark(key: RunKey) -> str | None:
         first = (second_stages or {}).get(key)
-        if found[key] is None and first is not None and found.get(first) is not None:
-            found[key] = f"{_STARTED}{found[first]}"
-        elif found[key] is None and first is None and str(before).startswith(_STARTED):
-            found[key] = before
-    column = pd.Series([found[_key(row)] for row in rows], dtype="str", index=table.runs.index)
+        if own[key] is not None:
+            return own[key]
+        if first is None:
+            before = str(rows[key].get(ALTERED))
+            return before if before.startswith(_STARTED) else None
+        if first not in rows:
+            return f"{_STARTED}unknown settings: {'/'.join(first)} is not at hand"
+        return None if (found := mark(first)) is None else f"{_STARTED}{found.removeprefix(_STARTED)}"
+
+    return _with_marks(table, [mark(key) for key in rows])
+
+
+def _with_marks(table: RunTable, marks: Sequence[str | None]) -> RunTable:
+    column = pd.Series(list[Any](marks), dtype="str", index=table.runs.index)
     return replace(table, runs=table.runs.assign(**{ALTERED: column}))
 
 
 def _second_stages(table: RunTable) -> dict[RunKey, RunKey]:
+    """The first stage of each run that is a second one, for runs that were read from folders."""
     found = {}
-    for key, folder in table.folders.items():
-        experiment, _, run = read_result(RunFolder(folder).result_path).notes.get("start_from", "").rpartition("/")
+    for key in map(_key, table.rows()):
+        notes = read_result(RunFolder(table.folders[key]).result_path).notes
+        experiment, _, run = notes.get("start_from", "").rpartition("/")
         if experiment:
             found[key] = (experiment, run)
     return found

@@ -15,7 +15,7 @@ import pandas as pd
 
 from sparse_bench.errors import SparseBenchError, unknown_choice
 from sparse_bench.evidence.arms import Arm, arms_of, by_density, density_range, percent, unlike, warned
-from sparse_bench.evidence.cells import is_number, plain, sort_key
+from sparse_bench.evidence.cells import is_finite, is_missing, plain, sort_key
 from sparse_bench.evidence.names import column_of
 from sparse_bench.evidence.statistics import Interval, mean_interval
 from sparse_bench.evidence.store import ALTERED, RUNS, RunTable, read, read_rows
@@ -156,7 +156,10 @@ def measure(comparison: Comparison, evidence: Evidence) -> Sample | Unavailable:
         side = missing[0]
         return Unavailable(f"no runs of {side}" if side.experiment else f"no {side.table}", False)
     if all(side.table for side in sides):
-        cells = [_cell(side, of, evidence) for side in sides]
+        try:
+            cells = [_cell(side, of, evidence) for side in sides]
+        except _UnmeasurableError as error:
+            return Unavailable(str(error), True)
         return Sample([_compared(comparison.measure, cells) + comparison.biases], exact=True)
     found = [evidence.runs(side, any_length=of.startswith("count:")) for side in sides]
     remarks = [text for one in found if one is not None for text in remarks_on(one[1])]
@@ -222,7 +225,7 @@ def curves_by_seed(table: RunTable, runs: pd.DataFrame, metric: str, name: str) 
 
 
 class _UnmeasurableError(Exception):
-    """Runs fit, but not those that the quantity needs: those of one arm."""
+    """Runs or rows fit, but not those that the quantity needs: those of one arm, a number."""
 
 
 def _values(side: Target, table: RunTable, runs: pd.DataFrame, comparison: Comparison) -> dict[int, float]:
@@ -266,11 +269,12 @@ def _cell(side: Target, column: str, evidence: Evidence) -> float:
     rows = evidence.rows(side)
     if len(rows) != 1:
         raise SelectionError(f"{side} fits {len(rows)} rows instead of one.")
-    value = rows[0].get(column)
-    if not is_number(value):
-        numeric = [name for name, cell in rows[0].items() if is_number(cell)]
-        raise SelectionError(f"In {side}: {unknown_choice('column of numbers', column, numeric)}")
-    return float(value)  # type: ignore[arg-type]
+    if column not in rows[0]:
+        raise SelectionError(f"In {side}: {unknown_choice('column', column, rows[0])}")
+    value = rows[0][column]
+    if not is_finite(value):
+        raise _UnmeasurableError(f"the cell {column} of {side} is {'empty' if is_missing(value) else repr(value)}")
+    return float(value)
 
 
 def _compared(kind: Measure, numbers: Sequence[float]) -> float:

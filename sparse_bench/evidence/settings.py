@@ -15,17 +15,17 @@ from sparse_bench.config.schema import TrainerConfig
 from sparse_bench.evidence.cells import flatten, plain, sort_key
 from sparse_bench.sweeps import jobs, may_start, shipped_config
 
+#: Null where the code's default is another. An empty cell is a setting that is younger than its run.
+_NULL = "null"
 #: Ways of computing a product are left to the machine: all agree to rounding.
 _FREE = frozenset({"sparsity.execution"})
 
 
 def defining(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that define an arm, by dotted path. Paths of files are left out: they belong to a machine."""
-    return {
-        path: value
-        for path, value in sorted(flatten(config).items())
-        if defines_an_arm(path) and not str(value).startswith(("/", "~"))
-    }
+    """The settings that define an arm, by dotted path. None is the code's default; another null is a text."""
+    found = {path: value for path, value in sorted(flatten(config).items()) if defines_an_arm(path)}
+    nulls = [path for path, value in found.items() if value is None and _default(found, path) not in (MISSING, None)]
+    return found | dict.fromkeys(nulls, _NULL)
 
 
 def shared_and_varying(configs: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], list[str]]:
@@ -37,7 +37,7 @@ def shared_and_varying(configs: Sequence[Mapping[str, Any]]) -> tuple[dict[str, 
 
 
 def completed(configs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Flat settings with those that some runs are too old to have.
+    """Flat defining settings with those that some runs are too old to have.
 
     A setting that is younger than a run had the code's default there: a default in the code never changes its meaning.
     """
@@ -45,7 +45,7 @@ def completed(configs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     paths = sorted({path for config in filled for path in config})
     for config in filled:
         for path in paths:
-            if path not in config and (default := _default(config, path)) is not MISSING:
+            if config.get(path) is None and (default := _default(config, path)) is not MISSING:
                 config[path] = default
     return filled
 
@@ -101,8 +101,9 @@ def _differences(own: Mapping[str, Any], shipped: Mapping[str, Any]) -> list[str
 
 def _value(config: Mapping[str, Any], path: str) -> Any:
     """A setting, or the code's default where it is left out, as a table would hold it."""
-    value = plain(config[path] if path in config else _default(config, path))
-    return None if value is MISSING else value
+    value = config.get(path)
+    value = _default(config, path) if value is None else value
+    return None if value is MISSING else plain(value)
 
 
 @cache

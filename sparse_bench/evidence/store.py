@@ -37,7 +37,7 @@ CURVE_COLUMNS = ("experiment", "id", "seed", "epoch", "metric", "value")
 ALTERED = "altered"
 #: The column of what a reader has to know of a run's numbers, as text; it is there where any run has such a warning.
 WARNINGS = "warnings"
-#: A longer curve is thinned: this many epochs, evenly spaced, and the last ones (means over them are claimed) in full.
+#: The tables thin a longer curve: to this many epochs, evenly spaced, and the last ones, over which means are claimed.
 _SPACED, _LAST = 50, 10
 #: Columns whose cells are text even where they look like numbers.
 _TEXT = re.compile(
@@ -97,7 +97,7 @@ class RunTable:
         return [{str(c): None if is_missing(value) else value for c, value in row.items()} for row in found]
 
     def config(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings that define the run of one of :meth:`rows`, by dotted path."""
+        """The settings that define the run of one of :meth:`rows`, by dotted path; None is the code's default."""
         own = {c.removeprefix("setting:"): value for c, value in row.items() if c.startswith("setting:")}
         return {**self.settings, **own}
 
@@ -167,28 +167,24 @@ def _of_records(found: Sequence[tuple[Path, Result]], problems: list[Problem]) -
         try:
             history = read_history(folder) if record.status == FINISHED else pd.DataFrame()
         except ValueError as error:
-            problems.append(Problem(name, f"Its learning curve cannot be read, so it is left out: {error}"))
-            continue
+            problems.append(Problem(name, f"Its learning curve cannot be read, so it has none: {error}"))
+            history = pd.DataFrame()
         rows.append(row_of(record))
         configs.append(defining(record.config))
         folders[record.experiment, record.id] = folder
         for metric in sorted(history.columns):
-            series = thinned(history[metric].dropna())
-            curves += [
-                (record.experiment, record.id, record.seed, epoch, metric, value) for epoch, value in series.items()
-            ]
-    if not rows:
-        raise StoreError(f"No run could be read whole: {problems[-1].folder}: {problems[-1].reason}")
+            values = history[metric].dropna().items()
+            curves += [(record.experiment, record.id, record.seed, epoch, metric, value) for epoch, value in values]
     table = assembled(rows, completed(configs), pd.DataFrame(curves, columns=list(CURVE_COLUMNS)))
     return replace(table, folders=folders)
 
 
-def thinned(series: pd.Series) -> pd.Series:
-    """At most 60 values of a learning curve: evenly spaced ones, the first included, and the last ten."""
-    if len(series) <= _SPACED + _LAST:
-        return series
-    spaced = np.unique(np.linspace(0, len(series) - _LAST - 1, _SPACED).round().astype(int))
-    return series.iloc[[*spaced, *range(len(series) - _LAST, len(series))]]
+def _kept_epochs(epochs: Sequence[int]) -> set[int]:
+    """At most 60 epochs of a learning curve: evenly spaced ones, the first included, and the last ten."""
+    if len(epochs) <= _SPACED + _LAST:
+        return set(epochs)
+    spaced = np.linspace(0, len(epochs) - _LAST - 1, _SPACED).round().astype(int)
+    return {epochs[place] for place in (*spaced, *range(len(epochs) - _LAST, len(epochs)))}
 
 
 def assembled(
@@ -298,13 +294,24 @@ def _parsed(texts: Mapping[str, str], folder: Path) -> RunTable:
 
 
 def read_rows(path: Path) -> pd.DataFrame:
-    """A CSV file of a benchmark, typed; lines that begin with ``#`` are left out.
+    """A CSV file of a benchmark, typed cell by cell; lines that begin with ``#`` are left out.
+
+    A text in a column of numbers (``OOM``) leaves the others what they are.
 
     Raises:
         StoreError: the file is torn.
     """
     lines = _text(path).splitlines(keepends=True)
-    return _typed("".join(line for line in lines if not line.startswith("#")), path)
+    frame = _typed("".join(line for line in lines if not line.startswith("#")), path)
+    texts = [
+        str(name) for name, kind in frame.dtypes.items() if str(kind) == "string" and not _TEXT.fullmatch(str(name))
+    ]
+    return frame.assign(**{name: [_number_or_text(cell) for cell in frame[name]] for name in texts})
+
+
+def _number_or_text(cell: Any) -> Any:
+    kind, number, _ = sort_key(cell)
+    return number if kind == 1 else cell
 
 
 def _text(path: Path) -> str:
@@ -352,6 +359,14 @@ def csv_text(frame: pd.DataFrame) -> str:
 
 
 def curves_kept(table: RunTable, patterns: Sequence[str]) -> RunTable:
-    """The table with the learning curves of these metrics alone (``test/*``)."""
+    """The table with the learning curves of these metrics alone (``test/*``), thinned.
+
+    An epoch that one run of an experiment keeps is kept of all: a mean over seeds needs it of each, however long it is.
+    """
     names = {name for name in table.curves["metric"].unique() if any(fnmatchcase(name, p) for p in patterns)}
-    return replace(table, curves=table.curves[table.curves["metric"].isin(names)].reset_index(drop=True))
+    curves = table.curves[table.curves["metric"].isin(names)]
+    keep = pd.Series(False, index=curves.index)
+    for _, part in curves.groupby(["experiment", "metric"], sort=False):
+        epochs = set[int]().union(*(_kept_epochs(list(run["epoch"])) for _, run in part.groupby("id")))
+        keep[part.index] = part["epoch"].isin(epochs)
+    return replace(table, curves=curves[keep.to_numpy(dtype=bool)].reset_index(drop=True))

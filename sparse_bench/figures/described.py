@@ -8,7 +8,7 @@ import numpy as np
 from sparse_bench.errors import SparseBenchError
 from sparse_bench.evidence import names
 from sparse_bench.evidence.arms import arms_of
-from sparse_bench.evidence.cells import is_number
+from sparse_bench.evidence.cells import is_finite
 from sparse_bench.evidence.compare import Evidence, Sample, SelectionError, measure, one_arm, remarks_on
 from sparse_bench.evidence.display import MISSING, DisplayTable, interval, joined, whole
 from sparse_bench.evidence.statistics import Interval, mean_interval
@@ -56,7 +56,7 @@ def lines_figure(spec: Epochs | Along, evidence: Evidence, paper: Paper) -> Show
             lines.append(Line(series.label, points, look, runs))
         elif (target := series.only()) is not None:
             lacking.append(f"{series.label} ({'not measured' if evidence.exists(target, spec.of) else 'not run'})")
-        remarks[series.label] = _remark(series, evidence)
+        remarks[series.label] = _remark(series, spec, evidence)
         printed = [(n.x, Interval(n.value, None, 1)) for n in published.get(series.published) if n.x is not None]
         if printed:
             lines.append(Line(f"{series.label}, published", printed, Look(look.colour), published=True))
@@ -135,9 +135,10 @@ def _benchmark_points(target: Target, spec: Epochs | Along, evidence: Evidence) 
         raise FigureError(f"'{spec.title}': a benchmark has no epochs.")
     rows = evidence.rows(target)
     for name in (spec.of, spec.along):
-        if any(not is_number(row.get(name)) for row in rows):
+        if rows and not any(is_finite(row.get(name)) for row in rows):
             raise SelectionError(f"In {target.table}: '{name}' is no column of numbers.")
-    points = [(float(row[spec.along]), Interval(float(row[spec.of]), 0.0, 1)) for row in rows]
+    kept = [row for row in rows if is_finite(row[spec.of]) and is_finite(row[spec.along])]
+    points = [(float(row[spec.along]), Interval(float(row[spec.of]), 0.0, 1)) for row in kept]
     return sorted(points, key=lambda point: point[0])
 
 
@@ -150,8 +151,13 @@ def _looks(series: Sequence[Series]) -> list[Look]:
     return found
 
 
-def _remark(series: Series, evidence: Evidence) -> str:
+def _remark(series: Series, spec: Epochs | Along, evidence: Evidence) -> str:
+    """What has to be known of the runs or rows behind a series."""
     target = series.only()
+    if target is not None and target.table and isinstance(spec, Along):
+        without = [row for row in evidence.rows(target) if not is_finite(row[spec.of])]
+        told = [f"{spec.along} {row[spec.along]}" for row in without]
+        return f"no number at {', '.join(told)}" if told else ""
     found = evidence.runs(target) if target is not None and target.experiment else None
     return "; ".join(remarks_on(found[1])) if found else ""
 

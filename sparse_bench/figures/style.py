@@ -157,21 +157,23 @@ def theme_css() -> str:
 def _fix_layout(canvas: Canvas) -> None:
     """Lay the drawing out once; otherwise every file that is written of it would do so again."""
     canvas.draw_without_rendering()
-    titles = [axis.label for axes in canvas.axes for axis in (axes.xaxis, axes.yaxis)]
+    titles = [axis.label for axes in canvas.axes for axis in (axes.xaxis, axes.yaxis)] + canvas.texts
+    titles += [child for axes in canvas.axes for child in axes.get_children() if isinstance(child, Text)]
     while any(_wrap(title, canvas) for title in titles):
         canvas.draw_without_rendering()  # another line takes room from the axes, whose middle moves
     canvas.set_layout_engine("none")
 
 
 def _wrap(title: Text, canvas: Canvas) -> bool:
-    """Break the title of an axis, which is centred there, where it leaves the canvas; whether that made it another."""
+    """Break a title where it leaves the canvas; whether that made it another."""
     text = title.get_text()
     box, margin = title.get_window_extent(), _EDGE * canvas.dpi
     low, high, end = (box.x0, box.x1, canvas.bbox.x1) if title.get_rotation() == 0 else (box.y0, box.y1, canvas.bbox.y1)
     outside = max(margin - low, high - (end - margin))
     if not text or outside <= 0:
         return False
-    letters = max(map(len, text.splitlines())) * (1 - 2 * outside / (high - low))
+    sides = 2 if title.get_horizontalalignment() == "center" else 1  # a centred title is shortened at both ends
+    letters = max(map(len, text.splitlines())) * (1 - sides * outside / (high - low))
     title.set_text(textwrap.fill(text, max(1, int(letters)), break_long_words=False))
     return title.get_text() != text
 

@@ -118,6 +118,20 @@ def test_a_run_without_its_learning_curve_erases_none(
     assert f"warning: rasa/diet/{metrics.parent.name}: Its learning curve" in printed
 
 
+def test_claims_with_runs_keep_a_curve_that_is_gone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--results", str(tmp_path / "results"), "--runs", str(tmp_path / "runs")]
+    write_grid(tmp_path / "runs", seeds=(0,))
+    assert main(["collect", *arguments]) == 0
+    metrics = next((tmp_path / "runs").rglob("metrics.jsonl"))
+    metrics.unlink()
+    papers = read_papers(experiments())
+    committed = Evidence.committed(tmp_path / "results", papers)
+    found, _ = joined(committed, list(papers.values()), [tmp_path / "runs"])
+    assert found.tables["rasa"].histories.keys() == committed.tables["rasa"].histories.keys()
+    assert main(["claims", *arguments, "--out", str(tmp_path / "out")]) == 0
+    assert f"warning: rasa/diet/{metrics.parent.name}: Its learning curve is gone" in capsys.readouterr().err
+
+
 def test_runs_with_settings_of_their_own_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_grid(tmp_path / "runs", seeds=(0,))
     config = shipped(0.2, 8, 0)
@@ -184,11 +198,32 @@ def test_a_second_stage_is_as_shipped_as_its_first(tmp_path: Path) -> None:
     ]
 
 
+def test_the_first_stage_of_a_second_is_looked_up_in_the_table(tmp_path: Path) -> None:
+    first, second = "demeester/lm_tiny/dense", "demeester/lm_tiny/dense_finetune"
+    config = shipped_config(first)
+    config.trainer.epochs = 1
+    folder = write_run(tmp_path / "a", experiment=first, config=OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+    for start in (f"{first}/{folder.name}", f"{first}/nowhere"):
+        config = shipped_config(second)
+        config.start_from = start
+        settings: Any = OmegaConf.to_container(config, resolve=True)
+        write_run(tmp_path / "b", experiment=second, config=settings, notes={"start_from": start})
+    for runs in "aba":  # the last time neither first stage is in the folders that hold the second
+        assert main(["collect", "--results", str(tmp_path), "--runs", str(tmp_path / runs)]) == 0
+        found = Evidence.committed(tmp_path, ["demeester"]).tables["demeester"].runs
+    marks = sorted(found["altered"][found["experiment"] == second])
+    assert marks == [
+        "started from a run with trainer.epochs: 1, not 30",
+        f"started from a run with unknown settings: {first}/nowhere is not at hand",
+    ]
+
+
 def test_folders_and_tables_give_the_same_verdicts(tmp_path: Path) -> None:
     write_grid(tmp_path / "runs")
     papers = read_papers(experiments())
     documents = [document for document in read_claims(experiments()) if document.name == "rasa"]
-    from_folders = joined(Evidence(tmp_path / "results", {}), list(papers.values()), [tmp_path / "runs"])
+    from_folders, warnings = joined(Evidence(tmp_path / "results", {}), list(papers.values()), [tmp_path / "runs"])
+    assert not warnings
     main(["collect", "--results", str(tmp_path / "results"), "--runs", str(tmp_path / "runs")])
     committed = Evidence.committed(tmp_path / "results", papers)
     first, second = evaluate(documents, from_folders), evaluate(documents, committed)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sparse_bench.evidence.cells import plain
-from sparse_bench.evidence.compare import Evidence, SelectionError, Unavailable, measure, one_arm
+from sparse_bench.evidence.compare import Evidence, Sample, SelectionError, Unavailable, measure, one_arm
 from sparse_bench.evidence.store import ALTERED
 from sparse_bench.papers.schema import Comparison, Target
 from tests.evidence.by_hand import evidence, run
@@ -82,6 +82,17 @@ def test_a_row_of_a_benchmark(tmp_path: Path) -> None:
     with pytest.raises(SelectionError, match=r"Unknown column 'ways'. Did you mean 'way'"):
         speedup("b.csv", ways="csr")
     assert speedup("other.csv") == Unavailable("no other.csv", False)
+
+
+def test_one_cell_without_a_number_costs_one_claim(tmp_path: Path) -> None:
+    (tmp_path / "b.csv").write_text("way,seconds\ndense,OOM\ncsr,\nkernel,3.25\n")
+    found = Evidence(tmp_path, {})
+    sides = {way: Target("", "b.csv", {"way": way}) for way in ("dense", "csr", "kernel")}
+    samples = {way: measure(Comparison("value", "seconds", [side]), found) for way, side in sides.items()}
+    assert isinstance(kernel := samples["kernel"], Sample)
+    assert kernel.values == [3.25]
+    assert samples["dense"] == Unavailable(f"the cell seconds of {sides['dense']} is 'OOM'", True)
+    assert samples["csr"] == Unavailable(f"the cell seconds of {sides['csr']} is empty", True)
 
 
 def test_settings_of_the_same_last_name_are_told_apart() -> None:

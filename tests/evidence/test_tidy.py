@@ -1,12 +1,14 @@
 """Committed tables: what is read back is what was written, and merging forgets nothing."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
+from sparse_bench.evidence import settings
 from sparse_bench.evidence.arms import arms_of
-from sparse_bench.evidence.cells import flatten
+from sparse_bench.evidence.cells import flatten, is_missing
 from sparse_bench.evidence.folders import read_result
 from sparse_bench.evidence.store import (
     FILES,
@@ -17,9 +19,9 @@ from sparse_bench.evidence.store import (
     merge,
     read,
     read_rows,
-    thinned,
     write,
 )
+from tests.evidence.by_hand import run, table
 from tests.evidence.runs import write_run
 
 
@@ -125,12 +127,60 @@ def test_merging_prefers_new_rows_but_never_a_failure(tmp_path: Path) -> None:
 
 
 def test_long_curves_are_thinned_and_keep_their_ends() -> None:
-    series = pd.Series(range(1, 201), index=range(1, 201))
-    kept = thinned(series)
-    assert len(kept) == 60
-    assert kept.index[0] == 1
-    assert list(kept.index[-10:]) == list(range(191, 201))
-    assert thinned(series.iloc[:60]).equals(series.iloc[:60])
+    lengths = {0: 200, 1: 60}
+    values = {seed: [float(value) for value in range(1, length + 1)] for seed, length in lengths.items()}
+    alone = {seed: table(run("a/b", seed, curves={"test/f1": values[seed]})) for seed in lengths}
+    kept = {seed: list(curves_kept(one, ["test/*"]).curves["epoch"]) for seed, one in alone.items()}
+    assert len(kept[0]) == 60
+    assert kept[0][0] == 1
+    assert kept[0][-10:] == list(range(191, 201))
+    assert kept[1] == list(range(1, 61))
+    # Each keeps what the other keeps, so that a mean over both loses no epoch.
+    both = curves_kept(merge(alone[0], alone[1]), ["test/*"]).curves
+    by_seed = {seed: set(part["epoch"]) for seed, part in both.groupby("seed")}
+    assert by_seed[1] == set(range(1, 61)) == {epoch for epoch in by_seed[0] if epoch <= 60}
+
+
+def test_an_own_report_has_the_whole_curve_and_a_run_without_a_readable_one(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, metrics={"test/f1": 0.5})
+    long = "".join(f'{{"epoch": {epoch}, "test/f1": 0.1}}\n' for epoch in range(100))
+    (folder / "metrics.jsonl").write_text(long)
+    found, problems = load([tmp_path])
+    assert len(found.curves) == 100
+    assert not problems
+    (folder / "metrics.jsonl").write_text(f"no JSON\n{long}")
+    found, problems = load([tmp_path])
+    assert list(found.runs["metric:test/f1"]) == [0.5]
+    assert not len(found.curves)
+    (problem,) = problems
+    assert problem.reason.startswith("Its learning curve cannot be read, so it has none: metrics.jsonl, line 1")
+
+
+def test_corpora_that_are_named_by_their_path_are_two_arms(tmp_path: Path) -> None:
+    for number, path in enumerate(("/data/first.txt", "/data/second.txt", "~/third.txt")):
+        write_run(tmp_path, settings={"corpus": path}, seed=0, metrics={"test/f1": 0.1 * number})
+    found, _ = load([tmp_path])
+    assert sorted(found.runs["setting:sparsity.corpus"]) == ["/data/first.txt", "/data/second.txt", "~/third.txt"]
+    assert len(arms_of(found.runs)) == 3
+
+
+def test_an_empty_cell_is_a_setting_younger_than_its_run_and_null_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``A`` gains ``zeta`` with the default .3 when ``B`` has it already; one later run of ``A`` sets it to null."""
+    defaults: dict[str, dict[str, Any]] = {"A": {}, "B": {"zeta": 0.5}}
+    monkeypatch.setattr(settings, "_defaults", lambda target: defaults[target])
+    before = [run("a/b", 0, settings={"s._target_": "A"}), run("a/b", 1, settings={"s._target_": "B", "s.zeta": 0.1})]
+    old = merge(table(*before), table(*before).only(()))
+    assert {row["seed"]: row["setting:s.zeta"] for row in old.rows()} == {0: None, 1: 0.1}
+    defaults["A"] = {"zeta": 0.3}
+    shipped = settings.defining({"s": {"_target_": "A", "zeta": 0.3}})
+    assert settings._differences(old.config(old.rows()[0]), shipped) == []
+    null = settings.defining({"s": {"_target_": "A", "zeta": None}})
+    assert settings._differences(null, shipped) == ["s.zeta: null, not 0.3"]
+    both = merge(old, table(run("a/b", 2, settings=null)))
+    assert {row["seed"]: row["setting:s.zeta"] for row in both.rows()} == {0: "0.3", 1: "0.1", 2: "null"}
+    for number, expected in ((0, []), (2, ["s.zeta: null, not 0.3"])):
+        row = next(row for row in both.rows() if row["seed"] == number)
+        assert settings._differences(both.config(row), shipped) == expected
 
 
 def test_cells(tmp_path: Path) -> None:
@@ -138,6 +188,8 @@ def test_cells(tmp_path: Path) -> None:
     frame = read_rows(tmp_path / "a.csv")
     assert [str(kind) for kind in frame.dtypes][1:5] == ["Int64", "Int64", "float64", "boolean"]
     assert list(frame["id"]) == ["7", "8"]
+    (tmp_path / "b.csv").write_text("way,seconds\n1,0.25\n2,OOM\n3,\n")
+    assert [cell for cell in read_rows(tmp_path / "b.csv")["seconds"] if not is_missing(cell)] == [0.25, "OOM"]
     assert frame["gap"].isna().tolist() == [True, False]
     assert list(frame["part"]) == [0.25, 1e-7]
     assert list(frame["text"]) == ["none", "nan"]

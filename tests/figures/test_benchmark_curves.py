@@ -13,7 +13,7 @@ from sparse_bench.papers.page import Along, Epochs, Paper, Series, read_papers
 from sparse_bench.papers.schema import Target
 
 TABLE = "performance/speed.csv"
-ROWS = "words,arm,ratio\n100,ours,20\n10,ours,2\n10,theirs,1\n100,theirs,\n"
+ROWS = "words,arm,ratio\n100,ours,20\n10,ours,2\n10,theirs,1\n100,theirs,OOM\n10,nobody's,\n"
 
 
 @pytest.fixture
@@ -54,12 +54,19 @@ def test_rows_of_a_series_are_joined_from_left_to_right(measured: Evidence, pape
         assert words not in found.figure.caption, "a timing is no run"
 
 
+def test_a_row_without_a_number_is_left_out_and_named(measured: Evidence, paper: Paper) -> None:
+    found = shown(measured, paper, Series(label="theirs", table=TABLE, where={"arm": "theirs"}))
+    assert found.figure is not None
+    assert "theirs: 1.000 at first, 1.000 at last." in found.figure.alt
+    assert "Remarks: theirs: no number at words 100." in found.figure.caption
+
+
 def test_nothing_measured(tmp_path: Path, paper: Paper) -> None:
     assert shown(Evidence(tmp_path, {}), paper, Series(label="ours", table=TABLE)).figure is None
 
 
 def test_a_column_that_holds_no_numbers_or_does_not_exist(measured: Evidence, paper: Paper) -> None:
-    theirs = Series(label="theirs", table=TABLE, where={"arm": "theirs"})
+    theirs = Series(label="theirs", table=TABLE, where={"arm": "nobody's"})
     with pytest.raises(SparseBenchError, match="'ratio' is no column of numbers"):
         shown(measured, paper, theirs)
     with pytest.raises(SparseBenchError, match="Valid choices: arm, ratio, words"):
