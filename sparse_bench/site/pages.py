@@ -67,7 +67,7 @@ def build_site(
     paths += _write_figures(evidence.root, contents, below="figures")
     write_atomically(evidence.root / "README.md", readme(contents, entries, measurements).encode())
     if front is not None:
-        written = gist(contents, entries, Path(os.path.relpath(evidence.root, front.parent)).as_posix())
+        written = gist(contents, entries, evidence, Path(os.path.relpath(evidence.root, front.parent)).as_posix())
         write_atomically(front, with_gist(front.read_text(encoding="utf-8"), written).encode())
     return [*paths, evidence.root / "README.md"]
 

@@ -2,13 +2,17 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from sparse_bench.errors import SparseBenchError
-from sparse_bench.evidence.display import markdown
+from sparse_bench.evidence.cells import is_finite
+from sparse_bench.evidence.compare import Evidence
+from sparse_bench.evidence.display import DisplayTable, markdown
 from sparse_bench.evidence.ledger import LEDGER_CAPTION, headline_table, ledger_table, summary_table
 from sparse_bench.evidence.store import FILES
 from sparse_bench.evidence.tables import made_on
 from sparse_bench.evidence.verdicts import Entry
+from sparse_bench.papers.schema import Target
 from sparse_bench.site.benchmarks import FOLDER, Benchmark
 from sparse_bench.site.content import PaperContent, findings
 
@@ -17,21 +21,48 @@ _REPEATED = ("document", "where")
 #: What stands between these lines of the project's README is written by a command.
 BEGIN, END = "<!-- results: written by make results -->", "<!-- end of results -->"
 
+_TIME = "time / dense"
+_DENSE, _FUSED = "dense, float32, two cores", "torch's fused Adam, two cores"
+_MODELS, _KERNEL = "sparse_models", "kernel, density 0.2"
+#: The rows of the speed table: model, density, what it is compared with, and a cell of a benchmark.
+_SPEED: tuple[tuple[str, str, str, str, dict[str, Any], str], ...] = (
+    ("DIET, 256 units", "20 %", _DENSE, _MODELS, {"model": "DIET, U = 256", "arm": _KERNEL}, _TIME),
+    ("Transformer, Multi30k", "20 %", _DENSE, _MODELS, {"model": "transformer, Multi30k", "arm": _KERNEL}, _TIME),
+    ("LSTM, 2,500 units", "0.1 %", _DENSE, "sparse_lstm", {"density": 0.001}, "times faster, whole model"),
+    ("embeddings, 30,000 × 300", "–", _FUSED, "embeddings", {"optimizer": "adam", "arm": "exact"}, "against_fused"),
+)
+
 
 class ReadmeError(SparseBenchError):
     """A README that has no place for the results."""
 
 
-def gist(contents: Sequence[PaperContent], entries: Sequence[Entry], folder: str) -> str:
-    """The headline claims and the figure that is meant for it, for a document beside the ``folder``."""
+def gist(contents: Sequence[PaperContent], entries: Sequence[Entry], evidence: Evidence, folder: str) -> str:
+    """The headline claims, the speed table and a figure, for a document beside the ``folder``."""
     titles = {content.paper.name: content.paper.short for content in contents}
     text = markdown(headline_table(entries, titles)).lstrip()
+    speed = _speed_table(evidence)
+    if speed.rows:
+        text += f"\n{markdown(speed).lstrip()}"
     drawn = [(c.paper.name, *front) for c in contents for section in c.sections for front in section.front]
     if not drawn:
         return text
     paper, figure, told = drawn[0]
     image = f"![{figure.title}]({folder}/{paper}/figures/{figure.name}.svg)"
-    return f"{text}\n{image}\n\n{told} {figure.caption}\n"
+    return f"{text}\n{image}\n\n{told}\n"
+
+
+def _speed_table(evidence: Evidence) -> DisplayTable:
+    """How much faster a training step is, from the benchmarks that are there."""
+    rows = []
+    for model, density, rival, stem, where, column in _SPEED:
+        for row in evidence.rows(Target("", f"{FOLDER}/{stem}.csv", where)):
+            if is_finite(row[column]):
+                times = 1 / row[column] if column == _TIME else row[column]
+                rows.append([model, density, rival, f"{times:.2g} times"])
+    return DisplayTable(
+        "", ["training step of", "density", "compared with", "faster"], rows, [False, False, False, True]
+    )
 
 
 def with_gist(text: str, written: str) -> str:

@@ -31,9 +31,9 @@ pytestmark = pytest.mark.skipif(not (ROOT / "results").is_dir(), reason="needs t
 
 @dataclass(frozen=True)
 class Committed:
-    """What the committed tables give: the papers' pages and the decided claims."""
+    """The committed tables and what they give: the papers' pages and the decided claims."""
 
-    results: Path
+    evidence: Evidence
     contents: Sequence[PaperContent]
     entries: Sequence[Entry]
 
@@ -42,7 +42,7 @@ def content_of_the_tables() -> Committed:
     papers = read_papers(experiments())
     evidence = Evidence.committed(ROOT / "results", papers)
     entries = evaluate(read_claims(experiments()), evidence)
-    return Committed(evidence.root, [paper_content(paper, evidence) for paper in papers.values()], entries)
+    return Committed(evidence, [paper_content(paper, evidence) for paper in papers.values()], entries)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def browser() -> str:
 def pages(browser: str, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The papers' pages as files, in the order of the contents."""
     folder, whole = tmp_path_factory.mktemp("pages"), content_of_the_tables()
-    texts = page_texts(whole.results, whole.contents, whole.entries, [])
+    texts = page_texts(whole.evidence.root, whole.contents, whole.entries, [])
     found = [folder / f"{content.paper.name}.html" for content in whole.contents]
     for page in found:
         page.write_text(texts[page.name], encoding="utf-8")
@@ -72,9 +72,9 @@ def pages(browser: str, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_documents_are_current(committed: Committed) -> None:
     titles = {content.paper.name: content.paper.short for content in committed.contents}
     front = (ROOT / "README.md").read_text(encoding="utf-8")
-    measurements = benchmarks(committed.results / PERFORMANCE)
+    measurements = benchmarks(committed.evidence.root / PERFORMANCE)
     expected = {
-        "README.md": with_gist(front, gist(committed.contents, committed.entries, "results")),
+        "README.md": with_gist(front, gist(committed.contents, committed.entries, committed.evidence, "results")),
         "results/README.md": readme(committed.contents, committed.entries, measurements),
         "results/claims.md": ledger_markdown(committed.entries, titles),
         "results/claims.csv": ledger_csv(committed.entries),
@@ -83,7 +83,7 @@ def test_documents_are_current(committed: Committed) -> None:
         assert (ROOT / name).read_text(encoding="utf-8") == text, f"{name} {STALE}"
     for content in committed.contents:
         for figure in content.figures:
-            path = committed.results / content.paper.name / "figures" / f"{figure.name}.svg"
+            path = committed.evidence.root / content.paper.name / "figures" / f"{figure.name}.svg"
             assert path.is_file(), f"{path} is missing; run `make results`"
 
 
