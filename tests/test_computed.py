@@ -10,11 +10,11 @@ from omegaconf import DictConfig
 from torch import nn
 
 from sparse_bench.config import run_id
+from sparse_bench.kernels import auto, kernel_available, linear, table_rows
+from sparse_bench.kernels.cpu import Availability
 from sparse_bench.record import Result, RunFolder
 from sparse_bench.run import run
 from sparse_bench.sparsity.computed import computed, fallbacks
-from sparse_bench.sparsity.kernels import auto, kernel_available, linear, table_rows
-from sparse_bench.sparsity.kernels.cpu import Availability
 from sparse_bench.sparsity.row_gradients.install import use_row_gradients
 from sparse_bench.sparsity.weights import sparsify
 from sparse_bench.training.row_sparse import RowUpdates

@@ -17,9 +17,9 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from sparse_bench.batch import Batch
 from sparse_bench.errors import ConfigError, NonFiniteLossError, unknown_choice
+from sparse_bench.kernels import auto
 from sparse_bench.record import Origin, RunFolder
 from sparse_bench.sparsity.computed import computed, fallbacks
-from sparse_bench.sparsity.kernels import auto
 from sparse_bench.sparsity.scheme import Length, Scheme
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.base import Task

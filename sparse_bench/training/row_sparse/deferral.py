@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
-from sparse_bench.sparsity.kernels.table_rows import MOST_TERMS, adam_rows
+from sparse_bench.kernels.table_rows import MOST_TERMS, adam_rows
 from sparse_bench.sparsity.row_gradients import host_sees
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from sparse_bench.errors import ConfigError, unknown_choice
-from sparse_bench.sparsity.kernels.table_rows import add_rows, compiled, put_rows, take_rows
+from sparse_bench.kernels.table_rows import add_rows, compiled, put_rows, take_rows
 from sparse_bench.sparsity.row_gradients import ELEMENTWISE, RowGradientLayer, host_sees
 from sparse_bench.training.row_sparse.deferral import NOTHING, Deferral, SgdDeferral, deferral
 from sparse_bench.training.row_sparse.gradients import dense, summed, whole

@@ -11,7 +11,7 @@ from torch.optim import SGD, Adagrad, Adam, AdamW, NAdam, Optimizer, RMSprop, Sp
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sparse_bench.errors import ConfigError
-from sparse_bench.sparsity.kernels import table_rows
+from sparse_bench.kernels import table_rows
 from sparse_bench.sparsity.row_gradients import ELEMENTWISE, use_row_gradients
 from sparse_bench.sparsity.row_gradients import rows as row_module
 from sparse_bench.training.clipping import clip_gradient_norm

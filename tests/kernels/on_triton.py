@@ -13,8 +13,8 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 def skip_without_triton() -> None:
     """Call before a test module imports a kernel."""
     triton = pytest.importorskip("triton", reason="triton is not installed: pip install 'sparse_bench[triton]'")
-    from sparse_bench.sparsity.kernels import SparseStructure
-    from sparse_bench.sparsity.kernels.gpu import gpu_linear
+    from sparse_bench.kernels import SparseStructure
+    from sparse_bench.kernels.gpu import gpu_linear
 
     one = torch.ones(1, 1, device=DEVICE)
     try:

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparse_bench.sparsity.kernels import SparseStructure, auto, kernel_available, linear, sparse_linear
-from sparse_bench.sparsity.kernels.build import BuildError
+from sparse_bench.kernels import SparseStructure, auto, kernel_available, linear, sparse_linear
+from sparse_bench.kernels.build import BuildError
 from sparse_bench.training.precision import Precision
-from tests.sparsity.kernels.problems import EXPLICIT, assert_close, expected, lstm_problem, problem, results
+from tests.kernels.problems import EXPLICIT, assert_close, expected, lstm_problem, problem, results
 
 
 @pytest.fixture(autouse=True)

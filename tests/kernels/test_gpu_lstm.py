@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sparse_bench.sparsity.kernels import SparseStructure, lstm
-from tests.sparsity.kernels.on_triton import DEVICE, skip_without_triton
-from tests.sparsity.kernels.problems import (
+from sparse_bench.kernels import SparseStructure, lstm
+from tests.kernels.on_triton import DEVICE, skip_without_triton
+from tests.kernels.problems import (
     Recurrence,
     assert_close,
     assert_digits,
@@ -24,8 +24,8 @@ from tests.sparsity.kernels.problems import (
 )
 
 skip_without_triton()
-gpu = pytest.importorskip("sparse_bench.sparsity.kernels.gpu")
-gpu_lstm = pytest.importorskip("sparse_bench.sparsity.kernels.gpu_lstm")
+gpu = pytest.importorskip("sparse_bench.kernels.gpu")
+gpu_lstm = pytest.importorskip("sparse_bench.kernels.gpu_lstm")
 
 
 def recurrence(

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparse_bench.errors import ConfigError
-from sparse_bench.sparsity.kernels import EXECUTIONS, SparseStructure, sparse_linear
-from sparse_bench.sparsity.kernels.cpu import kernel_values_gradient
-from tests.sparsity.kernels.problems import (
+from sparse_bench.kernels import EXECUTIONS, SparseStructure, sparse_linear
+from sparse_bench.kernels.cpu import kernel_values_gradient
+from tests.kernels.problems import (
     EXPLICIT,
     assert_close,
     assert_digits,

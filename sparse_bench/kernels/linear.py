@@ -10,18 +10,18 @@ import torch
 from torch import Tensor
 
 from sparse_bench.errors import ConfigError, unknown_choice
-from sparse_bench.sparsity.kernels import auto
-from sparse_bench.sparsity.kernels.block import block_linear, tile_side
-from sparse_bench.sparsity.kernels.cpu import Availability, kernel_available, kernel_linear
-from sparse_bench.sparsity.kernels.csr import csr_linear
-from sparse_bench.sparsity.kernels.masked import masked_linear
-from sparse_bench.sparsity.kernels.structure import SparseStructure
+from sparse_bench.kernels import auto
+from sparse_bench.kernels.block import block_linear, tile_side
+from sparse_bench.kernels.cpu import Availability, kernel_available, kernel_linear
+from sparse_bench.kernels.csr import csr_linear
+from sparse_bench.kernels.masked import masked_linear
+from sparse_bench.kernels.structure import SparseStructure
 
 _Linear = Callable[[Tensor, SparseStructure, Tensor, Tensor | None], Tensor]
 
 
 def _triton_linear(x: Tensor, structure: SparseStructure, values: Tensor, bias: Tensor | None) -> Tensor:
-    from sparse_bench.sparsity.kernels.gpu import gpu_linear  # imports triton, which is optional
+    from sparse_bench.kernels.gpu import gpu_linear  # imports triton, which is optional
 
     return gpu_linear(x, structure, values, bias)
 

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sparse_bench.sparsity.kernels import auto
-from sparse_bench.sparsity.kernels.build import load_library
-from sparse_bench.sparsity.kernels.cpu import kernel_values_gradient
-from sparse_bench.sparsity.kernels.linear import candidates, kernel_or_csr, sparse_linear
-from sparse_bench.sparsity.kernels.structure import SparseStructure
+from sparse_bench.kernels import auto
+from sparse_bench.kernels.build import load_library
+from sparse_bench.kernels.cpu import kernel_values_gradient
+from sparse_bench.kernels.linear import candidates, kernel_or_csr, sparse_linear
+from sparse_bench.kernels.structure import SparseStructure
 
 _SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 State = tuple[Tensor, Tensor]
@@ -45,7 +45,7 @@ def sparse_lstm(
         inputs: structure [4H, in] and values of the weight on the inputs.
         recurrent: structure [4H, H] and values of the weight on the hidden state.
         bias: [4H], the sum of both biases, or None.
-        execution: see :func:`sparse_bench.sparsity.kernels.linear.sparse_linear`. ``auto`` times whole layers.
+        execution: see :func:`sparse_bench.kernels.linear.sparse_linear`. ``auto`` times whole layers.
 
     Returns:
         Hidden states [T, B, H], and the last h and c.
@@ -240,7 +240,7 @@ def _compiled_recurrence(
 def _triton_recurrence(
     gates: Tensor, hidden: Tensor, cell: Tensor, values: Tensor, structure: SparseStructure
 ) -> tuple[Tensor, Tensor]:
-    from sparse_bench.sparsity.kernels.gpu_lstm import gpu_recurrence  # imports triton, which is optional
+    from sparse_bench.kernels.gpu_lstm import gpu_recurrence  # imports triton, which is optional
 
     return gpu_recurrence(gates, hidden, cell, values, structure)
 

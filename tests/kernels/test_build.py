@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sparse_bench.sparsity.kernels import build, cpu, linear, lstm
-from tests.sparsity.kernels.problems import (
+from sparse_bench.kernels import build, cpu, linear, lstm
+from tests.kernels.problems import (
     assert_close,
     assert_same_lstm,
     expected,
@@ -176,7 +176,7 @@ def small_compiler(folder: Path) -> Path:
 
 
 def test_a_cut_off_library_does_not_kill_the_process(tmp_path: Path) -> None:
-    code = "from sparse_bench.sparsity.kernels.build import load_library; print(load_library().has_threads())"
+    code = "from sparse_bench.kernels.build import load_library; print(load_library().has_threads())"
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path), "CXX": str(small_compiler(tmp_path))}
 
     def loaded() -> str:

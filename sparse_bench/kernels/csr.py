@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sparse_bench.sparsity.kernels.structure import SparseStructure
+from sparse_bench.kernels.structure import SparseStructure
 
 
 def csr_linear(x: Tensor, structure: SparseStructure, values: Tensor, bias: Tensor | None) -> Tensor:

@@ -22,8 +22,8 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from sparse_bench.sparsity.kernels.build import BuildError, cache_directory, processor, source_hash
-from sparse_bench.sparsity.kernels.structure import SparseStructure
+from sparse_bench.kernels.build import BuildError, cache_directory, processor, source_hash
+from sparse_bench.kernels.structure import SparseStructure
 
 _REPETITIONS = 3
 #: Seconds after which a candidate is not measured again.

@@ -15,8 +15,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sparse_bench.sparsity.kernels.checks import check_product
-from sparse_bench.sparsity.kernels.structure import SparseStructure
+from sparse_bench.kernels.checks import check_product
+from sparse_bench.kernels.structure import SparseStructure
 
 #: Tokens of a program; a power of two, as Triton wants it.
 _MOST_TOKENS = 1024

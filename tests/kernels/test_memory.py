@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparse_bench.sparsity.kernels import SparseStructure, cpu, lstm, sparse_linear
-from tests.sparsity.kernels.problems import assert_digits, problem, results
+from sparse_bench.kernels import SparseStructure, cpu, lstm, sparse_linear
+from tests.kernels.problems import assert_digits, problem, results
 
 MANY, TOKENS = 2**20, 32
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from sparse_bench.sparsity.kernels import SparseStructure, sparse_linear
-from sparse_bench.sparsity.kernels.block import tile_side
-from tests.sparsity.kernels.problems import assert_close, expected, results
+from sparse_bench.kernels import SparseStructure, sparse_linear
+from sparse_bench.kernels.block import tile_side
+from tests.kernels.problems import assert_close, expected, results
 
 
 def tiled(rows: int, columns: int, side: int, density: float) -> SparseStructure:

@@ -11,7 +11,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from sparse_bench.sparsity.kernels.build import BuildError, load_library
+from sparse_bench.kernels.build import BuildError, load_library
 
 #: Longest polynomial for which there is compiled code.
 MOST_TERMS = 24

@@ -8,8 +8,8 @@ import math
 import torch
 from torch import Tensor
 
-from sparse_bench.sparsity.kernels.masked import masked_linear
-from sparse_bench.sparsity.kernels.structure import SparseStructure
+from sparse_bench.kernels.masked import masked_linear
+from sparse_bench.kernels.structure import SparseStructure
 
 #: Largest side of a tile that is looked for.
 _LARGEST = 128

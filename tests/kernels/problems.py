@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sparse_bench.sparsity.kernels import EXECUTIONS, SparseStructure, lstm, sparse_linear
+from sparse_bench.kernels import EXECUTIONS, SparseStructure, lstm, sparse_linear
 from sparse_bench.sparsity.layers.lstm import STRUCTURES, SparseLSTM
 
 EXPLICIT = tuple(execution for execution in EXECUTIONS if execution != "auto")

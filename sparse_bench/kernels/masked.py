@@ -6,7 +6,7 @@ The reference that the other executions have to agree with, and what `jaxpruner`
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparse_bench.sparsity.kernels.structure import SparseStructure
+from sparse_bench.kernels.structure import SparseStructure
 
 
 def masked_linear(x: Tensor, structure: SparseStructure, values: Tensor, bias: Tensor | None) -> Tensor:

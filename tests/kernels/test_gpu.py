@@ -7,12 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparse_bench.sparsity.kernels import SparseStructure, linear
-from tests.sparsity.kernels.on_triton import DEVICE, skip_without_triton
-from tests.sparsity.kernels.problems import assert_close, expected, problem
+from sparse_bench.kernels import SparseStructure, linear
+from tests.kernels.on_triton import DEVICE, skip_without_triton
+from tests.kernels.problems import assert_close, expected, problem
 
 skip_without_triton()
-gpu = pytest.importorskip("sparse_bench.sparsity.kernels.gpu")
+gpu = pytest.importorskip("sparse_bench.kernels.gpu")
 
 
 def product(

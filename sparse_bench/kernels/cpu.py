@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sparse_bench.sparsity.kernels.build import BuildError, load_library
-from sparse_bench.sparsity.kernels.checks import Weight, check_product
-from sparse_bench.sparsity.kernels.structure import SparseStructure
+from sparse_bench.kernels.build import BuildError, load_library
+from sparse_bench.kernels.checks import Weight, check_product
+from sparse_bench.kernels.structure import SparseStructure
 
 
 class Availability(NamedTuple):

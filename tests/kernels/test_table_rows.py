@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparse_bench.sparsity.kernels import table_rows
-from sparse_bench.sparsity.kernels.build import BuildError
-from sparse_bench.sparsity.kernels.cpu import kernel_available
-from sparse_bench.sparsity.kernels.table_rows import MOST_TERMS, adam_rows, add_rows, put_rows, take_rows
+from sparse_bench.kernels import table_rows
+from sparse_bench.kernels.build import BuildError
+from sparse_bench.kernels.cpu import kernel_available
+from sparse_bench.kernels.table_rows import MOST_TERMS, adam_rows, add_rows, put_rows, take_rows
 
 pytestmark = pytest.mark.skipif(not kernel_available(), reason=kernel_available().reason)
 

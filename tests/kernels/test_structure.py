@@ -6,10 +6,19 @@ import pytest
 import torch
 
 from sparse_bench.errors import CheckpointError
-from sparse_bench.sparsity.kernels import SparseStructure
-from tests.sparsity.kernels.problems import problem, results
+from sparse_bench.kernels import SparseStructure, places_of
+from tests.kernels.problems import problem, results
 
 MASK = torch.tensor([[0, 1, 0, 1], [0, 0, 0, 0], [1, 1, 0, 0]], dtype=torch.bool)
+
+
+def test_places_are_numbered_along_the_rows() -> None:
+    mask = torch.tensor([[False, True, True], [False, False, True]])
+    found = places_of(mask)
+    assert found.tolist() == [1, 2, 5]
+    assert found.dtype == torch.int64
+    assert places_of(mask.T).tolist() == [2, 4, 5]  # a view that is not contiguous
+    assert places_of(torch.zeros(3, dtype=torch.bool)).tolist() == []
 
 
 def test_structure_by_hand() -> None:

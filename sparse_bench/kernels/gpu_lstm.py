@@ -15,8 +15,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sparse_bench.sparsity.kernels import gpu
-from sparse_bench.sparsity.kernels.structure import SparseStructure
+from sparse_bench.kernels import gpu
+from sparse_bench.kernels.structure import SparseStructure
 
 #: Sequences of a program; a power of two, as Triton wants it.
 _MOST_SEQUENCES = 32
