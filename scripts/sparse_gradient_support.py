@@ -17,8 +17,7 @@ from bench_embeddings import OPTIMIZERS
 from interleaved import write
 from torch import nn
 
-from sparse_bench.sparsity.row_gradients import use_row_gradients
-from sparse_bench.training.row_sparse import RowUpdates
+from sparse_bench.row_sparse import RowSparseUpdates, make_row_sparse
 
 
 class Table(nn.Module):
@@ -33,10 +32,10 @@ def refusal(optimizer: str, *, row_updates: bool) -> str | None:
     """What ``optimizer`` says to a gradient for two of eight rows; None where it takes the step."""
     model = Table(sparse=not row_updates)
     if row_updates:
-        use_row_gradients(model, "rows.weight", exact=True)
+        make_row_sparse(model, "rows.weight", exact=True)
     before = model.rows.weight.detach().clone()
     made = OPTIMIZERS[optimizer](model.parameters())
-    updates = RowUpdates(made, model) if row_updates else None
+    updates = RowSparseUpdates(made, model) if row_updates else None
     torch.autograd.backward(model.rows(torch.tensor([1, 5])).square().sum())
     try:
         made.step()

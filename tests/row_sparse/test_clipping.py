@@ -4,16 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from sparse_bench.sparsity.row_gradients import rows, use_row_gradients
-from sparse_bench.training.clipping import clip_gradient_norm
-from sparse_bench.training.row_sparse import gradients
+from sparse_bench.row_sparse import clip_gradient_norm, gradients, make_row_sparse
 
 
 def model(sparse: bool, passes: int = 1) -> nn.Sequential:
     torch.manual_seed(0)
     made = nn.Sequential(nn.Embedding(50, 4), nn.Linear(4, 3))
     if sparse:
-        use_row_gradients(made, "0.weight", exact=True)
+        make_row_sparse(made, "0.weight", exact=True)
     for number in range(passes):
         made(torch.tensor([3, 7, 3, 3, 49, number])).square().sum().backward()
     return made
@@ -26,8 +24,7 @@ def test_sparse_gradients_are_clipped_like_dense_ones(
     limit: float, passes: int, host: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not host:
-        for module in (rows, gradients):
-            monkeypatch.setattr(module, "host_sees", lambda tensor: False)
+        monkeypatch.setattr(gradients, "host_sees", lambda tensor: False)
     dense, sparse = model(False, passes), model(True, passes)
     expected = nn.utils.clip_grad_norm_(dense.parameters(), limit)
     torch.testing.assert_close(clip_gradient_norm(sparse.parameters(), limit), expected)
@@ -45,7 +42,7 @@ def test_dense_gradients_are_clipped_by_torch_itself() -> None:
 def test_a_repeated_row_counts_with_its_sum() -> None:
     """Three tokens of one word with gradient (1, 0) have the norm 3, not √3."""
     made = nn.Sequential(nn.Embedding(5, 2))
-    use_row_gradients(made, "0.weight", exact=True)
+    make_row_sparse(made, "0.weight", exact=True)
     made(torch.tensor([2, 2])).backward(torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
     made(torch.tensor([2])).backward(torch.tensor([[1.0, 0.0]]))
     assert clip_gradient_norm(made.parameters(), 1.5).item() == 3.0

@@ -1,4 +1,4 @@
-"""Optimizer steps on row gradients against torch's own on dense ones."""
+"""Optimizer steps on row-sparse gradients against torch's own on dense ones."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,12 +11,17 @@ from torch.optim import SGD, Adagrad, Adam, AdamW, NAdam, Optimizer, RMSprop, Sp
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sparse_bench.errors import ConfigError
-from sparse_bench.kernels import table_rows
-from sparse_bench.sparsity.row_gradients import ELEMENTWISE, use_row_gradients
-from sparse_bench.sparsity.row_gradients import rows as row_module
-from sparse_bench.training.clipping import clip_gradient_norm
-from sparse_bench.training.row_sparse import RowUpdates, deferral, gradients, updates
-from sparse_bench.training.row_sparse.deferral import AdamDeferral
+from sparse_bench.row_sparse import (
+    ELEMENTWISE,
+    RowSparseUpdates,
+    clip_gradient_norm,
+    compiled,
+    deferral,
+    gradients,
+    make_row_sparse,
+    updates,
+)
+from sparse_bench.row_sparse.deferral import AdamDeferral
 
 Make = Callable[[Any], Optimizer]
 ROWS, DIM, TOKENS = 40, 3, 6
@@ -55,7 +60,7 @@ class Training:
 
     model: nn.Sequential
     optimizer: Optimizer
-    updates: RowUpdates | None
+    updates: RowSparseUpdates | None
     step: int = 0
 
     @classmethod
@@ -63,10 +68,11 @@ class Training:
         torch.manual_seed(0)
         model = nn.Sequential(nn.Embedding(ROWS, DIM, dtype=dtype), nn.Linear(DIM, 4, dtype=dtype))
         if form != "dense":
-            use_row_gradients(model, "0.weight", exact=form == "exact")
+            make_row_sparse(model, "0.weight", exact=form == "exact")
         optimizer = make(model.parameters())
         # A tolerance that makes the expansion of Adam short enough to be put to use within the test.
-        updates = None if form == "dense" else RowUpdates(optimizer, model, 1e-10 if dtype == torch.float64 else None)
+        tolerance = 1e-10 if dtype == torch.float64 else None
+        updates = None if form == "dense" else RowSparseUpdates(optimizer, model, tolerance)
         return cls(model, optimizer, updates)
 
     def train(self, steps: int, clip: float | None = None, accumulate: int = 1, all_rows: bool = False) -> None:
@@ -121,7 +127,7 @@ def test_the_exact_form_has_the_dense_trajectory(name: str, clip: float | None) 
 
 @pytest.mark.parametrize("name", ["adam", "adamw"])
 def test_the_trajectory_without_compiled_code(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table_rows, "_library", lambda: None)
+    monkeypatch.setattr(compiled, "_library", lambda: None)
     make, tolerance = DEFERRED[name]
     dense, exact = Training.of(make, "dense"), Training.of(make, "exact")
     dense.train(150)
@@ -165,7 +171,7 @@ def test_rows_are_up_to_date_when_they_are_read_and_only_then() -> None:
 
 
 def test_the_pass_over_all_rows_that_bounds_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sparse_bench.training.row_sparse.updates._CAPACITY", 7)
+    monkeypatch.setattr("sparse_bench.row_sparse.updates._CAPACITY", 7)
     for name in ("sgd, both", "adamw"):
         make, tolerance = DEFERRED[name]
         dense, exact = Training.of(make, "dense"), Training.of(make, "exact")
@@ -191,7 +197,7 @@ def test_where_the_host_does_not_see_the_rows_repeats_take_the_same_step(
     make, tolerance = DEFERRED[name]
     seen = Training.of(make, form)
     seen.train(120, clip=1.0)
-    for module in (row_module, gradients, deferral, updates):
+    for module in (gradients, deferral, updates):
         monkeypatch.setattr(module, "host_sees", lambda tensor: False)
     unseen = Training.of(make, form)
     unseen.train(120, clip=1.0)
@@ -310,7 +316,7 @@ def test_optimizers_that_mix_elements_are_refused() -> None:
 def test_nothing_changes_for_models_without_tables() -> None:
     model = nn.Linear(2, 2)
     optimizer = torch.optim.LBFGS(model.parameters())
-    RowUpdates(optimizer, model).flush()
+    RowSparseUpdates(optimizer, model).flush()
     assert not optimizer._optimizer_step_pre_hooks
     assert "row_sparse" not in optimizer.state_dict()
 
@@ -320,9 +326,9 @@ def test_nothing_changes_for_models_without_tables() -> None:
 def test_everything_in_a_step_runs_on_the_meta_device(make: Make, form: str) -> None:
     with torch.device("meta"):
         model = nn.Sequential(nn.Embedding(ROWS, DIM, padding_idx=0), nn.Linear(DIM, 4))
-    use_row_gradients(model, "0.weight", exact=form == "exact")
+    make_row_sparse(model, "0.weight", exact=form == "exact")
     optimizer = make(model.parameters())
-    table_updates = RowUpdates(optimizer, model)
+    table_updates = RowSparseUpdates(optimizer, model)
     early = table_updates.dense_steps["0.weight"]
     assert early is not None
     for _ in range(early + 3):

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparse_bench.kernels import table_rows
 from sparse_bench.kernels.build import BuildError
 from sparse_bench.kernels.cpu import kernel_available
-from sparse_bench.kernels.table_rows import MOST_TERMS, adam_rows, add_rows, put_rows, take_rows
+from sparse_bench.row_sparse import compiled
+from sparse_bench.row_sparse.compiled import MOST_TERMS, adam_rows, add_rows, put_rows, take_rows
 
 pytestmark = pytest.mark.skipif(not kernel_available(), reason=kernel_available().reason)
 
@@ -123,13 +123,13 @@ def test_without_a_compiler_it_says_once_that_torch_does_it(monkeypatch: pytest.
     def fails() -> None:
         raise BuildError("no compiler")
 
-    monkeypatch.setattr(table_rows, "load_library", fails)
-    table_rows._library.cache_clear()
+    monkeypatch.setattr(compiled, "load_library", fails)
+    compiled._library.cache_clear()
     try:
         with pytest.warns(RuntimeWarning, match="without compiled code, slower: no compiler"):
-            assert table_rows._library() is None
+            assert compiled._library() is None
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            assert table_rows._library() is None
+            assert compiled._library() is None
     finally:
-        table_rows._library.cache_clear()
+        compiled._library.cache_clear()

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
-from sparse_bench.kernels.table_rows import MOST_TERMS, adam_rows
-from sparse_bench.sparsity.row_gradients import host_sees
+from sparse_bench.row_sparse.compiled import MOST_TERMS, adam_rows
+from sparse_bench.row_sparse.gradients import host_sees
 
 
 class Deferral(ABC):
@@ -266,9 +266,8 @@ class AdamDeferral(Deferral):
             if adam_rows(weight, first, second, None, own, self._eps):
                 return
         numbers, skipped = self._numbers(rows_step), self._skipped(rows_step)
-        one_a_row = (-1, *[1] * (weight.dim() - 1))
         sums = (numbers[:, 2:] * self._shrunk).to(weight.dtype).unbind(1)
-        coefficients = [column.view(one_a_row) for column in sums]
+        coefficients = [_column(column, weight) for column in sums]
         inverse = second.sqrt().mul_(_column(numbers[:, 1], weight)).add_(self._eps).reciprocal_()
         share = torch.rsub(inverse, 1.0, alpha=self._eps)  # u
         total = coefficients[-1]

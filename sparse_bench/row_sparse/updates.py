@@ -1,12 +1,12 @@
 """Lets torch's own optimizers step on the rows of a table that have a gradient.
 
-torch's Adam, AdamW, RMSprop and others refuse sparse gradients, and SGD and Adagrad do with weight decay. Here, for the
-time of a step, a parameter of the touched rows alone stands in for the table, with the same rows of the optimizer's
-moments: the optimizer makes its usual step, in its usual implementation, with all its settings, on fewer rows. All
-other weights of the model take part in the same step as ever.
+torch's Adam, AdamW, RMSprop and others refuse row-sparse gradients, and SGD and Adagrad do with weight decay. Here,
+for the time of a step, a parameter of the touched rows alone stands in for the table, with the same rows of the
+optimizer's moments: the optimizer makes its usual step, in its usual implementation, with all its settings, on fewer
+rows. All other weights of the model take part in the same step as ever.
 
 That is the ``lazy`` form: rows without a gradient stay as they are. In the ``exact`` form what the step would have done
-to them is put off until they are read (see :mod:`sparse_bench.training.row_sparse.deferral`).
+to them is put off until they are read (see :mod:`sparse_bench.row_sparse.deferral`).
 """
 
 import logging
@@ -16,13 +16,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop
 
 from sparse_bench.errors import ConfigError, unknown_choice
-from sparse_bench.kernels.table_rows import add_rows, compiled, put_rows, take_rows
-from sparse_bench.sparsity.row_gradients import ELEMENTWISE, RowGradientLayer, host_sees
-from sparse_bench.training.row_sparse.deferral import NOTHING, Deferral, SgdDeferral, deferral
-from sparse_bench.training.row_sparse.gradients import dense, summed, whole
+from sparse_bench.row_sparse.compiled import add_rows, compiled, put_rows, take_rows
+from sparse_bench.row_sparse.deferral import NOTHING, Deferral, SgdDeferral, deferral
+from sparse_bench.row_sparse.gradients import host_sees, repeated, summed
+from sparse_bench.row_sparse.layers import RowSparseLayer
+
+#: Optimizers that treat each element of a weight by itself: a step on some rows is those rows' part of a step.
+ELEMENTWISE: tuple[type[Optimizer], ...] = (SGD, Adam, AdamW, RMSprop, Adagrad, Adadelta, Adamax, NAdam, RAdam)
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +38,8 @@ _CHUNK = 2**17
 _KEY = "row_sparse"
 
 
-class RowUpdates:
-    """The updates of all tables of ``model`` whose layers have row gradients; does nothing if there are none.
+class RowSparseUpdates:
+    """The updates of all tables of ``model`` whose layers have row-sparse gradients; does nothing if there are none.
 
     What it remembers is part of the optimizer's ``state_dict``.
 
@@ -45,21 +48,22 @@ class RowUpdates:
     """
 
     def __init__(self, optimizer: Optimizer, model: nn.Module, tolerance: float | None = None) -> None:
-        layers = [module for module in model.modules() if isinstance(module, RowGradientLayer)]
+        layers = [m for m in model.modules() if isinstance(m, RowSparseLayer) and m.exact is not None]
         weights = {id(layer.weight): layer.weight for layer in layers}
         if weights and type(optimizer) not in ELEMENTWISE:
             valid = [known.__name__ for known in ELEMENTWISE]
-            raise ConfigError(unknown_choice("optimizer for row gradients", type(optimizer).__name__, valid))
+            raise ConfigError(unknown_choice("optimizer for row-sparse gradients", type(optimizer).__name__, valid))
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         self._optimizer = optimizer
         self._tables = [
             _Table(names[key], weight, optimizer, [layer for layer in layers if layer.weight is weight], tolerance)
             for key, weight in weights.items()
         ]
+        for table in self._tables:
+            optimizer.register_step_pre_hook(table.before_step)
+            optimizer.register_step_post_hook(table.after_step)
+            optimizer.register_state_dict_pre_hook(table.settle)
         if self._tables:
-            optimizer.register_step_pre_hook(self._before_step)
-            optimizer.register_step_post_hook(self._after_step)
-            optimizer.register_state_dict_pre_hook(self._settle)
             optimizer.register_state_dict_post_hook(self._save)
             optimizer.register_load_state_dict_pre_hook(self._load)
             # A scaler then leaves out the whole step where a gradient overflows, and does not tell the step to do
@@ -94,18 +98,6 @@ class RowUpdates:
         for table in self._tables:
             table.restart(0)
 
-    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        for table in self._tables:
-            table.before_step(optimizer)
-
-    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        for table in self._tables:
-            table.after_step(optimizer)
-
-    def _settle(self, optimizer: Optimizer) -> None:
-        for table in self._tables:
-            table.settle()
-
     def _save(self, optimizer: Optimizer, state: dict[str, Any]) -> None:
         state[_KEY] = [table.state_dict() for table in self._tables]
 
@@ -122,16 +114,15 @@ class _Table:
         name: str,
         weight: nn.Parameter,
         optimizer: Optimizer,
-        layers: Sequence[RowGradientLayer],
+        layers: Sequence[RowSparseLayer],
         tolerance: float | None,
     ) -> None:
         self.name, self.weight = name, weight
         #: Of the optimizer's parameter group, and in it: the groups themselves are made anew when a state is loaded.
         self._place = _place(optimizer, weight)
         self._optimizer = optimizer
-        self._layers = layers
         #: What is left to do after the optimizer's step.
-        self._finish: Callable[[Optimizer], None] | None = None
+        self._finish: Callable[[], None] | None = None
         #: Rows that were brought up to date last, with their weights and with moments that are not written yet.
         self._caught_up: tuple[Tensor, Tensor, dict[str, Tensor]] | None = None
         self._deferral: Deferral | None = None
@@ -142,8 +133,8 @@ class _Table:
         if exact == {True}:
             self._put_off(layers, tolerance)
 
-    def _put_off(self, layers: Sequence[RowGradientLayer], tolerance: float | None) -> None:
-        group = self._optimizer.param_groups[self._place[0]]
+    def _put_off(self, layers: Sequence[RowSparseLayer], tolerance: float | None) -> None:
+        group = self._group
         capacity = min(max(_CAPACITY, self.weight.shape[0] // _ROWS_A_STEP), _MOST_CAPACITY)
         found = deferral(self._optimizer, group, self.weight, capacity, tolerance)
         if isinstance(found, SgdDeferral):  # all its numbers change at every step
@@ -163,6 +154,11 @@ class _Table:
             )
 
     @property
+    def _group(self) -> dict[str, Any]:
+        """The optimizer's settings for the table."""
+        return self._optimizer.param_groups[self._place[0]]
+
+    @property
     def dense_steps(self) -> int | None:
         if self._always_dense:
             return None
@@ -172,7 +168,7 @@ class _Table:
         early = self._deferral is not None and self._deferral.step < self._deferral.dense_steps
         return self._always_dense or early
 
-    def before_step(self, optimizer: Optimizer) -> None:
+    def before_step(self, *hook: Any) -> None:
         """Put the touched rows in the table's place, or make its gradient dense."""
         gradient, self._finish = self.weight.grad, None
         if gradient is None:
@@ -185,45 +181,49 @@ class _Table:
                 "sparsity.layers."
             )
         if self._takes_dense_step():
-            self.weight.grad = dense(gradient)
+            values = gradient._values()
+            self.weight.grad = values.new_zeros(gradient.shape).index_add_(0, gradient._indices()[0], values)
             self._finish = self._after_dense_step
             return
-        rows, sums = summed(gradient, distinct=self._has_distinct_rows(gradient))
-        group, index = self._place
-        if _only_adds(optimizer, optimizer.param_groups[group]):
+        rows, sums = summed(gradient)
+        if self._only_adds():
             self.weight.grad = None
             self._finish = partial(self._add, rows, sums)
             return
         weight, moments = self._rows_of_everything(rows)
         stand_in = nn.Parameter(weight)
-        stand_in.grad = whole(rows, sums)
-        optimizer.param_groups[group]["params"][index] = stand_in
-        state = optimizer.state.pop(self.weight, {})
+        stand_in.grad = repeated(rows, sums)
+        self._group["params"][self._place[1]] = stand_in
+        state = self._optimizer.state.pop(self.weight, {})
         if state:
-            optimizer.state[stand_in] = state | moments
+            self._optimizer.state[stand_in] = state | moments
         self._finish = partial(self._take_back, rows, stand_in, state)
 
     @torch.no_grad()
-    def after_step(self, optimizer: Optimizer) -> None:
+    def after_step(self, *hook: Any) -> None:
         """Take the rows back into the table; for all others, the step is put off."""
         if self._finish is not None:
-            self._finish(optimizer)
+            self._finish()
             self._finish = None
 
-    def _after_dense_step(self, optimizer: Optimizer) -> None:
+    def _after_dense_step(self) -> None:
         if self._deferral is not None:
             self.restart(self._deferral.step + 1)
 
-    def _add(self, rows: Tensor, sums: Tensor, optimizer: Optimizer) -> None:
-        """The whole step of plain SGD."""
-        learning_rate = optimizer.param_groups[self._place[0]]["lr"]
-        add_rows(self.weight.detach(), rows, sums, -float(learning_rate))
+    def _only_adds(self) -> bool:
+        """Whether a step is the addition of the gradient times the learning rate."""
+        group = self._group
+        plain = isinstance(self._optimizer, SGD)
+        return plain and not (group["momentum"] or group["weight_decay"] or group["maximize"])
 
-    def _take_back(self, rows: Tensor, stand_in: nn.Parameter, state: dict[str, Any], optimizer: Optimizer) -> None:
-        group, index = self._place
-        optimizer.param_groups[group]["params"][index] = self.weight
+    def _add(self, rows: Tensor, sums: Tensor) -> None:
+        """The whole step of plain SGD."""
+        add_rows(self.weight.detach(), rows, sums, -float(self._group["lr"]))
+
+    def _take_back(self, rows: Tensor, stand_in: nn.Parameter, state: dict[str, Any]) -> None:
+        self._group["params"][self._place[1]] = self.weight
         put_rows(self.weight, rows, stand_in.detach())
-        for key, value in optimizer.state.pop(stand_in, {}).items():
+        for key, value in self._optimizer.state.pop(stand_in, {}).items():
             if isinstance(value, Tensor) and value.shape == stand_in.shape:
                 if key not in state:
                     state[key] = value.new_zeros(self.weight.shape)
@@ -231,9 +231,9 @@ class _Table:
             else:
                 state[key] = value
         if state:
-            optimizer.state[self.weight] = state
+            self._optimizer.state[self.weight] = state
         if self._deferral is not None:
-            self._deferral.record(float(optimizer.param_groups[group]["lr"]))
+            self._deferral.record(float(self._group["lr"]))
             self.rows_step.index_fill_(0, rows, self._deferral.step)
             if self._deferral.deferred >= self._deferral.capacity:
                 self.flush()
@@ -251,7 +251,7 @@ class _Table:
         # Most likely the step that follows is on these very rows: their moments are written once, after it.
         self._caught_up = rows, weight, moments
 
-    def settle(self) -> None:
+    def settle(self, *hook: Any) -> None:
         """Write the moments of the rows that were brought up to date last."""
         if self._caught_up is not None:
             rows, _, moments = self._caught_up
@@ -269,11 +269,6 @@ class _Table:
         self.settle()
         moments = {key: take_rows(value, rows) for key, value in self._moments().items()}
         return take_rows(self.weight.detach(), rows), moments
-
-    def _has_distinct_rows(self, gradient: Tensor) -> bool:
-        """Whether the gradient is that of one look-up, whose rows are known to be distinct."""
-        rows = gradient._indices()
-        return any(layer.distinct_rows is not None and _same(layer.distinct_rows, rows) for layer in self._layers)
 
     @torch.no_grad()
     def flush(self) -> None:
@@ -308,10 +303,8 @@ class _Table:
 
     def _moments(self) -> dict[str, Tensor]:
         state = self._optimizer.state.get(self.weight, {})
-        return {key: value for key, value in state.items() if self._is_moment(value)}
-
-    def _is_moment(self, value: Any) -> bool:
-        return isinstance(value, Tensor) and value.shape == self.weight.shape
+        shape = self.weight.shape
+        return {key: value for key, value in state.items() if isinstance(value, Tensor) and value.shape == shape}
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
@@ -319,16 +312,9 @@ def _same(one: Tensor, other: Tensor) -> bool:
     return host_sees(one) and one.data_ptr() == other.data_ptr() and one.numel() == other.numel()
 
 
-def _only_adds(optimizer: Optimizer, group: dict[str, Any]) -> bool:
-    """Whether a step is the addition of the gradient times the learning rate."""
-    if not isinstance(optimizer, SGD):
-        return False
-    return not (group["momentum"] or group["weight_decay"] or group["maximize"])
-
-
 def _place(optimizer: Optimizer, weight: nn.Parameter) -> tuple[int, int]:
     for number, group in enumerate(optimizer.param_groups):
         for index, parameter in enumerate(group["params"]):
             if parameter is weight:
                 return number, index
-    raise ConfigError("A table with row gradients is not among the optimizer's parameters.")
+    raise ConfigError("A table with row-sparse gradients is not among the optimizer's parameters.")

@@ -1,12 +1,13 @@
-"""Layers with row gradients compute what the layers that they replace compute, forward and backward."""
+"""Layers with row-sparse gradients compute what the layers that they replace compute, forward and backward."""
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from sparse_bench.errors import ConfigError
+from sparse_bench.row_sparse import RowSparseLayer, TouchedRows, gradients, make_row_sparse, tables
+from sparse_bench.sparsity.layers import tiered_embedding
 from sparse_bench.sparsity.layers.tiered_embedding import TieredEmbedding
-from sparse_bench.sparsity.row_gradients import RowGradientLayer, rows, tables, tiered, use_row_gradients
 from sparse_bench.sparsity.tiers import tiers
 
 WORDS = torch.tensor([[4, 1, 4], [0, 7, 1]])
@@ -16,18 +17,18 @@ WORDS = torch.tensor([[4, 1, 4], [0, 7, 1]])
 def sight(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     sees = request.param == "host sees the numbers"
     if not sees:
-        for module in (rows, tiered):
+        for module in (gradients, tiered_embedding):
             monkeypatch.setattr(module, "host_sees", lambda tensor: False)
     return sees
 
 
 def both(layer: nn.Module, *arguments: Tensor | None) -> tuple[nn.Module, nn.Module]:
-    """The layer as it was and with row gradients, after a backward pass with the same random output gradient."""
+    """The layer as it was and with row-sparse gradients, after a backward pass with the same random output gradient."""
     found = []
     for sparse in (False, True):
         model = nn.Sequential(layer)
         if sparse:
-            use_row_gradients(model, "0.weight", exact=False)
+            make_row_sparse(model, "0.weight", exact=False)
         output = model[0](*arguments)
         torch.manual_seed(1)
         layer.zero_grad()
@@ -57,7 +58,7 @@ def test_embedding_bag(mode: str, offsets: Tensor | None, sight: bool) -> None:
 def test_embedding_bag_with_factors(sight: bool) -> None:
     both(nn.EmbeddingBag(9, 3, mode="sum"), WORDS.flatten(), torch.tensor([0, 4]), torch.rand(6))
     layer = nn.EmbeddingBag(9, 3, mode="sum")
-    use_row_gradients(nn.Sequential(layer), "0.weight", exact=True)
+    make_row_sparse(nn.Sequential(layer), "0.weight", exact=True)
     with pytest.raises(ConfigError, match="cannot learn"):
         layer(WORDS.flatten(), torch.tensor([0, 4]), torch.rand(6, requires_grad=True))
 
@@ -79,16 +80,16 @@ def test_tiered_embedding(padding: int | None, sight: bool) -> None:
 
 def test_without_gradient_nothing_is_sorted(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = nn.Embedding(9, 3)
-    use_row_gradients(nn.Sequential(layer), "0.weight", exact=True)
-    monkeypatch.setattr(rows.TouchedRows, "of", lambda indices: pytest.fail("sorted"))
+    make_row_sparse(nn.Sequential(layer), "0.weight", exact=True)
+    monkeypatch.setattr(TouchedRows, "of", lambda indices: pytest.fail("sorted"))
     with torch.no_grad():
         layer(WORDS)
 
 
 def test_the_reader_is_told_which_rows_before_they_are_read() -> None:
     layer = nn.EmbeddingBag(9, 3, mode="sum")
-    use_row_gradients(nn.Sequential(layer), "0.weight", exact=True)
-    assert isinstance(layer, RowGradientLayer)
+    make_row_sparse(nn.Sequential(layer), "0.weight", exact=True)
+    assert isinstance(layer, RowSparseLayer)
     told = []
 
     def before_read(read: Tensor) -> None:
@@ -104,14 +105,14 @@ def test_the_reader_is_told_which_rows_before_they_are_read() -> None:
     assert told == [[0, 1, 4, 7]] * 2
 
 
-def test_what_has_no_row_gradient() -> None:
+def test_what_has_no_row_sparse_gradient() -> None:
     model = nn.Sequential(nn.Embedding(9, 3), nn.Linear(3, 9, bias=False))
     assert tables(model) == ["0.weight"]
     with pytest.raises(ConfigError, match=r"used by '1' \(Linear\).*Embedding tables of this model: 0.weight"):
-        use_row_gradients(model, "1.weight", exact=True)
+        make_row_sparse(model, "1.weight", exact=True)
     model[1].weight = model[0].weight
     with pytest.raises(ConfigError, match=r"'0.weight' is used by '1' \(Linear\).*Untie it"):
-        use_row_gradients(model, "0.weight", exact=True)
+        make_row_sparse(model, "0.weight", exact=True)
     assert type(model[0]) is nn.Embedding, "nothing was changed"
     refused = [
         nn.Embedding(9, 3, max_norm=1.0),
@@ -125,13 +126,13 @@ def test_what_has_no_row_gradient() -> None:
         refused, ("max_norm", "scale_grad", "mode='max'", "padding_idx", "include_last", "its class Own"), strict=True
     ):
         with pytest.raises(ConfigError, match=reason):
-            use_row_gradients(nn.Sequential(layer), "0.weight", exact=True)
+            make_row_sparse(nn.Sequential(layer), "0.weight", exact=True)
 
 
 def test_layers_that_share_a_table_share_the_gradient() -> None:
     model = nn.Sequential(nn.Embedding(9, 3), nn.EmbeddingBag(9, 3, mode="sum"))
     model[1].weight = model[0].weight
-    use_row_gradients(model, "0.weight", exact=True)
+    make_row_sparse(model, "0.weight", exact=True)
     (model[0](WORDS).sum() + model[1](WORDS).sum()).backward()
     expected = torch.bincount(WORDS.flatten(), minlength=9)[:, None] * 2.0
     assert torch.equal(model[0].weight.grad.to_dense(), expected.expand(9, 3))

@@ -1,4 +1,4 @@
-"""Compiled code for rows of large tables on the CPU; see ``native/table_rows.cpp``.
+"""Compiled code for rows of large tables on the CPU; see ``kernels/native/table_rows.cpp``.
 
 Where there is no compiler, or no code for what they are given, functions take the way of torch, or say that they have
 done nothing.
@@ -59,7 +59,7 @@ def adam_rows(
 ) -> bool:
     """Bring rows of a table up to date.
 
-    See ``training/row_sparse/deferral.py`` for what is computed.
+    See ``deferral.py`` for what is computed.
 
     Args:
         weight: the table [V, ...], and Adam's moments of it, all of one floating-point type and contiguous.
