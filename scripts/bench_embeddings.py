@@ -1,4 +1,4 @@
-"""Time one training step of a bag-of-embeddings classifier: gradients sparse in rows against dense ones.
+"""Time one training step of a bag-of-embeddings classifier: row-sparse gradients against dense ones.
 
 A step is forward, backward, the optimizer's step and clearing the gradients, on a table of V × D, a batch of bags of
 Zipf-distributed tokens, a linear layer and a softmax over five classes. All arms of an optimizer are run in turn, in

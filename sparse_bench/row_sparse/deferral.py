@@ -231,10 +231,9 @@ class AdamDeferral(Deferral):
         delta = (scale / self._bar(starts) - 1).abs()
         for terms in range(2, MOST_TERMS + 1):
             error = (torch.pow(self._beta1, ages - 1) * delta**terms).amax(1)
-            bad = (error > tolerance).nonzero()
-            first = int(starts[int(bad.max()) + 1]) if bad.numel() and int(bad.max()) + 1 < len(starts) else 1
-            if (not bad.numel() or int(bad.max()) + 1 < len(starts)) and first <= self.EARLY:
-                return terms, max(1, first)
+            good = 1 + max((error > tolerance).nonzero().flatten().tolist(), default=-1)  # from here on to the end
+            if good < len(starts) and starts[good] <= self.EARLY:
+                return terms, max(1, int(starts[good]))
         return 1, 2**62
 
     def _bar(self, step: Any) -> Any:

@@ -20,7 +20,7 @@ from torch.optim import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam, Opti
 
 from sparse_bench.errors import ConfigError, unknown_choice
 from sparse_bench.row_sparse.compiled import add_rows, compiled, put_rows, take_rows
-from sparse_bench.row_sparse.deferral import NOTHING, Deferral, SgdDeferral, deferral
+from sparse_bench.row_sparse.deferral import NOTHING, Deferral, deferral
 from sparse_bench.row_sparse.gradients import host_sees, repeated, summed
 from sparse_bench.row_sparse.layers import RowSparseLayer
 
@@ -134,11 +134,10 @@ class _Table:
             self._put_off(layers, tolerance)
 
     def _put_off(self, layers: Sequence[RowSparseLayer], tolerance: float | None) -> None:
-        group = self._group
         capacity = min(max(_CAPACITY, self.weight.shape[0] // _ROWS_A_STEP), _MOST_CAPACITY)
-        found = deferral(self._optimizer, group, self.weight, capacity, tolerance)
-        if isinstance(found, SgdDeferral):  # all its numbers change at every step
-            found = deferral(self._optimizer, group, self.weight, _CAPACITY, tolerance)
+        if isinstance(self._optimizer, SGD):  # all numbers of its deferral change at every step
+            capacity = _CAPACITY
+        found = deferral(self._optimizer, self._group, self.weight, capacity, tolerance)
         if isinstance(found, Deferral):
             self._deferral = found
             self._deferral.restart(0)

@@ -156,7 +156,7 @@ class MaskedWeight(SparseWeight):
 
     def after_backward(self) -> None:
         gradient = self.parameter.grad
-        if gradient is not None and gradient.is_sparse:  # in rows
+        if gradient is not None and gradient.is_sparse:  # row-sparse
             gradient._values().mul_(self.mask.index_select(0, gradient._indices()[0]))
         elif gradient is not None:
             gradient.mul_(self.mask)

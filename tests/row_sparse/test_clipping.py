@@ -1,4 +1,4 @@
-"""Clipping by the joint norm of dense gradients and of those that are sparse in rows."""
+"""Clipping by the joint norm of dense gradients and of row-sparse ones."""
 
 import pytest
 import torch
