@@ -1,4 +1,4 @@
-"""Time one training step of a bag-of-embeddings classifier: gradients sparse in rows against dense ones.
+"""Time one training step of a bag-of-embeddings classifier: row-sparse gradients against dense ones.
 
 A step is forward, backward, the optimizer's step and clearing the gradients, on a table of V × D, a batch of bags of
 Zipf-distributed tokens, a linear layer and a softmax over five classes. All arms of an optimizer are run in turn, in
@@ -33,8 +33,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from sparse_bench.environment import tune_process
-from sparse_bench.sparsity.row_gradients import use_row_gradients
-from sparse_bench.training.row_sparse import RowUpdates
+from sparse_bench.row_sparse import RowSparseUpdates, make_row_sparse
 
 #: A dense gradient and the optimizer's default form; the fused form; torch's sparse gradient and optimizer; ours.
 DEFAULT, FUSED, TORCH_SPARSE, EXACT, LAZY = "dense", "dense fused", "torch sparse", "exact", "lazy"
@@ -133,7 +132,7 @@ def make_arm(problem: Problem, optimizer: str, arm: str, batches: list[tuple[Ten
     torch.manual_seed(0)
     model = Classifier(problem, sparse=arm == TORCH_SPARSE)
     if arm in (EXACT, LAZY):
-        use_row_gradients(model, "table.weight", exact=arm == EXACT)
+        make_row_sparse(model, "table.weight", exact=arm == EXACT)
     # The rows of a batch are few and small weights: what matters for them is the number of calls.
     form = {"fused": True} if arm not in (DEFAULT, TORCH_SPARSE) and optimizer not in NOT_FUSED else {}
     if arm == TORCH_SPARSE and optimizer == "adam":
@@ -141,7 +140,7 @@ def make_arm(problem: Problem, optimizer: str, arm: str, batches: list[tuple[Ten
         optimizers: list[Optimizer] = [torch.optim.SparseAdam(model.table.parameters(), lr=1e-3), rest]
     else:
         optimizers = [OPTIMIZERS[optimizer](model.parameters(), **form)]
-    updates = RowUpdates(optimizers[0], model)
+    updates = RowSparseUpdates(optimizers[0], model)
 
     def step(number: int) -> None:
         words, offsets, labels = batches[number % len(batches)]

@@ -20,8 +20,8 @@ from interleaved import bf16_is_native, describe_machine, interleave, titled, wr
 from torch import Tensor, nn
 
 from sparse_bench.environment import tune_process
-from sparse_bench.sparsity.kernels import SparseStructure, kernel_available, sparse_linear
-from sparse_bench.sparsity.kernels.linear import triton_available
+from sparse_bench.kernels import SparseStructure, kernel_available, sparse_linear
+from sparse_bench.kernels.linear import triton_available
 
 DENSE, DENSE_BF16, SPARSEPROP, SPARSE = "dense", "dense_bf16", "sparseprop", ("kernel", "csr", "masked")
 #: The columns of the table.

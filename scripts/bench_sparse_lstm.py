@@ -17,9 +17,9 @@ from torch.nn import functional as F
 
 from sparse_bench import environment
 from sparse_bench.batch.language import LanguageSizes
+from sparse_bench.kernels import kernel_available
+from sparse_bench.kernels.linear import triton_available
 from sparse_bench.models.lstm_lm import LSTMLM
-from sparse_bench.sparsity.kernels import kernel_available
-from sparse_bench.sparsity.kernels.linear import triton_available
 from sparse_bench.sparsity.schemes.random_fan_in import RandomFanIn
 from sparse_bench.streams import Streams
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from sparse_bench.environment import machine
-from sparse_bench.sparsity.kernels import kernel_available
-from sparse_bench.sparsity.kernels.linear import triton_available
+from sparse_bench.kernels import kernel_available
+from sparse_bench.kernels.linear import triton_available
 
 LEAST_ROUNDS = 5
 

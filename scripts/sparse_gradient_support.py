@@ -1,4 +1,4 @@
-"""Which optimizers take a gradient that is sparse in rows: torch's own, and the same with this project's row updates.
+"""Which optimizers take a row-sparse gradient: torch's own, and the same with this project's row-sparse updates.
 
 One step of a small table each, the answer torch's own words. Nothing is timed. torch's SparseAdam is not asked: it
 leaves the moments of absent rows alone, which is another method than Adam.
@@ -17,8 +17,7 @@ from bench_embeddings import OPTIMIZERS
 from interleaved import write
 from torch import nn
 
-from sparse_bench.sparsity.row_gradients import use_row_gradients
-from sparse_bench.training.row_sparse import RowUpdates
+from sparse_bench.row_sparse import RowSparseUpdates, make_row_sparse
 
 
 class Table(nn.Module):
@@ -29,14 +28,14 @@ class Table(nn.Module):
         self.rows = nn.Embedding(8, 4, sparse=sparse)
 
 
-def refusal(optimizer: str, *, row_updates: bool) -> str | None:
+def refusal(optimizer: str, *, row_sparse: bool) -> str | None:
     """What ``optimizer`` says to a gradient for two of eight rows; None where it takes the step."""
-    model = Table(sparse=not row_updates)
-    if row_updates:
-        use_row_gradients(model, "rows.weight", exact=True)
+    model = Table(sparse=not row_sparse)
+    if row_sparse:
+        make_row_sparse(model, "rows.weight", exact=True)
     before = model.rows.weight.detach().clone()
     made = OPTIMIZERS[optimizer](model.parameters())
-    updates = RowUpdates(made, model) if row_updates else None
+    updates = RowSparseUpdates(made, model) if row_sparse else None
     torch.autograd.backward(model.rows(torch.tensor([1, 5])).square().sum())
     try:
         made.step()
@@ -59,8 +58,8 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = []
     for optimizer in OPTIMIZERS:
-        said = refusal(optimizer, row_updates=False)
-        ours = refusal(optimizer, row_updates=True)
+        said = refusal(optimizer, row_sparse=False)
+        ours = refusal(optimizer, row_sparse=True)
         rows.append({"optimizer": optimizer, "torch": int(said is None), "ours": int(ours is None), "torch_says": said})
     lines = [
         "# Optimizers that take gradients sparse in rows",

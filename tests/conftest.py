@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from hypothesis import settings
 from omegaconf import DictConfig, OmegaConf
 
 from sparse_bench.config import CONF, register
+from sparse_bench.kernels import auto
 
 # How long an example takes says more of what else the machine does than of the code.
 settings.register_profile("any_machine", deadline=None)
@@ -44,6 +45,15 @@ TOY: dict[str, Any] = {
     "threads": 1,
     "progress": False,
 }
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _choices_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What ``auto`` measures during the tests is not kept among the user's choices."""
+    path = tmp_path_factory.mktemp("auto") / "auto.json"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(auto, "cache_file", lambda: path)
+        yield
 
 
 @pytest.fixture(autouse=True)

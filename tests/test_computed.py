@@ -10,14 +10,13 @@ from omegaconf import DictConfig
 from torch import nn
 
 from sparse_bench.config import run_id
+from sparse_bench.kernels import auto, kernel_available, linear
+from sparse_bench.kernels.cpu import Availability
 from sparse_bench.record import Result, RunFolder
+from sparse_bench.row_sparse import RowSparseUpdates, compiled, make_row_sparse
 from sparse_bench.run import run
 from sparse_bench.sparsity.computed import computed, fallbacks
-from sparse_bench.sparsity.kernels import auto, kernel_available, linear, table_rows
-from sparse_bench.sparsity.kernels.cpu import Availability
-from sparse_bench.sparsity.row_gradients.install import use_row_gradients
 from sparse_bench.sparsity.weights import sparsify
-from sparse_bench.training.row_sparse import RowUpdates
 from sparse_bench.training.trainer import Trainer
 
 Make = Callable[..., DictConfig]
@@ -102,13 +101,13 @@ def test_auto_tells_what_it_chose(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_rows_of_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     made = Layers()
     optimizer = torch.optim.Adam(made.parameters())
-    assert RowUpdates(optimizer, made).computed() == {}
-    use_row_gradients(made, "embedding.weight", exact=True)
+    assert RowSparseUpdates(optimizer, made).computed() == {}
+    make_row_sparse(made, "embedding.weight", exact=True)
     optimizer = torch.optim.Adam(made.parameters())
-    updates = RowUpdates(optimizer, made)
+    updates = RowSparseUpdates(optimizer, made)
     assert updates.computed() == {"rows of tables": "compiled code"}
     assert updates.fallbacks() == []
-    monkeypatch.setattr(table_rows, "_library", lambda: None)
+    monkeypatch.setattr(compiled, "_library", lambda: None)
     assert updates.computed() == {"rows of tables": "torch"}
     assert "without compiled code" in updates.fallbacks()[0]
 

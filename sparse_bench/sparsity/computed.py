@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from sparse_bench.sparsity.kernels import auto
-from sparse_bench.sparsity.kernels.linear import availability
+from sparse_bench.kernels import auto
+from sparse_bench.kernels.linear import availability
 from sparse_bench.sparsity.layers.linear import SparseLinear
 from sparse_bench.sparsity.layers.lstm import SparseLSTM
 from sparse_bench.sparsity.weights import MASK_SUFFIX

@@ -2,7 +2,7 @@
 
 A scheme is a file in ``schemes/`` and a YAML in ``conf/sparsity/``; adding one touches nothing else. The trainer calls
 it at six moments: when it is attached to a model, before training, before a backward pass, after a step's last backward
-pass (the gradients are complete; dense but where they are sparse in rows), after an optimizer step, and at the end of
+pass (the gradients are complete; dense, or row-sparse), after an optimizer step, and at the end of
 an epoch.
 """
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sparse_bench.errors import ConfigError
+from sparse_bench.kernels import places_of
 from sparse_bench.sparsity.layers.structured import StructuredModule
-from sparse_bench.sparsity.places import places_of
 from sparse_bench.sparsity.scheme import Scheme
 from sparse_bench.sparsity.topology import Shape
 from sparse_bench.sparsity.weights import SparseWeight

@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sparse_bench.errors import ConfigError, unknown_choice
-from sparse_bench.sparsity.kernels import EXECUTIONS, SparseStructure
+from sparse_bench.kernels import EXECUTIONS, SparseStructure, places_of
 from sparse_bench.sparsity.layers.linear import SparseLinear
 from sparse_bench.sparsity.layers.lstm import STRUCTURES, SparseLSTM
-from sparse_bench.sparsity.places import places_of
 
 MASK_SUFFIX = "_mask"
 #: Optimizers whose step of one entry depends on the gradients of others.
@@ -157,7 +156,7 @@ class MaskedWeight(SparseWeight):
 
     def after_backward(self) -> None:
         gradient = self.parameter.grad
-        if gradient is not None and gradient.is_sparse:  # in rows
+        if gradient is not None and gradient.is_sparse:  # row-sparse
             gradient._values().mul_(self.mask.index_select(0, gradient._indices()[0]))
         elif gradient is not None:
             gradient.mul_(self.mask)

@@ -3,7 +3,7 @@
 from contextlib import AbstractContextManager, nullcontext
 
 from sparse_bench.errors import ConfigError
-from sparse_bench.sparsity.kernels.auto import paused
+from sparse_bench.kernels.auto import paused
 from sparse_bench.training.trainer import Trainer
 
 

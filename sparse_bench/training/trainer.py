@@ -17,17 +17,16 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from sparse_bench.batch import Batch
 from sparse_bench.errors import ConfigError, NonFiniteLossError, unknown_choice
+from sparse_bench.kernels import auto
 from sparse_bench.record import Origin, RunFolder
+from sparse_bench.row_sparse import RowSparseUpdates, clip_gradient_norm
 from sparse_bench.sparsity.computed import computed, fallbacks
-from sparse_bench.sparsity.kernels import auto
 from sparse_bench.sparsity.scheme import Length, Scheme
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.base import Task
 from sparse_bench.training import checkpoint
 from sparse_bench.training.averaging import AveragingOptimizer, averaged_weights
-from sparse_bench.training.clipping import clip_gradient_norm
 from sparse_bench.training.precision import Precision
-from sparse_bench.training.row_sparse import RowUpdates
 from sparse_bench.training.schedules import Constant, Schedule
 from sparse_bench.training.settings import Progress, Settings
 from sparse_bench.training.stopping import StoppingRule
@@ -70,7 +69,7 @@ class Trainer:
         self.progress = Progress()
         self._log = log or (lambda metrics, step, epoch: None)
         settings.check_optimizer(optimizer)
-        self._row_updates = RowUpdates(optimizer, model)
+        self._row_sparse = RowSparseUpdates(optimizer, model)
         self._base_rates = [float(group["lr"]) for group in optimizer.param_groups]
         self._sums: dict[str, Tensor] = {}
         #: Factor on the learning rate that the batch of the coming step asked for.
@@ -120,7 +119,7 @@ class Trainer:
     def evaluate(self, split: str) -> dict[str, float]:
         """Metrics of the model as it stands on ``split``, with the split's name as prefix."""
         started = time.perf_counter()
-        self._row_updates.flush()
+        self._row_sparse.flush()
         with self.evaluating():
             metrics = self.task.evaluate(self.model, split)
         self.progress.evaluate_seconds += time.perf_counter() - started
@@ -215,7 +214,7 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         progress, settings = self.progress, self.settings
-        self._row_updates.flush()  # from here on the weights are looked at and kept
+        self._row_sparse.flush()  # from here on the weights are looked at and kept
         last = progress.epoch + 1 >= settings.epochs or not self._steps_left()
         entry: dict[str, float] = {f"train/{key}": (total / progress.batch).item() for key, total in self._sums.items()}
         # The schedule's: the group's own holds what the last batch asked for besides.
@@ -235,7 +234,7 @@ class Trainer:
         # After the evaluation: what was trained is what is measured, and whether training stops here is known.
         entry |= self.scheme.at_epoch_end(progress.epoch - 1, last or progress.stopped, self.optimizer, self.streams)
         if settings.reset_optimizer:
-            self._row_updates.reset()
+            self._row_sparse.reset()
             self.optimizer.state.clear()
         self._record_topology()
         self.folder.metrics.append({"epoch": progress.epoch, "step": progress.step, **entry})
@@ -321,11 +320,11 @@ class Trainer:
 
     def computed(self) -> dict[str, str]:
         """What sparse products and updates are really computed with, by kind of layer."""
-        return computed(self.model) | self._row_updates.computed()
+        return computed(self.model) | self._row_sparse.computed()
 
     def fallbacks(self) -> list[str]:
         """A sentence for everything that is not computed as was asked for."""
-        return fallbacks(self.model) + self._row_updates.fallbacks()
+        return fallbacks(self.model) + self._row_sparse.fallbacks()
 
     def _save(self) -> None:
         self.progress.elapsed_seconds = self.earlier_seconds + time.monotonic() - self._started

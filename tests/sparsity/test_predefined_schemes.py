@@ -110,7 +110,7 @@ def test_products_are_counted_in_both_ways() -> None:
 
 def test_counting_products_times_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run counts before its first step, with libraries switched off: what is fastest then need not be later."""
-    monkeypatch.setattr("sparse_bench.sparsity.kernels.auto._measure", lambda *_: pytest.fail("timed"))
+    monkeypatch.setattr("sparse_bench.kernels.auto._measure", lambda *_: pytest.fail("timed"))
     scheme, model = Random(density=0.5, layers=["recurrent"], execution="auto"), Stack(8, 20)
     attach(scheme, model)
     words = torch.zeros(5, 2, dtype=torch.long)

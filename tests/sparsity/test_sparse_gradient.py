@@ -15,9 +15,9 @@ from sparse_bench.errors import ConfigError
 from sparse_bench.model_factory import ModelFactory
 from sparse_bench.models.bag_of_embeddings import BagOfEmbeddings
 from sparse_bench.record import RunFolder
+from sparse_bench.row_sparse import RowSparseLayer, RowSparseUpdates
 from sparse_bench.run import run
 from sparse_bench.sparsity.counting import count
-from sparse_bench.sparsity.row_gradients import RowGradientLayer
 from sparse_bench.sparsity.scheme import Scheme
 from sparse_bench.sparsity.schemes.embedding_tiers import EmbeddingTiers
 from sparse_bench.sparsity.schemes.random import Random
@@ -41,21 +41,21 @@ def attached(scheme: Scheme) -> BagOfEmbeddings:
 
 
 @pytest.mark.parametrize("form", ["exact", "lazy"])
-def test_all_weights_exist_and_the_tables_have_row_gradients(form: str) -> None:
+def test_all_weights_exist_and_the_tables_have_row_sparse_gradients(form: str) -> None:
     scheme = SparseGradient(form=form)
     model = attached(scheme)
     assert scheme.selected == ["embedding.weight", "mask.weight"]
     counts = count(model, scheme)
     assert counts.density == 1.0
     assert counts.sparse_layers == 2 * 20 * 4
-    layers = [module for module in model.modules() if isinstance(module, RowGradientLayer)]
+    layers = [module for module in model.modules() if isinstance(module, RowSparseLayer)]
     assert [layer.exact for layer in layers] == [form == "exact"] * 2
 
 
 def test_a_pattern_selects_one_of_two_tables() -> None:
     model = attached(SparseGradient(layers=["mask.*"]))
     assert type(model.embedding) is nn.Embedding
-    assert isinstance(model.mask, RowGradientLayer)
+    assert isinstance(model.mask, RowSparseLayer)
 
 
 def test_settings_that_cannot_be() -> None:
@@ -153,10 +153,8 @@ def test_what_does_not_exist_stays_zero(inner: Scheme) -> None:
 
 
 def optimizer_step(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
-    from sparse_bench.training.row_sparse import RowUpdates
-
     if not hasattr(model, "updates"):
-        object.__setattr__(model, "updates", RowUpdates(optimizer, model))
+        object.__setattr__(model, "updates", RowSparseUpdates(optimizer, model))
     optimizer.step()
     optimizer.zero_grad()
 

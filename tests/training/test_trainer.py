@@ -267,7 +267,7 @@ def test_rows_of_tables_are_brought_up_to_date_before_they_are_looked_at(
     )
     happened = told(trained)
     for name in ("flush", "reset"):
-        monkeypatch.setattr(trained._row_updates, name, lambda name=name: happened.append((name,)))
+        monkeypatch.setattr(trained._row_sparse, name, lambda name=name: happened.append((name,)))
 
     def evaluate(self: ToyTask, model: nn.Module, split: str) -> dict[str, float]:
         happened.append(("evaluate",))

@@ -7,9 +7,17 @@ weights are exact, also where weights are equal: among equals, those that come f
 from collections.abc import Callable
 
 import numpy as np
+import torch
+from torch import Tensor
 
 #: (weights [entries], fraction) → boolean [entries], true for those to remove.
 Drop = Callable[[np.ndarray, float], np.ndarray]
+
+
+def on_host(values: Tensor) -> np.ndarray:
+    """Real numbers of any shape for NumPy, which knows float32 and float64 alone."""
+    known = values if values.dtype in (torch.float32, torch.float64) else values.float()
+    return known.detach().cpu().numpy()
 
 
 def whole(fraction: float, count: int) -> int:

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from sparse_bench.sparsity.dynamics.drop import lowest
-from sparse_bench.sparsity.places import on_host
+from sparse_bench.sparsity.dynamics.drop import lowest, on_host
 
 
 @dataclass(frozen=True)

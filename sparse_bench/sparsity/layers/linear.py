@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sparse_bench.sparsity.kernels.linear import sparse_linear
-from sparse_bench.sparsity.kernels.structure import SparseStructure
+from sparse_bench.kernels.linear import sparse_linear
+from sparse_bench.kernels.structure import SparseStructure
 
 
 class SparseLinear(nn.Module):

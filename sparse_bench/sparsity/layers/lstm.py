@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from sparse_bench.errors import ConfigError
-from sparse_bench.sparsity.kernels.lstm import State, full_lstm, sparse_lstm
-from sparse_bench.sparsity.kernels.structure import SparseStructure
+from sparse_bench.kernels.lstm import State, full_lstm, sparse_lstm
+from sparse_bench.kernels.structure import SparseStructure
 from sparse_bench.sparsity.layers.linear import compressed, resize_to_saved
 
 #: The two matrices of an LSTM layer: names of their parameters → names of their structures.

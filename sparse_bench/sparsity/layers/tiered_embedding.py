@@ -1,16 +1,24 @@
 """An embedding in which some words have shorter vectors than others."""
 
+from collections.abc import Iterator
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparse_bench.errors import ConfigError
+from sparse_bench.row_sparse import RowSparseLayer, TouchedRows, host_sees
+from sparse_bench.row_sparse.layers import gradient_of_words
 from sparse_bench.sparsity.layers.structured import StructuredModule
 from sparse_bench.sparsity.tiers import Tiers
 
 
-class TieredEmbedding(StructuredModule):
+class TieredEmbedding(RowSparseLayer, StructuredModule):
     """Stands in for an :class:`torch.nn.Embedding`: vectors of whole length, whose missing columns are zero.
+
+    All weights stand in one vector. A row-sparse gradient holds those of the touched words: its "rows" are single
+    weights, in ascending order where the host sees them.
 
     Args:
         embedding: what is replaced; its values are kept where columns exist.
@@ -56,6 +64,24 @@ class TieredEmbedding(StructuredModule):
 
     def forward(self, words: Tensor) -> Tensor:
         """Vectors of ``words`` (numbers, any shape [...]): [..., D]."""
+        if self.exact is None:
+            return self._vectors(words)
+
+        def gradient(touched: TouchedRows, grad: Tensor) -> tuple[Tensor, Tensor]:
+            sums = gradient_of_words(words, self.padding_idx, touched, grad)
+            stored, values = [], []
+            for first, columns, exists, places in self._pieces(touched.rows):
+                piece = sums[first:, columns]
+                stored.append(places.flatten())
+                values.append((piece if exists is None else piece * exists).flatten())
+            return torch.cat(stored), torch.cat(values)
+
+        return self.read(self.place[words.reshape(-1)], partial(self._vectors, words), gradient)
+
+    def stored(self, rows: Tensor) -> Tensor:
+        return torch.cat([places.flatten() for *_, places in self._pieces(rows)])
+
+    def _vectors(self, words: Tensor) -> Tensor:
         place = self.place[words].unsqueeze(-1)
         exists = place >= self.start
         # One gather of single weights: as fast as a dense look-up for narrow blocks, which a look-up in each is not.
@@ -64,6 +90,31 @@ class TieredEmbedding(StructuredModule):
         if self.padding_idx is None:
             return vectors
         return torch.where((words == self.padding_idx).unsqueeze(-1), vectors.detach(), vectors)
+
+    def _pieces(self, rows: Tensor) -> Iterator[tuple[int, slice, Tensor | None, Tensor]]:
+        """Where the weights of the words at places ``rows`` [U] stand, block of columns by block.
+
+        Gives (first of the rows that has the block, the block's columns, which of those rows have it [U', 1] or None
+        for all, places in :attr:`weight` [U', columns]). Rows that lack a block are cut off where the host sees the
+        numbers; elsewhere they are there, at places of the row's own that all rows have, to be multiplied by zero:
+        another row's must not pass for touched.
+        """
+        sorted_rows = host_sees(rows)
+        column = begin = 0
+        own: Tensor | None = None  # places of each row in a block that all rows have [U, columns]
+        for start, width, size in zip(self.tiers.starts, self.tiers.widths, self.tiers.sizes, strict=True):
+            if size:
+                first = int(torch.searchsorted(rows, start)) if sorted_rows else 0
+                row = rows[first:, None] - start
+                exists = None if sorted_rows or start == 0 else row >= 0
+                places = row.clamp_min(0) * width + torch.arange(begin, begin + width, device=rows.device)
+                if exists is None:
+                    own = places
+                elif own is not None:
+                    repeated = torch.arange(width, device=rows.device) % own.shape[1]
+                    places = torch.where(exists, places, own[:, repeated])
+                yield first, slice(column, column + width), exists, places
+            column, begin = column + width, begin + size
 
     def blocks(self) -> list[Tensor]:
         """Views of :attr:`weight`, one a block of columns [rows, width]."""

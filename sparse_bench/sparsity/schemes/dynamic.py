@@ -17,10 +17,9 @@ from torch.optim import Optimizer
 
 from sparse_bench.errors import ConfigError
 from sparse_bench.sparsity.diagnostics import Evolution
-from sparse_bench.sparsity.dynamics.drop import Drop
+from sparse_bench.sparsity.dynamics.drop import Drop, on_host
 from sparse_bench.sparsity.dynamics.grow import Grow, Room
 from sparse_bench.sparsity.dynamics.schedule import Schedule
-from sparse_bench.sparsity.places import on_host
 from sparse_bench.sparsity.scheme import Length, Scheme
 from sparse_bench.sparsity.weights import SparseWeight
 from sparse_bench.streams import Streams

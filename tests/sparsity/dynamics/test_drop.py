@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparse_bench.sparsity.dynamics.drop import DROPS, Drop, lowest, magnitude, signed_magnitude, whole
+from sparse_bench.sparsity.dynamics.drop import DROPS, Drop, lowest, magnitude, on_host, signed_magnitude, whole
 
 WEIGHTS = st.lists(st.sampled_from([-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0]), max_size=30)
 FRACTIONS = st.floats(0.0, 1.0)
@@ -15,6 +16,14 @@ def gone(weights: list[float], removed: np.ndarray) -> list[int]:
     assert removed.dtype == np.bool_
     assert removed.shape == (len(weights),)
     return np.flatnonzero(removed).tolist()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_every_type_of_number_comes_to_the_host(dtype: torch.dtype) -> None:
+    values = torch.tensor([3.0, 1.0, 1.0 + 2**-40], dtype=dtype, requires_grad=True)
+    found = on_host(values)
+    assert found.dtype == (np.float64 if dtype == torch.float64 else np.float32)
+    assert found.tolist() == values.tolist()
 
 
 @pytest.mark.parametrize(

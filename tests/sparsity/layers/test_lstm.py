@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sparse_bench.errors import ConfigError
-from sparse_bench.sparsity.kernels import SparseStructure
-from sparse_bench.sparsity.kernels.lstm import _check, _compiled_recurrence
+from sparse_bench.kernels import SparseStructure
+from sparse_bench.kernels.lstm import _check, _compiled_recurrence
 from sparse_bench.sparsity.layers.lstm import SparseLSTM
 from sparse_bench.sparsity.weights import CompressedWeight, sparsify
-from tests.sparsity.kernels.problems import (
+from tests.kernels.problems import (
     assert_digits,
     assert_same_lstm,
     lstm_problem,

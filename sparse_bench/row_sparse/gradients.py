@@ -1,0 +1,115 @@
+"""Row-sparse gradients: torch's COO tensors of a table [V, D] with one sparse dimension, that of the rows.
+
+torch's own ``sparse=True`` leaves the gradient with one row a token, repeats included, and sorts it out in every later
+step. Here the tokens are sorted once, in the forward pass: the gradient that reaches the optimizer has each row once,
+and its rows are summed by the kernel of :func:`torch.nn.functional.embedding_bag`.
+
+Only on the CPU, where the host sees every number anyway. On other devices the number of different rows is not known
+to the host without waiting for the device. There the gradient keeps one row a token, as its shape is known beforehand;
+for a step the first entry of a row gets its sum and its repeats get zeros, so that the norm of all values is that of
+the gradient.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def host_sees(tensor: Tensor) -> bool:
+    """Whether shapes may depend on the numbers in ``tensor`` without anyone waiting for a device."""
+    return tensor.device.type == "cpu"
+
+
+class TouchedRows(NamedTuple):
+    """The rows of a table that N looked-up indices touch.
+
+    Attributes:
+        rows: the rows: each once and sorted [U] where the host sees them, else the N indices as they are.
+        order: the permutation that sorts the indices [N]; None where ``rows`` are not sorted.
+        starts: where the indices of each row start among the sorted ones [U]; None likewise.
+    """
+
+    rows: Tensor
+    order: Tensor | None = None
+    starts: Tensor | None = None
+
+    @classmethod
+    def of(cls, indices: Tensor) -> Self:
+        """The rows that ``indices`` [N] touch."""
+        if not host_sees(indices):
+            return cls(indices)
+        ordered, order = torch.sort(indices, stable=True)
+        rows, counts = torch.unique_consecutive(ordered, return_counts=True)
+        return cls(rows, order, counts.cumsum(0) - counts)
+
+    def sums(self, grad: Tensor, scale: Tensor | None = None, offsets: Tensor | None = None) -> Tensor:
+        """The gradient of each of :attr:`rows` [U, D].
+
+        Args:
+            grad: gradients of the looked-up vectors [N, D], or of the bags that they were summed in [B, D].
+            scale: factor on each looked-up vector [N]; None: 1.
+            offsets: where each bag starts among the indices [B], the first at 0; None: there are no bags.
+        """
+        source = self.order  # row of grad of each index
+        if offsets is not None:
+            tokens = torch.arange(self.rows.shape[0], device=grad.device) if source is None else source
+            source = torch.searchsorted(offsets[1:], tokens, right=True)
+        if self.order is None or self.starts is None or source is None:
+            values = grad if source is None else grad.index_select(0, source)
+            return values if scale is None else values * scale[:, None]
+        scale = None if scale is None else scale.index_select(0, self.order)
+        return F.embedding_bag(source, grad.contiguous(), self.starts, mode="sum", per_sample_weights=scale)
+
+
+def row_sparse(rows: Tensor, values: Tensor, shape: torch.Size) -> Tensor:
+    """The gradient of a table of ``shape`` [V, ...] that is ``values`` [U, ...] in ``rows`` [U], and zero elsewhere."""
+    return torch.sparse_coo_tensor(rows[None], values, shape, check_invariants=False)
+
+
+def summed(gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Sorted rows [U] and their gradients [U, D]; with repeats where the host does not see them, see above."""
+    if host_sees(gradient):
+        rows = gradient._indices()[0]
+        # Autograd does not hand on that a gradient is coalesced, and coalescing costs more than looking.
+        if not bool((rows[1:] > rows[:-1]).all()):
+            gradient = gradient.coalesce()
+        return gradient._indices()[0], gradient._values()
+    rows, order = torch.sort(gradient._indices()[0], stable=True)
+    values = gradient._values()
+    return rows, torch.zeros_like(values).index_add_(0, _first_entries(rows), values.index_select(0, order))
+
+
+def repeated(rows: Tensor, sums: Tensor) -> Tensor:
+    """What :func:`summed` gave, with the sum in every entry of a row, so that all of them make the same step."""
+    return sums if host_sees(rows) else sums.index_select(0, _first_entries(rows))
+
+
+def _first_entries(rows: Tensor) -> Tensor:
+    """For each of the sorted ``rows`` [U], the position of the first one equal to it."""
+    return torch.searchsorted(rows, rows)
+
+
+@torch.no_grad()
+def clip_gradient_norm(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
+    """Scale all gradients so that their joint L2 norm is at most ``max_norm``; returns the norm before (scalar).
+
+    :func:`torch.nn.utils.clip_grad_norm_`, which refuses row-sparse gradients. The norm of one of those is that of the
+    dense gradient that it stands for: repeated rows are added up first.
+    """
+    gradients = [(parameter, parameter.grad) for parameter in parameters if parameter.grad is not None]
+    if not any(gradient.is_sparse for _, gradient in gradients):
+        return nn.utils.clip_grad_norm_([parameter for parameter, _ in gradients], max_norm)
+    values = []
+    for parameter, gradient in gradients:
+        if gradient.is_sparse:
+            rows, sums = summed(gradient)
+            parameter.grad = row_sparse(rows, sums, gradient.shape)
+        values.append(sums if gradient.is_sparse else gradient)
+    norm = nn.utils.get_total_norm(values)
+    factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+    for value in values:
+        value.mul_(factor)
+    return norm

@@ -1,0 +1,153 @@
+"""Random sparse layers and what a dense computation makes of them."""
+
+import copy
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sparse_bench.kernels import EXECUTIONS, SparseStructure, lstm, sparse_linear
+from sparse_bench.sparsity.layers.lstm import STRUCTURES, SparseLSTM
+
+EXPLICIT = tuple(execution for execution in EXECUTIONS if execution != "auto")
+
+
+def problem(
+    out: int, inner: int, tokens: int, density: float, seed: int = 0, dtype: torch.dtype = torch.float32
+) -> tuple[SparseStructure, Tensor, Tensor, Tensor, Tensor]:
+    """Structure, input, values, bias and a gradient of the output."""
+    generator = torch.Generator().manual_seed(seed)
+    structure = SparseStructure(torch.rand(out, inner, generator=generator) < density)
+    sizes = [(tokens, inner), (structure.entries,), (out,), (tokens, out)]
+    x, values, bias, grad = (torch.randn(*size, generator=generator, dtype=dtype) for size in sizes)
+    return structure, x.requires_grad_(), values.requires_grad_(), bias.requires_grad_(), grad
+
+
+def results(
+    structure: SparseStructure, x: Tensor, values: Tensor, bias: Tensor | None, grad: Tensor, execution: str
+) -> list[Tensor]:
+    """Output and all gradients."""
+    y = sparse_linear(x, structure, values, bias, execution)
+    leaves = [x, values] if bias is None else [x, values, bias]
+    return [y, *torch.autograd.grad(y, leaves, grad)]
+
+
+def expected(structure: SparseStructure, x: Tensor, values: Tensor, bias: Tensor | None, grad: Tensor) -> list[Tensor]:
+    """The same from products of full matrices in double precision, written out."""
+    weight = torch.zeros(structure.out_features, structure.in_features, dtype=torch.float64)
+    mask = structure.mask()
+    weight[mask] = values.detach().double()
+    tokens = x.shape[:-1].numel()
+    x2, g2 = (t.detach().double().reshape(tokens, t.shape[-1]) for t in (x, grad))
+    y = x.detach().double() @ weight.T
+    parts = [y if bias is None else y + bias.detach().double(), (g2 @ weight).view(x.shape), (g2.T @ x2)[mask]]
+    return parts if bias is None else [*parts, g2.sum(0)]
+
+
+def assert_product(
+    structure: SparseStructure, x: Tensor, values: Tensor, bias: Tensor | None, grad: Tensor, execution: str
+) -> None:
+    """Output and all gradients are right, relative to the sum of the magnitudes of each number's terms."""
+    terms = [None if tensor is None else tensor.abs() for tensor in (x, values, bias, grad)]
+    actual = results(structure, x, values, bias, grad, execution)
+    wanted, magnitudes = expected(structure, x, values, bias, grad), expected(structure, *terms)
+    for a, w, magnitude in zip(actual, wanted, magnitudes, strict=True):
+        assert a.shape == w.shape
+        assert ((a.double() - w).abs() <= 2e-6 * magnitude).all()
+
+
+def assert_digits(actual: list[Tensor], wanted: list[Tensor], tolerance: float) -> None:
+    """Each number is right to a relative tolerance; where sums cancel, a tenth of it of the tensor's largest number."""
+    for a, w in zip(actual, wanted, strict=True):
+        largest = w.abs().max().item() if w.numel() else 0.0
+        torch.testing.assert_close(a.double().cpu(), w.double().cpu(), rtol=tolerance, atol=tolerance / 10 * largest)
+
+
+def assert_close(actual: list[Tensor], wanted: list[Tensor], tolerance: float = 2e-5) -> None:
+    for a, w in zip(actual, wanted, strict=True):
+        assert a.shape == w.shape
+        scale = 1 + (w.abs().max().item() if w.numel() else 0)
+        torch.testing.assert_close(a.double().cpu(), w.cpu(), rtol=0, atol=tolerance * scale)
+
+
+def lstm_problem(
+    *, steps: int, batch: int, inputs: int, hidden: int, density: float, dtype: torch.dtype = torch.float32
+) -> tuple[nn.LSTM, SparseLSTM, list[Tensor]]:
+    """A torch LSTM with zeros in it, a sparse one that must equal it, and input, first states and their gradients."""
+    torch.manual_seed(0)
+    dense = nn.LSTM(inputs, hidden).to(dtype)
+    masks = {name: torch.rand_like(getattr(dense, name)) < density for name in STRUCTURES}
+    with torch.no_grad():
+        for name, mask in masks.items():
+            getattr(dense, name).mul_(mask)
+    sparse = SparseLSTM(copy.deepcopy(dense), masks, "csr")
+    shapes = [(steps, batch, inputs), *[(1, batch, hidden)] * 2, (steps, batch, hidden), *[(1, batch, hidden)] * 2]
+    return dense, sparse, [torch.randn(shape, dtype=dtype) for shape in shapes]
+
+
+def assert_same_lstm(
+    problem: tuple[nn.LSTM, SparseLSTM, list[Tensor]], execution: str, tolerance: float = 2e-5
+) -> None:
+    """Outputs, states and every gradient are those of torch's LSTM."""
+    dense, sparse, (x, h, c, *grads) = problem
+    sparse.execution = execution
+
+    def everything(layer: nn.Module) -> list[Tensor]:
+        leaves = [tensor.clone().requires_grad_() for tensor in (x, h, c)]
+        y, states = layer(leaves[0], (leaves[1], leaves[2]))
+        outputs = [y, *states]
+        return outputs + list(torch.autograd.grad(outputs, [*leaves, *layer.parameters()], grads))
+
+    names = [name for name, _ in dense.named_parameters()]
+    assert sorted(names) == sorted(name for name, _ in sparse.named_parameters())
+    wanted, actual = everything(dense), everything(sparse)
+    by_name = dict(zip((name for name, _ in sparse.named_parameters()), actual[6:], strict=True))
+    for name, full in zip(names, wanted[6:], strict=True):
+        structure = getattr(sparse, STRUCTURES[name]) if name in STRUCTURES else None
+        wanted_part = structure.gather(full) if structure is not None else full
+        assert_digits([by_name[name]], [wanted_part], tolerance)
+    assert_digits(actual[:6], wanted[:6], tolerance)
+
+
+class Recurrence(NamedTuple):
+    """The recurrence of an LSTM alone.
+
+    Attributes:
+        leaves: gates [T, B, 4H], hidden and cell states [B, H] and values.
+        structure: of the values.
+        grads: gradients of the outputs.
+    """
+
+    leaves: list[Tensor]
+    structure: SparseStructure
+    grads: list[Tensor]
+
+    def expected(self) -> list[Tensor]:
+        """Outputs and all gradients, from torch's LSTM in double precision, whose inputs are the gates themselves."""
+        leaves = [leaf.detach().double().requires_grad_() for leaf in self.leaves]
+        gates, hidden, cell, values = leaves
+        identity = torch.eye(gates.shape[-1], dtype=torch.float64)
+        y, (_, last) = lstm.full_lstm(gates, (hidden, cell), identity, self.structure.scatter(values), None)
+        return [y, last, *torch.autograd.grad((y, last), leaves, [grad.double() for grad in self.grads])]
+
+
+def recurrence_problem(
+    steps: int,
+    batch: int,
+    structure: SparseStructure,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    scale: float = 1.0,
+) -> Recurrence:
+    """Random numbers; those that the outputs depend on times ``scale``."""
+    generator = torch.Generator().manual_seed(seed)
+    size = structure.in_features
+    shapes = [(steps, batch, 4 * size), (batch, size), (batch, size), (structure.entries,)]
+    leaves = [(torch.randn(shape, generator=generator, dtype=dtype) * scale).requires_grad_() for shape in shapes]
+    grads = [torch.randn(shape, generator=generator, dtype=dtype) for shape in [(steps, batch, size), (batch, size)]]
+    return Recurrence(leaves, structure, grads)
+
+
+def recurrent_structure(size: int, density: float, seed: int = 0) -> SparseStructure:
+    """Random, [4 size, size]."""
+    return SparseStructure(torch.rand(4 * size, size, generator=torch.Generator().manual_seed(seed)) < density)
