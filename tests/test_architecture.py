@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "source": {"config", "record"},
     "origin": {"config", "record", "source", "tasks", "training", "sparsity"},
     "tasks": {"data"},
-    "training": {"tasks", "sparsity", "record"},
+    "training": {"tasks", "sparsity", "config", "record"},
     "sweeps": {"config", "record", "source"},
     "papers": {"config"},
     "evidence": {"papers", "sweeps", "config", "record"},

@@ -13,9 +13,9 @@ from torch import nn
 from sparse_bench.errors import ConfigError
 from sparse_bench.sparsity.counting import count
 from sparse_bench.sparsity.dynamics.grow import Room, random_free
+from sparse_bench.sparsity.dynamics.scheme import Dynamic
 from sparse_bench.sparsity.scheme import Length, Scheme
 from sparse_bench.sparsity.schemes.combined import Combined
-from sparse_bench.sparsity.schemes.dynamic import Dynamic
 from sparse_bench.sparsity.schemes.gmp import GMP
 from sparse_bench.sparsity.schemes.rigl import RigL
 from sparse_bench.sparsity.schemes.set import SET
