@@ -20,8 +20,8 @@ import torch
 from interleaved import Times, describe_machine, write
 from torch import nn
 
+from sparse_bench.sparsity.dynamics.scheme import Dynamic
 from sparse_bench.sparsity.scheme import Length
-from sparse_bench.sparsity.schemes.dynamic import Dynamic
 from sparse_bench.sparsity.schemes.rigl import RigL
 from sparse_bench.sparsity.schemes.set import SET
 from sparse_bench.sparsity.weights import MaskedWeight

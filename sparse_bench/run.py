@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from sparse_bench import environment
-from sparse_bench.config import LABEL, build, check, run_id
+from sparse_bench.config import LABEL, TrainerConfig, build, check, run_id
 from sparse_bench.errors import ConfigError, KilledError
 from sparse_bench.model_factory import ModelFactory
 from sparse_bench.origin import finished_before, load_first_stage, origin_of, set_aside_unless_it_goes_on
@@ -33,8 +33,8 @@ from sparse_bench.tasks.shares import many_unknown
 from sparse_bench.tracking.base import ASKED, DENSITY, WEIGHTS, RunInfo, Trackers
 from sparse_bench.training import checkpoint
 from sparse_bench.training.precision import Precision
+from sparse_bench.training.progress import Progress
 from sparse_bench.training.rehearsal import rehearse
-from sparse_bench.training.settings import Progress, Settings
 from sparse_bench.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -264,16 +264,14 @@ def assemble(
         model=model,
         scheme=scheme,
         optimizer=build(plain["optimizer"], _partial_=True)(model.parameters()),
-        settings=Settings(
-            **{field.name: plain["trainer"][field.name] for field in fields(Settings) if field.name != "progress"},
-            progress=plain["progress"],
-        ),
+        settings=TrainerConfig(**plain["trainer"]),
         streams=streams,
         precision=Precision(plain["trainer"]["precision"], device),
         device=device,
         folder=folder,
         schedule=build(plain["trainer"]["schedule"]),
         stop=build(plain["trainer"]["stop"]),
+        quiet=not plain["progress"],
         log=log,
         origin=origin,
     )

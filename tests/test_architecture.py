@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "source": {"config", "record"},
     "origin": {"config", "record", "source", "tasks", "training", "sparsity"},
     "tasks": {"data"},
-    "training": {"tasks", "sparsity", "row_sparse", "kernels", "record"},
+    "training": {"tasks", "sparsity", "row_sparse", "kernels", "config", "record"},
     "sweeps": {"config", "record", "source"},
     "papers": {"config"},
     "evidence": {"papers", "sweeps", "config", "record"},

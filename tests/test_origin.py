@@ -32,7 +32,7 @@ from pathlib import Path
 import torch
 
 from sparse_bench.data.text import numbered_corpus, read_lines
-from sparse_bench.sparsity.scheme import Scheme
+from sparse_bench.sparsity.scheme import MaskScheme
 
 
 def words(path: str, named: bool = True):
@@ -43,7 +43,7 @@ def words(path: str, named: bool = True):
 
 
 @dataclass
-class Striped(Scheme):
+class Striped(MaskScheme):
     def first_topology(self, shapes, streams):
         return {name: (torch.arange(a)[:, None] + torch.arange(b)) % 2 == 0 for name, (a, b) in shapes.items()}
 """

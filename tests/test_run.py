@@ -19,7 +19,7 @@ from sparse_bench.config import CONF, choices, run_id
 from sparse_bench.errors import ConfigError
 from sparse_bench.record import Result, RunFolder
 from sparse_bench.run import _deterministic, _summary, run
-from sparse_bench.sparsity.schemes.dynamic import Dynamic
+from sparse_bench.sparsity.dynamics.scheme import Dynamic
 from sparse_bench.training.trainer import Trainer
 
 Make = Callable[..., DictConfig]

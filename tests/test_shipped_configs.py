@@ -12,14 +12,14 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from sparse_bench import sweeps
-from sparse_bench.config import CONF, build, check, choices, target_of
+from sparse_bench.config import CONF, TrainerConfig, build, check, choices, target_of
 from sparse_bench.errors import ConfigError
 from sparse_bench.model_factory import ModelFactory
 from sparse_bench.record import RunFolder
 from sparse_bench.run import run
 from sparse_bench.streams import Streams
 from sparse_bench.training.precision import Precision
-from sparse_bench.training.trainer import Settings, Trainer
+from sparse_bench.training.trainer import Trainer
 
 Compose = Callable[..., DictConfig]
 
@@ -140,7 +140,7 @@ def test_every_pair_takes_a_full_step_on_the_meta_device(
     attached.attach(built, streams)
     plain["optimizer"].pop("fused", None)  # torch has no fused step on this device
     optimizer = build(plain["optimizer"], _partial_=True)(built.parameters())
-    settings = Settings(epochs=1, gradient_clip=1.0, progress=False)
+    settings = TrainerConfig(epochs=1, gradient_clip=1.0)
     trainer = Trainer(
         task, built, attached, optimizer, settings, streams, Precision("fp32", device), device, RunFolder(tmp_path)
     )

@@ -16,7 +16,27 @@ CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / 
 
 @dataclass
 class TrainerConfig:
-    """How long and how a run trains; see ``conf/trainer/default.yaml`` for what each setting means."""
+    """How long and how a run trains. These are the only defaults; ``conf/trainer`` holds what differs on purpose.
+
+    Attributes:
+        epochs: passes over the training examples.
+        steps: stop after so many optimizer steps, if that comes before the epochs.
+        precision: fp32, tf32 (on a GPU), bf16 (autocast) or fp16 (autocast and loss scaling).
+        gradient_clip: largest norm of the gradient of all weights.
+        accumulate: batches per optimizer step.
+        schedule: a ``_target_`` from :mod:`sparse_bench.training.schedules`; null: constant.
+        stop: a ``_target_`` from :mod:`sparse_bench.training.stopping`; null: train to the end.
+        evaluate_every: epochs between two evaluations; 0: at the end alone.
+        evaluate_first: evaluate before the first epoch too; ``select: best`` then may choose the first weights.
+        select: the weights that the final evaluation uses: last, or best by ``monitor``.
+        monitor: metric for ``select`` and ``early_stopping``, as valid/accuracy; null: the task's own.
+        monitor_mode: max or min: which values of ``monitor`` are better.
+        early_stopping: stop after so many evaluations without improvement.
+        reset_optimizer: forget the optimizer's moments at every epoch end.
+        checkpoint_seconds: at most so much work is lost when a run is killed.
+        keep: of a finished run: nothing, weights, or checkpoint (weights and optimizer).
+        deterministic: the same numbers on every repetition; on CUDA slower, and a warning where torch has no such way.
+    """
 
     epochs: Count = 100
     steps: Count | None = None

@@ -4,10 +4,14 @@ The dense layers from which a model is made sparse may be a thousand times as la
 """
 
 import math
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
+from torch import nn
 from torch.overrides import TorchFunctionMode
+
+from sparse_bench.sparsity.scheme import ModelFactory
 
 #: More numbers than this (2 GiB in float32), and a matrix is made without.
 LARGEST = 2**29
@@ -28,3 +32,15 @@ class LargeWithoutNumbers(TorchFunctionMode):
             if math.prod(size) > self.limit:
                 kwargs["device"] = "meta"
         return func(*args, **kwargs)
+
+
+def without_large_numbers(factory: ModelFactory, needless: Callable[[nn.Module], Collection[str]]) -> Any:
+    """The model. Its matrices of more than :data:`LARGEST` numbers have none, if ``needless`` names all of these.
+
+    That is possible for a scheme that draws all first weights itself. Others keep those of the model, which are not
+    known before the model has drawn all.
+    """
+    with LargeWithoutNumbers(LARGEST):
+        model = factory()
+    missing = {name for name, parameter in model.named_parameters() if parameter.is_meta}
+    return model if missing <= set(needless(model)) else factory()

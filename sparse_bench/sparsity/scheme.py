@@ -1,9 +1,9 @@
-"""The interface of a sparsity scheme, and the base of those whose topology never changes.
+"""The interface of a sparsity scheme, and the base of those that say by masks which weights exist.
 
 A scheme is a file in ``schemes/`` and a YAML in ``conf/sparsity/``; adding one touches nothing else. The trainer calls
 it at six moments: when it is attached to a model, before training, before a backward pass, after a step's last backward
 pass (the gradients are complete; dense, or row-sparse), after an optimizer step, and at the end of
-an epoch.
+an epoch. Any other loop can do the same, for instance from the hooks of an optimizer.
 """
 
 import dataclasses
@@ -48,8 +48,12 @@ class Length:
 
 
 @dataclasses.dataclass
-class Scheme(ABC):
-    """Base of every scheme.
+class Scheme:
+    """Base of every scheme; by itself it leaves the selected layers dense.
+
+    A scheme that says by masks which weights exist is a :class:`MaskScheme`. One that replaces whole modules is a
+    :class:`sparse_bench.sparsity.structured.StructuredScheme`. One that rewires is a
+    :class:`sparse_bench.sparsity.dynamics.scheme.Dynamic` besides.
 
     Attributes:
         density: share of the weights of the selected layers that exist, between 0 and 1.
@@ -88,6 +92,14 @@ class Scheme(ABC):
         """The model to train. Only schemes that change its size do more than call the factory."""
         return factory()
 
+    def matrices(self, model: nn.Module) -> list[str]:
+        """Names of the weight matrices of ``model`` that ``layers`` selects.
+
+        Raises:
+            ConfigError: there is no such group, or nothing fits a pattern.
+        """
+        return select(model, layer_groups(model), self.layers)
+
     def attach(self, model: nn.Module, streams: Streams) -> None:
         """Make the selected layers of ``model`` sparse.
 
@@ -95,7 +107,7 @@ class Scheme(ABC):
             ConfigError: a selected layer does not exist or cannot be sparse, or sparsity is asked for and all weights
                 would stay.
         """
-        self.selected = select(model, layer_groups(model), self.layers)
+        self.selected = self.matrices(model)
         if not self.selected:
             raise ConfigError(f"The layers {', '.join(self.layers)} hold no weight matrix in this model.")
         self.weights = self.install(model, streams)
@@ -106,13 +118,12 @@ class Scheme(ABC):
             )
 
     def install(self, model: nn.Module, streams: Streams) -> dict[str, SparseWeight]:
-        """Give the selected matrices their first topology; those that are left out stay dense."""
-        shapes = {name: tuple(model.get_parameter(name).shape) for name in self.selected}
-        return sparsify(model, self.first_topology(shapes, streams), self.execution)
+        """Make the ``selected`` matrices of the dense ``model`` sparse; returns those that became so.
 
-    @abstractmethod
-    def first_topology(self, shapes: Mapping[str, Shape], streams: Streams) -> dict[str, Tensor]:
-        """A mask for every layer that becomes sparse; layers that are left out stay dense."""
+        A scheme whose first topology depends on the dense weights reads them here, and hands its masks to
+        :func:`sparse_bench.sparsity.weights.sparsify`.
+        """
+        return {}
 
     def missing(self) -> int:
         """How many weights of the selected layers do not exist now."""
@@ -168,6 +179,19 @@ class Scheme(ABC):
         """Inverse of :meth:`state_dict`, called after the model has loaded its own state."""
         for weight in self.weights.values():
             weight.active = int(weight.mask.sum())
+
+
+@dataclasses.dataclass
+class MaskScheme(Scheme, ABC):
+    """Base of schemes that say by masks which weights exist at first."""
+
+    def install(self, model: nn.Module, streams: Streams) -> dict[str, SparseWeight]:
+        shapes = {name: tuple(model.get_parameter(name).shape) for name in self.selected}
+        return sparsify(model, self.first_topology(shapes, streams), self.execution)
+
+    @abstractmethod
+    def first_topology(self, shapes: Mapping[str, Shape], streams: Streams) -> dict[str, Tensor]:
+        """A boolean mask [out, in] for every layer that becomes sparse; layers that are left out stay dense."""
 
 
 def layer_groups(model: nn.Module) -> dict[str, list[str]]:

@@ -36,3 +36,15 @@ def select(model: nn.Module, groups: dict[str, list[str]], selectors: Sequence[s
         else:
             raise ConfigError(unknown_choice("layer group", selector, groups))
     return [name for name in matrices if name in chosen]
+
+
+def units(names: Sequence[str]) -> dict[str, list[str]]:
+    """Weight matrices that feed the same units, in the order of their columns, by the units' name.
+
+    Torch calls a recurrent layer's two ``weight_ih_l0`` and ``weight_hh_l0``, with ``_reverse`` for the other
+    direction.
+    """
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(name.replace("weight_ih_", "weight_").replace("weight_hh_", "weight_"), []).append(name)
+    return found

@@ -4,7 +4,8 @@ A scheme replaces an ordinary module by a :class:`StructuredModule` that is call
 counted, and can be looked at as whole ones, through :class:`StructuredWeight`.
 """
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,7 +16,6 @@ from sparse_bench.errors import ConfigError
 from sparse_bench.kernels import places_of
 from sparse_bench.sparsity.layers.structured import StructuredModule
 from sparse_bench.sparsity.scheme import Scheme
-from sparse_bench.sparsity.topology import Shape
 from sparse_bench.sparsity.weights import SparseWeight
 from sparse_bench.streams import Streams
 
@@ -63,7 +63,7 @@ class StructuredWeight(SparseWeight):
 
 
 @dataclass
-class StructuredScheme(Scheme):
+class StructuredScheme(Scheme, ABC):
     """Base of schemes that replace whole modules."""
 
     #: What such a scheme replaces, for messages.
@@ -76,14 +76,16 @@ class StructuredScheme(Scheme):
                 f"{type(self).__name__} computes with the dense parts of its layers; leave out sparsity.execution."
             )
 
-    def first_topology(self, shapes: Mapping[str, Shape], streams: Streams) -> dict[str, Tensor]:
-        return {}
+    @abstractmethod
+    def install(self, model: nn.Module, streams: Streams) -> dict[str, SparseWeight]:
+        """Replace the modules of the selected matrices, see :meth:`owners` and :func:`replace`."""
 
     def owners(self, model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> dict[str, list[str]]:
         """The modules of the selected matrices, in the model's order: name → names of its selected matrices.
 
         Raises:
-            ConfigError: a matrix belongs to a module of another kind, or to several modules.
+            ConfigError: a matrix belongs to a module of another kind, or to several modules, or not all of a module's
+                are selected.
         """
         found: dict[str, list[str]] = {}
         for name in self.selected:
@@ -103,6 +105,12 @@ class StructuredScheme(Scheme):
                     f"{type(self).__name__} cannot replace '{name}', which is also used as {', '.join(shared[1:])}."
                 )
             found.setdefault(path, []).append(name)
+        for path, names in found.items():
+            whole = [f"{path}.{n}" for n, p in model.get_submodule(path).named_parameters() if p.dim() == 2]
+            if missing := set(whole).difference(names):
+                raise ConfigError(
+                    f"{type(self).__name__} replaces whole layers, and {', '.join(missing)} is not selected."
+                )
         return found
 
 
@@ -112,3 +120,14 @@ def replace(model: nn.Module, path: str, names: Sequence[str], module: Structure
     parent, _, child = path.rpartition(".")
     setattr(model.get_submodule(parent), child, module)
     return {name: StructuredWeight(name, module, size) for name, size in sizes.items()}
+
+
+def recurrent_stacks(model: nn.Module, paths: Sequence[str]) -> list[list[str]]:
+    """The modules ``paths`` in stacks, first layer to last.
+
+    All are one stack in their own order, unless the model has a method ``recurrent_stacks`` that says otherwise: two
+    directions of a layer are beside each other, not one on the other.
+    """
+    declared: list[list[str]] = getattr(model, "recurrent_stacks", lambda: [list(paths)])()
+    stacks = [[path for path in stack if path in paths] for stack in declared]
+    return [stack for stack in stacks if stack]

@@ -9,7 +9,14 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Generator, Tensor
 
+from sparse_bench.errors import ConfigError
+from sparse_bench.sparsity.selection import units
+from sparse_bench.streams import Streams
+
 Shape = tuple[int, ...]
+
+#: Units for which random numbers are drawn together: a full-size matrix of them would be the largest tensor of a run.
+_ROWS_AT_ONCE = 1024
 
 
 def bernoulli(shape: Shape, density: float, generator: Generator) -> Tensor:
@@ -49,6 +56,43 @@ def random_connected(shape: Shape, density: float, generator: Generator) -> Tens
     reaches an output and every output has an input.
     """
     return bernoulli(shape, density, generator) | tiled_identity(shape)
+
+
+def fan_in(
+    shapes: Mapping[str, Shape], density: float, streams: Streams, with_replacement: bool = False
+) -> dict[str, Tensor]:
+    """Each unit hears ⌊density · inputs⌋ of its inputs, those of all matrices that feed it together.
+
+    Args:
+        shapes: of the weight matrices [out, in].
+        density: share of the inputs.
+        streams: each group of units has a generator of its own.
+        with_replacement: an input may be drawn twice; the unit then hears fewer.
+
+    Raises:
+        ConfigError: units are left without an input.
+    """
+    masks: dict[str, Tensor] = {}
+    for together, names in units(list(shapes)).items():
+        widths = [shapes[name][1] for name in names]
+        inputs = sum(widths)
+        count = int(density * inputs + 1e-9)  # a tenth of ten is one, whatever 0.1 is in binary
+        if count < 1:
+            raise ConfigError(
+                f"sparsity.density = {density} leaves the {inputs} inputs of '{together}' without a weight; "
+                f"it has to be at least {1 / inputs:.3g}."
+            )
+        generator = streams.torch("topology", together)
+        mask = torch.zeros(shapes[names[0]][0], inputs, dtype=torch.bool)
+        for part in mask.split(_ROWS_AT_ONCE):
+            if with_replacement:
+                chosen = torch.randint(inputs, (len(part), count), generator=generator)
+            else:
+                # The places of the largest of so many random numbers are a uniform draw without replacement.
+                chosen = torch.rand(part.shape, generator=generator).topk(count, dim=1).indices
+            part.scatter_(1, chosen, True)
+        masks |= dict(zip(names, mask.split(widths, dim=1), strict=True))
+    return masks
 
 
 def apportion(shares: Sequence[float], total: int, sizes: Sequence[int]) -> list[int]:
@@ -98,3 +142,7 @@ def erdos_renyi_counts(shapes: Mapping[str, Shape], density: float) -> dict[str,
     shares = [float(sizes[name]) if name in dense else epsilon * sum(shape) for name, shape in shapes.items()]
     counts = apportion(shares, total, list(sizes.values()))
     return dict(zip(shapes, counts, strict=True))
+
+
+#: How a density is shared among layers: (shapes, density) → weights of each.
+DISTRIBUTIONS = {"uniform": uniform_counts, "erdos_renyi": erdos_renyi_counts}

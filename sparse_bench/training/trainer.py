@@ -16,7 +16,8 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from sparse_bench.batch import Batch
-from sparse_bench.errors import ConfigError, NonFiniteLossError, unknown_choice
+from sparse_bench.config.schema import TrainerConfig
+from sparse_bench.errors import ConfigError, NonFiniteLossError
 from sparse_bench.kernels import auto
 from sparse_bench.record import Origin, RunFolder
 from sparse_bench.row_sparse import RowSparseUpdates, clip_gradient_norm
@@ -27,10 +28,11 @@ from sparse_bench.tasks.base import Task
 from sparse_bench.training import checkpoint
 from sparse_bench.training.averaging import AveragingOptimizer, averaged_weights
 from sparse_bench.training.precision import Precision
+from sparse_bench.training.progress import Progress
 from sparse_bench.training.schedules import Constant, Schedule
-from sparse_bench.training.settings import Progress, Settings
 from sparse_bench.training.stopping import StoppingRule
 from sparse_bench.training.transfer import on_device
+from sparse_bench.training.watcher import Watcher
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +44,7 @@ class Trainer:
     """Trains ``model`` on ``task`` under an attached ``scheme``, from the last checkpoint in ``folder`` if any.
 
     Args:
+        quiet: show no progress bar.
         log: where metrics go beside the folder's own files, called with (metrics, step, epoch).
         origin: what the numbers come from besides the settings; a checkpoint of another origin is refused.
     """
@@ -52,23 +55,30 @@ class Trainer:
         model: nn.Module,
         scheme: Scheme,
         optimizer: Optimizer,
-        settings: Settings,
+        settings: TrainerConfig,
         streams: Streams,
         precision: Precision,
         device: torch.device,
         folder: RunFolder,
         schedule: Schedule | None = None,
         stop: StoppingRule | None = None,
+        quiet: bool = False,
         log: Callable[[dict[str, float], int, int], None] | None = None,
         origin: Origin | None = None,
     ) -> None:
         self.task, self.model, self.scheme, self.optimizer = task, model, scheme, optimizer
         self.settings, self.streams, self.precision, self.device = settings, streams, precision, device
         self.folder, self.origin = folder, origin or {}
-        self.schedule, self.stop = schedule or Constant(), stop
+        self.schedule, self._quiet = schedule or Constant(), quiet
         self.progress = Progress()
+        self._watcher = Watcher(settings, task, scheme, optimizer, stop, self._keep_best)
         self._log = log or (lambda metrics, step, epoch: None)
-        settings.check_optimizer(optimizer)
+        if settings.reset_optimizer and optimizer.state:
+            raise ConfigError(
+                "trainer.reset_optimizer needs an optimizer that makes its moments as it goes. "
+                f"{type(optimizer).__name__} makes them at once. "
+                "Use adam, adamw, rmsprop or sgd, or trainer.reset_optimizer=false."
+            )
         self._row_sparse = RowSparseUpdates(optimizer, model)
         self._base_rates = [float(group["lr"]) for group in optimizer.param_groups]
         self._sums: dict[str, Tensor] = {}
@@ -94,10 +104,11 @@ class Trainer:
             self._record_topology()
             if self.settings.evaluate_first:
                 evaluated = self.evaluate(self.task.splits[0])
-                self._watch(evaluated)
+                self._watcher.look(evaluated, self.progress)
                 self.folder.metrics.append({"epoch": 0, "step": 0, **evaluated})
                 self._log(evaluated, 0, 0)
-        bar = tqdm(total=self.settings.epochs, initial=self.progress.epoch, unit="epoch", disable=self._quiet())
+        silent = True if self._quiet else None  # None: where there is no terminal
+        bar = tqdm(total=self.settings.epochs, initial=self.progress.epoch, unit="epoch", disable=silent)
         # Log lines go above the bar, where there is one, and not into it.
         with bar, nullcontext() if bar.disable else logging_redirect_tqdm():
             while not self._done():
@@ -107,7 +118,7 @@ class Trainer:
         self._save()
         if self.settings.select == "best":
             if self.progress.best is None:
-                raise self.progress.nothing_to_select(self._monitored, self.scheme.asked() or "")
+                raise self.progress.nothing_to_select(self._watcher.metric, self.scheme.asked() or "")
             best = checkpoint.load(self.folder.best)
             with checkpoint.fitting(self.folder.best):
                 self.model.load_state_dict(best["model"])
@@ -160,9 +171,6 @@ class Trainer:
         scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.scheme.after_step(progress.step, self.optimizer, self.streams)
-
-    def _quiet(self) -> bool | None:
-        return None if self.settings.progress else True  # None: tqdm is silent where there is no terminal
 
     def _steps_left(self) -> bool:
         return self.settings.steps is None or self.progress.step < self.settings.steps
@@ -221,16 +229,14 @@ class Trainer:
         entry["learning_rate"] = self._base_rates[0] * self.schedule.factor(progress.step, progress.epoch)
         progress.epoch += 1
         due = settings.evaluate_every and progress.epoch % settings.evaluate_every == 0
-        watched: float | None = None
-        if due or (last and self._watches):
+        if due or (last and self._watcher.decides):
             with averaged_weights(self.optimizer):
                 evaluated = self.evaluate(self.task.splits[0])
-                watched = self._watch(evaluated)
-            entry |= evaluated
-        if watched is not None and isinstance(self.optimizer, AveragingOptimizer):
-            self.optimizer.observe(watched)
+                entry |= evaluated
+                self._watcher.at_epoch_end(entry, evaluated, progress)
+        else:
+            self._watcher.at_epoch_end(entry, None, progress)
         entry |= self.report()
-        self._apply_stop(entry, watched)
         # After the evaluation: what was trained is what is measured, and whether training stops here is known.
         entry |= self.scheme.at_epoch_end(progress.epoch - 1, last or progress.stopped, self.optimizer, self.streams)
         if settings.reset_optimizer:
@@ -262,61 +268,8 @@ class Trainer:
         said = self.optimizer.report() if isinstance(self.optimizer, AveragingOptimizer) else {}
         return {f"optimizer/{name}": value for name, value in said.items()}
 
-    @property
-    def _monitored(self) -> str:
-        """The metric that decides, where any does."""
-        return self.settings.monitor or f"{self.task.splits[0]}/{self.task.monitor[0]}"
-
-    @property
-    def _watches(self) -> bool:
-        """Whether evaluations during training decide anything."""
-        chooses = self.settings.select == "best" or self.settings.early_stopping is not None
-        return chooses or self.stop is not None or isinstance(self.optimizer, AveragingOptimizer)
-
-    def _watch(self, evaluated: dict[str, float]) -> float | None:
-        """Keep the best weights, and stop when the watched metric no longer improves.
-
-        Nothing counts before the scheme has reached its density: a denser model is not the one that is asked for.
-
-        Returns:
-            The metric if it decides anything, with its sign changed where more is better: less is better always.
-        """
-        if not self._watches:
-            return None
-        name = self._monitored
-        more_is_better = (self.settings.monitor_mode or self.task.monitor[1]) == "max"
-        if name not in evaluated:
-            raise ConfigError(unknown_choice("trainer.monitor", name, evaluated))
-        if not self.scheme.reached():
-            return None
-        value, progress = evaluated[name], self.progress
-        best = progress.best
-        better = math.isfinite(value) and (best is None or (value > best if more_is_better else value < best))
-        if better:
-            progress.best, progress.stale_evaluations = value, 0
-            if self.settings.select == "best":
-                state = {"model": self.model.state_dict(), "scheme": self.scheme.state_dict()}
-                checkpoint.save(self.folder.best, state)
-        else:
-            progress.stale_evaluations += 1
-            if self.settings.early_stopping and progress.stale_evaluations >= self.settings.early_stopping:
-                progress.stopped = True
-        return -value if more_is_better else value
-
-    def _apply_stop(self, entry: dict[str, float], watched: float | None) -> None:
-        """Stop when the stopping rule says so; ``watched`` is None where nothing was evaluated, or not what counts."""
-        if self.stop is None:
-            return
-        name = self.stop.metric
-        value = watched if name is None else entry.get(name)
-        if value is None:
-            if name is not None and (watched is not None or name.startswith("train/")):
-                raise ConfigError(unknown_choice("trainer.stop.metric", name, entry))
-            return
-        if not self.scheme.reached():
-            return
-        self.progress.history.append(value)
-        self.progress.stopped = self.progress.stopped or self.stop.stops(self.progress.history)
+    def _keep_best(self) -> None:
+        checkpoint.save(self.folder.best, {"model": self.model.state_dict(), "scheme": self.scheme.state_dict()})
 
     def computed(self) -> dict[str, str]:
         """What sparse products and updates are really computed with, by kind of layer."""

@@ -13,9 +13,9 @@ from torch import nn
 from sparse_bench.errors import ConfigError
 from sparse_bench.sparsity.counting import count
 from sparse_bench.sparsity.dynamics.grow import Room, random_free
+from sparse_bench.sparsity.dynamics.scheme import Dynamic
 from sparse_bench.sparsity.scheme import Length, Scheme
 from sparse_bench.sparsity.schemes.combined import Combined
-from sparse_bench.sparsity.schemes.dynamic import Dynamic
 from sparse_bench.sparsity.schemes.gmp import GMP
 from sparse_bench.sparsity.schemes.rigl import RigL
 from sparse_bench.sparsity.schemes.set import SET
@@ -399,6 +399,29 @@ def test_bad_settings_name_the_problem() -> None:
     ]:
         with pytest.raises(ConfigError, match=message):
             make()
+
+
+@pytest.mark.parametrize("make", [lambda: RigL(density=0.3, interval=3), lambda: GMP(density=0.3, interval=3)])
+def test_the_hooks_of_an_optimizer_can_drive_a_scheme(make: Any) -> None:
+    """Somebody else's loop, which knows nothing of the scheme, gives the same weights."""
+    expected, run = training(make()), training(make())
+    expected.train(40)
+    scheme, steps = run.scheme, iter(range(1, 41))
+
+    def after_step(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        step = next(steps)
+        scheme.after_step(step, optimizer, run.streams)
+        scheme.before_backward(step + 1)
+
+    run.optimizer.register_step_pre_hook(lambda *_: scheme.after_backward())
+    run.optimizer.register_step_post_hook(after_step)
+    scheme.before_backward(1)
+    for step in range(1, 41):
+        run.optimizer.zero_grad()
+        loss_of(run.model, step).backward()
+        run.optimizer.step()
+    assert scheme.rewirings() == expected.scheme.rewirings() != 0
+    assert all(torch.equal(values, run.dense()[name]) for name, values in expected.dense().items())
 
 
 def test_a_schedule_that_needs_a_length_says_so() -> None:

@@ -8,10 +8,10 @@ from sparse_bench.errors import ConfigError
 from sparse_bench.kernels import EXECUTIONS
 from sparse_bench.models.lstm_lm import LSTMLM
 from sparse_bench.sparsity.counting import count
+from sparse_bench.sparsity.dynamics.scheme import Dynamic
 from sparse_bench.sparsity.scheme import Scheme
 from sparse_bench.sparsity.schemes.block_diagonal import BlockDiagonal
 from sparse_bench.sparsity.schemes.dense import Dense
-from sparse_bench.sparsity.schemes.dynamic import Dynamic
 from sparse_bench.sparsity.schemes.embedding_tiers import EmbeddingTiers
 from sparse_bench.sparsity.schemes.gmp import GMP
 from sparse_bench.sparsity.schemes.random import Random

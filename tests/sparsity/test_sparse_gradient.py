@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from sparse_bench.batch.text import TextSizes
-from sparse_bench.config import build, check
+from sparse_bench.config import TrainerConfig, build, check
 from sparse_bench.errors import ConfigError
 from sparse_bench.model_factory import ModelFactory
 from sparse_bench.models.bag_of_embeddings import BagOfEmbeddings
@@ -25,7 +25,7 @@ from sparse_bench.sparsity.schemes.set import SET
 from sparse_bench.sparsity.schemes.sparse_gradient import SparseGradient
 from sparse_bench.streams import Streams
 from sparse_bench.training.precision import Precision
-from sparse_bench.training.trainer import Settings, Trainer
+from sparse_bench.training.trainer import Trainer
 from tests.test_shipped_configs import EMBEDDED
 
 SIZES = TextSizes(vocabulary=20, frequencies=tuple(range(20, 0, -1)), types=3)
@@ -188,7 +188,7 @@ def steps(compose: Compose, folder: Path, *overrides: str, task: str) -> Trainer
         model,
         scheme,
         build(plain["optimizer"], _partial_=True)(model.parameters()),
-        Settings(epochs=1, gradient_clip=1.0, progress=False),
+        TrainerConfig(epochs=1, gradient_clip=1.0),
         streams,
         Precision("fp32", torch.device("cpu")),
         torch.device("cpu"),

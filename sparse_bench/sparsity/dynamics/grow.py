@@ -18,7 +18,7 @@ class Room:
     """Where a layer can grow.
 
     Attributes:
-        occupied: places of the flattened matrix where a connection is, boolean [size].
+        occupied: where a connection is, boolean [out, in]; places are those of the flattened matrix.
         free: number of the other places.
         score: how much a connection is wanted at each place [size]; None for a growth that asks for none.
         generator: for random growth, on the CPU, so that a device of any kind gets the same connections.
@@ -44,7 +44,7 @@ def random_free(room: Room, count: int) -> Tensor:
         ValueError: there are fewer free places than ``count``.
     """
     # In NumPy, which is faster than torch at all of this.
-    occupied = room.occupied.cpu().numpy()
+    occupied = room.occupied.cpu().numpy().ravel()
     if count > room.free:
         raise ValueError(f"cannot place {count} connections at {room.free} free places")
     if 2 * count > room.free:

@@ -1,6 +1,5 @@
 """Recurrent layers of independent components: predefined sparseness (Demeester et al. 2018)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -10,8 +9,8 @@ from sparse_bench.errors import ConfigError
 from sparse_bench.limits import Few, Fraction, one_of
 from sparse_bench.sparsity.layers.block_diagonal import GATES, BlockDiagonalLayer
 from sparse_bench.sparsity.scheme import Layers
-from sparse_bench.sparsity.segments import MODES, Blocks, Reduction, count_and_share, reductions
-from sparse_bench.sparsity.structured import StructuredScheme, replace
+from sparse_bench.sparsity.segments import MODES, Blocks, count_and_share, reductions
+from sparse_bench.sparsity.structured import StructuredScheme, recurrent_stacks, replace
 from sparse_bench.sparsity.weights import SparseWeight
 from sparse_bench.streams import Streams
 
@@ -68,32 +67,15 @@ class BlockDiagonal(StructuredScheme):
         weights: dict[str, SparseWeight] = {}
         names = self.owners(model, tuple(GATES))
         for stack in recurrent_stacks(model, list(names)):
-            for path, reduction in zip(stack, self._reductions(len(stack)), strict=True):
+            for place, path in enumerate(stack):
                 layer = model.get_submodule(path)
                 assert isinstance(layer, nn.RNNBase)
-                matrices = [f"{path}.{name}" for name, parameter in layer.named_parameters() if parameter.dim() == 2]
-                if missing := set(matrices).difference(names[path]):
-                    raise ConfigError(f"BlockDiagonal replaces whole layers, and {', '.join(missing)} is not selected.")
-                if reduction is None:
+                if self.fraction is None:
                     count, share = self.blocks or 1, self.delta or 1.0
                 else:
+                    reduction = reductions(self.mode, self.fraction, len(stack))[place]
                     count, share = count_and_share(layer.input_size, layer.hidden_size, reduction)
                 if count > 1:
                     blocks = Blocks.of(layer.input_size, layer.hidden_size, count, share)
-                    weights |= replace(model, path, matrices, BlockDiagonalLayer(layer, blocks))
+                    weights |= replace(model, path, names[path], BlockDiagonalLayer(layer, blocks))
         return weights
-
-    def _reductions(self, layers: int) -> Sequence[Reduction | None]:
-        """Of every layer of a stack; None where components are given instead."""
-        return [None] * layers if self.fraction is None else reductions(self.mode, self.fraction, layers)
-
-
-def recurrent_stacks(model: nn.Module, paths: Sequence[str]) -> list[list[str]]:
-    """The modules ``paths`` in stacks, first layer to last.
-
-    All are one stack in their own order, unless the model has a method ``recurrent_stacks`` that says otherwise: two
-    directions of a layer are beside each other, not one on the other.
-    """
-    declared: list[list[str]] = getattr(model, "recurrent_stacks", lambda: [list(paths)])()
-    stacks = [[path for path in stack if path in paths] for stack in declared]
-    return [stack for stack in stacks if stack]

@@ -4,13 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from sparse_bench.errors import ConfigError
-from sparse_bench.sparsity.scheme import Length, Scheme, layer_groups
-from sparse_bench.sparsity.selection import select
-from sparse_bench.sparsity.topology import Shape
+from sparse_bench.sparsity.scheme import Length, Scheme
 from sparse_bench.streams import Streams
 
 
@@ -37,18 +35,14 @@ class Combined(Scheme):
             raise ConfigError("density, layers and execution belong to the parts of a combined scheme.")
 
     def attach(self, model: nn.Module, streams: Streams) -> None:
-        groups = layer_groups(model)
         for name, part in self.parts.items():
-            chosen = select(model, groups, part.layers)
+            chosen = part.matrices(model)
             if twice := [weight for weight in chosen if weight in self.selected]:
                 raise ConfigError(f"sparsity.parts.{name} selects {', '.join(twice)}, as another part does.")
             self.selected += chosen
         for part in self.parts.values():
             part.attach(model, streams)
             self.weights |= part.weights
-
-    def first_topology(self, shapes: Mapping[str, Shape], streams: Streams) -> dict[str, Tensor]:
-        return {}
 
     def asked(self) -> str | None:
         return ", ".join(f"{name}: {part.asked()}" for name, part in self.parts.items() if part.asked()) or None

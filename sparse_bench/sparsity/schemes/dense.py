@@ -1,15 +1,13 @@
 """No sparsity: the selected layers are counted and keep all of their weights."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sparse_bench.errors import ConfigError
 from sparse_bench.limits import Positive
 from sparse_bench.sparsity.scheme import Scheme
-from sparse_bench.sparsity.topology import Shape
 from sparse_bench.sparsity.weights import SparseWeight
 from sparse_bench.streams import Streams
 
@@ -39,7 +37,4 @@ class Dense(Scheme):
             with torch.no_grad():
                 for name in self.selected:
                     model.get_parameter(name).mul_(self.gain)
-        return super().install(model, streams)
-
-    def first_topology(self, shapes: Mapping[str, Shape], streams: Streams) -> dict[str, Tensor]:
         return {}

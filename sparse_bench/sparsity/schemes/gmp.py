@@ -9,13 +9,14 @@ from torch import Tensor
 from sparse_bench.limits import Count, Share
 from sparse_bench.sparsity.dynamics.drop import magnitude
 from sparse_bench.sparsity.dynamics.schedule import CubicDensity
-from sparse_bench.sparsity.schemes.dynamic import Dynamic, Dynamics
+from sparse_bench.sparsity.dynamics.scheme import Dynamic, Dynamics
+from sparse_bench.sparsity.scheme import MaskScheme
 from sparse_bench.sparsity.topology import Shape
 from sparse_bench.streams import Streams
 
 
 @dataclass
-class GMP(Dynamic):
+class GMP(MaskScheme, Dynamic):
     """The weights of least magnitude in all layers together are removed until ``density`` is reached; none grows.
 
     Attributes:

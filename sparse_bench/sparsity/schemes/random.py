@@ -7,15 +7,13 @@ from typing import Annotated
 from torch import Tensor
 
 from sparse_bench.limits import one_of
-from sparse_bench.sparsity.scheme import Scheme
-from sparse_bench.sparsity.topology import Shape, erdos_renyi_counts, exact, uniform_counts
+from sparse_bench.sparsity.scheme import MaskScheme
+from sparse_bench.sparsity.topology import DISTRIBUTIONS, Shape, exact
 from sparse_bench.streams import Streams
-
-DISTRIBUTIONS = {"uniform": uniform_counts, "erdos_renyi": erdos_renyi_counts}
 
 
 @dataclass
-class Random(Scheme):
+class Random(MaskScheme):
     """Each layer's weights are a uniformly random subset of exact size, fixed for ever.
 
     Attributes:

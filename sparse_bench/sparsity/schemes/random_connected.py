@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sparse_bench.sparsity.scheme import Scheme
+from sparse_bench.sparsity.scheme import MaskScheme
 from sparse_bench.sparsity.topology import Shape, random_connected
 from sparse_bench.streams import Streams
 
 
 @dataclass
-class RandomConnected(Scheme):
+class RandomConnected(MaskScheme):
     """Bernoulli(density) united with a tiled identity, drawn once; density 1 is a plain dense layer.
 
     The initial weights are those of the full layer, not rescaled by the density. The post's example (8×8, density

@@ -7,7 +7,7 @@ from sparse_bench.limits import Count, Share, one_of
 from sparse_bench.sparsity.dynamics.drop import magnitude
 from sparse_bench.sparsity.dynamics.grow import highest_score
 from sparse_bench.sparsity.dynamics.schedule import CosineSteps
-from sparse_bench.sparsity.schemes.dynamic import Dynamic, Dynamics
+from sparse_bench.sparsity.dynamics.scheme import Dynamic, Dynamics
 from sparse_bench.sparsity.schemes.static_er import SAMPLINGS, StaticER
 
 

@@ -10,10 +10,9 @@ from sparse_bench.limits import Share, one_of
 from sparse_bench.sparsity.dynamics.drop import DROPS
 from sparse_bench.sparsity.dynamics.grow import random_free
 from sparse_bench.sparsity.dynamics.schedule import EveryEpoch
-from sparse_bench.sparsity.scheme import layer_groups
-from sparse_bench.sparsity.schemes.dynamic import Dynamic, Dynamics
+from sparse_bench.sparsity.dynamics.scheme import Dynamic, Dynamics
 from sparse_bench.sparsity.schemes.static_er import StaticER
-from sparse_bench.sparsity.selection import select
+from sparse_bench.sparsity.weights import SparseWeight
 from sparse_bench.streams import Streams
 
 NEW_WEIGHTS = ("zero", "initial")
@@ -52,11 +51,10 @@ class SET(StaticER, Dynamic):
         schedule = EveryEpoch(self.zeta, self.final_zeta)
         return Dynamics(DROPS[self.drop], random_free, schedule, last_removal=self.last_removal)
 
-    def attach(self, model: nn.Module, streams: Streams) -> None:
+    def install(self, model: nn.Module, streams: Streams) -> dict[str, SparseWeight]:
         if self.new_weights == "initial":
-            names = select(model, layer_groups(model), self.layers)
-            self._initial = {name: model.get_parameter(name).detach().flatten().clone() for name in names}
-        super().attach(model, streams)
+            self._initial = {name: model.get_parameter(name).detach().flatten().clone() for name in self.selected}
+        return super().install(model, streams)
 
     def new_values(self, layer: str, count: int, generator: Generator) -> Tensor:
         if self.new_weights == "zero":

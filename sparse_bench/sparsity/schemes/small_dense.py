@@ -1,17 +1,12 @@
 """The baseline that every figure needs: a narrower dense model with the same number of weights."""
 
 from bisect import bisect_left
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from sparse_bench.sparsity.scheme import ModelFactory, Scheme, layer_groups, total_size
-from sparse_bench.sparsity.selection import select
-from sparse_bench.sparsity.topology import Shape
-from sparse_bench.streams import Streams
+from sparse_bench.sparsity.scheme import ModelFactory, Scheme, total_size
 
 #: A number of weights that is further from the wanted one than this share of it is told.
 _FAR = 0.2
@@ -54,8 +49,4 @@ class SmallDense(Scheme):
     def _size(self, factory: ModelFactory, width: dict[str, Any]) -> int:
         with torch.device("meta"):
             model = factory(**width)
-        names = select(model, layer_groups(model), self.layers)
-        return total_size({name: tuple(model.get_parameter(name).shape) for name in names})
-
-    def first_topology(self, shapes: Mapping[str, Shape], streams: Streams) -> dict[str, Tensor]:
-        return {}
+        return total_size({name: tuple(model.get_parameter(name).shape) for name in self.matrices(model)})

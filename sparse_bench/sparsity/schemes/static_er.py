@@ -9,9 +9,8 @@ from torch import Generator, Tensor
 
 from sparse_bench.errors import ConfigError
 from sparse_bench.limits import Positive, Share, one_of
-from sparse_bench.sparsity.scheme import Scheme
-from sparse_bench.sparsity.schemes.random import DISTRIBUTIONS
-from sparse_bench.sparsity.topology import Shape, bernoulli, exact
+from sparse_bench.sparsity.scheme import MaskScheme
+from sparse_bench.sparsity.topology import DISTRIBUTIONS, Shape, bernoulli, exact
 from sparse_bench.streams import Streams
 
 SAMPLINGS = ("bernoulli", "exact")
@@ -23,7 +22,7 @@ def density_of(epsilon: float, shape: Shape) -> float:
 
 
 @dataclass
-class StaticER(Scheme):
+class StaticER(MaskScheme):
     """Random connections, as dense in each layer as ``epsilon`` or ``density`` says.
 
     Attributes:

@@ -1,42 +1,8 @@
-"""What the trainer is told, and how far it has come."""
+"""How far training has come."""
 
 from dataclasses import dataclass, field
 
-from torch.optim import Optimizer
-
 from sparse_bench.errors import ConfigError, NonFiniteLossError, SparseBenchError
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How long and how to train; the fields of :class:`sparse_bench.config.TrainerConfig` that the loop needs."""
-
-    epochs: int
-    steps: int | None = None
-    gradient_clip: float | None = None
-    accumulate: int = 1
-    evaluate_every: int = 1
-    evaluate_first: bool = False
-    select: str = "last"
-    monitor: str | None = None
-    monitor_mode: str | None = None
-    early_stopping: int | None = None
-    checkpoint_seconds: float = 60.0
-    reset_optimizer: bool = False
-    progress: bool = True
-
-    def check_optimizer(self, optimizer: Optimizer) -> None:
-        """Refuse a new optimizer that ``reset_optimizer`` would leave without its state.
-
-        Raises:
-            ConfigError: the optimizer makes its state when it is built, and not at its first step.
-        """
-        if self.reset_optimizer and optimizer.state:
-            raise ConfigError(
-                "trainer.reset_optimizer needs an optimizer that makes its moments as it goes. "
-                f"{type(optimizer).__name__} makes them at once. "
-                "Use adam, adamw, rmsprop or sgd, or trainer.reset_optimizer=false."
-            )
 
 
 @dataclass

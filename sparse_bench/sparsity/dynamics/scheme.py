@@ -1,10 +1,10 @@
 """The base of every scheme whose topology changes while the model is trained.
 
-A dynamic scheme is a first topology (a scheme's own matter), a drop, a growth and a schedule. What happens at a
+A dynamic scheme is a first topology (another base's matter), a drop, a growth and a schedule. What happens at a
 rewiring, to counts, values, optimizer moments and diagnostics, is the same for all and happens here.
 """
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -47,7 +47,7 @@ class Dynamics:
 
 
 @dataclass
-class Dynamic(Scheme):
+class Dynamic(Scheme, ABC):
     """Replaces connections when its schedule says so.
 
     Each layer grows as many connections as it has lost, so that its number of weights stays what it was; after the
@@ -145,12 +145,13 @@ class Dynamic(Scheme):
         together = self._removed_together(share) if self.dynamics.everywhere else {}
         # One layer after the other, so that what is read of it is still in the processor's cache when it is changed.
         for name, weight in self.weights.items():
-            gone = together[name] if together else _removed(weight, self.dynamics.drop, share)
+            gone = together[name] if together else self._removed(name, share)
             generator = streams.torch("topology", name, self._rewirings)
             occupied = weight.mask.flatten()
             if grows and self.dynamics.grow is not None:
                 free = weight.size - weight.active + gone.numel()
-                room = Room(occupied.index_fill(0, gone, False), free, self._scores.get(name), generator)
+                left = occupied.index_fill(0, gone, False).view(weight.shape)
+                room = Room(left, free, self._scores.get(name), generator)
                 grown = self.dynamics.grow(room, gone.numel())
             else:
                 grown = gone[:0]
@@ -170,9 +171,18 @@ class Dynamic(Scheme):
         """Values of ``count`` new connections of a layer: zero."""
         return torch.zeros(count)
 
+    def ranked(self, layer: str) -> tuple[Tensor, Tensor]:
+        """Places of a layer's connections, and what the drop judges them by: their weights. Both [entries]."""
+        return self.weights[layer].entries()
+
+    def _removed(self, layer: str, fraction: float) -> Tensor:
+        """Places of the connections of one layer that go."""
+        places, values = self.ranked(layer)
+        return _where(places, self.dynamics.drop(on_host(values), fraction))
+
     def _removed_together(self, fraction: float) -> dict[str, Tensor]:
         """Places of the connections that go, for each layer, where all layers' connections are judged together."""
-        entries = [weight.entries() for weight in self.weights.values()]
+        entries = [self.ranked(name) for name in self.weights]
         chosen = self.dynamics.drop(np.concatenate([on_host(values) for _, values in entries]), fraction)
         parts = np.split(chosen, np.cumsum([places.numel() for places, _ in entries])[:-1])
         return {
@@ -187,12 +197,6 @@ class Dynamic(Scheme):
         self._rewirings = state["rewirings"]
         self._changes = state.get("changes", self._rewirings)  # an earlier version kept the first alone
         self._evolution.load_state_dict(state["evolution"])
-
-
-def _removed(weight: SparseWeight, drop: Drop, fraction: float) -> Tensor:
-    """Places of the connections of one layer that go."""
-    places, values = weight.entries()
-    return _where(places, drop(on_host(values), fraction))
 
 
 def _where(places: Tensor, chosen: np.ndarray) -> Tensor:
