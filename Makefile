@@ -162,7 +162,7 @@ format: $(STAMP) ## put style and format right
 constraints: ## write constraints.txt anew from what is installed in .venv
 	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --target "$$tools" uv && \
-	$(BIN)/python -m pip list --format freeze --exclude-editable | sed 's/+.*//' > "$$tools/installed" && \
+	$(BIN)/python -m pip list --format freeze --exclude-editable | sed -E '/^(nvidia|cuda|triton)/d; s/[+].*//' > "$$tools/installed" && \
 	{ echo '# Exact versions of what the project and its `dev` extra need. Written by `make constraints`.' && \
 	"$$tools/bin/uv" pip compile pyproject.toml --extra dev --python $(BIN)/python --constraints "$$tools/installed" \
 		--quiet --no-annotate --no-header | grep -vE '^(nvidia|cuda|triton)'; } > constraints.txt.new
