@@ -128,7 +128,7 @@ bench: $(STAMP) ## the performance tables in results/performance (an hour on a q
 		echo "scripts/bench_$$script.py"; \
 		$(BIN)/python scripts/bench_$$script.py --output $(RESULTS)/performance/$$script.md || exit; \
 	done; \
-	$(BIN)/python scripts/profile_diet.py --threads 1 2 --markdown $(RESULTS)/performance/diet_step.md
+	$(BIN)/python scripts/profile_diet.py --threads 1 2 --output $(RESULTS)/performance/diet_step.md
 	@echo "scripts/bench_embeddings.py, from ten thousand words to three million"
 	@$(BIN)/python scripts/bench_embeddings.py --vocabulary 10000 30000 100000 300000 1000000 3000000 --dim 64 \
 		--output $(RESULTS)/performance/embeddings_vocabulary.md
@@ -157,8 +157,15 @@ format: $(STAMP) ## put style and format right
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+# A local label of an installed version ("+cpu") names one build of it; the pin has to fit every build. Torch's own pins
+# fix the CUDA libraries and triton.
 constraints: ## write constraints.txt anew from what is installed in .venv
-	@$(BIN)/python scripts/constraints.py > constraints.txt.new
+	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --target "$$tools" uv && \
+	$(BIN)/python -m pip list --format freeze --exclude-editable | sed -E '/^(nvidia|cuda|triton)/d; s/[+].*//' > "$$tools/installed" && \
+	{ echo '# Exact versions of what the project and its `dev` extra need. Written by `make constraints`.' && \
+	"$$tools/bin/uv" pip compile pyproject.toml --extra dev --python $(BIN)/python --constraints "$$tools/installed" \
+		--quiet --no-annotate --no-header | grep -vE '^(nvidia|cuda|triton)'; } > constraints.txt.new
 	@mv constraints.txt.new constraints.txt
 	@touch $(STAMP)
 

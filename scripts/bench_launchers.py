@@ -5,79 +5,54 @@
 The two launchers take turns, on fresh folders, and the medians are compared. Start-up counts, as it does for a user.
 """
 
-import argparse
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from pathlib import Path
+from functools import partial
 
-from interleaved import describe_machine, write
+from interleaved import interleave, parse, report
 
-RUNS = 8
 SWEEP = [
-    "experiment=rasa/diet",
-    "dataset=sara_like",
-    f"seed={','.join(map(str, range(RUNS)))}",
-    "model.transformer_size=32",
-    "trainer.epochs=4",
-    "trainer.evaluate_every=0",
-    "logger=none",
-    "-m",
+    *("experiment=rasa/diet", "dataset=sara_like", "model.transformer_size=32"),
+    *("trainer.epochs=4", "trainer.evaluate_every=0", "logger=none", "-m"),
 ]
 
 
-def seconds(launcher: str, threads: int) -> float:
-    """Wall-clock seconds of the sweep with this launcher."""
+def sweep(launcher: str, threads: int, runs: int) -> None:
+    """The sweep with this launcher."""
     with tempfile.TemporaryDirectory() as folder:
-        started = time.perf_counter()
-        subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "sparse_bench",
-                f"output={folder}",
-                f"hydra/launcher={launcher}",
-                f"threads={threads}",
-                *SWEEP,
-            ],
-            check=True,
-            stderr=subprocess.DEVNULL,
-        )
-        return time.perf_counter() - started
+        seeds = ",".join(map(str, range(runs)))
+        given = [f"output={folder}", f"hydra/launcher={launcher}", f"threads={threads}", f"seed={seeds}"]
+        command = [sys.executable, "-m", "sparse_bench", *given, *SWEEP]
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
 
 
 def main() -> None:
     """Measure, print, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--output", type=Path)
-    arguments = parser.parse_args()
+    given = parse(__doc__ or "", seconds=200.0, runs=8)
     cores = len(os.sched_getaffinity(0))
-    arms = {f"basic, {cores} threads": ("basic", cores), "joblib, one thread a process": ("joblib", 1)}
-    taken: dict[str, list[float]] = {name: [] for name in arms}
-    for number in range(arguments.rounds):
-        for name, (launcher, threads) in arms.items():
-            taken[name].append(seconds(launcher, threads))
-            print(f"round {number + 1}: {name}: {taken[name][-1]:.1f} s", flush=True)
-    medians = {name: statistics.median(values) for name, values in taken.items()}
-    slow, fast = medians.values()
-    lines = [
-        "# Launchers",
-        "",
-        f"{describe_machine()}. A sweep of {RUNS} runs (DIET, U = 32, density 0.2, 4 epochs of Sara-like), "
-        f"median of {arguments.rounds} interleaved rounds, start-up included.",
-        "",
-        f"**One process a core makes {slow / fast:.2f} times the runs per hour.**",
-        "",
-        "| launcher | seconds | runs per hour |",
-        "| --- | ---: | ---: |",
-        *(f"| {name} | {value:.1f} | {3600 * RUNS / value:.0f} |" for name, value in medians.items()),
-        "",
+    arms = {
+        f"basic, {cores} threads": partial(sweep, "basic", cores, given.runs),
+        "joblib, one thread a process": partial(sweep, "joblib", 1, given.runs),
+    }
+    spent = interleave(arms, given.seconds, rounds=3)
+    slow, fast = (times.median for times in spent.values())
+    rows = [
+        {
+            "launcher": name,
+            "seconds": f"{times.median:.1f}",
+            "runs per hour": f"{3600 * given.runs / times.median:.0f}",
+        }
+        for name, times in spent.items()
     ]
-    write("\n".join(lines), arguments.output)
+    text = f"""
+    A sweep of {given.runs} runs (DIET, U = 32, density 0.2, 4 epochs of Sara-like), median of
+    {len(next(iter(spent.values())).clock)} interleaved rounds, start-up included.
+
+    **One process a core makes {slow / fast:.2f} times the runs per hour.**
+    """
+    report(given.output, "Launchers", text, rows)
 
 
 if __name__ == "__main__":

@@ -1,23 +1,18 @@
 """Time one rewiring of several sparse layers, against the usual way of sorting everything and drawing in a loop.
 
 All ways do the same to the same layers (masks, values and two Adam moments of each): remove the fraction ζ of the
-positive weights nearest zero and the fraction ζ of the negative ones, and grow as many at random free places. They run
-in turn in one process, so that what else happens on the machine hits all alike; the figures are medians. What the
-diagnostics of the topology take, once an epoch, is told beside them; so are RigL's rewiring, which grows where the
-gradient is largest, and what the sparse kernel pays at its first step with another structure.
+positive weights nearest zero and the fraction ζ of the negative ones, and grow as many at random free entries. The
+table also has the diagnostics of the topology, once an epoch; RigL's rewiring, which grows where the gradient is
+largest; and what the sparse kernel pays at its first step with another structure.
 
     python scripts/bench_rewiring.py --threads 1 --output results/performance/rewiring.md
 """
 
-import argparse
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
-from interleaved import Times, describe_machine, write
+from interleaved import Step, interleave, parse, report
 from torch import nn
 
 from sparse_bench.sparsity.dynamics.scheme import Dynamic
@@ -29,6 +24,8 @@ from sparse_bench.streams import Streams
 
 #: Rows of a batch, about the tokens of one of Multi30k's.
 _TOKENS = 1024
+#: What comes unmeasured before each repetition, and what is timed; by name.
+Arms = dict[str, tuple[Step, Step]]
 
 
 class Layers(nn.Module):
@@ -67,85 +64,64 @@ def under_set(density: float, zeta: float, execution: str) -> SET:
 def give_values(scheme: Dynamic) -> None:
     """Small random values for the connections that have none yet."""
     for weight in scheme.weights.values():
-        places, values = weight.entries()
+        entries, values = weight.entries()
         untrained = (values == 0).nonzero().squeeze(1)
         new = torch.randn(len(untrained)) / 100
         if isinstance(weight, MaskedWeight):
-            weight.parameter.detach().view(-1)[places[untrained]] = new
+            weight.parameter.detach().view(-1)[entries[untrained]] = new
         else:
             values[untrained] = new
 
 
-@dataclass
-class Arm:
-    """What is timed, and what comes between two repetitions: new weights are zero until they are trained.
-
-    Attributes:
-        parts: what is timed, by name, in this order.
-        train: what comes between, unmeasured.
-        times: of each part's repetitions.
-    """
-
-    parts: dict[str, Callable[[], object]]
-    train: Callable[[], object]
-    times: dict[str, Times] = field(default_factory=dict)
-
-    def repeat(self, measured: bool) -> None:
-        """Everything once."""
-        for name, part in self.parts.items():
-            begin, begin_processor = time.perf_counter(), time.process_time()
-            part()
-            spent, spent_processor = time.perf_counter() - begin, time.process_time() - begin_processor
-            if measured:
-                times = self.times.setdefault(name, Times())
-                times.clock.append(spent)
-                times.processor.append(spent_processor)
-        self.train()
-
-
-def ours(number: int, width: int, density: float, zeta: float, execution: str) -> Arm:
-    """The project's rewiring, with all that it notes for its diagnostics; and those."""
+def rewirings(number: int, width: int, density: float, zeta: float, execution: str) -> Arms:
+    """The project's rewiring with all that it notes for its diagnostics, and those; then RigL's rewiring."""
+    name = "masked" if execution == "masked" else "compressed"
     scheme = under_set(density, zeta, execution)
     _, optimizer, _ = prepared(number, width, scheme)
-    name = "masked" if execution == "masked" else "compressed"
-    return Arm(
-        {
-            f"ours, {name}": lambda: scheme.rewire(zeta, optimizer, Streams(0)),
-            f"ours, {name}: diagnostics, once an epoch": scheme.topology,
-        },
-        lambda: give_values(scheme),
-    )
 
+    def rewire() -> None:
+        scheme.rewire(zeta, optimizer, Streams(0))
 
-def rigl(number: int, width: int, density: float, zeta: float, execution: str) -> Arm:
-    """RigL's rewiring; the gradient that it goes by was computed in the step before, unmeasured."""
-    scheme = RigL(density=density, fraction=zeta, interval=1, layers=["layers.*.weight"], execution=execution)
-    _, optimizer, forward_backward = prepared(number, width, scheme)
+    def train_and_rewire() -> None:
+        give_values(scheme)
+        rewire()
+
+    rigl = RigL(density=density, fraction=zeta, interval=1, layers=["layers.*.weight"], execution=execution)
+    _, its_optimizer, forward_backward = prepared(number, width, rigl)
 
     def train() -> None:
-        give_values(scheme)
-        forward_backward()
+        give_values(rigl)
+        forward_backward()  # computes the gradient that RigL goes by
 
-    name = "masked" if execution == "masked" else "compressed"
-    return Arm({f"RigL, {name}": lambda: scheme.rewire(zeta, optimizer, Streams(0))}, train)
+    return {
+        f"ours, {name}": (lambda: give_values(scheme), rewire),
+        f"ours, {name}: diagnostics, once an epoch": (train_and_rewire, scheme.topology),
+        f"RigL, {name}": (train, lambda: rigl.rewire(zeta, its_optimizer, Streams(0))),
+    }
 
 
-def steps_after(number: int, width: int, density: float, zeta: float) -> Arm:
+def passes(number: int, width: int, density: float, zeta: float) -> Arms:
     """Forward and backward pass of the sparse kernel, which arranges a new structure for itself in the first."""
     scheme = under_set(density, zeta, "kernel")
     _, optimizer, forward_backward = prepared(number, width, scheme)
-    first, later = (f"sparse kernel: the {which} pass with a structure" for which in ("first", "second"))
 
-    def train() -> None:
+    def rewire() -> None:
         give_values(scheme)
         scheme.rewire(zeta, optimizer, Streams(0))
         give_values(scheme)
 
-    return Arm({first: forward_backward, later: forward_backward}, train)
+    def rewire_and_pass() -> None:
+        rewire()
+        forward_backward()
+
+    return {
+        "sparse kernel: the first pass with a structure": (rewire, forward_backward),
+        "sparse kernel: the second pass with a structure": (rewire_and_pass, forward_backward),
+    }
 
 
-def naive(number: int, width: int, density: float, zeta: float) -> Arm:
-    """Sort the full matrix for two thresholds, then draw single places until enough free ones are hit."""
+def naive(number: int, width: int, density: float, zeta: float) -> Arms:
+    """Sort the full matrix for two thresholds, then draw single entries until enough free ones are hit."""
     scheme = under_set(density, zeta, "masked")
     model, optimizer, _ = prepared(number, width, scheme)
     draw = np.random.default_rng(0)
@@ -181,45 +157,33 @@ def naive(number: int, width: int, density: float, zeta: float) -> Arm:
             new = mask & (weights == 0)
             weights[new] = draw.normal(scale=1e-2, size=int(new.sum()))
 
-    return Arm({"sort and loop": rewire}, train)
+    return {"sort and loop": (train, rewire)}
 
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--width", type=int, default=512)
-    parser.add_argument("--density", type=float, default=0.078)
-    parser.add_argument("--zeta", type=float, default=0.3)
-    parser.add_argument("--repetitions", type=int, default=40)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, help="Markdown file")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    size = (arguments.layers, arguments.width, arguments.density, arguments.zeta)
-    arms = [naive(*size), ours(*size, "masked"), ours(*size, "csr")]
-    arms += [rigl(*size, "masked"), rigl(*size, "csr"), steps_after(*size)]
-    for repetition in range(arguments.repetitions + 1):
-        for arm in arms:
-            arm.repeat(measured=repetition > 0)  # the first one warms up
-    found = {name: times for arm in arms for name, times in arm.times.items()}
+    given = parse(__doc__ or "", layers=6, width=512, density=0.078, zeta=0.3, seconds=60.0, threads=1)
+    size = (given.layers, given.width, given.density, given.zeta)
+    arms = naive(*size) | rewirings(*size, "masked") | rewirings(*size, "csr") | passes(*size)
+    timed, before = ({name: pair[part] for name, pair in arms.items()} for part in (1, 0))
+    found = interleave(timed, given.seconds, before=before)
     base = next(iter(found.values()))
-    lines = [
-        f"# Rewiring {arguments.layers} masks of {arguments.width} × {arguments.width}",
-        "",
-        f"Density {arguments.density:g}, ζ = {arguments.zeta:g}, {arguments.repetitions} repetitions in turn; "
-        f"{describe_machine()}. A pass is forward and backward on {_TOKENS:,} tokens. Milliseconds for all "
-        "layers together; processor time is the steadier of the two on a machine that others use.",
-        "",
-        "| way | × sort and loop | of processor time | by the clock | least by the clock |",
-        "|:--|--:|--:|--:|--:|",
-    ]
-    lines += [
-        f"| {name} | {times.median_processor / base.median_processor:.3f} | {1e3 * times.median_processor:.1f} "
-        f"| {times.milliseconds:.1f} | {1e3 * min(times.clock):.1f} |"
+    rows = [
+        {
+            "way": name,
+            "× sort and loop": f"{times.median_processor / base.median_processor:.3f}",
+            "of processor time": f"{1e3 * times.median_processor:.1f}",
+            "by the clock": f"{times.milliseconds:.1f}",
+            "least by the clock": f"{times.least:.1f}",
+        }
         for name, times in found.items()
     ]
-    write("\n".join(lines) + "\n", arguments.output)
+    text = f"""
+    Density {given.density:g}, ζ = {given.zeta:g}, {len(base.clock)} repetitions in turn. A pass is forward and
+    backward on {_TOKENS:,} tokens. Milliseconds for all layers together; processor time is the steadier of the two on
+    a machine that others use.
+    """
+    report(given.output, f"Rewiring {given.layers} masks of {given.width} × {given.width}", text, rows)
 
 
 if __name__ == "__main__":

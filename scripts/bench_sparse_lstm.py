@@ -6,19 +6,12 @@ A step is forward, backward, clipping and fused Adam on 20 streams of 20 tokens;
 factored head over 10,000 words. All arms are built at once (about 3 GB) and run in turn in one process.
 """
 
-import argparse
-from collections.abc import Callable
-from pathlib import Path
-
 import torch
-from interleaved import Times, describe_machine, interleave, titled, write
+from interleaved import Step, Times, device_with_kernel, interleave, parse, report
 from torch import nn
 from torch.nn import functional as F
 
-from sparse_bench import environment
 from sparse_bench.batch.language import LanguageSizes
-from sparse_bench.kernels import kernel_available
-from sparse_bench.kernels.linear import triton_available
 from sparse_bench.models.lstm_lm import LSTMLM
 from sparse_bench.sparsity.schemes.random_fan_in import RandomFanIn
 from sparse_bench.streams import Streams
@@ -26,9 +19,7 @@ from sparse_bench.streams import Streams
 VOCABULARY, STEPS, STREAMS = 10_000, 20, 20
 
 
-def training_step(
-    hidden: int, density: float, lstm_alone: bool, device: torch.device
-) -> tuple[Callable[[], object], int]:
+def training_step(hidden: int, density: float, lstm_alone: bool, device: torch.device) -> tuple[Step, int]:
     """A step, and the number of weights in the LSTM layers.
 
     Args:
@@ -67,43 +58,37 @@ def training_step(
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hidden", type=int, default=2500)
-    parser.add_argument("--densities", type=float, nargs="+", default=[0.0005, 0.001, 0.002, 0.005, 0.01])
-    parser.add_argument("--seconds", type=float, default=60.0, help="for each of the two tables")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--output", type=Path)
-    arguments = parser.parse_args()
-    environment.tune_process()
-    device = torch.device(arguments.device)
-    available = kernel_available() if device.type == "cpu" else triton_available()
-    if not available:
-        raise SystemExit(f"the kernel is not available: {available.reason}")
-
-    lines = [
-        "# " + titled("A training step of SparseLang's LSTM, sparse against dense", device),
-        "",
-        f"{describe_machine(device)}. Medians of interleaved steps; {STREAMS} streams of {STEPS} tokens, two layers of "
-        f"{arguments.hidden:,} units, float32, fused Adam.",
-        "",
-        "| density | LSTM weights | times faster, LSTM layers alone | times faster, whole model | LSTM ms | model ms |",
-        "|---|---|---|---|---|---|",
-    ]
-    times: dict[bool, dict[str, Times]] = {}
+    given = parse(
+        __doc__ or "",
+        hidden=2500,
+        densities=[0.0005, 0.001, 0.002, 0.005, 0.01],
+        seconds=(60.0, "for each of the two parts"),
+        device="cpu",
+    )
+    device = device_with_kernel(given.device)
+    times: list[dict[str, Times]] = []
     weights: dict[str, int] = {}
     for lstm_alone in (True, False):
         arms = {}
-        for density in (1.0, *arguments.densities):
-            arms[f"{density:g}"], weights[f"{density:g}"] = training_step(arguments.hidden, density, lstm_alone, device)
-        times[lstm_alone] = interleave(arms, arguments.seconds)
+        for density in (1.0, *given.densities):
+            arms[f"{density:g}"], weights[f"{density:g}"] = training_step(given.hidden, density, lstm_alone, device)
+        times.append(interleave(arms, given.seconds))
         del arms
-    for density, count in weights.items():
-        alone, whole = ({name: arm.median for name, arm in times[part].items()} for part in (True, False))
-        lines.append(
-            f"| {density} | {count:,} | {alone['1'] / alone[density]:.1f} | {whole['1'] / whole[density]:.1f} | "
-            f"{1e3 * alone[density]:.1f} | {1e3 * whole[density]:.1f} |"
-        )
-    write("\n".join(lines) + "\n", arguments.output)
+    alone, whole = times
+    rows = [
+        {
+            "density": density,
+            "LSTM weights": count,
+            "times faster, LSTM layers alone": f"{alone['1'].median / alone[density].median:.1f}",
+            "times faster, whole model": f"{whole['1'].median / whole[density].median:.1f}",
+            "LSTM ms": f"{alone[density].milliseconds:.1f}",
+            "model ms": f"{whole[density].milliseconds:.1f}",
+        }
+        for density, count in weights.items()
+    ]
+    text = f"Medians of interleaved steps; {STREAMS} streams of {STEPS} tokens, two layers of {given.hidden:,} units, "
+    title = "A training step of SparseLang's LSTM, sparse against dense"
+    report(given.output, title, f"{text}float32, fused Adam.", rows, device=device)
 
 
 if __name__ == "__main__":

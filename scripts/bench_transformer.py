@@ -2,41 +2,36 @@
 
 Every way of training does whole steps (forward, backward, Adam; d_model 512, d_inner 512, 2 + 2 layers, 64 sentence
 pairs a batch) on real sentences of the report's files, in turn in one process; what is compared is real tokens of both
-sides a second. Then the 1,000 test sentences are decoded. Writes a table in Markdown.
+sides a second. Then the 1,000 test sentences are decoded, told on a page of its own (`…_decoding`).
 
     OMP_WAIT_POLICY=passive python scripts/bench_transformer.py --output results/performance/transformer.md
 
-The ways in bfloat16 are left out on a processor that only emulates it (`--bf16 yes` measures them all the same).
+The ways in bfloat16 are left out on a processor that only emulates it.
 """
 
-from __future__ import annotations
-
-import argparse
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from interleaved import bf16_is_native, describe_machine, write
+from interleaved import Row, Step, bf16_is_native, interleave, parse, report
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparse_bench.batch.translation import EOS, PAD, TranslationBatch, TranslationSizes
 from sparse_bench.data.multi30k import multi30k_brouns
-from sparse_bench.environment import tune_process
 from sparse_bench.models.dropout import Dropout
 from sparse_bench.models.encoder_decoder import DecoderLayer
 from sparse_bench.models.layers import sinusoids
 from sparse_bench.models.transformer import Transformer
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.translation import TranslationTask
-from sparse_bench.training import checkpoint
 
-_BATCH = 64
+#: Sentence pairs of a batch.
+PAIRS = 64
 _SIZE, _HEADS, _INNER, _LAYERS, _DROPOUT = 512, 8, 512, 2, 0.1
 
 
@@ -95,31 +90,27 @@ class Way:
     cheap_dropout: bool = False
     bf16: bool = False
 
-    def trainer(self, task: TranslationTask) -> Callable[[TranslationBatch], None]:
-        """A function that makes one training step."""
+    def epoch(self, task: TranslationTask, batches: list[TranslationBatch]) -> Step:
+        """A training step on each batch."""
         torch.manual_seed(0)
-        ours = Transformer(task.sizes, attention=self.attention) if self.ours else None
-        model = ours or TorchTransformer(task.sizes)
+        model = Transformer(task.sizes, attention=self.attention) if self.ours else TorchTransformer(task.sizes)
         if not self.cheap_dropout:
             use_torch_dropout(model)
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True if self.fused else None)
+        chosen = batches if self.real_tokens else [every_cell(batch) for batch in batches]
 
-        def step(batch: TranslationBatch) -> None:
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bf16):
-                if self.real_tokens:
-                    loss = task.loss(model, batch).total
-                else:
-                    loss = F.cross_entropy(model(batch), batch.target_output, ignore_index=PAD)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+        def steps() -> None:
+            for batch in chosen:
+                with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bf16):
+                    if self.real_tokens:
+                        loss = task.loss(model, batch).total
+                    else:
+                        loss = F.cross_entropy(model(batch), batch.target_output, ignore_index=PAD)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
 
-        return step
-
-    def prepared(self, batches: Batches) -> list[TranslationBatch]:
-        """The batches that this way trains on."""
-        chosen = batches.bucketed if self.bucketed else batches.random
-        return chosen if self.real_tokens else [every_cell(batch) for batch in chosen]
+        return steps
 
 
 _LEAN = {"bucketed": True, "fused": True, "real_tokens": True}
@@ -135,9 +126,6 @@ WAYS = (
 )
 
 
-# ---- timing ------------------------------------------------------------------------------------------------------
-
-
 @dataclass
 class Batches:
     """A few batches that stand for an epoch: evenly spaced among all of them in order of size."""
@@ -145,16 +133,18 @@ class Batches:
     random: list[TranslationBatch]
     bucketed: list[TranslationBatch]
 
-    @classmethod
-    def of(cls, tasks: dict[bool, TranslationTask], count: int) -> Batches:
-        """``count`` batches of each kind, from tasks with and without length buckets."""
-        chosen = {}
-        for bucketed, task in tasks.items():
-            batches = [batch for batch in task.epoch_batches(0, Streams(0)) if batch.source.shape[0] == _BATCH]
-            batches.sort(key=real_tokens)
-            middles = (np.arange(count) + 0.5) * len(batches) / count
-            chosen[bucketed] = [batches[int(middle)] for middle in middles]
-        return cls(random=chosen[False], bucketed=chosen[True])
+
+def multi30k(count: int) -> tuple[TranslationTask, Batches]:
+    """The task with length buckets, and ``count`` batches with and without them."""
+    corpus = multi30k_brouns()
+    chosen = []
+    for bucketed in (False, True):
+        task = TranslationTask(corpus=corpus, tokenizer="tokenised", min_count=5, batch_size=PAIRS, bucketed=bucketed)
+        batches = [batch for batch in task.epoch_batches(0, Streams(0)) if batch.source.shape[0] == PAIRS]
+        batches.sort(key=real_tokens)
+        middles = (np.arange(count) + 0.5) * len(batches) / count
+        chosen.append([batches[int(middle)] for middle in middles])
+    return task, Batches(*chosen)
 
 
 def real_tokens(batch: TranslationBatch) -> int:
@@ -162,54 +152,26 @@ def real_tokens(batch: TranslationBatch) -> int:
     return int(batch.source_mask.sum()) + int(batch.target_lengths.sum())
 
 
-@dataclass
-class Rates:
-    """Real tokens of each round, over seconds of the clock and over seconds of all threads' processor time."""
+def throughputs(ways: list[Way], task: TranslationTask, batches: Batches, seconds: float) -> Iterator[Row]:
+    """A row for each way; what is compared with the first one and the one above are tokens over time."""
+    chosen = {way.name: batches.bucketed if way.bucketed else batches.random for way in ways}
+    tokens = {name: sum(map(real_tokens, found)) for name, found in chosen.items()}
+    spent = interleave({way.name: way.epoch(task, chosen[way.name]) for way in ways}, seconds)
+    first = above = ways[0].name
 
-    clock: list[float] = field(default_factory=list)
-    processor: list[float] = field(default_factory=list)
+    def faster(name: str, base: str, of: str) -> str:
+        ratios = spent[base].ratios(spent[name], of)[0]
+        return f"{statistics.median(ratios) * tokens[name] / tokens[base]:.2f}"
 
-
-def throughputs(ways: Sequence[Way], task: TranslationTask, batches: Batches, rounds: int) -> dict[str, Rates]:
-    """What each way reaches; the ways take turns batch by batch."""
-    steps = {way.name: way.trainer(task) for way in ways}
-    prepared = {way.name: way.prepared(batches) for way in ways}
-    tokens = {name: sum(real_tokens(batch) for batch in chosen) for name, chosen in prepared.items()}
-    found = {way.name: Rates() for way in ways}
-    for name, step in steps.items():
-        step(prepared[name][0])
-    for number in range(rounds):
-        clock, processor = dict.fromkeys(steps, 0.0), dict.fromkeys(steps, 0.0)
-        for place in range(len(batches.random)):
-            for name, step in steps.items():
-                begin, begin_processor = time.perf_counter(), time.process_time()
-                step(prepared[name][place])
-                clock[name] += time.perf_counter() - begin
-                processor[name] += time.process_time() - begin_processor
-        for name, rates in found.items():
-            rates.clock.append(tokens[name] / clock[name])
-            rates.processor.append(tokens[name] / processor[name])
-            print(f"round {number + 1}: {rates.clock[-1]:.0f} tokens/s, {name}", flush=True)
-    return found
-
-
-def ratio(values: list[float], base: list[float]) -> float:
-    """Median of the rounds' ratios."""
-    return statistics.median(value / other for value, other in zip(values, base, strict=True))
-
-
-# ---- decoding ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """Time to decode all test sentences."""
-
-    what: str
-    beam: int
-    tokens: int
-    seconds: float
-    processor_seconds: float
+    for name, times in spent.items():
+        yield {
+            "way": name,
+            "× torch.nn.Transformer": faster(name, first, "clock"),
+            "(processor)": faster(name, first, "processor"),
+            "× row above (processor)": faster(name, above, "processor"),
+            "real tokens/s": f"{tokens[name] / times.median:.0f}",
+        }
+        above = name
 
 
 def never_ending(sizes: TranslationSizes) -> Transformer:
@@ -226,103 +188,59 @@ def never_ending(sizes: TranslationSizes) -> Transformer:
     return model
 
 
-def decode(model: Transformer, batches: list[TranslationBatch], limit: int | None, beams: list[int]) -> list[Decoding]:
-    """Decode with each beam, at most ``limit`` positions; None: as many as the longest reference of a batch has."""
-    found = []
-    for beam in beams:
-        tokens, begin, begin_processor = 0, time.perf_counter(), time.process_time()
-        for batch in batches:
-            longest = limit or batch.target_input.shape[1]
-            translated = model.translate(batch.source, batch.source_mask, beam, longest)
-            tokens += int((translated != PAD).sum())
-        what = f"{limit} words, as in a run" if limit else "longest reference of the batch"
-        seconds = time.perf_counter() - begin, time.process_time() - begin_processor
-        found.append(Decoding(what, beam, tokens, *seconds))
-        print(found[-1], flush=True)
-    return found
-
-
-def decodings(task: TranslationTask, weights: Path | None, beams: list[int]) -> tuple[str, list[Decoding]]:
-    """What was decoded with, and the times."""
+def decode(task: TranslationTask, beams: list[int]) -> Iterator[Row]:
+    """Time to decode all test sentences with each beam, up to two limits."""
     order = np.lexsort((task.encoded.test.target_lengths, task.encoded.test.source.lengths))
-    cuts = range(_BATCH, len(order), _BATCH)
-    batches = [task.encoded.test.batch(pairs) for pairs in np.split(order, cuts)]
-    if weights is not None:
-        model = Transformer(task.sizes).eval()
-        model.load_state_dict(checkpoint.load(weights)["model"])
-        return "Trained weights.", decode(model, batches, task.sizes.longest, beams)
+    batches = [task.encoded.test.batch(pairs) for pairs in np.split(order, range(PAIRS, len(order), PAIRS))]
     model = never_ending(task.sizes)
-    text = "Untrained weights, set so that no hypothesis ends before the limit. Trained ones end about "
-    text += "where references do. The second limit is what a run allows each sentence, an upper bound of its time."
-    return text, decode(model, batches, None, beams) + decode(model, batches, task.sizes.longest, beams)
-
-
-def report(found: dict[str, Rates], left_out: list[str], batches: int, text: str, decoded: list[Decoding]) -> str:
-    """Both tables as Markdown, ratios first."""
-    first = above = next(iter(found.values()))
-    lines = [
-        "# Training and decoding with the transformer on Multi30k",
-        "",
-        "Made by `OMP_WAIT_POLICY=passive python scripts/bench_transformer.py --output FILE`. "
-        f"{describe_machine()}. Processor time counts all threads; it is the "
-        "steadier of the two on a machine that others use.",
-        "",
-        f"Whole dense steps with {_BATCH} sentence pairs (d_model {_SIZE}, d_inner {_INNER}, {_LAYERS} + {_LAYERS} "
-        f"layers, fp32 unless said otherwise). Throughput is real tokens of both sides on {batches} batches that stand "
-        f"for an epoch; ratios are medians over {len(first.clock)} rounds in which the ways take turns.",
-        "",
-        "| | × torch.nn.Transformer | (processor) | × row above (processor) | real tokens/s |",
-        "|:--|--:|--:|--:|--:|",
-    ]
-    for name, rates in found.items():
-        lines.append(
-            f"| {name} | {ratio(rates.clock, first.clock):.2f} | {ratio(rates.processor, first.processor):.2f} "
-            f"| {ratio(rates.processor, above.processor):.2f} | {statistics.median(rates.clock):.0f} |"
-        )
-        above = rates
-    if left_out:
-        lines += ["", f"Left out, as this processor only emulates bfloat16: {'; '.join(left_out)}."]
-    if decoded:
-        lines += [
-            "",
-            f"Decoding the 1,000 test sentences in fp32, {_BATCH} at a time. {text}",
-            "",
-        ]
-        lines += ["| limit | beam | seconds | processor seconds | tokens/s |", "|:--|--:|--:|--:|--:|"]
-    for run in decoded:
-        times = f"{run.seconds:.1f} | {run.processor_seconds:.1f} | {run.tokens / run.seconds:.0f}"
-        lines.append(f"| {run.what} | {run.beam} | {times} |")
-    return "\n".join(lines) + "\n"
+    for limit in (None, task.sizes.longest):
+        for beam in beams:
+            tokens, begin, begin_processor = 0, time.perf_counter(), time.process_time()
+            for batch in batches:
+                longest = limit or batch.target_input.shape[1]
+                translated = model.translate(batch.source, batch.source_mask, beam, longest)
+                tokens += int((translated != PAD).sum())
+            seconds, processor = time.perf_counter() - begin, time.process_time() - begin_processor
+            yield {
+                "limit": f"{limit} words, as in a run" if limit else "longest reference of the batch",
+                "beam": beam,
+                "seconds": f"{seconds:.1f}",
+                "processor seconds": f"{processor:.1f}",
+                "tokens/s": f"{tokens / seconds:.0f}",
+            }
 
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batches", type=int, default=8, help="batches of a round, for each way")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--bf16", choices=["auto", "yes", "no"], default="auto")
-    parser.add_argument("--beams", type=int, nargs="*", default=[1, 4], help="none: do not decode")
-    parser.add_argument("--weights", type=Path, help="weights.pt of a run with the default model, to decode with")
-    parser.add_argument("--output", type=Path, help="file to write the tables to")
-    arguments = parser.parse_args()
-    tune_process()
-    torch.set_num_threads(arguments.threads)
-
-    corpus = multi30k_brouns()
-    tasks = {
-        bucketed: TranslationTask(
-            corpus=corpus, tokenizer="tokenised", min_count=5, batch_size=_BATCH, bucketed=bucketed
-        )
-        for bucketed in (False, True)
-    }
-    batches = Batches.of(tasks, arguments.batches)
-    native = arguments.bf16 == "yes" or (arguments.bf16 == "auto" and bf16_is_native(torch.device("cpu")))
+    given = parse(
+        __doc__ or "",
+        batches=(8, "of a round, for each way"),
+        seconds=200.0,
+        beams=([1, 4], "none: do not decode"),
+        threads=torch.get_num_threads(),
+    )
+    task, batches = multi30k(given.batches)
+    native = bf16_is_native(torch.device("cpu"))
     ways = [way for way in WAYS if native or not way.bf16]
-    found = throughputs(ways, tasks[True], batches, arguments.rounds)
-    text, decoded = decodings(tasks[True], arguments.weights, arguments.beams) if arguments.beams else ("", [])
-    table = report(found, [way.name for way in WAYS if way not in ways], arguments.batches, text, decoded)
-    write(table, arguments.output)
+    rows = list(throughputs(ways, task, batches, given.seconds))
+    text = f"""
+Processor time counts all threads; it is the steadier of the two on a machine that others use.
+
+Whole dense steps with {PAIRS} sentence pairs (d_model {_SIZE}, d_inner {_INNER}, {_LAYERS} + {_LAYERS} layers, fp32
+unless said otherwise). Throughput is real tokens of both sides on {given.batches} batches that stand for an epoch;
+ratios are medians over rounds in which the ways take turns.
+"""
+    left_out = "; ".join(way.name for way in WAYS if way not in ways)
+    notes = [f"Left out, as this processor only emulates bfloat16: {left_out}."] if left_out else []
+    report(given.output, "Training with the transformer on Multi30k", text, rows, notes=notes)
+    if given.beams:
+        text = f"""
+        Decoding the 1,000 test sentences in fp32, {PAIRS} at a time. Untrained weights, set so that no hypothesis ends
+        before the limit. Trained ones end about where references do. The second limit is what a run allows each
+        sentence, an upper bound of its time.
+        """
+        output = given.output and given.output.with_stem(f"{given.output.stem}_decoding")
+        report(output, "Decoding with the transformer on Multi30k", text, list(decode(task, given.beams)))
 
 
 if __name__ == "__main__":

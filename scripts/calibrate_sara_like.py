@@ -1,14 +1,14 @@
 """Hold Sara-like against Sara: statistics and two logistic regressions, as a Markdown table.
 
-    python scripts/calibrate_sara_like.py [--seeds 0 1 2] [--splits 5] [--output results/rasa/sara_like_calibration.md]
+    python scripts/calibrate_sara_like.py [--seeds 0 1 2] [--splits 5] --output results/rasa/sara_like_calibration.md
 
 Sara is fetched (or taken from the cache or the mirror); where it cannot be had, its column says so.
 """
 
-import argparse
 from collections.abc import Callable
-from pathlib import Path
 from statistics import mean, stdev
+
+from interleaved import paragraphs, parse, table_of, write
 
 from sparse_bench.data.messages import NluCorpus
 from sparse_bench.data.sara import sara
@@ -38,6 +38,17 @@ ROWS: dict[str, Callable[[Figures], str]] = {
 }
 
 
+TEXT = """
+Sara-like is the generated corpus that this project ships; Sara is the corpus that it stands in for.
+Written by `python scripts/calibrate_sara_like.py`.
+
+Tokens are what whitespace separates. Vocabularies: scikit-learn's CountVectorizer on all messages, lower-cased, words
+`(?u)\\b\\w+\\b`. Logistic regression: messages that differ in more than capitals, punctuation and numbers, split 80/20
+stratified by intent with split seeds from 0; vocabulary of the training part, raw counts,
+`LogisticRegression(C=1, max_iter=1000)`; mean ± sample standard deviation over the split seeds.
+"""
+
+
 def column(corpus: NluCorpus | None, splits: int) -> list[str]:
     """The table's column for one corpus, or for none."""
     if corpus is None:
@@ -50,48 +61,22 @@ def column(corpus: NluCorpus | None, splits: int) -> list[str]:
     return cells
 
 
-def report(seeds: list[int], splits: int) -> str:
-    """The whole page."""
-    original: NluCorpus | None
+def main() -> None:
+    """Print the table and write it."""
+    given = parse(__doc__ or "", seeds=([0, 1, 2], "of the generator"), splits=(5, "number of split seeds, at least 2"))
+    original: NluCorpus | None = None
     try:
         original = sara()
     except DataError as error:
         print(f"Sara is not available: {error}")
-        original = None
-    names = ["figure", "Sara", *(f"Sara-like, seed {seed}" for seed in seeds)]
-    labels = [*ROWS, *(f"logistic regression on counts of {counts}, weighted F1" for counts in COUNTS)]
-    columns = [labels, column(original, splits), *(column(sara_like(seed), splits) for seed in seeds)]
-    lines = [names, ["---"] * len(names), *map(list, zip(*columns, strict=True))]
-    return "\n".join(
-        [
-            "# Sara-like against Sara",
-            "",
-            "Sara-like is the generated corpus that this project ships; Sara is the corpus that it stands in for.",
-            "Written by `python scripts/calibrate_sara_like.py`.",
-            "",
-            *("| " + " | ".join(line) + " |" for line in lines),
-            "",
-            "Tokens are what whitespace separates. Vocabularies: scikit-learn's CountVectorizer on all messages,",
-            "lower-cased, words `(?u)\\b\\w+\\b`. Logistic regression: messages that differ in more than capitals,",
-            f"punctuation and numbers, split 80/20 stratified by intent with split seeds 0 to {splits - 1}; vocabulary",
-            "of the training part, raw counts, `LogisticRegression(C=1, max_iter=1000)`; mean ± sample standard",
-            "deviation over the split seeds.",
-            "",
-        ]
-    )
-
-
-def main() -> None:
-    """Print the table and write it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of the generator")
-    parser.add_argument("--splits", type=int, default=5, help="number of split seeds, at least 2")
-    parser.add_argument("--output", type=Path, default=Path("results/rasa/sara_like_calibration.md"))
-    arguments = parser.parse_args()
-    page = report(arguments.seeds, arguments.splits)
-    print(page)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(page, encoding="utf-8")
+    columns = {
+        "figure": [*ROWS, *(f"logistic regression on counts of {counts}, weighted F1" for counts in COUNTS)],
+        "Sara": column(original, given.splits),
+        **{f"Sara-like, seed {seed}": column(sara_like(seed), given.splits) for seed in given.seeds},
+    }
+    rows = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+    before, after = paragraphs(TEXT)
+    write("\n\n".join(["# Sara-like against Sara", before, table_of(rows), after]) + "\n", given.output)
 
 
 if __name__ == "__main__":

@@ -3,234 +3,317 @@
     python scripts/fuzz_settings.py --workers 2 --output results/robustness/fuzz.md
 
 Every leaf of every file of every group, every setting of a run itself and every schedule and stopping rule gets every
-value of ``fuzz_cases.VALUES``, one at a time, in an otherwise small run, which takes one step on generated data if
-nothing refuses it. A good end is a refusal by Hydra's schema or by an error of the project. A traceback, an aborted
-process and a hang are bad ones. A value that is taken, and not named in ``fuzz_cases.SENSIBLE``, counts as senseless.
+value of :data:`VALUES`, one at a time, in an otherwise small run, which takes one step on generated data if nothing
+refuses it. A good end is a refusal by Hydra's schema or by an error of the project. A traceback, an aborted process and
+a hang are bad ones. A value that is taken, and not named in :data:`SENSIBLE`, counts as senseless.
 
 Exits with 1 if there is a traceback, an abort, a hang, or more senseless values than :data:`MOST_SENSELESS`.
 """
 
-import argparse
+import importlib
+import inspect
 import itertools
-import json
+import logging
 import os
-import queue
 import re
-import subprocess
+import resource
+import signal
 import sys
 import tempfile
-import threading
-import time
 from collections import Counter, defaultdict
+from collections.abc import Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from fuzz_cases import ALWAYS, SMALL, VALUES, is_sensible, leaves_of, problems, task_of
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_object
+from interleaved import parse, table_of, write
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sparse_bench import environment
+from sparse_bench import run as runs
+from sparse_bench.config import CONF, check, choices, register, target_of
+from sparse_bench.errors import SparseBenchError
+from sparse_bench.record import RunFolder
+from sparse_bench.tracking.base import Trackers
+from sparse_bench.training.rehearsal import rehearse
+from sparse_bench.workers import carry_out
 
 #: Problem, setting, name of the value.
 Case = tuple[str, str, str]
 #: Ends that no case should have.
 BAD = ("traceback", "aborted", "hang")
-#: Seconds without an answer, after which a worker hangs.
+#: Seconds without an end, after which a case hangs.
 TIMEOUT = 90
 MOST_SENSELESS = 10
 #: Address space of a worker, in bytes: a model for which a machine is too small must not take this one with it.
 MEMORY = 12 << 30
 
+VALUES: dict[str, Any] = {
+    "empty text": "",
+    "text": "abc",
+    "number as text": "16",
+    "unicode": "ключ 🙂",
+    "path": "../../x",
+    "long text": "x" * 300,
+    "true": True,
+    "null": None,
+    "zero": 0,
+    "minus one": -1,
+    "one and a half": 1.5,
+    "10^12": 10**12,
+    "nan": float("nan"),
+    "inf": float("inf"),
+    "list of numbers": [3, 2, 1],
+    "dict": {"a": 1},
+}
 
-class Worker:
-    """What a worker process does: answer one case after the other."""
+TEXTS = {"text", "number as text", "unicode", "path", "long text"}
+NUMBERS = {"true", "zero", "minus one", "one and a half", "10^12", "nan", "inf"}
+_ZERO = (
+    r"model\.(\w*dropout\w*|weight_drop|\w+_penalty|regularization)|dataset\.(label_smoothing|length_penalty|"
+    r"replace_singletons)|sparsity\.(density|begin|stop|fraction|zeta|final_zeta)|sparsity\.parts\.\w+\.density|"
+    r"optimizer\.(weight_decay|momentum|dampening|lr_decay|initial_accumulator_value|eps|alpha)|"
+    r"trainer\.(evaluate_every|checkpoint_seconds|schedule\.(floor|constant_epochs)|stop\.target)|.*seed"
+)
+_NULL = (
+    r"point|threads|start_from|dataset\.(bpe|pool|vocabulary|oov_token)|dataset\.corpus\.(vocabulary|train)|"
+    r"sparsity\.(epsilon|final_zeta|combined_with|fraction|blocks|delta)|optimizer\.(fused|foreach|window|force_after)|"
+    r"trainer\.(steps|gradient_clip|schedule|stop|monitor|monitor_mode|early_stopping|schedule\.epoch_steps|"
+    r"stop\.(metric|mode))|logger\.wandb\.(entity|tags|settings)"
+)
+_FACTORS = (
+    r"model\.(\w+_penalty|regularization)|dataset\.length_penalty|sparsity\.(gain|epsilon)|optimizer\.(lr|eps|weight_decay|"
+    r"initial_accumulator_value|lr_decay)|trainer\.(gradient_clip|checkpoint_seconds|schedule\.epoch_steps|"
+    r"stop\.(target|within))|logger\.wandb\.(finish_)?timeout"
+)
+#: Patterns of settings, and the values that make sense for them.
+SENSIBLE: list[tuple[str, set[str]]] = [
+    (r".+\.label|experiment_name|output|dataset\.oov_token|dataset\.corpus\.train", TEXTS),
+    (r"logger\.(wandb\.(project|entity)|tensorboard\.subfolder)", TEXTS),
+    (r"experiment_name|output", NUMBERS),  # Hydra makes a text of a number where a text is wanted
+    (r"seed|threads|trainer\.\w+", {"number as text"}),  # and a number of a text
+    (r"point", set(VALUES)),  # means what a sweep's file makes of it
+    (r".*\._partial_|progress|force|dataset\.\w+|dataset\.corpus\.\w+|model\.\w+|trainer\.\w+", {"true"}),
+    (r"optimizer\.\w+|sparsity\.(parts\.\w+\.)?\w+|logger\.\w+\.\w+", {"true"}),  # what is no switch refuses it
+    (_ZERO, {"zero"}),
+    (_NULL, {"null"}),
+    (_FACTORS, {"one and a half"}),
+    (r"dataset\.vocabulary", {"10^12"}),  # all words
+    (r"trainer\.stop\.target", {"minus one"}),  # a metric may be negative
+    (r"dataset\.char_ngrams|logger\.wandb\.settings", {"dict"}),
+]
 
-    def __init__(self) -> None:
-        import logging
-        import resource
+#: Weights of the big models made small where their own files are tried.
+NARROW = {
+    "awd_lstm": ["model.hidden=8", "model.embedding_dim=4"],
+    "diet": ["model.transformer_size=8"],
+    "lstm_lm": ["model.hidden=9", "model.embedding_dim=4"],
+    "transformer": ["model.d_model=8", "model.heads=2", "model.d_inner=8"],
+}
+#: Small problems by task, and the model that learns it fastest.
+SMALL = {
+    "intent": ["dataset=sara_like", "dataset.corpus.examples=150", "model=diet", "model.transformer_size=8"],
+    "dialogue": ["dataset=booking_like", "dataset.corpus.stories=10", "dataset.corpus.test_stories=4", "model=ted"],
+    "language_modelling": [
+        *("dataset=ptb_like", "dataset.corpus.sentences=60", "dataset.batch_size=4", "dataset.bptt=8"),
+        *("dataset.valid_batch_size=4", "dataset.test_batch_size=4", "model=lstm_lm", *NARROW["lstm_lm"]),
+    ],
+    "tagging": [
+        "dataset=pos_like",
+        "dataset.corpus.sentences=100",
+        "dataset.corpus.vocabulary=100",
+        "model=bilstm_tagger",
+    ],
+    "text_typing": ["dataset=text_types_like", "dataset.corpus.examples=200", "model=bag_of_embeddings"],
+    "translation": [
+        *("dataset=multi30k_like", "dataset.corpus.train=60", "dataset.corpus.valid=6", "dataset.corpus.test=6"),
+        *("dataset.min_count=1", "dataset.beam=2", "model=transformer", *NARROW["transformer"]),
+    ],
+}
+#: Task of the small problem that a scheme is tried on; others are tried on text typing.
+TASK_OF_SCHEME = {"block_diagonal": "tagging", "blocks_and_tiers": "tagging", "random_fan_in": "language_modelling"}
+ALWAYS = ["trainer.epochs=1", "trainer.steps=1", "threads=1", "logger=none", "progress=false", "device=cpu"]
 
-        import torch
 
-        from sparse_bench import environment
-        from sparse_bench.config import register
+def problems() -> dict[str, tuple[list[str], str]]:
+    """Name → (overrides, the part of the configuration whose leaves are tried)."""
+    found: dict[str, tuple[list[str], str]] = {"run": (SMALL["text_typing"], "")}
+    for name in choices("model"):
+        task = task_of("model", name)
+        found[f"model/{name}"] = (
+            [*(o for o in SMALL[task] if "model" not in o), f"model={name}", *NARROW.get(name, [])],
+            "model",
+        )
+    for name in choices("dataset"):
+        small = SMALL[task_of("dataset", name)]
+        models = [override for override in small if override.startswith("model")]
+        own = [o for o in small if o.startswith("dataset")] if f"dataset={name}" in small else [f"dataset={name}"]
+        found[f"dataset/{name}"] = ([*own, *models], "dataset")
+    for name in choices("sparsity"):
+        small = SMALL[TASK_OF_SCHEME.get(name, "text_typing")]
+        found[f"sparsity/{name}"] = ([*small, f"sparsity={name}"], "sparsity")
+    for name in choices("optimizer"):
+        found[f"optimizer/{name}"] = ([*SMALL["text_typing"], f"optimizer={name}"], "optimizer")
+    for name in choices("logger"):
+        found[f"logger/{name}"] = ([*SMALL["text_typing"], f"logger={name}"], "logger")
+    found["trainer/default"] = (SMALL["text_typing"], "trainer")
+    for part, module, names in (
+        ("schedule", "schedules", ("LinearWarmup", "InverseSquareRoot", "ExponentialPerEpoch", "Cosine")),
+        ("stop", "stopping", ("ConsecutiveRises", "NonMonotone", "Reached")),
+    ):
+        for name in names:
+            node = "{" + f"_target_:sparse_bench.training.{module}.{name}{defaults_of(module, name)}" + "}"
+            found[f"trainer.{part}/{name}"] = ([*SMALL["text_typing"], f"trainer.{part}={node}"], f"trainer.{part}")
+    return found
 
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-        logging.disable(logging.CRITICAL)
-        register()
-        torch.set_num_threads(1)
-        environment.git = dict  # asking takes longer than a step
-        self.problems = problems()
-        self.composed: dict[str, Any] = {}
-        #: By configuration: what differs only in how it is written is tried once.
-        self.answers: dict[str, tuple[str, str]] = {}
 
-    def compose(self, name: str) -> Any:
-        """A problem's configuration, composed once."""
-        from hydra import compose, initialize_config_dir
+def task_of(group: str, name: str) -> str:
+    """The task that a shipped model learns, or that a shipped dataset is for."""
+    target = target_of(OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml")), group)
+    return target.tasks[0] if group == "model" else target.name
 
-        from sparse_bench.config import CONF
 
-        if name not in self.composed:
-            with initialize_config_dir(str(CONF), version_base="1.3"):
-                # What the problem says comes last: it may be about what is always said.
-                self.composed[name] = compose("config", overrides=[*ALWAYS, *self.problems[name][0]])
-        return self.composed[name]
+def defaults_of(module: str, name: str) -> str:
+    """The settings of a schedule or a stopping rule as an override writes them."""
+    parameters = inspect.signature(get_object(f"sparse_bench.training.{module}.{name}")).parameters
+    given = {key: "null" if p.default is None else p.default for key, p in parameters.items()}
+    if name == "Reached":
+        given["metric"] = "valid/accuracy"
+    return "".join(f",{key}:{value}" for key, value in given.items())
 
-    def cases(self, only: str) -> list[tuple[str, str, str]]:
-        """All (problem, leaf, name of the value) whose problem matches ``only``."""
-        from omegaconf import OmegaConf
 
-        found = []
-        for name, (_, part) in self.problems.items():
-            if re.search(only, name):
-                plain: Any = OmegaConf.to_container(self.compose(name))
-                found += list(itertools.product([name], leaves_of(part, plain), VALUES))
-        return found
+def leaves(node: Any, path: str) -> Iterator[str]:
+    """Paths of everything below a node of a configuration, inner nodes that have a target included."""
+    for key, value in node.items():
+        inner = f"{path}.{key}"
+        if not isinstance(value, dict) or "_target_" in value or not value:
+            yield inner
+        if isinstance(value, dict):
+            yield from leaves(value, inner)
 
-    def answer(self, name: str, leaf: str, value: str) -> tuple[str, str]:
-        """How a case ends, and what is said then."""
-        from omegaconf import OmegaConf
-        from omegaconf.errors import OmegaConfBaseException
 
-        from sparse_bench.config import check
-        from sparse_bench.errors import SparseBenchError
+def leaves_of(part: str, plain: dict[str, Any]) -> list[str]:
+    """The leaves that are tried of a composed problem; of a run itself, what belongs to no group."""
+    if not part:
+        return [key for key, value in plain.items() if not isinstance(value, dict)]
+    node = plain
+    for key in part.split("."):
+        node = node[key]
+    return list(leaves(node, part))
 
-        config = self.compose(name).copy()
-        OmegaConf.set_struct(config, False)
+
+def is_sensible(leaf: str, value: str) -> bool:
+    """Whether a value makes sense for a setting."""
+    return any(value in values and re.fullmatch(pattern, leaf) for pattern, values in SENSIBLE)
+
+
+# ---- one case, in a process that may die ----
+
+
+@cache
+def _problems() -> dict[str, tuple[list[str], str]]:
+    """Known once for each process."""
+    register()
+    return problems()
+
+
+@cache
+def _alone() -> None:
+    """Make this process one that tries cases: silent, with one thread and limited memory."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    for stream in (1, 2):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+    logging.disable(logging.CRITICAL)
+    torch.set_num_threads(1)
+    environment.git = dict  # asking takes longer than a step
+
+
+@cache
+def composed(name: str) -> Any:
+    """A problem's configuration, of which callers change copies alone."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        # What the problem says comes last: it may be about what is always said.
+        return compose("config", overrides=[*ALWAYS, *_problems()[name][0]])
+
+
+def answer(name: str, leaf: str, value: str) -> tuple[str, str]:
+    """How a case ends, and what is said then; a hang ends the process."""
+    _alone()
+    signal.alarm(TIMEOUT)
+    config = composed(name).copy()
+    OmegaConf.set_struct(config, False)
+    try:
         try:
             OmegaConf.update(config, leaf, VALUES[value], merge=False)
         except OmegaConfBaseException as error:
             return "refused by Hydra", str(error).partition("\n")[0]
-        key = OmegaConf.to_yaml(config)
-        if key not in self.answers:
+        check(config)
+        return carried_out(name, leaf, config)
+    except SparseBenchError as error:
+        return "refused before any work", str(error)
+    except Exception as error:
+        return "traceback", f"{type(error).__name__}: {error}"
+    finally:
+        signal.alarm(0)
+
+
+def carried_out(name: str, leaf: str, config: Any) -> tuple[str, str]:
+    """What comes of a configuration that the checks have taken."""
+    if name.startswith("logger/"):
+        Trackers.from_config(OmegaConf.to_container(config.logger))
+        return "accepted", "the logger was made, and opened nothing"
+    runnable = with_generated_data(name, leaf, config)
+    if runnable is None:
+        return "accepted", "checked alone: the corpus would have to be downloaded"
+    with tempfile.TemporaryDirectory(prefix="fuzz_") as folder:
+        if not name.startswith(("run", "trainer")):
             try:
-                check(config)
-                self.answers[key] = self.carry_out(name, leaf, config)
+                one_step(OmegaConf.to_container(runnable, resolve=True), Path(folder))
             except SparseBenchError as error:
-                self.answers[key] = "refused before any work", str(error)
-            except Exception as error:
-                self.answers[key] = "traceback", f"{type(error).__name__}: {error}"
-        return self.answers[key]
-
-    def carry_out(self, name: str, leaf: str, config: Any) -> tuple[str, str]:
-        """What comes of a configuration that the checks have taken."""
-        from omegaconf import OmegaConf
-
-        from sparse_bench.errors import SparseBenchError
-        from sparse_bench.run import run
-        from sparse_bench.tracking.base import Trackers
-
-        if name.startswith("logger/"):
-            Trackers.from_config(OmegaConf.to_container(config.logger))
-            return "accepted", "the logger was made, and opened nothing"
-        runnable = self.runnable(name, leaf, config)
-        if runnable is None:
-            return "accepted", "checked alone: the corpus would have to be downloaded"
-        with tempfile.TemporaryDirectory(prefix="fuzz_") as folder:
-            if not name.startswith(("run", "trainer")):
-                try:
-                    one_step(OmegaConf.to_container(runnable, resolve=True), Path(folder))
-                except SparseBenchError as error:
-                    return "refused by the run", str(error)
-                return "accepted", ""
-            if leaf != "output":
-                runnable.output = folder
-            os.chdir(folder)
-            try:
-                result = run(runnable)
-            finally:
-                os.chdir("/")
-        assert result is not None
-        if result.error is None:
+                return "refused by the run", str(error)
             return "accepted", ""
-        ours = f"sparse_bench.errors.{result.error['type']}: " in result.error["traceback"]
-        return "refused by the run" if ours else "traceback", f"{result.error['type']}: {result.error['message']}"
+        if leaf != "output":
+            runnable.output = folder
+        os.chdir(folder)
+        try:
+            result = runs.run(runnable)
+        finally:
+            os.chdir("/")
+    assert result is not None
+    if result.error is None:
+        return "accepted", ""
+    ours = f"sparse_bench.errors.{result.error['type']}: " in result.error["traceback"]
+    return "refused by the run" if ours else "traceback", f"{result.error['type']}: {result.error['message']}"
 
-    def runnable(self, name: str, leaf: str, config: Any) -> Any:
-        """The configuration, with generated data in place of what would have to be downloaded; None if that is what the
-        case is about."""
-        from omegaconf import OmegaConf
 
-        if not name.startswith("dataset/"):
-            return config
-        task = task_of("dataset", name.partition("/")[2])
-        small = next(o.partition("=")[2] for o in SMALL[task] if o.startswith("dataset="))
-        if name == f"dataset/{small}":
-            return config
-        if leaf.startswith("dataset.corpus"):
-            return None
-        generated = self.compose(f"dataset/{small}").dataset
-        config = config.copy()
-        OmegaConf.update(config, "dataset.corpus", generated.corpus, merge=False)
+def with_generated_data(name: str, leaf: str, config: Any) -> Any:
+    """The configuration, with generated data for what would be downloaded; None if that is what the case is about."""
+    if not name.startswith("dataset/"):
         return config
+    small = SMALL[task_of("dataset", name.partition("/")[2])][0].replace("=", "/")
+    if name == small:
+        return config
+    if leaf.startswith("dataset.corpus"):
+        return None
+    OmegaConf.update(config, "dataset.corpus", composed(small).dataset.corpus, merge=False)
+    return config
 
 
 def one_step(plain: dict[str, Any], folder: Path) -> None:
     """What a run does: read, build, rehearse the evaluation and take a step."""
-    import torch
-
-    from sparse_bench.record import RunFolder
-    from sparse_bench.run import assemble, task_of
-    from sparse_bench.training.rehearsal import rehearse
-
-    task = task_of(plain)
-    trainer = assemble(plain, task, torch.device("cpu"), RunFolder(folder))
+    trainer = runs.assemble(plain, runs.task_of(plain), torch.device("cpu"), RunFolder(folder))
     rehearse(trainer)
     trainer.fit()
 
 
-def work() -> None:
-    """A worker: cases come in as lines of JSON, answers go out so."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    worker = Worker()
-    for line in sys.stdin:
-        request = json.loads(line)
-        answer = worker.cases(request["only"]) if "only" in request else worker.answer(*request["case"])
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
+# ---- all cases ----
 
 
-class Process:
-    """A worker process, begun anew when it has died or has hung."""
-
-    def __init__(self) -> None:
-        self.start()
-
-    def start(self) -> None:
-        """Begin a process."""
-        command = [sys.executable, __file__, "--work"]
-        self.child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-        )
-        self.lines: queue.Queue[str] = queue.Queue()
-        child, lines = self.child, self.lines
-        threading.Thread(
-            target=lambda: [lines.put(line) for line in child.stdout] + [lines.put("")], daemon=True
-        ).start()
-
-    def ask(self, request: dict[str, Any], timeout: float) -> Any:
-        """The answer to a request, or how the process ended instead."""
-        assert self.child.stdin is not None
-        self.child.stdin.write(json.dumps(request) + "\n")
-        self.child.stdin.flush()
-        try:
-            line = self.lines.get(timeout=timeout)
-        except queue.Empty:
-            self.child.kill()
-            self.child.wait()
-            self.start()
-            return "hang", f"no answer in {timeout:g} s"
-        if line:
-            return json.loads(line)
-        code = self.child.wait()
-        self.start()
-        return "aborted", f"exit code {code}"
-
-    def end(self) -> None:
-        """No more requests."""
-        self.child.stdin.close()
-        self.child.wait()
-
-
-def report(ended: list[tuple[Case, tuple[str, str]]], seconds: float) -> tuple[str, bool]:
+def report(ended: list[tuple[Case, tuple[str, str]]]) -> tuple[str, bool]:
     """A page about all cases, and whether it says what it should."""
     ends = ("refused by Hydra", "refused before any work", "refused by the run", "accepted", *BAD)
     by_group: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -238,7 +321,7 @@ def report(ended: list[tuple[Case, tuple[str, str]]], seconds: float) -> tuple[s
         by_group[name.partition("/")[0]][end] += 1
         by_group["all"][end] += 1
     rows = [
-        f"| {group} | {counts.total():,} | " + " | ".join(f"{counts[end]:,}" for end in ends) + " |"
+        {"group": group, "cases": f"{counts.total():,}"} | {end: f"{counts[end]:,}" for end in ends}
         for group, counts in sorted(by_group.items(), key=lambda entry: (entry[0] == "all", entry[0]))
     ]
     accepted = {(leaf, value) for (_, leaf, value), (end, _) in ended if end == "accepted"}
@@ -246,72 +329,39 @@ def report(ended: list[tuple[Case, tuple[str, str]]], seconds: float) -> tuple[s
     bad = sorted((name, leaf, value, *end) for (name, leaf, value), end in ended if end[0] in BAD)
     page = [
         "# Values that settings should not have",
-        "",
         f"Every setting of the shipped files with each of {len(VALUES)} values ({', '.join(VALUES)}), one at a time: "
         f"{len(ended):,} cases, {len({leaf for (_, leaf, _), _ in ended})} settings. What nothing refused took a step "
         "on generated data and was evaluated. Loggers were made, and opened nothing. Corpora that have to be "
         "downloaded were checked and not read. `refused by the run` means by an error of the project, where only "
         "a corpus or a built model can judge.",
-        "",
-        "| group | cases | " + " | ".join(ends) + " |",
-        "| --- " + "| ---: " * (len(ends) + 1) + "|",
-        *rows,
-        "",
+        table_of(rows).rstrip(),
         f"## Taken, and senseless: {len(senseless)} of the {len(accepted)} pairs of setting and value that are taken",
-        "",
-        *([f"- `{leaf}`: {value}" for leaf, value in senseless] or ["None."]),
-        "",
+        "\n".join(f"- `{leaf}`: {value}" for leaf, value in senseless) or "None.",
         f"## Tracebacks, aborted processes, hangs: {len(bad)}",
-        "",
-        *([f"- `{leaf}` of {name}: {value}: {end}, {said[:200]}" for name, leaf, value, end, said in bad] or ["None."]),
-        "",
+        "\n".join(f"- `{leaf}` of {name}: {value}: {end}, {said[:200]}" for name, leaf, value, end, said in bad)
+        or "None.",
     ]
-    print(f"{seconds:.0f} s")
-    return "\n".join(page), not bad and len(senseless) <= MOST_SENSELESS
+    return "\n\n".join(page) + "\n", not bad and len(senseless) <= MOST_SENSELESS
 
 
 def main() -> None:
     """Try all cases and write what came of them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--only", default="", help="a pattern of the problems that are tried")
-    parser.add_argument("--output", type=Path, help="where the page goes; none: to the terminal alone")
-    parser.add_argument("--log", type=Path, help="a file to add every case to, with its answer and seconds")
-    arguments = parser.parse_args()
-    if arguments.work:
-        work()
-        return
-    started = time.monotonic()
-    processes = [Process() for _ in range(arguments.workers)]
-    cases: queue.Queue[Any] = queue.Queue()
-    for case in processes[0].ask({"only": arguments.only}, 600):
-        cases.put(tuple(case))
-    ended: list[Any] = []
+    given = parse(__doc__ or "", workers=2, only=("", "a pattern of the problems that are tried"))
+    cases: list[Case] = []
+    for name, (_, part) in _problems().items():
+        if re.search(given.only, name):
+            plain: Any = OmegaConf.to_container(composed(name))
+            cases += itertools.product([name], leaves_of(part, plain), VALUES)
+    here = importlib.import_module("fuzz_settings")  # which processes import, where they would be sent all of this one
 
-    def serve(process: Process) -> None:
-        while True:
-            try:
-                case = cases.get_nowait()
-            except queue.Empty:
-                return process.end()
-            begun = time.monotonic()
-            # The first case of a process waits for torch, too.
-            answer = tuple(process.ask({"case": case}, TIMEOUT))
-            ended.append((case, answer))
-            if arguments.log:
-                with arguments.log.open("a") as log:
-                    log.write(json.dumps([*case, *answer, time.monotonic() - begun]) + "\n")
+    def died(_: int, reason: str) -> Any:
+        return partial(tuple, ("hang" if "SIGALRM" in reason else "aborted", reason))
 
-    threads = [threading.Thread(target=serve, args=[process]) for process in processes]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    page, good = report(ended, time.monotonic() - started)
-    print(page)
-    if arguments.output is not None:
-        arguments.output.write_text(page, encoding="utf-8")
+    ended = list(
+        zip(cases, carry_out([partial(here.answer, *case) for case in cases], given.workers, died), strict=True)
+    )
+    page, good = report(ended)
+    write(page, given.output)
     sys.exit(0 if good else 1)
 
 

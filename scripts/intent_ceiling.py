@@ -6,14 +6,13 @@ The strongest setting of each family is chosen by its test score, so the figures
 them reaches is not a sign of a faulty DIET.
 """
 
-import argparse
 import math
 import statistics
 import warnings
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
+from interleaved import parse, table_of, write
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -42,26 +41,18 @@ def narrow(rows: sparse.csr_array) -> sparse.csr_matrix:
 
 def main() -> None:
     """Fit, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--split-seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--output", type=Path)
-    arguments = parser.parse_args()
+    given = parse(__doc__ or "", split_seeds=[0, 1, 2])
     warnings.simplefilter("ignore", ConvergenceWarning)
-
     corpus = sara()
     scores: dict[str, list[float]] = {family: [] for family in FAMILIES}
     confusions: Counter[tuple[str, str]] = Counter()
     tested = 0
-    for seed in arguments.split_seeds:
+    for seed in given.split_seeds:
         train, test = split_messages(corpus.messages, 0.2, seed, "features")
         gold_train, gold_test = (np.array([merged_intent(m.intent) for m in part]) for part in (train, test))
-        featurizer = CombinedFeaturizer(
-            [
-                RegexFeaturizer(corpus.regexes, corpus.lookups),
-                CountFeaturizer(oov_token="oov"),
-                CountFeaturizer("char_wb", (1, 4)),
-            ]
-        )
+        regexes = RegexFeaturizer(corpus.regexes, corpus.lookups)
+        counts = [CountFeaturizer(oov_token="oov"), CountFeaturizer("char_wb", (1, 4))]
+        featurizer = CombinedFeaturizer([regexes, *counts])
         x = narrow(featurizer.fit_transform([tokenize(m.text) for m in train]).sentences)
         x_test = narrow(featurizer.transform([tokenize(m.text) for m in test]).sentences)
         tested = len(test)
@@ -75,35 +66,28 @@ def main() -> None:
                     confusions.update(zip(gold_test[wrong].tolist(), predicted[wrong].tolist(), strict=True))
             scores[family].append(best)
             print(seed, family, f"{best:.4f}", flush=True)
-
     mean = statistics.mean(value for values in scores.values() for value in values)
-    lines = [
+    splits = [f"split {seed}" for seed in given.split_seeds]
+    rows = [
+        {"classifier": family}
+        | {split: f"{value:.3f}" for split, value in zip(splits, values, strict=True)}
+        | {"mean": f"{statistics.mean(values):.3f}"}
+        for family, values in scores.items()
+    ]
+    mistakes = [
+        {"true intent": true, "taken for": taken, "times": count} for (true, taken), count in confusions.most_common(8)
+    ]
+    parts = [
         "# What other classifiers make of Sara's intents",
-        "",
         "Weighted F1 on the test messages of each split, from the sentence features that DIET gets (words, character "
         "n-grams, patterns). The better of two settings, chosen by this very score.",
-        "",
-        "| classifier | " + " | ".join(f"split {seed}" for seed in arguments.split_seeds) + " | mean |",
-        "|---|" + "---|" * (len(arguments.split_seeds) + 1),
-        *(
-            f"| {family} | " + " | ".join(f"{value:.3f}" for value in values) + f" | {statistics.mean(values):.3f} |"
-            for family, values in scores.items()
-        ),
-        "",
+        table_of(rows),
         f"A split has {tested} test messages, so that an accuracy near {mean:.2f} has a standard error of "
         f"{math.sqrt(mean * (1 - mean) / tested):.3f} from their choice alone.",
-        "",
         "What the linear SVM takes for what, most often (all splits and settings):",
-        "",
-        "| true intent | taken for | times |",
-        "|---|---|---|",
-        *(f"| {true} | {taken} | {count} |" for (true, taken), count in confusions.most_common(8)),
+        table_of(mistakes),
     ]
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(text)
+    write("\n\n".join(parts), given.output)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ wrote is on the disk or has its name. A sweep that ends before it has been kille
 folder, and each folder has to equal the undisturbed one. Exits with 1 if a byte differs, or if anything is left behind.
 """
 
-import argparse
 import json
 import os
 import random
@@ -25,6 +24,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
+
+from interleaved import parse, table_of, write
 
 DIET = ["dataset=sara_like", "dataset.corpus.examples=600", "model.transformer_size=32", "trainer.evaluate_every=5"]
 TED = ["model=ted", "dataset=booking_like", "dataset.corpus.stories=60", "model.transformer_size=32"]
@@ -59,13 +60,8 @@ CASES: dict[str, tuple[int, list[list[str]]]] = {
     "Bag of embeddings, row-sparse gradients": (8, [[*TYPING, "sparsity=sparse_gradient", "optimizer=adagrad"]]),
 }
 COMMON = [
-    "seed=0,1",
-    "logger=none",
-    "trainer.keep=weights",
-    "trainer.checkpoint_seconds=0.1",
-    "device=cpu",
-    "threads=1",
-    "-m",
+    *("seed=0,1", "logger=none", "device=cpu", "threads=1"),
+    *("trainer.keep=weights", "trainer.checkpoint_seconds=0.1", "-m"),
 ]
 JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 WAYS = ("all processes", "at a write", "one worker")
@@ -207,16 +203,17 @@ def contents(folder: Path) -> dict[str, object]:
 
 
 def report(outcomes: dict[str, Outcome]) -> str:
-    """The table."""
-    columns = ["sweep of two runs", *(f"kills: {way}" for way in WAYS), "folders filled", "identical"]
-    rows = [columns, ["---", *["---:"] * (len(columns) - 1)]]
+    """The page."""
     total = Outcome()
-    for name, one in outcomes.items():
+    for one in outcomes.values():
         total.kills.update(one.kills)
         total.copies, total.same = total.copies + one.copies, total.same + one.same
-        rows.append([name, *(str(one.kills[way]) for way in WAYS), str(one.copies), str(one.same)])
-    rows.append(["all", *(str(total.kills[way]) for way in WAYS), str(total.copies), str(total.same)])
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    rows = [
+        {"sweep of two runs": name}
+        | {f"kills: {way}": one.kills[way] for way in WAYS}
+        | {"folders filled": one.copies, "identical": one.same}
+        for name, one in [*outcomes.items(), ("all", total)]
+    ]
     files = ", ".join(f"`{name}`" for name in FILES)
     return (
         "# Sweeps that are killed\n\n"
@@ -225,52 +222,45 @@ def report(outcomes: dict[str, Outcome]) -> str:
         "writes (of a checkpoint, a result, a line of metrics). After each, the same command goes on. A folder is "
         f"identical if {files} and the metrics, counts, notes and checksums in `result.json` of both runs are those of "
         "an undisturbed sweep, byte for byte.\n\n"
-        f"**{total.same} of {total.copies}** folders are identical.\n\n{table}\n"
+        f"**{total.same} of {total.copies}** folders are identical.\n\n{table_of(rows)}"
     )
 
 
 def main() -> None:
     """Kill all cases, some at a time, and say what came of it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=104, help="in all, at least")
-    parser.add_argument("--cases", type=int, default=len(CASES), help="the first so many")
-    parser.add_argument("--at-once", type=int, default=2, help="sweeps at a time")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--output", type=Path, help="write the table here")
-    arguments = parser.parse_args()
-
-    names = list(CASES)[: arguments.cases]
-    each = -(-arguments.kills // len(names))
+    given = parse(
+        __doc__ or "",
+        kills=(104, "in all, at least"),
+        cases=(len(CASES), "the first so many"),
+        at_once=(2, "sweeps at a time"),
+        seed=(0, "of the moments"),
+    )
+    names = list(CASES)[: given.cases]
+    each = -(-given.kills // len(names))
     outcomes: dict[str, Outcome] = {}
-    with tempfile.TemporaryDirectory() as temporary, ThreadPoolExecutor(arguments.at_once) as pool:
+    with tempfile.TemporaryDirectory() as temporary, ThreadPoolExecutor(given.at_once) as pool:
         (left := Path(temporary, "left")).mkdir()
-        os.environ |= {"TMPDIR": str(left), "XDG_CACHE_HOME": str(Path(temporary, "cache")), "OMP_NUM_THREADS": "1"}
+        os.environ |= {"TMPDIR": str(left), "SPARSE_BENCH_CACHE": str(Path(temporary, "cache")), "OMP_NUM_THREADS": "1"}
         cases = {
-            name: Case(name, Path(temporary, str(number)), random.Random(arguments.seed + number))
+            name: Case(name, Path(temporary, str(number)), random.Random(given.seed + number))
             for number, name in enumerate(names)
         }
         storms = {name: pool.submit(case.storm, each) for name, case in cases.items()}
         for name, storm in storms.items():
             try:
-                outcomes[name] = storm.result()
+                one = outcomes[name] = storm.result()
             except BaseException as error:
                 pool.shutdown(cancel_futures=True)
                 if isinstance(error, StormError):
                     sys.exit(f"{name}: {error}\n{cases[name].log.read_text(errors='replace')[-4000:]}")
                 raise
-            one = outcomes[name]
             print(f"{name}: {one.kills.total()} kills, {one.same} of {one.copies} identical", flush=True)
         # Torch keeps one cache of its own there, the same for all processes.
         remains = sorted(path.name for path in left.iterdir() if not path.name.startswith("torchinductor_"))
-    text = report(outcomes)
-    print(f"\n{text}")
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(text)
+    write(report(outcomes), given.output)
     if remains:
         sys.exit(f"Left behind among temporary files: {', '.join(remains)}")
-    if any(one.same != one.copies for one in outcomes.values()):
-        sys.exit(1)
+    sys.exit(any(one.same != one.copies for one in outcomes.values()))
 
 
 if __name__ == "__main__":

@@ -6,14 +6,12 @@ Unigrams are the words' frequencies, bigrams those of pairs, interpolated (Witte
     python scripts/ngram_reference.py --output results/demeester/ngram_reference.md
 """
 
-import argparse
 import math
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 
-from interleaved import write
+from interleaved import parse, table_of, write
 from nltk.lm import WittenBellInterpolated
 from nltk.util import everygrams
 
@@ -21,17 +19,6 @@ from sparse_bench.data.ptb import ptb
 
 #: Share of the training lines and word types: the reduced scales, and the whole text.
 SIZES = ((0.05, 2000), (0.25, 5000), (1.0, 10_000))
-
-
-@dataclass(frozen=True)
-class Reference:
-    """Perplexities of one kind of counts."""
-
-    fraction: float
-    vocabulary: int
-    order: int
-    valid: float
-    test: float
 
 
 def perplexity(model: WittenBellInterpolated, text: list[str], order: int) -> float:
@@ -43,45 +30,30 @@ def perplexity(model: WittenBellInterpolated, text: list[str], order: int) -> fl
     return math.exp(nats / (len(text) - 1))
 
 
-def references(fraction: float, vocabulary: int, eos: bool) -> list[Reference]:
-    """Unigrams and bigrams of one reduced scale."""
-    corpus = ptb(fraction, vocabulary, eos)
-    train, valid, test = (
-        [str(number) for number in numbered.tokens] for numbered in (corpus.train, corpus.valid, corpus.test)
-    )
-    found = []
-    for order in (1, 2):
-        model = WittenBellInterpolated(order)
-        # A word of the vocabulary that training lacks would have probability 0; there is none, as it is counted there.
-        model.fit([everygrams(train, max_len=order)], vocabulary_text=train)
-        found.append(
-            Reference(fraction, vocabulary, order, perplexity(model, valid, order), perplexity(model, test, order))
-        )
-    return found
+def references(eos: bool) -> Iterator[dict[str, str]]:
+    """A row for unigrams and one for bigrams, of each scale."""
+    for fraction, vocabulary in SIZES:
+        corpus = ptb(fraction, vocabulary, eos)
+        train, *held_out = ([str(n) for n in part.tokens] for part in (corpus.train, corpus.valid, corpus.test))
+        for order, kind in enumerate(("unigrams", "bigrams"), start=1):
+            model = WittenBellInterpolated(order)
+            # A word that training lacks would have probability 0; there is none, as the vocabulary is counted there.
+            model.fit([everygrams(train, max_len=order)], vocabulary_text=train)
+            valid, test = (f"{perplexity(model, text, order):.1f}" for text in held_out)
+            sizes = {"training lines": f"{fraction:.0%}", "word types": f"{vocabulary:,}"}
+            yield {**sizes, "counts": kind, "perplexity (valid)": valid, "perplexity (test)": test}
 
 
 def main() -> None:
     """Count, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--without-eos", action="store_true", help="drop line ends, as SparseLang does")
-    parser.add_argument("--output", type=Path, help="Markdown file")
-    arguments = parser.parse_args()
-    ends = "without" if arguments.without_eos else "with"
-    lines = [
-        "# What counting alone reaches",
-        "",
-        "Perplexities of word frequencies (unigrams) and of interpolated pairs (bigrams, Witten and Bell) on the "
-        f"Penn Treebank, whole and reduced, {ends} line ends. A model that does no better than "
-        "unigrams has learned nothing of the order of words.",
-        "",
-        "| training lines | word types | | perplexity (valid) | perplexity (test) |",
-        "|:--|--:|:--|--:|--:|",
-    ]
-    for fraction, vocabulary in SIZES:
-        for one in references(fraction, vocabulary, eos=not arguments.without_eos):
-            kind = "unigrams" if one.order == 1 else "bigrams"
-            lines.append(f"| {fraction:.0%} | {vocabulary:,} | {kind} | {one.valid:.1f} | {one.test:.1f} |")
-    write("\n".join(lines) + "\n", arguments.output)
+    given = parse(__doc__ or "", without_eos=(False, "drop line ends, as SparseLang does"))
+    text = (
+        "Perplexities of word frequencies (unigrams) and of interpolated pairs (bigrams, Witten and Bell) on the Penn "
+        f"Treebank, whole and reduced, {'without' if given.without_eos else 'with'} line ends. A model that does no "
+        "better than unigrams has learned nothing of the order of words."
+    )
+    rows = list(references(not given.without_eos))
+    write(f"# What counting alone reaches\n\n{text}\n\n{table_of(rows)}", given.output)
 
 
 if __name__ == "__main__":

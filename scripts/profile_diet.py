@@ -2,34 +2,28 @@
 
 The plain version is what one would write first: everything padded, torch's own dropout and embedding_bag gradients, a
 logsumexp CRF left to autograd, an embedding for every sampled negative, Adam in a loop. Both work on the same weights
-and give the same losses (the tests compare them); their steps alternate in one process.
+and give the same losses (the tests compare them). Where the time goes is told on a page of its own (`…_shares`).
 
-    OMP_WAIT_POLICY=passive python scripts/profile_diet.py --threads 1 2 --markdown results/performance/diet_step.md
+    OMP_WAIT_POLICY=passive python scripts/profile_diet.py --threads 1 2 --output results/performance/diet_step.md
 
 (Passive waiting matters where other programs use the cores: threads that spin at barriers then wait for each other
 several times as long.)
 """
 
-from __future__ import annotations
-
-import argparse
 import math
-import os
-import statistics
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from itertools import cycle
+from typing import Any
 
 import numpy as np
 import torch
+from interleaved import Step, interleave, parse, report
 from torch import Tensor
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
 from sparse_bench.batch import IntentBatch, IntentSizes, Layout, SparseRows
-from sparse_bench.environment import machine, versions
 from sparse_bench.models.diet import DIET
 from sparse_bench.models.rasa_transformer import EncoderLayer, sinusoids
 from sparse_bench.models.similarity import draw_negatives
@@ -51,9 +45,6 @@ GROUPS = {
 }
 
 
-# ---- synthetic batches of Sara's shape ---------------------------------------------------------------------------
-
-
 def rows_of(generator: np.random.Generator, rows: int, mean: int, features: int) -> SparseRows:
     """Sparse rows with about ``mean`` stored values each; feature frequencies fall as in text."""
     counts = np.maximum(1, generator.poisson(mean, rows))
@@ -72,14 +63,13 @@ def sara_like_sizes() -> IntentSizes:
     return IntentSizes(token_features=11_975, sentence_features=11_951, intent_features=32, intents=intents, tags=41)
 
 
-def make_batch(generator: np.random.Generator, sizes: IntentSizes, lengths: np.ndarray, nnz: int) -> IntentBatch:
-    """A random batch of messages with these numbers of tokens and about ``nnz`` features a token."""
-    lengths = np.asarray(lengths, dtype=np.int64)
-    messages, tokens = len(lengths), int(lengths.sum())
-    number = np.arange(messages)
+def sara_like_batch(generator: np.random.Generator, sizes: IntentSizes, messages: int = 160) -> IntentBatch:
+    """Messages of 4.9 tokens on average and at most 24 (the longest of a batch has about 16), 28 features a token."""
+    lengths = np.clip(1 + generator.negative_binomial(5, 5 / 8.9, messages), 1, 24).astype(np.int64)
+    tokens, number = int(lengths.sum()), np.arange(messages)
     return IntentBatch(
-        tokens=rows_of(generator, tokens, nnz, sizes.token_features),
-        sentences=rows_of(generator, messages, nnz * 8 // 3, sizes.sentence_features),
+        tokens=rows_of(generator, tokens, 28, sizes.token_features),
+        sentences=rows_of(generator, messages, 28 * 8 // 3, sizes.sentence_features),
         layout=Layout.of(lengths + 1),
         token_rows=torch.from_numpy(np.arange(tokens) + np.repeat(number, lengths)),
         sentence_rows=torch.from_numpy(np.cumsum(lengths) + number),
@@ -87,15 +77,6 @@ def make_batch(generator: np.random.Generator, sizes: IntentSizes, lengths: np.n
         intents=torch.from_numpy(generator.integers(0, sizes.intents.rows, messages)),
         tags=torch.from_numpy(generator.integers(0, sizes.tags, tokens)),
     )
-
-
-def sara_like_batch(generator: np.random.Generator, sizes: IntentSizes, messages: int = 160) -> IntentBatch:
-    """Messages of 4.9 tokens on average and at most 24 (the longest of a batch has about 16), 28 features a token."""
-    lengths = np.clip(1 + generator.negative_binomial(5, 5 / 8.9, messages), 1, 24)
-    return make_batch(generator, sizes, lengths, 28)
-
-
-# ---- the plain version -------------------------------------------------------------------------------------------
 
 
 def plain_losses(model: DIET, batch: IntentBatch) -> dict[str, Tensor]:
@@ -193,158 +174,78 @@ def plain_crf(emissions: Tensor, transitions: Tensor, tags: Tensor, lengths: Ten
     return (alpha.logsumexp(1) - unary.sum(1) - binary.sum(1)).mean()
 
 
-# ---- timing ------------------------------------------------------------------------------------------------------
+def training_step(size: int, plain: bool, batches: list[IntentBatch]) -> Step:
+    """Forward, backward and Adam, on the batches in turn."""
+    torch.manual_seed(0)
+    model = DIET(sara_like_sizes(), transformer_size=size)
+    losses: Callable[[IntentBatch], dict[str, Tensor]] = partial(plain_losses, model) if plain else model
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, eps=1e-7, foreach=False, fused=not plain)
+    coming = cycle(batches)
+
+    def step() -> None:
+        torch.stack(list(losses(next(coming)).values())).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
 
 
-@dataclass
-class Side:
-    """One way to make a training step."""
-
-    model: DIET
-    losses: Callable[[IntentBatch], dict[str, Tensor]]
-    optimizer: torch.optim.Optimizer
-
-    def step(self, batch: IntentBatch) -> None:
-        """Forward, backward, update."""
-        torch.stack(list(self.losses(batch).values())).sum().backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-
-
-def sides(size: int) -> dict[str, Side]:
-    """The plain version and DIET, each with its own weights and optimizer."""
-    made = {}
-    for name in ("before", "after"):
-        torch.manual_seed(0)
-        model = DIET(sara_like_sizes(), transformer_size=size)
-        plain = name == "before"
-        made[name] = Side(
-            model,
-            partial(plain_losses, model) if plain else model,
-            torch.optim.Adam(model.parameters(), lr=1e-3, eps=1e-7, foreach=False, fused=not plain),
-        )
-    return made
-
-
-@dataclass
-class Timing:
-    """Median milliseconds of a step: by the clock, and of the processor's time (less disturbed by other programs)."""
-
-    clock: float
-    processor: float
-
-
-def medians(made: dict[str, Side], batches: list[IntentBatch], steps: int) -> dict[str, Timing]:
-    """The median step of each side; the sides take turns on the same batches."""
-    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in made}
-    for number in range(-3, steps):
-        for name, side in made.items():
-            clock, processor = time.perf_counter(), time.process_time()
-            side.step(batches[number % len(batches)])
-            if number >= 0:
-                seconds[name].append((time.perf_counter() - clock, time.process_time() - processor))
-    return {
-        name: Timing(*(1e3 * statistics.median(values) for values in zip(*pairs, strict=True)))
-        for name, pairs in seconds.items()
-    }
-
-
-def shares(side: Side, batches: list[IntentBatch]) -> tuple[dict[str, float], str]:
-    """Share of the CPU time by group of operations, and torch's table of the longest ones."""
+def shares(step: Step, steps: int) -> dict[str, float]:
+    """Share of the processor's time by group of operations."""
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
-        for batch in batches:
-            side.step(batch)
+        for _ in range(steps):
+            step()
     events = profiler.key_averages()
     total = sum(event.self_cpu_time_total for event in events)
     found = dict.fromkeys([*GROUPS, "other"], 0.0)
     for event in events:
         group = next((name for name, keys in GROUPS.items() if event.key.startswith(keys)), "other")
         found[group] += event.self_cpu_time_total / total
-    return found, events.table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=45)
+    print(events.table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=45))
+    return found
 
 
 def main() -> None:
-    """Measure and print; with ``--markdown``, write a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 16], help="transformer sizes")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1], help="numbers of threads")
-    parser.add_argument("--steps", type=int, default=30, help="measured steps of each side")
-    parser.add_argument("--markdown", type=Path, help="file to write the table to")
-    arguments = parser.parse_args()
-
+    """Measure, print and write."""
+    given = parse(
+        __doc__ or "", sizes=([256, 16], "transformer sizes"), threads=[1], seconds=(15.0, "for each row of the table")
+    )
     generator = np.random.default_rng(0)
     batches = [sara_like_batch(generator, sara_like_sizes()) for _ in range(10)]
-    cases = []
-    for threads in arguments.threads:
+    rows, parts = [], dict[str, dict[str, Any]]()
+    for threads in given.threads:
         torch.set_num_threads(threads)
-        for size in arguments.sizes:
-            made = sides(size)
-            timings = medians(made, batches, arguments.steps)
-            print(f"threads {threads}, U = {size}: {timings}")
-            share = {}
-            for name, side in made.items():
-                share[name], table = shares(side, batches)
-                print(f"\n{name}: " + ", ".join(f"{k} {v:.0%}" for k, v in share[name].items()) + f"\n{table}")
-            cases.append(Case(threads, size, timings, share))
-    if arguments.markdown:
-        arguments.markdown.parent.mkdir(parents=True, exist_ok=True)
-        arguments.markdown.write_text(report(cases, arguments.steps))
-
-
-@dataclass
-class Case:
-    """What was measured with one number of threads at one size; timings and shares of both sides."""
-
-    threads: int
-    size: int
-    timings: dict[str, Timing]
-    shares: dict[str, dict[str, float]]
-
-
-def report(cases: list[Case], steps: int) -> str:
-    """The tables as Markdown."""
-    load = os.getloadavg()[1]
-    host = machine(torch.device("cpu"))
-    lines = [
-        "# One training step of DIET, before and after",
-        "",
-        "Made by `OMP_WAIT_POLICY=passive python scripts/profile_diet.py --threads 1 2 --markdown FILE`.",
-        "*Before* is the plain version of the step in that script, *after* is the model in the package with fused",
-        "Adam; their losses are the same. Synthetic batches of Sara's shape (160 messages, 4.9 tokens on average,",
-        f"23,926 features in two projections); medians of {steps} steps that alternate between the two in one process.",
-        "Processor time counts all threads; it is the steadier of the two on a machine that others use.",
-        "",
-        f"{host['processor']}, {host['cores']} cores, with {load:.1f} programs running on them on average; the ratios",
-        f"count, the milliseconds would be less on a quiet machine. torch {versions()['torch']}.",
-        "",
-        "| threads | U | before / after | before / after (processor) | before, ms | after, ms | (processor) |",
-        "|--:|--:|--:|--:|--:|--:|--:|",
-    ]
-    for case in cases:
-        before, after = case.timings["before"], case.timings["after"]
-        lines.append(
-            f"| {case.threads} | {case.size} | {before.clock / after.clock:.2f} "
-            f"| {before.processor / after.processor:.2f} "
-            f"| {before.clock:.1f} | {after.clock:.1f} | {before.processor:.1f} → {after.processor:.1f} |"
-        )
-    columns = [
-        (f"U = {case.size}, {case.threads} thr., {name}", share)
-        for case in cases
-        for name, share in case.shares.items()
-    ]
-    lines += [
-        "",
-        "Share of the step's time (torch.profiler):",
-        "",
-        "| | " + " | ".join(title for title, _ in columns) + " |",
-        "|:--|" + "--:|" * len(columns),
-        *(
-            f"| {group} | " + " | ".join(f"{share[group]:.1%}" for _, share in columns) + " |"
-            for group in [*GROUPS, "other"]
-        ),
-        "",
-    ]
-    return "\n".join(lines)
+        for size in given.sizes:
+            steps = {name: training_step(size, name == "before", batches) for name in ("before", "after")}
+            before, after = interleave(steps, given.seconds).values()
+            own = f"{1e3 * before.median_processor:.1f} → {1e3 * after.median_processor:.1f}"
+            rows.append(
+                {
+                    "threads": threads,
+                    "U": size,
+                    "before / after": f"{before.median / after.median:.2f}",
+                    "before / after (processor)": f"{before.median_processor / after.median_processor:.2f}",
+                    "before, ms": f"{before.milliseconds:.1f}",
+                    "after, ms": f"{after.milliseconds:.1f}",
+                    "(processor)": own,
+                }
+            )
+            for name, step in steps.items():
+                for group, share in shares(step, len(batches)).items():
+                    column = f"U = {size}, {threads} thr., {name}"
+                    parts.setdefault(group, {"operations": group})[column] = f"{share:.1%}"
+    text = """
+*Before* is the plain version of the step in that script, *after* is the model in the package with fused Adam; their
+losses are the same. Synthetic batches of Sara's shape (160 messages, 4.9 tokens on average, 23,926 features in two
+projections); medians of steps that alternate between the two in one process. Processor time counts all threads; it is
+the steadier of the two on a machine that others use.
+"""
+    report(given.output, "One training step of DIET, before and after", text, rows)
+    output = given.output and given.output.with_stem(f"{given.output.stem}_shares")
+    text = (
+        "Share of the step's time by what operations compute, as torch.profiler counts it; the steps are those of the "
+    )
+    report(output, "Where the time of a training step of DIET goes", f"{text}page before.", list(parts.values()))
 
 
 if __name__ == "__main__":

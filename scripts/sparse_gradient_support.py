@@ -3,18 +3,15 @@
 One step of a small table each, the answer torch's own words. Nothing is timed. torch's SparseAdam is not asked: it
 leaves the moments of absent rows alone, which is another method than Adam.
 
-Writes a table in Markdown and a tidy CSV file beside it.
-
     python scripts/sparse_gradient_support.py --output results/performance/sparse_gradient_support.md
 """
 
-import argparse
-import csv
-from pathlib import Path
+from collections.abc import Iterator
 
+import pandas as pd
 import torch
 from bench_embeddings import OPTIMIZERS
-from interleaved import write
+from interleaved import Row, parse, report
 from torch import nn
 
 from sparse_bench.row_sparse import RowSparseUpdates, make_row_sparse
@@ -51,34 +48,24 @@ def refusal(optimizer: str, *, row_sparse: bool) -> str | None:
     return None
 
 
+def view(rows: pd.DataFrame) -> Iterator[Row]:
+    """Verdicts in words."""
+    for row in rows.fillna("").to_dict("records"):
+        torchs, ours = ("takes them" if row[side] else "refuses" for side in ("torch", "ours"))
+        yield {"optimizer": row["optimizer"], "torch": torchs, "row updates": ours, "torch says": row["torch_says"]}
+
+
 def main() -> None:
     """Ask, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, help="Markdown file; a CSV file goes beside it")
-    arguments = parser.parse_args()
+    given = parse(__doc__ or "")
     rows = []
     for optimizer in OPTIMIZERS:
         said = refusal(optimizer, row_sparse=False)
         ours = refusal(optimizer, row_sparse=True)
         rows.append({"optimizer": optimizer, "torch": int(said is None), "ours": int(ours is None), "torch_says": said})
-    lines = [
-        "# Optimizers that take gradients sparse in rows",
-        "",
-        f"torch {torch.__version__}. One step of each; what torch says where it refuses. `row updates`: the same "
-        "optimizer with this project's row-sparse updates.",
-        "",
-        "| optimizer | torch | row updates | torch says |",
-        "|---|---|---|---|",
-    ]
-    for row in rows:
-        verdicts = " | ".join("takes them" if row[side] else "refuses" for side in ("torch", "ours"))
-        lines.append(f"| {row['optimizer']} | {verdicts} | {row['torch_says'] or '—'} |")
-    write("\n".join(lines) + "\n", arguments.output)
-    if arguments.output:
-        with arguments.output.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+    text = "One step of each; what torch says where it refuses. `row updates`: the same optimizer with this project's "
+    title = "Optimizers that take gradients sparse in rows"
+    report(given.output, title, f"{text}row-sparse updates.", rows, view=view)
 
 
 if __name__ == "__main__":

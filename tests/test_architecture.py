@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "sparse_bench"
 
-BASEMENT = {"errors", "limits", "streams", "batch"}
+BASEMENT = {"errors", "limits", "streams", "batch", "cache"}
 #: Part → the parts that it may import, besides the basement and itself.
 MAY_IMPORT: dict[str, set[str]] = {
     **{part: set() for part in BASEMENT},

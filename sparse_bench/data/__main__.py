@@ -4,11 +4,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from sparse_bench.cache import CACHE_VARIABLE, CORPORA_VARIABLE, corpora_folder
 from sparse_bench.data.corpora import Corpus, corpora
 from sparse_bench.data.download import (
-    CACHE_VARIABLE,
     MIRROR_VARIABLE,
-    cache_folder,
     chosen_mirror,
     fetch,
     present,
@@ -27,7 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m sparse_bench.data",
         description="Corpora: list, download, verify.",
-        epilog=f"Corpora lie in ~/.cache/sparse_bench, or where ${CACHE_VARIABLE} says.",
+        epilog=f"Corpora lie in ~/.cache/sparse_bench, or where ${CORPORA_VARIABLE} or ${CACHE_VARIABLE} says.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="all corpora: files, size, licence, and whether they are here")
@@ -57,7 +56,7 @@ def _megabytes(size: int) -> str:
 
 
 def _state(corpus: Corpus) -> str:
-    found = len(present(corpus, cache_folder()))
+    found = len(present(corpus, corpora_folder()))
     if found == len(corpus.files):
         return "present"
     return f"{found} of {len(corpus.files)} present" if found else "absent"
@@ -69,27 +68,27 @@ def _list() -> int:
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for name, files, size, state, licence in rows:
         print(f"{name:<{widths[0]}}  {files:>{widths[1]}}  {size:>{widths[2]}}  {state:<{widths[3]}}  {licence}")
-    print(f"\nin {cache_folder()}")
+    print(f"\nin {corpora_folder()}")
     return 0
 
 
 def _download(wanted: Sequence[Corpus], mirror: str | None) -> int:
     for corpus in wanted:
-        fetch(corpus, cache_folder(), chosen_mirror(mirror))
-        print(f"{corpus.name}: {_megabytes(corpus.size)} in {cache_folder() / corpus.name}. {corpus.notice}")
+        fetch(corpus, corpora_folder(), chosen_mirror(mirror))
+        print(f"{corpus.name}: {_megabytes(corpus.size)} in {corpora_folder() / corpus.name}. {corpus.notice}")
     return 0
 
 
 def _verify(wanted: Sequence[Corpus]) -> int:
     checked = wanted or [
-        corpus for corpus in corpora().values() if any(file.path(cache_folder()).exists() for file in corpus.files)
+        corpus for corpus in corpora().values() if any(file.path(corpora_folder()).exists() for file in corpus.files)
     ]
     if not checked:
-        print(f"No corpus is in {cache_folder()}: there is nothing to verify.", file=sys.stderr)
+        print(f"No corpus is in {corpora_folder()}: there is nothing to verify.", file=sys.stderr)
         return 1
     failed = False
     for corpus in checked:
-        wrong = problems(corpus, cache_folder())
+        wrong = problems(corpus, corpora_folder())
         print(f"{corpus.name}: {len(corpus.files) - len(wrong)} of {len(corpus.files)} files as they should be")
         for file, problem in wrong.items():
             print(f"{corpus.name}/{file}: {problem}", file=sys.stderr)
@@ -100,12 +99,12 @@ def _verify(wanted: Sequence[Corpus]) -> int:
 
 
 def _path(corpus: Corpus) -> int:
-    if len(present(corpus, cache_folder())) < len(corpus.files):
-        folder = cache_folder() / corpus.name
+    if len(present(corpus, corpora_folder())) < len(corpus.files):
+        folder = corpora_folder() / corpus.name
         print(f"Corpus '{corpus.name}' is not whole in {folder}.", file=sys.stderr)
         print(f"This gets it: python -m sparse_bench.data download {corpus.name}", file=sys.stderr)
         return 1
-    print(cache_folder() / corpus.name)
+    print(corpora_folder() / corpus.name)
     return 0
 
 

@@ -22,13 +22,12 @@ import urllib3
 from filelock import FileLock
 from tqdm import tqdm
 
+from sparse_bench.cache import corpora_folder
 from sparse_bench.data.corpora import Corpus, CorpusFile, find_corpus
 from sparse_bench.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-#: Environment variable: the cache folder, instead of ``~/.cache/sparse_bench``.
-CACHE_VARIABLE = "SPARSE_BENCH_DATA"
 #: Environment variable: a folder or an address to take corpora from, instead of their upstream hosts.
 MIRROR_VARIABLE = "SPARSE_BENCH_MIRROR"
 
@@ -63,12 +62,6 @@ class _UnreachableError(Exception):
     """Every attempt failed."""
 
 
-def cache_folder() -> Path:
-    """The folder that holds the corpora, existing or not: ``$SPARSE_BENCH_DATA`` or ``~/.cache/sparse_bench``."""
-    given = os.environ.get(CACHE_VARIABLE)
-    return Path(given).expanduser() if given else Path.home() / ".cache" / "sparse_bench"
-
-
 def corpus_files(name: str, mirror: str | None = None) -> dict[str, Path]:
     """The files of a corpus on this machine, fetched first where they are absent.
 
@@ -83,7 +76,7 @@ def corpus_files(name: str, mirror: str | None = None) -> dict[str, Path]:
     Raises:
         DataError: the corpus is unknown, cannot be had (says which command gets it), or is not what its checksums say.
     """
-    return fetch(find_corpus(name), cache_folder(), chosen_mirror(mirror))
+    return fetch(find_corpus(name), corpora_folder(), chosen_mirror(mirror))
 
 
 def checksums(name: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import sentencepiece
 
-from sparse_bench.data.download import cache_folder
+from sparse_bench.cache import corpora_folder
 from sparse_bench.errors import ConfigError
 
 _LOG = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ def train_subwords(sentences: Iterable[Sequence[str]], size: int, folder: Path |
     content = hashlib.sha256(repr((version("sentencepiece"), sorted(settings.items()))).encode())
     for line in encoded:
         content.update(line + b"\n")
-    path = (folder or cache_folder() / "derived") / f"bpe-{content.hexdigest()[:16]}.model"
+    path = (folder or corpora_folder() / "derived") / f"bpe-{content.hexdigest()[:16]}.model"
     if not path.exists():
         model = io.BytesIO()
         try:

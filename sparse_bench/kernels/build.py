@@ -20,6 +20,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from sparse_bench.cache import cache_root
+
 _SOURCES = Path(__file__).parent / "native"
 #: The vector code is written out; what a compiler makes of the remaining loops (gathers) is slower than plain loops.
 #: Loops begin with a cache line, as otherwise their speed depends on what is compiled before them, by up to a tenth.
@@ -39,13 +41,13 @@ class BuildError(Exception):
 
 
 def cache_directory() -> Path:
-    """Where the project keeps what it can make again: ``$XDG_CACHE_HOME/sparse_bench`` or ``~/.cache/sparse_bench``.
+    """Where the project keeps what it can make again, as :func:`sparse_bench.cache.cache_root` says.
 
     Raises:
-        BuildError: There is neither.
+        BuildError: There is no such place.
     """
     try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sparse_bench"
+        return cache_root()
     except RuntimeError as error:
         raise BuildError("there is no directory to keep it in; set HOME or XDG_CACHE_HOME") from error
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from sparse_bench.streams import Streams
-from sparse_bench.tasks.last_epoch import LastEpoch
+from sparse_bench.tasks.epoch_cache import EpochCache
 
 
 def balanced_order(labels: np.ndarray, batch_size: int, permutation: Callable[[int], np.ndarray]) -> np.ndarray:
@@ -71,7 +71,7 @@ class GrowingBatches:
 
     def __init__(self, labels: np.ndarray, sizes: Sequence[int], epochs: int, balanced: bool) -> None:
         self._labels, self._sizes, self._epochs, self._balanced = labels, sizes, epochs, balanced
-        self._last = LastEpoch[list[np.ndarray]]()
+        self._epoch_cache = EpochCache[list[np.ndarray]]()
 
     def of_epoch(self, epoch: int, streams: Streams) -> list[np.ndarray]:
         """Numbers of the examples in each batch."""
@@ -85,4 +85,4 @@ class GrowingBatches:
                 order = generator.permutation(len(self._labels))
             return np.split(order, list(range(size, len(order), size)))
 
-        return self._last.get(epoch, streams, batches)
+        return self._epoch_cache.get(epoch, streams, batches)

@@ -127,7 +127,7 @@ class DialogueTask(Task):
 
     @torch.no_grad()
     def _measure(self, model: nn.Module, held_out: Ordered[DialogueBatch]) -> dict[str, float]:
-        best = [cast(DialogueModel, model).predict(batch).argmax(dim=1) for batch in held_out.beside(model)]
+        best = [cast(DialogueModel, model).predict(batch).argmax(dim=1) for batch in held_out.on_device_of(model)]
         predicted = torch.cat(best).cpu().numpy()  # the one synchronisation with the device
         return action_metrics(self.test.actions[held_out.order], predicted, self.corpus.actions.index(LISTEN))
 

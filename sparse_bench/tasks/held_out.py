@@ -25,7 +25,7 @@ class HeldOut(Generic[B]):
         """The batches, where they lie."""
         return iter(self._batches)
 
-    def beside(self, model: nn.Module) -> list[B]:
+    def on_device_of(self, model: nn.Module) -> list[B]:
         """All batches, on the device of ``model``."""
         device = next(model.parameters()).device
         if device != self._device:

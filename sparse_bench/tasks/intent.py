@@ -179,7 +179,7 @@ class IntentTask(Task):
     def _measure(self, model: nn.Module, held_out: Ordered[IntentBatch]) -> dict[str, float]:
         intents: list[torch.Tensor] = []
         tags: list[torch.Tensor] = []
-        for batch in held_out.beside(model):
+        for batch in held_out.on_device_of(model):
             scores, best_tags = cast(IntentModel, model).predict(batch)
             intents.append(scores.argmax(dim=1))
             tags.append(best_tags)

@@ -159,11 +159,11 @@ class LanguageModellingTask(Task):
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         if split not in self.splits:
             raise ConfigError(unknown_choice("split", split, self.splits))
-        return self._measure(model, self._held_out[split].beside(model))
+        return self._measure(model, self._held_out[split].on_device_of(model))
 
     def rehearse(self, model: nn.Module, split: str) -> dict[str, float]:
         """Of the first tokens of the first two batches."""
-        return self._measure(model, [beginning(batch, FEW) for batch in self._held_out[split].beside(model)[:2]])
+        return self._measure(model, [beginning(batch, FEW) for batch in self._held_out[split].on_device_of(model)[:2]])
 
     @torch.no_grad()
     def _measure(self, model: nn.Module, batches: Sequence[LanguageBatch]) -> dict[str, float]:

@@ -147,7 +147,7 @@ class TaggingTask(Task):
 
     @torch.no_grad()
     def _measure(self, model: nn.Module, held_out: Ordered[TaggingBatch]) -> dict[str, float]:
-        batches = held_out.beside(model)
+        batches = held_out.on_device_of(model)
         right = torch.cat([cast(TaggingModel, model).predict(batch) == batch.tags for batch in batches])
         unknown = torch.cat([batch.words for batch in batches]) == self._unknown
         groups = {

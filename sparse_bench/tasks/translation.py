@@ -20,8 +20,8 @@ from sparse_bench.streams import Streams
 from sparse_bench.tasks.base import Chance, Task
 from sparse_bench.tasks.bucketing import bucketed_batches, random_batches
 from sparse_bench.tasks.cross_entropy import weighted_cross_entropy
+from sparse_bench.tasks.epoch_cache import EpochCache
 from sparse_bench.tasks.held_out import Ordered
-from sparse_bench.tasks.last_epoch import LastEpoch
 from sparse_bench.tasks.shares import refuse_unknown
 from sparse_bench.tasks.translation_data import PairArrays, encode_corpus
 from sparse_bench.tasks.translation_metrics import TranslationScores, teacher_forced_metrics
@@ -125,7 +125,7 @@ class TranslationTask(Task):
             by_length = np.lexsort((pairs.target_lengths, pairs.source.lengths))
             order = by_length if bucketed else np.arange(len(pairs))
             self._held_out[split] = Ordered(pairs.batch, order, evaluate_batch_size)
-        self._last_epoch = LastEpoch[list[np.ndarray]]()
+        self._epoch_cache = EpochCache[list[np.ndarray]]()
 
     def inputs(self, split: str) -> tuple[str, ...]:
         """The source sentences."""
@@ -148,7 +148,7 @@ class TranslationTask(Task):
                 return bucketed_batches(*lengths, self._batch_size, generator, self._pool)
             return random_batches(len(self.train), self._batch_size, generator)
 
-        return self._last_epoch.get(epoch, streams, batches)
+        return self._epoch_cache.get(epoch, streams, batches)
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         assert isinstance(batch, TranslationBatch)
@@ -189,7 +189,7 @@ class TranslationTask(Task):
         translator = cast(TranslationModel, model)
         measured: list[Tensor] = []
         translations: list[Tensor] = []
-        for batch in held_out.beside(model):
+        for batch in held_out.on_device_of(model):
             scores = translator(batch)
             nll = F.cross_entropy(scores.float(), batch.target_output, reduction="none")
             measured.append(torch.stack([nll, (scores.argmax(dim=1) == batch.target_output).to(nll.dtype)]))

@@ -2,11 +2,12 @@
 
 import gzip
 import hashlib
+import sys
 from pathlib import Path
 
 import pytest
 
-from sparse_bench.data import download
+from sparse_bench.cache import cache_root, corpora_folder
 from sparse_bench.data.corpora import Corpus, CorpusFile, corpora
 from sparse_bench.data.download import checksums, corpus_files, fetch, problems
 from sparse_bench.errors import DataError
@@ -155,10 +156,16 @@ def test_the_given_mirror_goes_before_that_of_the_environment(shared_data, tmp_p
 
 
 def test_default_cache(monkeypatch):
-    monkeypatch.delenv("SPARSE_BENCH_DATA", raising=False)
-    assert download.cache_folder() == Path.home() / ".cache" / "sparse_bench"
+    for variable in ("SPARSE_BENCH_DATA", "SPARSE_BENCH_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    if sys.platform == "linux":
+        assert corpora_folder() == cache_root() == Path.home() / ".cache" / "sparse_bench"
+        monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+        assert corpora_folder() == cache_root() == Path("/caches/sparse_bench")
+    monkeypatch.setenv("SPARSE_BENCH_CACHE", "~/all")
+    assert corpora_folder() == cache_root() == Path.home() / "all"
     monkeypatch.setenv("SPARSE_BENCH_DATA", "~/elsewhere")
-    assert download.cache_folder() == Path.home() / "elsewhere"
+    assert (corpora_folder(), cache_root()) == (Path.home() / "elsewhere", Path.home() / "all")
 
 
 def test_unknown_corpus():

@@ -1,10 +1,7 @@
-import importlib.util
-import sys
-from types import ModuleType
-
 import numpy as np
 import pytest
 import torch
+from profile_diet import plain_losses
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -12,7 +9,6 @@ from sparse_bench.batch import IntentBatch, IntentSizes, Layout, SparseRows
 from sparse_bench.errors import ConfigError
 from sparse_bench.models.diet import DIET
 from sparse_bench.models.dropout import Dropout
-from tests.conftest import ROOT
 
 GROUPS = {
     "default",
@@ -36,18 +32,6 @@ PENALISED = [
     "tag_embed.weight",
     "transitions",
 ]
-
-
-@pytest.fixture(scope="module")
-def plain() -> ModuleType:
-    """The script that times DIET: it holds a plain version of DIET's losses, and makes batches."""
-    spec = importlib.util.spec_from_file_location("profile_diet", ROOT / "scripts" / "profile_diet.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def sizes(tags: int = 5, intents: int = 4) -> IntentSizes:
@@ -169,12 +153,12 @@ def test_settings_outside_their_range_are_refused(settings: dict[str, object], m
 
 
 @pytest.mark.parametrize("tags", [5, 0])
-def test_losses_and_gradients_are_those_of_the_plain_version(plain: ModuleType, tags: int):
+def test_losses_and_gradients_are_those_of_the_plain_version(tags: int):
     module, batch = model(tags, **NOISELESS), batch_of(messages(3, 1, 7, 2))
     torch.manual_seed(1)
     ours = module(batch)
     torch.manual_seed(1)
-    expected = plain.plain_losses(module, batch)
+    expected = plain_losses(module, batch)
     assert list(ours) == list(expected) == (["intent", "entity", "l2"] if tags else ["intent", "l2"])
     for name, loss in ours.items():
         assert loss.shape == ()

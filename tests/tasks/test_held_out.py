@@ -12,11 +12,11 @@ def test_batches_are_copied_once_to_where_the_model_is() -> None:
     held_out = HeldOut(batch for _ in range(2))
     here, there = nn.Linear(8, 2), nn.Linear(8, 2, device="meta")
 
-    first = held_out.beside(here)
+    first = held_out.on_device_of(here)
     assert [found.points.device.type for found in first] == ["cpu", "cpu"]
     assert torch.equal(first[0].points, batch.points)
-    assert held_out.beside(here) is first
+    assert held_out.on_device_of(here) is first
 
-    moved = held_out.beside(there)
+    moved = held_out.on_device_of(there)
     assert [found.labels.device.type for found in moved] == ["meta", "meta"]
-    assert held_out.beside(there) is moved
+    assert held_out.on_device_of(there) is moved

@@ -3,7 +3,7 @@
 import numpy as np
 
 from sparse_bench.streams import Streams
-from sparse_bench.tasks.last_epoch import LastEpoch
+from sparse_bench.tasks.epoch_cache import EpochCache
 
 
 def test_made_once_for_an_epoch_of_a_run() -> None:
@@ -13,7 +13,7 @@ def test_made_once_for_an_epoch_of_a_run() -> None:
         made.append(int(generator.integers(1 << 30)))
         return made[-1]
 
-    last = LastEpoch[int]()
+    last = EpochCache[int]()
     first = last.get(0, Streams(0), make)
     assert first == last.get(0, Streams(0), make) == int(Streams(0).numpy("data", 0).integers(1 << 30))
     assert len(made) == 1

@@ -10,7 +10,7 @@ from sparse_bench.streams import Streams
 T = TypeVar("T")
 
 
-class LastEpoch(Generic[T]):
+class EpochCache(Generic[T]):
     """Keeps what was last made for an epoch of a run."""
 
     def __init__(self) -> None:
