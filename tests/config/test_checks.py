@@ -29,7 +29,10 @@ Make = Callable[..., DictConfig]
         ({"model___target_": "tests.toy.ToyTask"}, "has no tasks"),
         ({"model": None}, "'model' needs a _target_"),
         ({"dataset___target_": "tests.toy.ToyModel"}, "has no name and no splits"),
-        ({"sparsity": {"_target_": "sparse_bench.sparsity.scheme.Scheme"}}, "'sparsity' cannot be made: .*abstract"),
+        (
+            {"sparsity": {"_target_": "sparse_bench.sparsity.scheme.MaskScheme"}},
+            "'sparsity' cannot be made: .*abstract",
+        ),
         ({"sparsity___partial_": True}, "'sparsity._target_' names .* has no build"),
         ({"optimizer": {"_target_": "builtins.dict", "_partial_": True}}, "'optimizer"),
         ({"trainer__stop": {"_target_": "builtins.dict"}}, "has no metric and no stops"),
