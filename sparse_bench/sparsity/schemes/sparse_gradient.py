@@ -1,10 +1,9 @@
 """Sparse gradients: a scheme of the update, not of the weights."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from sparse_bench.errors import ConfigError
@@ -12,7 +11,6 @@ from sparse_bench.limits import one_of
 from sparse_bench.row_sparse import ELEMENTWISE, make_row_sparse, tables
 from sparse_bench.sparsity.scheme import Layers, Scheme, layer_groups
 from sparse_bench.sparsity.selection import select
-from sparse_bench.sparsity.topology import Shape
 from sparse_bench.streams import Streams
 
 #: What a scheme that it is combined with says and does in its place.
@@ -74,6 +72,3 @@ class SparseGradient(Scheme):
             make_row_sparse(model, name, exact=self.form == "exact")
         if other is not None:
             self.selected, self.weights = other.selected, other.weights
-
-    def first_topology(self, shapes: Mapping[str, Shape], streams: Streams) -> dict[str, Tensor]:
-        return {}
