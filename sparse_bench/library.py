@@ -96,8 +96,9 @@ class SparseTraining(Driver):
     def report(self) -> "pd.DataFrame":
         """The sparse layers, a row each.
 
-        Columns: ``layer``, ``shape``, ``nominal_density`` (if the scheme has one), ``density`` (the realised one), ``weights`` (that exist),
-        ``dead_inputs`` and ``dead_outputs`` (units without a weight), and ``rewirings`` (of all layers so far).
+        Columns: ``layer``, ``shape``, ``nominal_density`` (if the scheme has one), ``density`` (the realised one),
+        ``weights`` (that exist), ``dead_inputs`` and ``dead_outputs`` (units without a weight), and ``rewirings`` (of
+        all layers so far).
         """
         import pandas as pd  # takes half a second, which training does not need
 
@@ -219,15 +220,18 @@ def _hand_over(
     after = dict(model.named_parameters())
     for name, weight in weights.items():
         old, new = before[name], after.get(name)
-        state = optimizer.state.get(old, {})  # type: ignore[call-overload]
+        state = optimizer.state.pop(old, {})
         for key, moment in state.items():
             if isinstance(moment, Tensor) and moment.shape == old.shape:
-                compressed = isinstance(weight, CompressedWeight)
-                state[key] = weight.structure.gather(moment) if compressed else moment.mul_(weight.mask)
-        if new is not None and new is not old and old in optimizer.state:
-            optimizer.state[new] = optimizer.state.pop(old)
+                whole = moment * weight.mask
+                state[key] = weight.structure.gather(whole) if isinstance(weight, CompressedWeight) else whole
+        if new is not None and state:
+            optimizer.state[new] = state
     for group in optimizer.param_groups:
         group["params"] = list(_renewed(group["params"], before, after))
+    held = {parameter for group in optimizer.param_groups for parameter in group["params"]}
+    for parameter in [parameter for parameter in optimizer.state if parameter not in held]:
+        del optimizer.state[parameter]  # of a layer that is gone
 
 
 def _renewed(parameters: list[Tensor], before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> Iterator[Tensor]:

@@ -196,7 +196,7 @@ class MaskScheme(Scheme, ABC):
 
 def layer_groups(model: nn.Module) -> dict[str, list[str]]:
     """The groups that ``model`` declares; else ``embedding``, and as ``default`` all its other weight matrices."""
-    declare: Callable[[], dict[str, list[str]]] | None = getattr(model, "layer_groups", None)  # type: ignore[assignment]
+    declare: Callable[[], dict[str, list[str]]] | None = getattr(model, "layer_groups", None)
     if declare is not None:
         return declare()
     tables = {path for path, module in model.named_modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag)}

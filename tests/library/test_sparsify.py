@@ -283,7 +283,9 @@ def test_structured_schemes_replace_layers_and_are_exported() -> None:
     torch.manual_seed(0)
     model = nn.ModuleDict({"lstm": nn.LSTM(24, 32)})
     optimizer = adam(model)
-    sparse = sb.sparsify(model, optimizer, sb.BlockDiagonal(layers=["lstm.*"], mode="sparse_all", fraction=0.5), steps=3)
+    sparse = sb.sparsify(
+        model, optimizer, sb.BlockDiagonal(layers=["lstm.*"], mode="sparse_all", fraction=0.5), steps=3
+    )
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert held == {id(p) for p in model.parameters()}
     x = torch.ones(3, 2, 24)
