@@ -5,6 +5,7 @@ The order of the stored entries is that of CSR: by row, and by column within a r
 structure changes, so that rewiring pays for nothing that its execution does not use.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from sparse_bench.errors import CheckpointError
 #: Indices are 32-bit: half the memory traffic of the products. Places count padding too, hence the margin.
 _INDEX = torch.int32
 _MOST_ENTRIES = 2**30
+#: The stamp of a gradient that has never been looked at.
+UNSEEN = (-1, -1)
 
 
 class SparseStructure(nn.Module):
@@ -40,6 +43,7 @@ class SparseStructure(nn.Module):
         super().__init__()
         self._derived: dict[str, Any] = {}
         self.dense_gradient = None
+        self._seen, self._task = UNSEEN, -1
         self.out_features, self.in_features = _checked(mask).shape
         self.register_buffer("row_start", None)
         self.register_buffer("column", None)
@@ -149,15 +153,31 @@ class SparseStructure(nn.Module):
         elif self.dense_gradient is None:
             self.dense_gradient = torch.zeros(self.out_features, self.in_features, device=self.column.device)
 
+    def follow(self, values: nn.Parameter) -> None:
+        """Note each gradient of ``values`` [entries], so that :attr:`dense_gradient` begins anew where theirs does."""
+
+        def note(parameter: Tensor) -> None:
+            assert parameter.grad is not None
+            self._seen = stamp(parameter.grad)
+
+        if values.requires_grad:
+            values.register_post_accumulate_grad_hook(note)
+
     def full(self, values: Tensor) -> Tensor:
         """:meth:`scatter`, and the gradient that reaches the full matrix is added to :attr:`dense_gradient`."""
         matrix = self.scatter(values)
-        matrix.register_hook(self._add_dense_gradient)
+        if matrix.requires_grad:
+            matrix.register_hook(partial(self._add_dense_gradient, values))
         return matrix
 
-    def _add_dense_gradient(self, gradient: Tensor) -> None:
-        if self.dense_gradient is not None:
-            self.dense_gradient += gradient
+    def _add_dense_gradient(self, values: Tensor, gradient: Tensor) -> None:
+        if self.dense_gradient is None:
+            return
+        task = torch._C._current_graph_task_id()
+        if task != self._task and (values.grad is None or stamp(values.grad) != self._seen):
+            self.dense_gradient.zero_()  # a new sum begins, and what an earlier one left belongs to no step
+        self._task = task
+        self.dense_gradient += gradient
 
     def extra_repr(self) -> str:
         """Sizes for ``repr``."""
@@ -181,6 +201,16 @@ class SparseStructure(nn.Module):
                 self.column = torch.empty_like(column, dtype=_INDEX, device=self.column.device)
         super()._load_from_state_dict(state_dict, prefix, *rest)
         self._derived.clear()
+
+
+def stamp(gradient: Tensor) -> tuple[int, int]:
+    """What tells whether a gradient has been written to, or replaced, since it was last looked at."""
+    return gradient.data_ptr(), gradient._version
+
+
+def continues(gradient: Tensor, seen: tuple[int, int]) -> bool:
+    """Whether one backward pass, and nothing else, has written to a gradient since its stamp was ``seen``."""
+    return stamp(gradient) == (seen[0], seen[1] + 1)
 
 
 def places_of(mask: Tensor) -> Tensor:

@@ -146,10 +146,10 @@ class Scheme:
         return []
 
     def before_backward(self, step: int) -> None:
-        """A batch of optimizer step ``step`` (from 1, over the whole run) is about to be seen; there may be several."""
+        """The backward passes to come belong to optimizer step ``step`` (from 1, over the whole run)."""
 
     def after_backward(self) -> None:
-        """The gradients of a step are complete: take what lies outside the topology out of them."""
+        """The gradients of a step are complete."""
         for weight in self.weights.values():
             weight.after_backward()
 
@@ -195,8 +195,15 @@ class MaskScheme(Scheme, ABC):
 
 
 def layer_groups(model: nn.Module) -> dict[str, list[str]]:
-    """The groups that ``model`` declares; none if it declares none (patterns still work)."""
-    groups: dict[str, list[str]] = getattr(model, "layer_groups", dict)()
+    """The groups that ``model`` declares; else ``embedding``, and as ``default`` all its other weight matrices."""
+    declare: Callable[[], dict[str, list[str]]] | None = getattr(model, "layer_groups", None)
+    if declare is not None:
+        return declare()
+    tables = {path for path, module in model.named_modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag)}
+    matrices = [name for name, parameter in model.named_parameters() if parameter.dim() == 2]
+    groups: dict[str, list[str]] = {"default": [], "embedding": []}
+    for name in matrices:
+        groups["embedding" if name.rpartition(".")[0] in tables else "default"].append(name)
     return groups
 
 

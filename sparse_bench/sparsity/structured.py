@@ -52,9 +52,6 @@ class StructuredWeight(SparseWeight):
     def dense_gradient(self) -> Tensor | None:
         return None
 
-    def after_backward(self) -> None:
-        """Gradients are those of the parts."""
-
     def after_step(self, optimizer: Optimizer) -> None:
         """There are no other entries."""
 

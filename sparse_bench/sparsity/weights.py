@@ -7,6 +7,7 @@ a mask, and reads and changes it through :class:`SparseWeight`.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch.optim import Optimizer
 
 from sparse_bench.errors import ConfigError, unknown_choice
 from sparse_bench.kernels import EXECUTIONS, SparseStructure, places_of
+from sparse_bench.kernels.structure import UNSEEN, continues, stamp
 from sparse_bench.sparsity.layers.linear import SparseLinear
 from sparse_bench.sparsity.layers.lstm import STRUCTURES, SparseLSTM
 
@@ -65,19 +67,18 @@ class SparseWeight(ABC):
 
     @abstractmethod
     def keep_dense_gradient(self, wanted: bool) -> None:
-        """Say whether the backward passes to come shall leave :meth:`dense_gradient`."""
+        """Keep :meth:`dense_gradient` in the backward passes to come, or stop keeping it."""
 
     @abstractmethod
     def dense_gradient(self) -> Tensor | None:
         """Gradient [out, in] of the full matrix, entries outside the topology included.
 
-        There to be read after a step's backward passes and before :meth:`after_backward`, if it was asked for ahead of
-        them. None if the weight took no part in the loss.
+        It is the sum over the backward passes whose gradients make up the coming step, before any clipping. None if it
+        is not kept, or if the weight took no part in the loss.
         """
 
-    @abstractmethod
     def after_backward(self) -> None:
-        """Take the entries outside the topology out of the gradient that has just been computed."""
+        """Take the entries outside the topology out of a gradient that was written by hand, and by no backward pass."""
 
     @abstractmethod
     def after_step(self, optimizer: Optimizer) -> None:
@@ -102,9 +103,9 @@ class MaskedWeight(SparseWeight):
     """Masked execution: the full matrix with zeros in it, multiplied as if it were dense.
 
     The mask is a buffer of the owning module (``weight`` → ``weight_mask``), so it is checkpointed and moves with the
-    model. Because the gradient is masked before every optimizer step and the entries start at zero with zero moments,
-    they stay exactly zero under every element-wise optimizer, and the forward pass needs no multiplication by the mask.
-    After a step of an optimizer that mixes the entries of a matrix, they are set to zero again.
+    model. Each backward pass masks the gradient, and the entries start at zero with zero moments. So they stay exactly
+    zero under every element-wise optimizer, and the forward pass needs no multiplication by the mask. After a step of
+    an optimizer that mixes the entries of a matrix, they are set to zero again.
     """
 
     def __init__(self, name: str, owner: nn.Module, mask: Tensor) -> None:
@@ -120,11 +121,26 @@ class MaskedWeight(SparseWeight):
         owner.register_buffer(self._attribute + MASK_SUFFIX, own)
         with torch.no_grad():
             parameter.mul_(self.mask)
+        self._kept, self._seen = False, UNSEEN
+        self._dense_gradient: Tensor | None = None
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(self._mask_gradient)
+        owner.register_load_state_dict_pre_hook(self._expand_saved)
 
     def _parameter_of(self, owner: nn.Module) -> nn.Parameter:
         parameter = getattr(owner, self._attribute)
         assert isinstance(parameter, nn.Parameter)
         return parameter
+
+    def _expand_saved(self, owner: nn.Module, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Take what a layer of another execution saved: the existing weights [entries] and their structure."""
+        structure = f"{prefix}{STRUCTURES.get(self._attribute, 'structure')}."
+        row_start = state_dict.pop(f"{structure}row_start", None)
+        if row_start is not None:
+            column, values = state_dict.pop(f"{structure}column"), state_dict[prefix + self._attribute]
+            found = SparseStructure.from_csr(row_start, column, self.shape[1])
+            state_dict[prefix + self._attribute] = found.scatter(values)
+            state_dict[prefix + self._attribute + MASK_SUFFIX] = found.mask()
 
     @property
     def parameter(self) -> nn.Parameter:
@@ -149,17 +165,35 @@ class MaskedWeight(SparseWeight):
         return places, self.parameter.detach().view(-1).index_select(0, places)
 
     def keep_dense_gradient(self, wanted: bool) -> None:
-        """The gradient is dense until it is masked."""
+        if wanted != self._kept:
+            self._kept, self._dense_gradient = wanted, None
 
     def dense_gradient(self) -> Tensor | None:
-        return self.parameter.grad
+        return self._dense_gradient
+
+    @torch.no_grad()
+    def _mask_gradient(self, parameter: Tensor) -> None:
+        """Take the entries outside the topology out of the gradient, after each backward pass has added to it."""
+        gradient = parameter.grad
+        assert gradient is not None
+        if self._kept and not gradient.is_sparse:
+            earlier = self._dense_gradient if continues(gradient, self._seen) else None
+            # Inside the topology the gradient holds the sum of the earlier passes already.
+            outside = None if earlier is None else earlier.masked_fill(self.mask, 0)
+            self._dense_gradient = gradient.clone() if outside is None else gradient + outside
+        self._mask(gradient)
 
     def after_backward(self) -> None:
         gradient = self.parameter.grad
-        if gradient is not None and gradient.is_sparse:  # row-sparse
+        if gradient is not None and (gradient.is_sparse or stamp(gradient) != self._seen):
+            self._mask(gradient)
+
+    def _mask(self, gradient: Tensor) -> None:
+        if gradient.is_sparse:  # row-sparse
             gradient._values().mul_(self.mask.index_select(0, gradient._indices()[0]))
-        elif gradient is not None:
+        else:
             gradient.mul_(self.mask)
+            self._seen = stamp(gradient)
 
     @torch.no_grad()
     def after_step(self, optimizer: Optimizer) -> None:
@@ -186,6 +220,7 @@ class CompressedWeight(SparseWeight):
         super().__init__(name, owner, structure.out_features * structure.in_features, structure.entries)
         self._attribute = name.rpartition(".")[2]
         self.structure = structure
+        structure.follow(self.values)
 
     @property
     def values(self) -> nn.Parameter:
@@ -221,9 +256,6 @@ class CompressedWeight(SparseWeight):
     def dense_gradient(self) -> Tensor | None:
         return self.structure.dense_gradient
 
-    def after_backward(self) -> None:
-        """The gradient is that of the existing weights alone."""
-
     def after_step(self, optimizer: Optimizer) -> None:
         """There are no other entries."""
 
@@ -253,6 +285,7 @@ class CompressedWeight(SparseWeight):
     def _replace(self, parameter: nn.Parameter, renewed: nn.Parameter, optimizer: Optimizer | None) -> None:
         """Autograd remembers the size of a parameter, so another number of weights takes another parameter."""
         setattr(self.owner, self._attribute, renewed)
+        self.structure.follow(renewed)
         if optimizer is None:
             return
         if parameter in optimizer.state:

@@ -24,7 +24,7 @@ from sparse_bench.record import Origin, differences, write_atomically
 
 logger = logging.getLogger(__name__)
 
-VERSION = 3
+VERSION = 4
 
 _MARK = b"sparse_bench checkpoint "
 #: The comment: the mark, three digits of the version, a space, and the checksum.

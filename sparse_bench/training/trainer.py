@@ -22,6 +22,7 @@ from sparse_bench.kernels import auto
 from sparse_bench.record import Origin, RunFolder
 from sparse_bench.row_sparse import RowSparseUpdates, clip_gradient_norm
 from sparse_bench.sparsity.computed import computed, fallbacks
+from sparse_bench.sparsity.driver import Driver
 from sparse_bench.sparsity.scheme import Length, Scheme
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.base import Task
@@ -90,7 +91,8 @@ class Trainer:
         #: Circumstances of those sessions, where they changed: then the bits may differ too.
         self.resumed_from: list[dict[str, Any]] = []
         self._resumed = False
-        scheme.before_training(self._length)
+        # After the updates of row-sparse tables, whose hooks give the optimizer its own parameters back after a step.
+        self._driver = Driver(scheme, optimizer, streams, self._length)
 
     def fit(self) -> Progress:
         """Train until the configured end.
@@ -146,7 +148,6 @@ class Trainer:
 
     def forward_backward(self, batch: Batch, share: float = 1.0) -> None:
         """Add ``share`` times the gradient of one batch's loss to the gradients."""
-        self.scheme.before_backward(self.progress.step + 1)
         with self.precision.autocast():
             loss = self.task.loss(self.model, batch)
         self.precision.scaler.scale(loss.total * share).backward()
@@ -164,13 +165,11 @@ class Trainer:
         for group, rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = rate * factor
         scaler.unscale_(self.optimizer)
-        self.scheme.after_backward()
         if self.settings.gradient_clip is not None:
             clip_gradient_norm(self.model.parameters(), self.settings.gradient_clip)
         scaler.step(self.optimizer)
         scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        self.scheme.after_step(progress.step, self.optimizer, self.streams)
 
     def _steps_left(self) -> bool:
         return self.settings.steps is None or self.progress.step < self.settings.steps
@@ -238,7 +237,7 @@ class Trainer:
             self._watcher.at_epoch_end(entry, None, progress)
         entry |= self.report()
         # After the evaluation: what was trained is what is measured, and whether training stops here is known.
-        entry |= self.scheme.at_epoch_end(progress.epoch - 1, last or progress.stopped, self.optimizer, self.streams)
+        entry |= self._driver.end_epoch(progress.epoch - 1, last or progress.stopped)
         if settings.reset_optimizer:
             self._row_sparse.reset()
             self.optimizer.state.clear()
@@ -287,7 +286,7 @@ class Trainer:
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.precision.scaler.state_dict(),
-                "scheme": self.scheme.state_dict(),
+                "scheme": self._driver.state_dict(),
                 "task": self.task.state_dict(),
                 "progress": asdict(self.progress),
                 "sums": self._sums,
@@ -329,7 +328,7 @@ class Trainer:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.precision.scaler.load_state_dict(state["scaler"])
-            self.scheme.load_state_dict(state["scheme"])
+            self._driver.load_state_dict(state["scheme"])
             self.task.load_state_dict(state["task"])
             self.progress = Progress(**state["progress"])
         self.earlier_seconds, self.resumed_from = self.progress.elapsed_seconds, state["resumed_from"]

@@ -39,7 +39,6 @@ def test_entries_outside_stay_zero(optimizer_class: type[Optimizer]) -> None:
     for _ in range(20):
         optimizer.zero_grad()
         layer(torch.randn(5, 6)).square().sum().backward()
-        weight.after_backward()
         optimizer.step()
         weight.after_step(optimizer)
         assert layer.weight[outside].eq(0).all()
@@ -54,7 +53,6 @@ def test_forward_and_gradient_equal_an_explicit_mask() -> None:
     reference = layer.weight.detach().clone().requires_grad_()
     x = torch.randn(3, 6)
     layer(x).sum().backward()
-    weight.after_backward()
     (x @ (reference * weight.mask).T).sum().backward()
     assert torch.equal(layer.weight.grad, reference.grad)  # type: ignore[arg-type]
 
@@ -87,7 +85,6 @@ def test_rewiring_clears_the_moments_of_removed_and_new_weights_alone(execution:
     weight = sparsify(model, {"0.weight": old}, execution)["0.weight"]
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
     model(torch.randn(5, 6)).square().sum().backward()
-    weight.after_backward()
     optimizer.step()
 
     def full(values: torch.Tensor) -> torch.Tensor:
@@ -150,7 +147,6 @@ def test_the_dense_gradient_is_the_same_in_every_execution(passes: int) -> None:
         gradient = weight.dense_gradient()
         assert gradient is not None
         gradients[execution] = gradient.clone()
-        weight.after_backward()
         own = model.get_parameter("0.weight").grad
         assert own is not None
         dense = own if execution == "masked" else weight.structure.scatter(own)  # type: ignore[attr-defined]
@@ -159,6 +155,32 @@ def test_the_dense_gradient_is_the_same_in_every_execution(passes: int) -> None:
     assert gradients["masked"][~mask].ne(0).all()
     for execution in ("csr", "kernel"):
         torch.testing.assert_close(gradients[execution], gradients["masked"])
+
+
+@pytest.mark.parametrize("to_none", [True, False], ids=["gradients to none", "gradients to zero"])
+@pytest.mark.parametrize("execution", EXECUTIONS)
+def test_a_dense_gradient_is_that_of_the_coming_step(execution: str, to_none: bool) -> None:
+    """Backward passes whose gradients were cleared belong to no step; those of one step add up, before any clipping."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 6, bias=False))
+    full = model[0].weight.detach().clone()
+    mask = torch.rand(6, 6) < 0.4
+    weight = sparsify(model, {"0.weight": mask}, execution)["0.weight"]
+    weight.keep_dense_gradient(True)
+    inputs = torch.randn(4, 5, 6)
+    for x in inputs[:2]:
+        model(x).square().sum().backward()
+    model.zero_grad(set_to_none=to_none)
+    for x in inputs[2:]:
+        model(x).square().sum().backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 0.01)
+    reference = (full * mask).requires_grad_()
+    for x in inputs[2:]:
+        (x @ reference.T).square().sum().backward()
+    found = weight.dense_gradient()
+    assert found is not None
+    assert reference.grad is not None
+    torch.testing.assert_close(found, reference.grad)
 
 
 @pytest.mark.parametrize("execution", ["csr", "kernel"])
@@ -207,8 +229,6 @@ def trained(execution: str, steps: int = 30) -> tuple[nn.Sequential, list[float]
         loss = (model(x) - x[:, :3].sin()).square().mean()
         optimizer.zero_grad()
         loss.backward()
-        for weight in weights:
-            weight.after_backward()
         optimizer.step()
         if step == steps // 2:
             for weight in weights:

@@ -95,7 +95,7 @@ def test_nothing_in_a_checkpoint_is_run(path: Path, tmp_path: Path, monkeypatch:
 
 def test_other_versions_are_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "VERSION", checkpoint.VERSION + 1)
-    with pytest.raises(CheckpointError, match=r"has version 3, this program writes 4\. .* force=true"):
+    with pytest.raises(CheckpointError, match=r"has version 4, this program writes 5\. .* force=true"):
         checkpoint.load(path)
     monkeypatch.undo()
     torch.save({"version": 2, **STATE}, path)  # as the last version without a checksum wrote it

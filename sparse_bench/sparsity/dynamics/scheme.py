@@ -65,6 +65,8 @@ class Dynamic(Scheme, ABC):
         self._changes = 0
         self._evolution = Evolution({})
         self._gradient_asked_for = False
+        #: The change that a step without a finite gradient has left to the next.
+        self._put_off: float | None = None
         #: By which free places are ranked at the coming rewiring, [size] for each layer.
         self._scores: dict[str, Tensor] = {}
 
@@ -97,7 +99,12 @@ class Dynamic(Scheme, ABC):
 
     def before_backward(self, step: int) -> None:
         if self.dynamics.by_gradient:
-            self._ask_for_gradient(self.dynamics.schedule.after_step(step, self._length) is not None)
+            self._ask_for_gradient(self._due(step) is not None)
+
+    def _due(self, step: int) -> float | None:
+        """The change after optimizer step ``step``, or an earlier one that its own step has put off; None for none."""
+        amount = self.dynamics.schedule.after_step(step, self._length)
+        return self._put_off if amount is None else amount
 
     def after_backward(self) -> None:
         if self._gradient_asked_for:
@@ -113,17 +120,17 @@ class Dynamic(Scheme, ABC):
 
     def after_step(self, step: int, optimizer: Optimizer, streams: Streams) -> None:
         super().after_step(step, optimizer, streams)
-        amount = self.dynamics.schedule.after_step(step, self._length)
-        if amount is not None and self._can_rank():
-            self.rewire(amount, optimizer, streams)
-
-    def _can_rank(self) -> bool:
-        """Whether the step's gradient of these layers, where growth goes by it, is finite. If not, the step changed no
-        weight (loss scaling leaves such steps out), or what follows is the trainer's affair; the topology stays."""
+        amount = self._due(step)
+        if amount is None:
+            return
+        # A step that a gradient scaler leaves out, because of an overflow, changes no topology: the next one does.
+        overflow = getattr(optimizer, "found_inf", None)
         finite = all(bool(score.isfinite().all()) for score in self._scores.values())
-        if not finite:
-            self._scores = {}
-        return finite
+        if finite and not (overflow is not None and bool(overflow)):
+            self._put_off = None
+            self.rewire(amount, optimizer, streams)
+        else:
+            self._put_off, self._scores = amount, {}
 
     def at_epoch_end(self, epoch: int, last: bool, optimizer: Optimizer, streams: Streams) -> dict[str, float]:
         amount = self.dynamics.schedule.after_epoch(epoch, self._length)
@@ -190,12 +197,18 @@ class Dynamic(Scheme, ABC):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rewirings": self._rewirings, "changes": self._changes, "evolution": self._evolution.state_dict()}
+        return {
+            "rewirings": self._rewirings,
+            "changes": self._changes,
+            "put_off": self._put_off,
+            "evolution": self._evolution.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self._rewirings = state["rewirings"]
         self._changes = state.get("changes", self._rewirings)  # an earlier version kept the first alone
+        self._put_off = state.get("put_off")
         self._evolution.load_state_dict(state["evolution"])
 
 

@@ -111,6 +111,8 @@ class BlockDiagonalLayer(StructuredModule):
 
     def full(self, attribute: str) -> Tensor:
         parts = self.parts(attribute)
+        if parts[0].dim() == 1:  # biases are whole
+            return torch.cat([part.view(self._gates, -1) for part in parts], dim=1).flatten()
         full = parts[0].new_zeros(self._gates, self.hidden_size, self._columns(attribute))
         for part, (rows, columns) in zip(parts, self._places(attribute), strict=True):
             full[:, slice(*rows), slice(*columns)] = part.view(self._gates, -1, part.shape[1])

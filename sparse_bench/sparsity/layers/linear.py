@@ -1,6 +1,6 @@
 """A linear layer that holds and multiplies only the weights that exist."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -40,7 +40,7 @@ class SparseLinear(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, execution={self.execution}"
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        resize_to_saved(self, ("weight",), state_dict, prefix)
+        resize_to_saved(self, {"weight": "structure"}, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
@@ -56,12 +56,17 @@ def compressed(full: Tensor, mask: Tensor) -> tuple[SparseStructure, Tensor]:
     return structure, structure.gather(full.detach()).clone()
 
 
-def resize_to_saved(module: nn.Module, names: Iterable[str], state_dict: Mapping[str, Any], prefix: str) -> None:
+def resize_to_saved(module: nn.Module, names: Mapping[str, str], state_dict: dict[str, Any], prefix: str) -> None:
     """Make room for saved values: a rewired layer may have another number of weights than it was built with.
 
-    The parameters stay the same objects, since an optimizer holds them.
+    The parameters stay the same objects, since an optimizer holds them. What a masked layer saved, a matrix [out, in]
+    and its mask, is compressed first. ``names`` are those of the weights, with those of their structures.
     """
-    for name in names:
+    for name, structure in names.items():
+        mask = state_dict.pop(f"{prefix}{name}_mask", None)
+        if mask is not None:
+            found, state_dict[prefix + name] = compressed(state_dict[prefix + name], mask)
+            state_dict |= {f"{prefix}{structure}.{part}": held for part, held in found.state_dict().items()}
         parameter, saved = getattr(module, name), state_dict.get(prefix + name)
         if isinstance(saved, Tensor) and saved.dim() == 1 and saved.shape != parameter.shape:
             parameter.data = torch.empty_like(saved, device=parameter.device)

@@ -14,7 +14,7 @@ class StructuredModule(nn.Module):
 
     @abstractmethod
     def full(self, attribute: str) -> Tensor:
-        """That weight as a whole [out, in], zeros between its parts, differentiable."""
+        """That weight as a whole [out, in], zeros between its parts, or that bias [out]; differentiable."""
 
     @abstractmethod
     def topology(self, attribute: str) -> Tensor:

@@ -1,0 +1,260 @@
+"""Sparse training for any model in any loop: one call, driven by the optimizer that the loop steps."""
+
+import copy
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from sparse_bench.errors import ConfigError, unknown_choice
+from sparse_bench.row_sparse import RowSparseUpdates
+from sparse_bench.sparsity.driver import Driver
+from sparse_bench.sparsity.dynamics.schedule import EveryEpoch
+from sparse_bench.sparsity.dynamics.scheme import Dynamic
+from sparse_bench.sparsity.layers.linear import SparseLinear
+from sparse_bench.sparsity.layers.lstm import SparseLSTM
+from sparse_bench.sparsity.layers.structured import StructuredModule
+from sparse_bench.sparsity.scheme import Length, Scheme
+from sparse_bench.sparsity.weights import MASK_SUFFIX, CompressedWeight, SparseWeight
+from sparse_bench.streams import Streams
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_WRAPPERS = {"DistributedDataParallel", "FullyShardedDataParallel", "OptimizedModule", "DataParallel"}
+
+
+def sparsify(
+    model: nn.Module,
+    optimizer: Optimizer,
+    scheme: Scheme,
+    *,
+    steps: int,
+    steps_per_epoch: int | None = None,
+    seed: int = 0,
+) -> "SparseTraining":
+    """Make layers of ``model`` sparse, and keep them so in every step of ``optimizer``.
+
+    The loop stays as it is. The scheme acts before and after each ``optimizer.step()``. A step that a gradient scaler
+    leaves out changes no topology. Gradients of several backward passes are ranked as their sum.
+
+    Args:
+        model: changed in place. Layers are replaced by sparse ones under all executions but ``masked``.
+        optimizer: holds the parameters of ``model``. Parameters that are replaced are replaced in its groups and in
+            its state, too.
+        scheme: such as ``RigL(density=0.1, layers=["*mlp*"])``. ``layers`` are patterns on parameter names, groups that
+            the model declares with ``layer_groups()``, or ``default``: all weight matrices but embeddings.
+        steps: how many optimizer steps the whole training takes.
+        steps_per_epoch: for schemes that rewire between epochs, such as SET.
+        seed: of the topology. The same seed gives the same topology on every rank of a data-parallel training.
+
+    Raises:
+        ConfigError: the scheme, the layers or the optimizer do not fit; nothing has been changed then.
+    """
+    return SparseTraining(model, optimizer, scheme, steps, steps_per_epoch, Streams(seed))
+
+
+class SparseTraining(Driver):
+    """A model in sparse training; see :func:`sparsify`.
+
+    Attributes:
+        model: the model.
+        scheme: attached to it.
+        steps: how many optimizer steps have been taken.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        scheme: Scheme,
+        steps: int,
+        steps_per_epoch: int | None,
+        streams: Streams,
+    ) -> None:
+        self.model = model
+        self._total, self._steps_per_epoch = steps, steps_per_epoch
+        self._check(scheme, optimizer)
+        before = dict(model.named_parameters())
+        modules = dict(model.named_modules())
+        scheme.attach(model, streams)
+        # What stood where a layer was replaced, without its numbers: export() puts such layers back.
+        replaced = {path: old for path, old in modules.items() if path and model.get_submodule(path) is not old}
+        self._originals = {path: copy.deepcopy(old).to("meta") for path, old in replaced.items()}
+        _hand_over(optimizer, before, model, scheme.weights)
+        _leave_fast_path(model)
+        self._row_sparse = RowSparseUpdates(optimizer, model)
+        epochs = math.ceil(steps / steps_per_epoch) if steps_per_epoch else 1
+        super().__init__(scheme, optimizer, streams, lambda: Length(epochs, steps))
+        for text in scheme.warnings():
+            warnings.warn(text, stacklevel=3)
+
+    def report(self) -> "pd.DataFrame":
+        """The sparse layers, a row each.
+
+        Columns: ``layer``, ``shape``, ``nominal_density`` (if the scheme has one), ``density`` (the realised one),
+        ``weights`` (that exist), ``dead_inputs`` and ``dead_outputs`` (units without a weight), and ``rewirings`` (of
+        all layers so far).
+        """
+        import pandas as pd  # takes half a second, which training does not need
+
+        rows = []
+        for name, weight in self.scheme.weights.items():
+            mask = weight.mask
+            rows.append(
+                {
+                    "layer": name,
+                    "shape": "x".join(map(str, mask.shape)),
+                    "nominal_density": self.scheme.density if self.scheme.density < 1 else None,
+                    "density": weight.active / max(1, weight.size),
+                    "weights": weight.active,
+                    "dead_inputs": int((~mask.any(0)).sum()),
+                    "dead_outputs": int((~mask.any(1)).sum()),
+                    "rewirings": self.scheme.rewirings() or 0,
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def export(self, form: Literal["dense", "csr"] = "dense") -> nn.Module:
+        """A copy of the model in plain modules, for evaluation.
+
+        Args:
+            form: ``dense`` writes zeros where there is no weight. ``csr`` gives linear layers torch's sparse CSR
+                weights, and leaves all others dense.
+
+        Raises:
+            ConfigError: there is no such form.
+        """
+        if form not in ("dense", "csr"):
+            raise ConfigError(unknown_choice("form", form, ("dense", "csr")))
+        self._row_sparse.flush()
+        plain = copy.deepcopy(self.model)
+        for path, original in self._originals.items():
+            parent, _, child = path.rpartition(".")
+            setattr(plain.get_submodule(parent), child, self._restored(path, original))
+        for name, weight in self.scheme.weights.items():
+            path, _, attribute = name.rpartition(".")
+            owner = plain.get_submodule(path)
+            owner._buffers.pop(attribute + MASK_SUFFIX, None)
+            owner._load_state_dict_pre_hooks.clear()
+            if form == "csr" and type(owner) is nn.Linear:
+                owner.weight = nn.Parameter(weight.dense().clone().to_sparse_csr(), requires_grad=False)
+        return plain
+
+    def load_exported(self, state: Mapping[str, Tensor]) -> None:
+        """Take the weights of an exported model's state dict; its entries other than zero are the topology.
+
+        Raises:
+            RuntimeError: names or shapes do not fit, as of :meth:`torch.nn.Module.load_state_dict`.
+        """
+        masks = {name + MASK_SUFFIX: state[name] != 0 for name in self.scheme.weights if name in state}
+        self.model.load_state_dict({**state, **masks})
+        for weight in self.scheme.weights.values():
+            weight.active = int(weight.mask.sum())
+
+    def _restored(self, path: str, original: nn.Module) -> nn.Module:
+        """The original layer at ``path`` with today's numbers."""
+        module = self.model.get_submodule(path)
+        like = next(module.parameters())
+        plain = copy.deepcopy(original).to_empty(device=like.device)
+        with torch.no_grad():
+            for name, parameter in plain.named_parameters():
+                weight = self.scheme.weights.get(f"{path}.{name}")
+                if isinstance(module, StructuredModule):
+                    parameter.copy_(module.full(name))
+                else:
+                    parameter.copy_(module.get_parameter(name) if weight is None else weight.dense())
+        return plain.train(module.training)
+
+    def _before_step(self, *hook: Any) -> None:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            for weight in self.scheme.weights.values():
+                if (gradient := weight.dense_gradient()) is not None:  # every rank ranks the same gradient
+                    torch.distributed.all_reduce(gradient)
+                    gradient /= torch.distributed.get_world_size()
+        super()._before_step(*hook)
+
+    def _after_step(self, *hook: Any) -> None:
+        super()._after_step(*hook)
+        if self._steps_per_epoch and self.steps % self._steps_per_epoch == 0:
+            self.end_epoch(self.steps // self._steps_per_epoch - 1, last=self.steps >= self._total)
+
+    def _check(self, scheme: Scheme, optimizer: Optimizer) -> None:
+        """Refuse what cannot work, before anything is changed."""
+        if scheme.weights or scheme.selected:
+            raise ConfigError(f"This {type(scheme).__name__} is attached to a model already. Make another one.")
+        if type(scheme).build is not Scheme.build:
+            raise ConfigError(f"{type(scheme).__name__} builds another model, and cannot make an existing one sparse.")
+        if self._total < 1:
+            raise ConfigError(f"steps = {self._total}: a training has at least one optimizer step.")
+        by_epoch = isinstance(scheme, Dynamic) and isinstance(scheme.dynamics.schedule, EveryEpoch)
+        if by_epoch and not self._steps_per_epoch:
+            raise ConfigError(f"{type(scheme).__name__} rewires between epochs: give steps_per_epoch.")
+        for path, module in self.model.named_modules():
+            if type(module).__name__ in _WRAPPERS:
+                raise ConfigError(
+                    f"{path or 'The model'} is a {type(module).__name__}: call sparsify first, and wrap the model then."
+                )
+        held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        names = dict[int, list[str]]()
+        for name, parameter in self.model.named_parameters(remove_duplicate=False):
+            names.setdefault(id(parameter), []).append(name)
+        for name in scheme.matrices(self.model):
+            parameter = self.model.get_parameter(name)
+            if not parameter.is_floating_point() or type(parameter.data).__name__ == "DTensor":
+                raise ConfigError(f"'{name}' is quantised or sharded. Make the model sparse before, or leave it out.")
+            if len(found := names[id(parameter)]) > 1:
+                raise ConfigError(f"'{name}' is tied to {', '.join(found[1:])}. Untie them, or select other layers.")
+            if parameter.requires_grad and id(parameter) not in held:
+                raise ConfigError(f"The optimizer does not hold '{name}'. Make it from model.parameters().")
+
+
+def _hand_over(
+    optimizer: Optimizer, before: Mapping[str, Tensor], model: nn.Module, weights: Mapping[str, SparseWeight]
+) -> None:
+    """Give the optimizer the parameters that ``model`` has now in the place of those that it had ``before``."""
+    after = dict(model.named_parameters())
+    for name, weight in weights.items():
+        old, new = before[name], after.get(name)
+        state = optimizer.state.pop(old, {})
+        for key, moment in state.items():
+            if isinstance(moment, Tensor) and moment.shape == old.shape:
+                whole = moment * weight.mask
+                state[key] = weight.structure.gather(whole) if isinstance(weight, CompressedWeight) else whole
+        if new is not None and state:
+            optimizer.state[new] = state
+    for group in optimizer.param_groups:
+        group["params"] = list(_renewed(group["params"], before, after))
+    held = {parameter for group in optimizer.param_groups for parameter in group["params"]}
+    for parameter in [parameter for parameter in optimizer.state if parameter not in held]:
+        del optimizer.state[parameter]  # of a layer that is gone
+
+
+def _renewed(parameters: list[Tensor], before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> Iterator[Tensor]:
+    """The parameters of a group, each as it is now; those of a replaced module give way to that module's own."""
+    names = {id(parameter): name for name, parameter in before.items()}
+    given = set[str]()
+    for parameter in parameters:
+        name = names.get(id(parameter))
+        if name is None:  # of another model
+            yield parameter
+        elif name in after:
+            yield after[name]
+        else:
+            path = name.rpartition(".")[0]
+            for new, own in after.items():
+                if new.startswith(f"{path}.") and new not in before and new not in given:
+                    given.add(new)
+                    yield own
+
+
+def _leave_fast_path(model: nn.Module) -> None:
+    """Keep torch's encoder layers from reading the weights of sparse layers as matrices in evaluations."""
+    for layer in model.modules():
+        sparse = any(isinstance(module, SparseLinear | SparseLSTM) for module in layer.modules())
+        if sparse and isinstance(layer, nn.TransformerEncoderLayer):
+            layer.activation_relu_or_gelu = 0
