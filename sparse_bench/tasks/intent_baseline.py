@@ -1,4 +1,4 @@
-"""What a linear classifier makes of the same features: the line that an intent model has to beat."""
+"""Linear baseline for intent models: logistic regression on the same features."""
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -20,11 +20,19 @@ def logistic_regression_baseline(
 ) -> dict[str, dict[str, float]]:
     """Test metrics of multinomial logistic regression on sentence features, by feature set.
 
-    The feature sets are ``words`` (counts), ``char_wb`` (counts of n-grams of 1 to 4 characters) and ``all`` (both and
-    the patterns; lexical features have no sentence row). Messages, split and metrics are those of the intent task.
+    The feature sets are ``words`` (counts), ``char_wb`` (counts of n-grams of 1 to 4 characters) and ``all`` (both, and
+    the patterns). Lexical features are not used, as they describe only tokens. Messages, split and metrics are those of
+    the intent task.
 
     Args:
+        corpus: the messages.
+        split_seed: seed of the split.
+        test_fraction: share of the messages in the test split.
+        duplicates: rule for messages to leave out as duplicates (:func:`split_messages`).
         regularization: weight of the squared norm of the coefficients against the summed log loss (1/C).
+
+    Returns:
+        Feature set → metric → value.
     """
     train, test = split_messages(corpus.messages, test_fraction, split_seed, duplicates)
     train_texts, test_texts = [[tokenize(message.text) for message in part] for part in (train, test)]
