@@ -37,4 +37,4 @@ def many_unknown(shares: Mapping[str, float]) -> Iterator[str]:
     """A warning for every split with a share of unknown tokens above :data:`WARNED`."""
     for split, share in shares.items():
         if share > WARNED:
-            yield f"{share:.0%} of the tokens of the split '{split}' are unknown, and its metrics include them."
+            yield f"{share:.0%} of the tokens of the split '{split}' are unknown: they count in its metrics too."
