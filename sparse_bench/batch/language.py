@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sparse_bench.batch.base import Batch
 
-#: The target at padding behind a shorter sentence: the number that torch's cross-entropy ignores by default.
+#: The target at padding after a shorter sentence: the number that torch's cross-entropy ignores by default.
 IGNORED = -100
 
 #: The state that a recurrent model carries from one batch to the next: for each layer, the tensors that it returns.

@@ -17,7 +17,7 @@ class TranslationBatch(Batch):
     """B sentence pairs, padded to the longest of the batch.
 
     Attributes:
-        source: token numbers [B, S], int64; BOS and EOS included, PAD behind them.
+        source: token numbers [B, S], int64; BOS and EOS included, then PAD.
         source_mask: True at real source positions [B, S].
         target_input: the decoder's input [B, T], int64: BOS and the tokens.
         target_output: the decoder's targets at the N real positions, sentence after sentence [N], int64: the tokens

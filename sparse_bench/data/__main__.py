@@ -85,7 +85,7 @@ def _verify(wanted: Sequence[Corpus]) -> int:
         corpus for corpus in corpora().values() if any(file.path(cache_folder()).exists() for file in corpus.files)
     ]
     if not checked:
-        print(f"There is no corpus in {cache_folder()} to verify.", file=sys.stderr)
+        print(f"No corpus is in {cache_folder()}, so there is nothing to verify.", file=sys.stderr)
         return 1
     failed = False
     for corpus in checked:

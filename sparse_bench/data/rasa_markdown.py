@@ -57,7 +57,7 @@ def _read(file: TextFile, domain: Domain) -> list[WrittenStory]:
             elif line and not _FROM_FORM.match(line):
                 step = _step(line, domain)
                 if not stories:
-                    raise DataError("it stands before the first story ('## name')")
+                    raise DataError("it comes before the first story ('## name')")
                 stories[-1][1].append(step)
         except DataError as error:
             raise DataError(f"{file.name}, line {number} ({shortened(line)}): {error}.") from error

@@ -66,6 +66,7 @@ def train_subwords(sentences: Iterable[Sequence[str]], size: int, folder: Path |
         ConfigError: ``size`` exceeds the number of pieces that the sentences give, or is below that of characters.
     """
     lines = [" ".join(words) for words in sentences]
+    # Settings under which pieces join to exactly the original text.
     settings: dict[str, Any] = {
         "model_type": "bpe",
         "vocab_size": size,
@@ -87,6 +88,7 @@ def train_subwords(sentences: Iterable[Sequence[str]], size: int, folder: Path |
             reserved,
             len(lines),
         )
+    # Look for a cached model of the same library version, settings and sentences.
     content = hashlib.sha256(repr((version("sentencepiece"), sorted(settings.items()))).encode())
     for line in encoded:
         content.update(line + b"\n")
@@ -104,6 +106,7 @@ def train_subwords(sentences: Iterable[Sequence[str]], size: int, folder: Path |
             )
         except RuntimeError as error:
             raise ConfigError(f"bpe={size} does not fit these {len(lines)} training sentences: {error}") from error
+        # Rename a finished file, so that no other process reads an incomplete one.
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
         temporary.write_bytes(model.getvalue())

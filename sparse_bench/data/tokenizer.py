@@ -17,8 +17,8 @@ _KEPT_AT_BORDER = r"\w#@&"
 _KEPT_INSIDE = r"\w._~:/?#\[\]()@!$&*+,;=-"
 _SEPARATOR = regex.compile(
     rf"""
-      (?<![^{_KEPT_AT_BORDER}])                        # from its first sign on: a long one is looked at once
-      [^{_KEPT_AT_BORDER}]+ (?=\s|$)                   # behind a word
+      (?<![^{_KEPT_AT_BORDER}])                        # only from its first character, so that a long run is read once
+      [^{_KEPT_AT_BORDER}]+ (?=\s|$)                   # after a word
     | (?:\s|^) [^{_KEPT_AT_BORDER}]+ (?=[^0-9\s])      # before a word; stays before a number ("$5", "-3")
     | (?<=[^0-9\s]) [^{_KEPT_INSIDE}]+ (?=[^0-9\s])    # within a word; stays beside a digit ("10'000")
     """,

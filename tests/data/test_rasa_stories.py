@@ -208,7 +208,7 @@ def test_markdown_lines_that_are_refused(line: str, message: str, tmp_path: Path
 
 
 def test_a_step_before_the_first_story(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="stands before the first story"):
+    with pytest.raises(DataError, match="comes before the first story"):
         read(read_markdown_stories, tmp_path, "* greet")
 
 
