@@ -1,4 +1,4 @@
-"""What a run depends on besides its configuration: the process's settings, versions, commit, machine, memory."""
+"""What a run depends on in addition to its configuration: process settings, versions, commit, machine, memory."""
 
 import ctypes
 import gc
@@ -16,18 +16,21 @@ import torch
 _PACKAGES = ("sparse_bench", "torch", "numpy", "scipy", "scikit-learn", "hydra-core", "omegaconf")
 
 
-#: glibc's mallopt parameters (malloc.h): what may lie free at the heap's end, and how many blocks outside the heap.
+#: Parameters of glibc's mallopt (malloc.h): free bytes kept at the heap's end; number of blocks outside the heap.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _LARGEST_TRIM_THRESHOLD = (1 << 31) - 1
 
 
 def tune_process() -> None:
-    """Settings of libraries that training on a CPU needs; call before the first tensor operation.
+    """Tune libraries for training on a CPU. Call it before the first tensor operation.
 
     Batches of packed sequences come in ever new sizes. oneDNN keeps a compiled primitive for each of the last 1,024
-    sizes (over a gigabyte), which a smaller cache avoids at no cost in time; the user's own setting is respected. The
-    C library takes large buffers from the system and gives them back at every step, which costs a fifth of a small
-    model's step in page faults and three quarters of that of a dense table of 36 MB, so it is told to keep them.
+    sizes, which takes over a gigabyte. A smaller cache avoids this at no cost in time. The user's own setting is
+    respected.
+
+    By default the C library requests large buffers from the system at every step and returns them. The page faults
+    cost a fifth of a small model's step, and three quarters of a step with a dense table of 36 MB. Here the library
+    is set to keep the buffers.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
     if platform.libc_ver()[0] == "glibc":
@@ -37,7 +40,7 @@ def tune_process() -> None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that numbers depend on."""
+    """Versions of Python and of the packages that the results depend on."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -48,9 +51,9 @@ def versions() -> dict[str, str]:
 
 
 def git() -> dict[str, Any]:
-    """Commit of the project's checkout and whether it had uncommitted changes; None outside a checkout.
+    """Commit of the project's checkout, and whether it has uncommitted changes; both None outside a checkout.
 
-    An installed copy may lie inside the checkout of another project, whose commit says nothing about this one.
+    An installed copy inside another project's checkout counts as outside: that commit does not describe this code.
     """
     if _ask_git("ls-files", "--error-unmatch", Path(__file__).name) is None:
         return {"commit": None, "dirty": None}
@@ -59,7 +62,7 @@ def git() -> dict[str, Any]:
 
 
 def _ask_git(*arguments: str) -> str | None:
-    """What git prints in the package's folder; None if it fails or is not there."""
+    """Output of git in the package's folder; None if git fails or is not installed."""
     try:
         done = subprocess.run(
             ["git", "-C", str(Path(__file__).parent), *arguments],
@@ -74,7 +77,10 @@ def _ask_git(*arguments: str) -> str | None:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Processor, its vector instructions as torch uses them (other widths round otherwise), cores, threads, device."""
+    """Processor, vector instructions that torch uses, cores, threads and device.
+
+    The vector instructions matter because another vector width rounds differently.
+    """
     try:
         names = re.findall(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:
@@ -90,9 +96,9 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def memory_bytes(device: torch.device) -> int | None:
-    """Memory of a device, or of the machine, as far as a container lets the process have it; None where it is unknown.
+    """Total memory of a GPU, or of the machine up to the container's limit; None if unknown.
 
-    What others use of it is not taken off.
+    Memory that other processes use is included.
     """
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
@@ -108,21 +114,21 @@ def memory_bytes(device: torch.device) -> int | None:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Start a new measurement of :func:`peak_memory_bytes`, so that one run does not inherit another's peak."""
-    gc.collect()  # an earlier run's model holds itself
+    """Start a new measurement of :func:`peak_memory_bytes`, so that a run does not report an earlier run's peak."""
+    gc.collect()  # the model of an earlier run contains reference cycles
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
     if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)  # what an earlier run left is not this one's
+        ctypes.CDLL(None).malloc_trim(0)  # return memory that an earlier run freed
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
-        return  # not Linux, or not allowed: the process's own peak is then reported
+        return  # not Linux, or not permitted: then the peak since the process started is reported
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Peak memory since the last reset: the device's on CUDA, the process's resident memory elsewhere."""
+    """Peak memory since the last reset: allocated GPU memory on CUDA, else resident memory of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:

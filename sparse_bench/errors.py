@@ -1,4 +1,4 @@
-"""Errors that a user can act on: each names the problem and the valid choices."""
+"""Errors that a user can act on. Each message names the problem and the valid choices."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -9,15 +9,15 @@ class SparseBenchError(Exception):
 
 
 class ConfigError(SparseBenchError):
-    """A configuration that cannot be run. Raised before any work is done."""
+    """A configuration cannot be run. Raised before any work is done."""
 
 
 class DataError(SparseBenchError):
-    """A corpus that is missing, incomplete, or not what its checksum says."""
+    """A corpus is missing, is incomplete, or does not match its checksum."""
 
 
 class CheckpointError(SparseBenchError):
-    """A checkpoint that cannot be read or belongs to another run."""
+    """A checkpoint or result cannot be read, or belongs to another run."""
 
 
 class NonFiniteLossError(SparseBenchError):
@@ -25,11 +25,11 @@ class NonFiniteLossError(SparseBenchError):
 
 
 class KilledError(SparseBenchError):
-    """The process of a run died each time that it was tried."""
+    """The process of a run died at every attempt."""
 
 
 def unknown_choice(kind: str, given: object, valid: Iterable[str]) -> str:
-    """A message that names what was given, the nearest valid choice and all valid choices."""
+    """An error message that names the given value, the nearest valid choice and all valid choices."""
     choices = sorted(valid)
     near = get_close_matches(str(given), choices, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
@@ -37,6 +37,6 @@ def unknown_choice(kind: str, given: object, valid: Iterable[str]) -> str:
 
 
 def shortened(value: object) -> str:
-    """A value as a message shows it: at most 80 signs."""
+    """The ``repr`` of a value, cut to at most 80 characters for a message."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,7 +1,7 @@
-"""Ranges of settings: declared once, in the annotations of the signature or field that takes the setting.
+"""Ranges of settings, declared once: in the annotation of the argument or field that takes the setting.
 
-The configuration's checks read them there before any work. :func:`checked` and :func:`check_fields` hold callers from
-Python to them too.
+The checks of a configuration read the annotations before any work. :func:`checked` and :func:`check_fields` apply
+them to calls from Python too.
 """
 
 import functools
@@ -29,35 +29,34 @@ def _true_or_false(value: Any) -> bool:
     return value
 
 
-#: Numbers of things that are made one by one (layers, blocks, beams); of units in a layer; of examples that are made;
-#: and whatever else counts.
+#: Whole numbers. Few: layers, blocks, beams. Width: units in a layer. Many: generated examples. Count: all others.
 Few = Annotated[int, Field(ge=1, le=1000)]
 Width = Annotated[int, Field(ge=1, le=65536)]
 Many = Annotated[int, Field(ge=1, le=1_000_000)]
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Pair = Annotated[Sequence[Count], Field(min_length=2, max_length=2)]
-#: From 0 to 1; the rate of a dropout is less than 1; a fraction is not nothing; a part is not the whole either.
+#: Numbers from 0 to 1. Share includes both ends; Rate (as of dropout) excludes 1; Fraction excludes 0; Part both.
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Part = Annotated[float, Field(gt=0, lt=1)]
-#: Factors and strengths. What is larger than a million is a slip.
+#: Factors and strengths. A value above a million is taken for a mistake.
 Positive = Annotated[float, Field(gt=0, le=1e6)]
 NotNegative = Annotated[float, Field(ge=0, le=1e6)]
 Finite = Annotated[float, Field(ge=-1e6, le=1e6)]
 Name = Annotated[str, Field(min_length=1)]
-#: true or false. OmegaConf takes any number for one of them where a field is declared as ``bool``.
+#: true or false. For a field declared as ``bool`` OmegaConf would accept any number.
 Switch = Annotated[Any, AfterValidator(_true_or_false)]
 
 
 def one_of(*valid: str) -> AfterValidator:
-    """For an annotation: one of these texts."""
+    """For an annotation: the value must be one of these strings."""
 
     def choose(value: str) -> str:
         if value not in valid:
-            told = {"told": unknown_choice("choice", value, valid)}  # it may hold braces, which a template must not
-            raise PydanticCustomError("unknown_choice", "{told}", told)
+            problem = unknown_choice("choice", value, valid)  # not the template itself, as it may contain braces
+            raise PydanticCustomError("unknown_choice", "{problem}", {"problem": problem})
         return value
 
     return AfterValidator(choose)
@@ -65,10 +64,9 @@ def one_of(*valid: str) -> AfterValidator:
 
 @cache
 def hints_of(target: Any) -> Mapping[str, Any]:
-    """The annotations of what a class or function takes, with their ranges.
+    """The annotations of a class's or function's arguments, with their ranges.
 
-    One that cannot be resolved (of a name that only type checkers import, say) is left out: it says nothing about a
-    value.
+    Annotations that cannot be resolved are left out, for example names that only type checkers import.
     """
     function = inspect.unwrap(target.__init__ if inspect.isclass(target) else target)
     names = getattr(function, "__globals__", {})
@@ -83,13 +81,13 @@ def hints_of(target: Any) -> Mapping[str, Any]:
 
 
 def without_range(hint: Any) -> Any:
-    """The type that a range is of."""
+    """The type in an annotation, without its range."""
     return typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
 
 
 @cache
 def _adapter(target: Any, name: str) -> TypeAdapter[Any] | None:
-    """None for a hint that pydantic cannot turn into a validator (torch's own unions, say): the target checks it."""
+    """Pydantic's validator of one argument; None if pydantic cannot make one, as for some of torch's unions."""
     try:
         config = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
         return TypeAdapter(hints_of(target)[name], config=config)
@@ -98,18 +96,18 @@ def _adapter(target: Any, name: str) -> TypeAdapter[Any] | None:
 
 
 def check_setting(target: Any, name: str, value: Any, path: str) -> None:
-    """Refuse a value from a configuration that ``target`` does not take as its argument ``name``.
+    """Check a value from a configuration against the annotation of ``target``'s argument ``name``.
 
     Raises:
-        ConfigError: the value is of another type, or out of range. No number may be infinite.
+        ConfigError: the value has another type, is out of range, or is an infinite number.
     """
     adapter = _adapter(target, name) if name in hints_of(target) else None
     if adapter is not None:
-        # As JSON: a list fits a tuple, '16' is no number.
+        # Validated as JSON, so that a list fits a tuple and the text '16' is not a number.
         _refuse(lambda: adapter.validate_json(json.dumps(value), strict=True), value, path)
 
 
-#: What pydantic says of a bound, in fewer words.
+#: Shorter messages for pydantic's errors about bounds.
 _BOUNDS = {
     "greater_than_equal": "it has to be at least {ge}",
     "less_than_equal": "it has to be at most {le}",
@@ -122,19 +120,20 @@ def _refuse(validate: Callable[[], Any], value: Any, path: str) -> None:
     try:
         validate()
     except ValidationError as error:
-        # Of a union, the part that no JSON can be (a tensor, say) is no advice.
+        # Leave out members of a union that no configuration can hold, for example a tensor.
         problems = [problem for problem in error.errors() if problem["type"] != "needs_python_object"]
-        said = set()
+        messages = set()
         for problem in problems or error.errors():
             bounds = {name: str(bound).removesuffix(".0") for name, bound in problem.get("ctx", {}).items()}
-            said.add(_BOUNDS.get(problem["type"], "{said}").format(said=problem["msg"].rstrip("."), **bounds))
-        reasons = "; ".join(sorted(said))
+            message = problem["msg"].rstrip(".")
+            messages.add(_BOUNDS.get(problem["type"], "{message}").format(message=message, **bounds))
+        reasons = "; ".join(sorted(messages))
         raise ConfigError(f"'{path}' = {value!r} does not fit: {reasons}.") from error
 
 
 @cache
 def _with_ranges(target: Any) -> tuple[str, ...]:
-    """Arguments whose annotation holds a range; of others Python callers know what they do."""
+    """Names of the arguments whose annotation contains a range. Only these are checked in calls from Python."""
 
     def holds(hint: Any) -> bool:
         return typing.get_origin(hint) in (Annotated, Literal) or any(map(holds, typing.get_args(hint)))
@@ -152,8 +151,11 @@ def _check_values(target: Any, values: Mapping[str, Any]) -> None:
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorates a function or ``__init__``: arguments out of the range that their annotation declares are refused with
-    a :class:`ConfigError`."""
+    """Decorator for a function or ``__init__`` that checks arguments against the ranges in their annotations.
+
+    Raises:
+        ConfigError: on a call with an argument out of its range.
+    """
     signature = inspect.signature(function)
 
     @functools.wraps(function)
@@ -165,5 +167,9 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def check_fields(instance: Any) -> None:
-    """The same for the fields of a dataclass; called by its ``__post_init__``."""
+    """Check the fields of a dataclass against the ranges in their annotations; its ``__post_init__`` calls this.
+
+    Raises:
+        ConfigError: a field is out of its range.
+    """
     _check_values(type(instance), {field.name: getattr(instance, field.name) for field in fields(instance)})

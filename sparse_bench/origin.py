@@ -1,6 +1,7 @@
-"""Whether what a run has left behind, a result, a checkpoint or weights, still belongs to a configuration.
+"""Check whether a run's result, checkpoint or weights still belong to a configuration.
 
-Settings name a run. Data, code outside the package and the run that it starts from do not, so they are compared.
+A run's name covers its settings. It does not cover its data, code outside the package, or the run that it starts from.
+These are compared here.
 """
 
 import logging
@@ -23,23 +24,23 @@ logger = logging.getLogger(__name__)
 
 
 def origin_of(plain: dict[str, Any], checksums: dict[str, str], source: Source | None) -> Origin:
-    """What a run's numbers come from besides its settings.
+    """What a run's numbers depend on in addition to its settings, as SHA-256 by part and name.
 
     Args:
         plain: the resolved configuration.
-        checksums: of its data.
+        checksums: SHA-256 of its data, by name.
         source: the run that it starts from.
     """
     return {"data": checksums, "code": own_code(plain), "start_from": source.checksum if source else {}}
 
 
 def finished_before(plain: dict[str, Any], folder: RunFolder, source: Source | None) -> Result | None:
-    """The result of a run that need not be made again; None if there is none yet, or if ``force`` asks for another.
+    """The result of a run that has finished before; None if the run has to be trained.
 
-    Then what is there is put aside.
+    With ``force`` an existing result is set aside, and the run is trained again.
 
     Raises:
-        ConfigError: its data, or the run that it started from, have changed; names what has, and the choices.
+        ConfigError: its data or the run that it started from have changed. The message names the changes and choices.
         CheckpointError: the result cannot be read.
     """
     try:
@@ -53,28 +54,28 @@ def finished_before(plain: dict[str, Any], folder: RunFolder, source: Source | N
         if not plain["force"]:
             _compare(plain, folder, result, source)
             return result
-    logger.warning("%s: run again (force=true); what was there is in %s", folder.path, folder.set_aside())
+    logger.warning("%s: run again (force=true); the earlier files are in %s", folder.path, folder.set_aside())
     return None
 
 
 def set_aside_unless_it_goes_on(trainer: Trainer, folder: RunFolder) -> None:
-    """Put a checkpoint aside that the run cannot go on from."""
+    """Set the run's files aside if it cannot resume from its checkpoint."""
     try:
         trainer.resume()
     except CheckpointError as error:
-        logger.warning("%s It is begun anew (force=true); what was there is in %s", error, folder.set_aside())
+        logger.warning("%s The run restarts (force=true); the earlier files are in %s", error, folder.set_aside())
 
 
 def load_first_stage(source: Source, model: nn.Module, scheme: Scheme, origin: Origin) -> None:
-    """Give the model the weights that ``source`` ended with, and the scheme its state.
+    """Load the final weights of ``source`` into the model, and its scheme's state into the scheme.
 
     Raises:
-        CheckpointError: they cannot be read, are not those of its result, or were made from other data or code.
+        CheckpointError: the weights cannot be read, are not those of its result, or come from other data or code.
     """
     state = checkpoint.load(source.weights)
     if source.checksum and source.checksum[source.name] != checkpoint.fingerprint(state["model"]):
         raise CheckpointError(
-            f"{source.weights} holds other weights than the result beside it was measured with. "
+            f"{source.weights} holds other weights than the result beside it belongs to. "
             f"Run {source.name} again with force=true."
         )
     checkpoint.check_origin(source.weights, {**state["origin"], "start_from": {}}, origin)
@@ -84,19 +85,21 @@ def load_first_stage(source: Source, model: nn.Module, scheme: Scheme, origin: O
 
 
 def _compare(plain: dict[str, Any], folder: RunFolder, result: Result, source: Source | None) -> None:
-    """Refuse a result of other data. Of other code it is still a measurement, and may differ from the present one in
-    no more than a comment: that is said."""
+    """Refuse a result of other data; only warn about a result of other code.
+
+    A result of other code is still a measurement, and the change may be no more than a comment.
+    """
     checksums = _checksums_now(plain, folder)
     now = origin_of(plain, result.data if checksums is None else checksums, source)
     if changed := differences(result.origin, now, ("data", "start_from")):
         _cached_checksums.cache_clear()
         raise ConfigError(
-            f"{folder.path} has finished, with something else than there is now: {changed}. Restore it, or run it "
-            "again with force=true (what is there is kept in its folder's .earlier), or choose another output."
+            f"{folder.path} has finished, but what it was made from has changed since: {changed}. Restore that, or run "
+            "it again with force=true (its files are kept in the folder's .earlier), or choose another output."
         )
     if changed := differences(result.origin, now, ("code",)):
         logger.warning(
-            "%s: finished with something else than there is now: %s. Its numbers are those of the earlier code; "
+            "%s: finished, but what it was made from has changed since: %s. Its numbers are those of the earlier code; "
             "force=true runs it again",
             folder.path,
             changed,
@@ -104,19 +107,21 @@ def _compare(plain: dict[str, Any], folder: RunFolder, result: Result, source: S
 
 
 def _checksums_now(plain: dict[str, Any], folder: RunFolder) -> dict[str, str] | None:
-    """Of the data as they are now: the corpus is read, and nothing is made of it. None where it cannot be read here,
-    which is no reason to refuse what has been measured."""
+    """Checksums of the present data; None if the data cannot be read here, since the result is still valid then.
+
+    Only the corpus is read; the task is not built if its checksums are those of the corpus.
+    """
     node = plain["dataset"]
     of_corpus = target_of(node, "dataset").checksums is Task.checksums and isinstance(node.get("corpus"), dict)
     try:
         return _cached_checksums(OmegaConf.to_yaml(OmegaConf.create(node["corpus"] if of_corpus else node)))
     except Exception as error:
-        logger.warning("%s: whether its data have changed is not known, as they cannot be read: %s", folder.path, error)
+        logger.warning("%s: its data cannot be read, so any change in them goes unnoticed: %s", folder.path, error)
         return None
 
 
-@lru_cache(maxsize=64)  # of the runs of a sweep many share a corpus, and reading it takes seconds
+@lru_cache(maxsize=64)  # many runs of a sweep share a corpus, and reading it takes seconds
 def _cached_checksums(yaml: str) -> dict[str, str]:
-    """Of a corpus, or of a task where that alone knows."""
+    """Checksums of the corpus or task that ``yaml`` configures."""
     checksums = build(OmegaConf.to_container(OmegaConf.create(yaml)), _partial_=False).checksums
     return dict(checksums() if callable(checksums) else checksums)

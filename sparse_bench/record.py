@@ -1,15 +1,15 @@
-"""A run's folder and its result: the one definition that a run writes and a report reads.
+"""A run's folder and its result. Runs write them and reports read them by this one definition.
 
 <output>/<experiment>/<run id>/
     config.yaml      the resolved configuration
-    metrics.jsonl    one JSON object a line; a function of the configuration alone, so no times in it
-    topology.jsonl   degrees of every sparse layer at first and after every epoch that changed the topology; as
-                     reproducible
+    metrics.jsonl    one JSON object per line; depends on the configuration only, so it contains no times
+    topology.jsonl   degrees of every sparse layer, initially and after every epoch that changed the topology; it also
+                     depends on the configuration only
     timing.jsonl     seconds and throughput of the same epochs
-    checkpoint.pt    where an interrupted run goes on
+    checkpoint.pt    the state from which an interrupted run continues
     weights.pt       the final weights, and the scheme's state (``trainer.keep``)
     result.json      written last and atomically; its presence ends the run
-    .earlier/1       what was there before the run was begun anew (``force=true``), then .earlier/2, ...
+    .earlier/1       the previous files of a run that was restarted (``force=true``); then .earlier/2, ...
 """
 
 import json
@@ -30,7 +30,7 @@ from sparse_bench.errors import CheckpointError
 logger = logging.getLogger(__name__)
 
 SCHEMA = 1
-#: What numbers come from besides the settings: part (``data``, ``code``, ``start_from``) → name → SHA-256.
+#: What numbers depend on in addition to the settings: part (``data``, ``code``, ``start_from``) → name → SHA-256.
 Origin = Mapping[str, Mapping[str, str]]
 FINISHED: Literal["finished"] = "finished"
 FAILED: Literal["failed"] = "failed"
@@ -38,7 +38,7 @@ FAILED: Literal["failed"] = "failed"
 
 @dataclass
 class Result:
-    """Everything that a run measured. Field names are the keys of ``result.json``; seconds, bytes and counts."""
+    """Everything that a run measured, in seconds, bytes and counts. Field names are the keys of ``result.json``."""
 
     id: str
     status: Literal["finished", "failed"]
@@ -47,9 +47,9 @@ class Result:
     labels: dict[str, Any]
     config: dict[str, Any]
     metrics: dict[str, float] = field(default_factory=dict)
-    #: What metrics depend on and no number says: signatures of scores, for example.
+    #: Facts about the metrics that are not numbers, for example the signatures of scores.
     notes: dict[str, str] = field(default_factory=dict)
-    #: What a reader of the numbers has to know: each a sentence. See :meth:`warn`.
+    #: What a reader of the numbers has to know, one sentence each. See :meth:`warn`.
     warnings: list[str] = field(default_factory=list)
     counts: dict[str, Any] = field(default_factory=dict)
     macs_per_example: dict[str, float] = field(default_factory=dict)
@@ -61,36 +61,36 @@ class Result:
     steps: int | None = None
     versions: dict[str, str] = field(default_factory=dict)
     git: dict[str, Any] = field(default_factory=dict)
-    #: SHA-256 of what the data was made from, by name.
+    #: SHA-256 of each source of the data, by name.
     data: dict[str, str] = field(default_factory=dict)
-    #: The same of the modules outside the package that the configuration names.
+    #: SHA-256 of each module outside the package that the configuration names.
     code: dict[str, str] = field(default_factory=dict)
     #: The run that this one starts from, and the SHA-256 of its weights.
     start_from: dict[str, str] = field(default_factory=dict)
-    #: SHA-256 of the trained weights, and the same of equal weights.
+    #: SHA-256 of the values of the trained weights: equal weights have equal hashes.
     weights: str | None = None
     machine: dict[str, Any] = field(default_factory=dict)
-    #: What a reader of the numbers has to know, in sentences.
+    #: Why the run failed; None if it finished.
     error: dict[str, Any] | None = None
     schema: int = SCHEMA
 
     def densities(self) -> str:
-        """How sparse the model was asked to be, and how sparse it is, in words; before it is counted, nothing."""
+        """Describe the requested and the realised density; empty before the model's weights are counted."""
         if not self.counts:
             return ""
         real = f"density {self.counts.get('of_full', self.counts['density']):.4g}"
         asked = self.notes.get("asked")
-        return f"{asked} asked for, {real} realised" if asked else real
+        return f"{asked} requested, {real} realised" if asked else real
 
     def warn(self, message: str) -> None:
-        """Keep ``message`` with the numbers, once, and log it."""
+        """Add ``message`` to the result's warnings and log it, unless it is there already."""
         if message not in self.warnings:
             self.warnings.append(message)
             logger.warning("%s/%s: %s", self.experiment, self.id, message)
 
     @property
     def origin(self) -> Origin:
-        """What the numbers come from besides the settings."""
+        """What the numbers depend on in addition to the settings."""
         return {"data": self.data, "code": self.code, "start_from": self.start_from}
 
 
@@ -98,9 +98,9 @@ _NOUNS = {"data": "the data '{}'", "code": "the module '{}'", "start_from": "the
 
 
 def differences(then: Origin, now: Origin, parts: Sequence[str] = tuple(_NOUNS)) -> str:
-    """What of ``parts`` is another now than then, in words; empty if nothing is.
+    """Describe which of ``parts`` differ between ``then`` and ``now``; empty if none does.
 
-    A part that was not recorded then, by an earlier version of the program, cannot be compared.
+    A part that ``then`` lacks, as results of earlier versions do, is not compared.
     """
     found = []
     for part in parts:
@@ -113,12 +113,12 @@ def differences(then: Origin, now: Origin, parts: Sequence[str] = tuple(_NOUNS))
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """Write ``content`` so that ``path`` holds either its old content or all of the new one, also after a crash."""
+    """Write ``content`` so that, even after a crash, ``path`` holds either the old content or all of the new."""
     write_together({path: content})
 
 
 def write_together(contents: Mapping[Path, bytes | memoryview]) -> None:
-    """The same for files that belong together: none takes its name before all are written."""
+    """Write several files atomically: no file gets its final name before all are written."""
     temporaries = {path: path.with_name(f"{path.name}.{os.getpid()}.tmp") for path in contents}
     try:
         for path, content in contents.items():
@@ -130,12 +130,12 @@ def write_together(contents: Mapping[Path, bytes | memoryview]) -> None:
             temporary.replace(path)
     except BaseException:
         for temporary in temporaries.values():
-            temporary.unlink(missing_ok=True)  # on a full disk, room for the result that tells of it
+            temporary.unlink(missing_ok=True)  # on a full disk, this makes room for the result that reports the error
         raise
 
 
 class JsonLines:
-    """A file of JSON objects, one a line, that can be cut back to where a checkpoint was taken."""
+    """A file of JSON objects, one per line, that can be cut back to its size at a checkpoint."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -152,14 +152,14 @@ class JsonLines:
         return self.path.stat().st_size if self.path.exists() else 0
 
     def truncate(self, size: int) -> None:
-        """Forget everything after the first ``size`` bytes.
+        """Cut the file after its first ``size`` bytes.
 
         Raises:
-            CheckpointError: fewer are there, so what was measured before the checkpoint is lost.
+            CheckpointError: the file is shorter, so that measurements from before the checkpoint are lost.
         """
         if self.size() < size:
             raise CheckpointError(
-                f"{self.path} holds {self.size()} bytes, and the checkpoint beside it was taken at {size}. "
+                f"{self.path} holds {self.size()} bytes, but it held {size} when its checkpoint was written. "
                 "Delete the run's folder to train it from the start."
             )
         if self.path.exists():
@@ -183,23 +183,29 @@ class RunFolder:
 
     @property
     def result_path(self) -> Path:
-        """Where the result is or will be."""
+        """Path of the result, whether or not it exists yet."""
         return self.path / "result.json"
 
     def result(self) -> Result | None:
-        """The result of the run, if it has ended."""
+        """Read the result of the run; None if the run has not ended.
+
+        Raises:
+            CheckpointError: the file is not a result that this version can read.
+        """
         if not self.result_path.exists():
             return None
         try:
             return Result(**json.loads(self.result_path.read_text(encoding="utf-8")))
         except (TypeError, ValueError) as error:
             raise CheckpointError(
-                f"{self.result_path} is no result that this version can read ({error}). Delete it to repeat the run."
+                f"This version cannot read the result {self.result_path} ({error}). Delete it to repeat the run."
             ) from error
 
     def set_aside(self) -> Path:
-        """Move what was measured and kept into a hidden folder, which no report reads. The result goes last, so that a
-        kill in between loses nothing and leaves the run ended.
+        """Move the run's files into a hidden folder, which no report reads.
+
+        The result is moved last. If the process is killed before that, nothing is lost and the run still counts as
+        ended.
 
         Returns:
             The hidden folder.
@@ -220,12 +226,12 @@ class RunFolder:
         write_atomically(self.config, yaml.encode())
 
     def write_result(self, result: Result) -> None:
-        """End the run."""
+        """Write ``result.json``, which ends the run."""
         write_atomically(self.result_path, (json.dumps(asdict(result), indent=2) + "\n").encode())
 
     @contextmanager
     def lock(self) -> Iterator[bool]:
-        """Hold the run; gives False at once if another process holds it. A killed process lets go by itself.
+        """Lock the run; yields False at once if another process has locked it. A killed process loses its lock.
 
         Raises:
             OSError: the folder cannot be written to.

@@ -1,6 +1,6 @@
-"""How the runs of a sweep share the machine under ``hydra/launcher=joblib``: one a core, or one a GPU.
+"""How the runs of a sweep share the machine under ``hydra/launcher=joblib``: one run per core, or one per GPU.
 
-What the jobs of a command came to is gathered here too, whichever launcher carries them out.
+This module also collects how each job of a command ended, for every launcher.
 """
 
 import hashlib
@@ -23,15 +23,20 @@ from hydra.errors import CompactHydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-#: The launchers that say how each job ended.
+#: The launchers that report how each job ended.
 LAUNCHERS = ("basic", "joblib")
 
 logger = logging.getLogger(__name__)
 
 
 class Ended(NamedTuple):
-    """How a job of the command ended: its status; the run's folder if another process works on it; whether its result
-    carries warnings."""
+    """How a job of the command ended.
+
+    Attributes:
+        status: the status of its result.
+        elsewhere: the run's folder if another process works on the run, else None.
+        warned: whether its result contains warnings.
+    """
 
     status: str
     elsewhere: Path | None = None
@@ -47,30 +52,33 @@ class LauncherConfig:
     """Settings of ``hydra/launcher=joblib``."""
 
     _target_: str = "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"
-    n_jobs: Any = "${processes:${device}}"  # how many processes; -1: one a core
+    n_jobs: Any = "${processes:${device}}"  # number of processes; -1: one per core
 
 
 def register() -> None:
-    """Set up ``hydra/launcher=joblib``: :func:`processes` processes unless told otherwise, each of which may die."""
-    Plugins.instance()  # the launcher's own settings are stored first
+    """Set up ``hydra/launcher=joblib``: by default :func:`processes` processes, and :func:`launch` runs the jobs."""
+    Plugins.instance()  # the launcher's own settings must be stored first
     from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
 
     OmegaConf.register_new_resolver("processes", processes, replace=True)
     settings = OmegaConf.structured(LauncherConfig)
     ConfigStore.instance().store("joblib", settings, group="hydra/launcher", provider="sparse_bench")
-    JoblibLauncher.launch = launch  # Hydra takes launchers from its own plugins alone
+    JoblibLauncher.launch = launch  # Hydra accepts launchers only from its own plugins
 
 
 def launch(launcher: Any, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-    """Carry out the jobs of a sweep in several processes; one that dies takes only its own job along.
+    """Run the jobs of a sweep in several processes. A process that dies loses only its own job.
 
     Args:
         launcher: Hydra's joblib launcher, set up.
-        job_overrides: settings of each job.
+        job_overrides: the overrides of each job.
         initial_job_idx: number of the first job.
 
+    Returns:
+        Hydra's record of each job, in order.
+
     Raises:
-        CompactHydraException: the number of processes is none.
+        CompactHydraException: ``n_jobs`` is no valid number of processes.
     """
     import joblib
     from hydra_plugins.hydra_joblib_launcher._core import execute_job
@@ -102,7 +110,7 @@ def launch(launcher: Any, job_overrides: Sequence[Sequence[str]], initial_job_id
 
 
 class OutputCheck(Callback):
-    """Says before a sweep, in a sentence, that its folder cannot be written; Hydra would end with a traceback."""
+    """Ends a sweep with a one-line message if its folder cannot be written. Hydra would print a traceback instead."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
@@ -114,10 +122,10 @@ class OutputCheck(Callback):
 
 
 def processes(device: str) -> int:
-    """How many runs there are at once: one a GPU if ``device`` means GPUs, else one a core (-1 to joblib).
+    """Number of simultaneous runs: one per GPU if ``device`` means GPUs, else one per core (-1 for joblib).
 
-    Several processes on one GPU take turns, unless NVIDIA's MPS daemon lets them work at once, and each holds its own
-    copy of the libraries in the GPU's memory.
+    More than one process per GPU rarely helps. They take turns, unless NVIDIA's MPS daemon runs. Each also keeps its
+    own copy of the libraries in the GPU's memory.
     """
     if device.startswith("cuda:"):
         return 1
@@ -125,11 +133,11 @@ def processes(device: str) -> int:
 
 
 def share(config: DictConfig, number: int) -> None:
-    """Settings of run ``number`` of a sweep (from 0), beside others on this machine, where the user left them open.
+    """Set threads and device of run ``number`` (from 0) of a sweep, unless the user chose them.
 
-    Of several GPUs each process takes one for itself; processes that find none left take them in turn.
+    With several GPUs, each process takes one for itself. If none is free, the run's number decides.
     """
-    config.progress = False  # bars of several processes would be written over each other
+    config.progress = False  # the bars of several processes would overwrite each other
     if config.threads is None:
         config.threads = 1
     if config.device in ("auto", "cuda") and _gpus() > 1:
@@ -137,15 +145,15 @@ def share(config: DictConfig, number: int) -> None:
         config.device = f"cuda:{number % _gpus() if own is None else own}"
 
 
-#: The GPU that this process has taken, and the lock that keeps it until the process ends; empty where it has none.
+#: The GPU that this process has taken, and the lock that it holds until it ends; empty if it has none.
 _held: list[tuple[int, FileLock]] = []
 
 
 def _own_gpu(gpus: int) -> int | None:
-    """A GPU that no other process of this user's sweeps has, kept for all runs of this process; None if all are taken.
+    """Take a GPU that no other process of this user's sweeps has; None if all are taken.
 
-    Whichever process is free takes the next run, so that GPUs dealt out by the runs' numbers would stand idle beside
-    one with two runs.
+    The process keeps it for all its runs. Choosing the GPU by the run's number would not do: any free process takes
+    the next run, so one GPU could get two runs while another is idle.
     """
     if _held:
         return _held[0][0]
@@ -162,11 +170,11 @@ def _own_gpu(gpus: int) -> int | None:
             _held.append((gpu, lock))
             return gpu
     except OSError as error:
-        logger.warning("No GPU can be kept for this process alone, as no lock can be made: %s", error)
+        logger.warning("This process cannot reserve a GPU, because no lock file can be created: %s", error)
     return None
 
 
 def _gpus() -> int:
-    import torch  # slow to import, and most commands end before they need it
+    import torch  # slow to import, and most commands do not need it
 
     return torch.cuda.device_count() if torch.cuda.is_available() else 0

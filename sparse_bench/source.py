@@ -1,4 +1,4 @@
-"""Which finished run another one starts from: the second stage of a training in two stages."""
+"""Find the finished run whose weights another run starts from, as the second of two training stages."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +10,12 @@ from sparse_bench.config import identity, recorded_identity
 from sparse_bench.errors import ConfigError, SparseBenchError
 from sparse_bench.record import FINISHED, RunFolder
 
-#: What a run must share with the one that it starts from.
+#: Settings that a run must share with the run that it starts from.
 _SHARED = ("seed", "model", "dataset", "sparsity")
 
 
 class NoSourceError(ConfigError):
-    """There is no run to start from, or none yet."""
+    """There is no finished run to start from, or not yet."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class Source:
     Attributes:
         name: ``experiment/id``.
         weights: file of its final weights.
-        checksum: the name, and what the run's result says of these weights; empty if an earlier version wrote it.
+        checksum: the name → the SHA-256 of these weights by the run's result; empty if the result has none, as those
+            of earlier versions.
     """
 
     name: str
@@ -34,15 +35,15 @@ class Source:
 
 
 def find_source(config: DictConfig) -> Source | None:
-    """The run that ``config.start_from`` asks for, None if it asks for none.
+    """Find the run that ``config.start_from`` names; None if it is null.
 
-    ``start_from`` names an experiment, or one run of it as ``experiment/id``. Of its runs below ``config.output`` the
-    one is meant that has finished, has kept its weights (``trainer.keep=weights``) and has the same seed, model,
-    dataset and sparsity.
+    ``start_from`` names an experiment, or one of its runs as ``experiment/id``. The run must lie below
+    ``config.output``, have finished, and have kept its weights (``trainer.keep=weights``). Its seed, model, dataset and
+    sparsity must be the same.
 
     Raises:
-        NoSourceError: there is no such run; names the runs that there are.
-        ConfigError: there are several.
+        NoSourceError: no run fits; the message lists the existing runs.
+        ConfigError: several runs fit.
     """
     wanted = config.start_from
     if wanted is None:
@@ -51,8 +52,8 @@ def find_source(config: DictConfig) -> Source | None:
     named = output / wanted
     try:
         folders = [named] if (named / "result.json").exists() else sorted(p.parent for p in named.glob("*/result.json"))
-    except OSError as error:  # a name that no file can have
-        raise NoSourceError(f"start_from='{wanted}' is the name of no experiment: {error.strerror}.") from error
+    except OSError as error:  # an impossible file name
+        raise NoSourceError(f"start_from='{wanted}' cannot be the name of an experiment: {error.strerror}.") from error
     own = identity(config)
     unfit = {str(folder.relative_to(output)): _misfit(RunFolder(folder), own) for folder in folders}
     fit = [name for name, reason in unfit.items() if reason is None]
@@ -65,13 +66,13 @@ def find_source(config: DictConfig) -> Source | None:
         raise ConfigError(f"start_from='{wanted}' fits several runs. Valid choices: {', '.join(fit)}.")
     there = "; ".join(f"{name} ({reason})" for name, reason in unfit.items()) or "none"
     raise NoSourceError(
-        f"start_from='{wanted}' needs a finished run of that experiment in {output} with the same seed, model, dataset "
-        f"and sparsity, and its weights (trainer.keep=weights). Runs there: {there}."
+        f"start_from='{wanted}' needs a finished run of that experiment in {output} that kept its weights "
+        f"(trainer.keep=weights) and has the same seed, model, dataset and sparsity. Runs found: {there}."
     )
 
 
 def _misfit(folder: RunFolder, own: dict[str, Any]) -> str | None:
-    """Why the run in ``folder`` cannot be started from; None if it can."""
+    """Why no run can start from the run in ``folder``; None if one can."""
     try:
         result = folder.result()
         if result is None or result.status != FINISHED:

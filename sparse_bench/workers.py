@@ -1,6 +1,6 @@
-"""Processes that carry out the jobs of a sweep, each one job after another. One that dies takes only its own job along.
+"""Worker processes that run the jobs of a sweep, one job after another. A process that dies loses only its own job.
 
-Joblib's pool ends all its processes when one of them dies, and drops what waits.
+Joblib's pool, in contrast, ends all its processes when one of them dies, and drops the waiting jobs.
 """
 
 import ctypes
@@ -19,11 +19,11 @@ from typing import Any
 import cloudpickle
 from tqdm import tqdm
 
-#: So often is a job begun whose process dies.
+#: How often a job is tried before a replacement takes its place.
 _ATTEMPTS = 2
-#: An option of Linux's prctl (sys/prctl.h): the signal that a process gets when its parent ends.
+#: Option of Linux's prctl (sys/prctl.h) that sets the signal a process gets when its parent ends.
 _PR_SET_PDEATHSIG = 1
-#: Seconds that a process has to end when it is told to.
+#: Seconds that a process gets to end before it is killed.
 _PATIENCE = 10.0
 
 logger = logging.getLogger(__name__)
@@ -32,18 +32,21 @@ Job = Callable[[], Any]
 
 
 def carry_out(jobs: Sequence[Job], processes: int, instead: Callable[[int, str], Job]) -> list[Any]:
-    """The results of ``jobs``, in their order.
+    """Run ``jobs`` in worker processes.
 
-    A job whose process dies, killed by the system for its memory say, is begun again when all others have begun. If
-    it dies again, the job that takes its place gives its result.
+    A process may die, for example because the system killed it when memory ran out. Its job is then tried again, after
+    all others have started. If the second process dies too, a replacement job is run and gives the result.
 
     Args:
-        jobs: what to do; anything that cloudpickle takes.
-        processes: how many there are at most.
-        instead: the number of a job whose process died each time, and the reason → the job in its place.
+        jobs: callables without arguments; cloudpickle must be able to pickle them.
+        processes: the largest number of processes at once.
+        instead: makes the replacement of a job. It gets the job's number and the reason of the failure.
+
+    Returns:
+        The results, in the order of ``jobs``.
 
     Raises:
-        RuntimeError: the process of that one died, too.
+        RuntimeError: the process of a replacement died as well.
     """
     todo = dict(enumerate(jobs))
     waiting = deque(todo)
@@ -52,11 +55,13 @@ def carry_out(jobs: Sequence[Job], processes: int, instead: Callable[[int, str],
     workers: list[_Worker] = []
     try:
         while len(results) < len(jobs):
+            # Give each free process a job; one that died while it was idle is removed.
             while waiting and (worker := _free(workers, processes)):
                 if worker.begin(waiting[0], todo[waiting[0]]):
                     waiting.popleft()
                 else:
                     workers.remove(worker)
+            # Collect the results that are ready. A connection also becomes ready when its process dies.
             busy = {worker.connection: worker for worker in workers if worker.job is not None}
             for connection in wait(list(busy)):
                 worker = busy[connection]  # type: ignore[index]
@@ -71,7 +76,9 @@ def carry_out(jobs: Sequence[Job], processes: int, instead: Callable[[int, str],
                     if deaths[job] > _ATTEMPTS:
                         raise RuntimeError(f"Job {job}: {reason}, {deaths[job]} times.") from None
                     again = deaths[job] < _ATTEMPTS
-                    logger.warning("Job %d: %s. %s", job, reason, "It goes on after the others." if again else "")
+                    logger.warning(
+                        "Job %d: %s. %s", job, reason, "It is tried again after the others." if again else ""
+                    )
                     if not again:
                         todo[job] = instead(job, f"{reason}, {deaths[job]} times")
                     waiting.append(job)
@@ -84,7 +91,7 @@ def carry_out(jobs: Sequence[Job], processes: int, instead: Callable[[int, str],
 
 
 class _Worker:
-    """One process, and the number of the job that it does, None if it waits for one."""
+    """One process, and the number of its current job; None while it is idle."""
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
@@ -95,7 +102,7 @@ class _Worker:
         theirs.close()  # so that the connection ends with the process
 
     def begin(self, number: int, job: Job) -> bool:
-        """Start a job; False if the process has died while it waited."""
+        """Start a job. Returns False if the process died while it was idle."""
         try:
             self.connection.send_bytes(cloudpickle.dumps(job))
         except OSError:
@@ -104,7 +111,7 @@ class _Worker:
         return True
 
     def result(self) -> Any:
-        """What the job gave.
+        """Receive the result of the job.
 
         Raises:
             EOFError, OSError: the process died.
@@ -113,7 +120,7 @@ class _Worker:
         return result
 
     def cause_of_death(self) -> str:
-        """Why the process ended, once it has."""
+        """Wait until the process has ended, and describe why."""
         self.process.join()
         code = self.process.exitcode or 0
         if code >= 0:
@@ -122,13 +129,13 @@ class _Worker:
         return f"its process was killed by {signal.Signals(-code).name}{hint}"
 
     def stop(self) -> None:
-        """Tell the process to end, also in the middle of a job."""
-        self.connection.close()  # which one that waits takes as the end
+        """Make the process end, even in the middle of a job."""
+        self.connection.close()  # an idle process ends when its connection closes
         if self.job is not None:
             self.process.terminate()
 
     def wait(self) -> None:
-        """See to it that the process has ended."""
+        """Wait for the process to end, and kill it if that takes too long."""
         self.process.join(_PATIENCE)
         if self.process.is_alive():
             self.process.kill()
@@ -136,7 +143,7 @@ class _Worker:
 
 
 def _free(workers: list[_Worker], most: int) -> _Worker | None:
-    """A process that waits, a new one if there may be more, else None."""
+    """An idle process, or a new one if fewer than ``most`` exist, else None."""
     for worker in workers:
         if worker.job is None:
             return worker
@@ -147,10 +154,10 @@ def _free(workers: list[_Worker], most: int) -> _Worker | None:
 
 
 def _work(connection: Connection) -> None:
-    """What a process does: one job after another, until the other end of the connection closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes, and the parent then ends the others
+    """Main loop of a process: run one job after another until the other end of the connection closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends the workers
     _end_with_parent()
-    tqdm.set_lock(threading.RLock())  # its own is one of the system's, which would stay behind where this is killed
+    tqdm.set_lock(threading.RLock())  # tqdm's default lock is a system semaphore, which a killed process leaks
     while True:
         try:
             job = connection.recv()
@@ -160,10 +167,10 @@ def _work(connection: Connection) -> None:
 
 
 def _end_with_parent() -> None:
-    """Have this process ended by the system when its parent ends, however that ends (Linux only)."""
+    """Let the system end this process when its parent ends for any reason (Linux only)."""
     parent = multiprocessing.parent_process()
     if platform.system() != "Linux" or parent is None:
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent.pid:  # it had ended before the system was told
+    if os.getppid() != parent.pid:  # the parent ended before prctl was called
         sys.exit(128 + signal.SIGTERM)

@@ -247,7 +247,7 @@ def test_a_finished_run_of_other_data_is_not_taken_for_this_one(
     corpus.unlink()
     new_process()
     assert run(config) == first
-    assert "whether its data have changed is not known" in caplog.text
+    assert "its data cannot be read, so any change in them goes unnoticed" in caplog.text
 
 
 def test_a_corpus_is_read_once_for_all_finished_runs(language: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,7 +285,7 @@ def test_own_code_is_known_by_its_file(language: Make, own: Path, caplog: pytest
     new_process()
     caplog.clear()
     assert run(config) == result  # its numbers are still those of the same data: said, and not refused
-    assert "finished with something else than there is now: the module 'own_words' (changed)" in caplog.text
+    assert "what it was made from has changed since: the module 'own_words' (changed)" in caplog.text
     assert "force=true" in caplog.text
 
 

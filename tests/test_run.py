@@ -105,7 +105,7 @@ def test_doubts_are_kept_with_the_numbers_and_said_at_the_end(
     result = run(toy_config())
     assert result is not None
     assert result.warnings == [
-        "test/cross_entropy is nan, which is no finite number.",
+        "test/cross_entropy is nan, which is not a finite number.",
         "test/accuracy is 0.5, no better than guessing (0.5).",
     ]
     written = folder_of(toy_config())

@@ -1,4 +1,4 @@
-"""What travels from a task to a model: small dataclasses of tensors, and nothing else. One file a task."""
+"""Batches and sizes: the small dataclasses that a task hands to a model. One file per task."""
 
 from sparse_bench.batch.base import Batch, Layout, Loss, SparseRows
 from sparse_bench.batch.dialogue import Attribute, DialogueBatch, DialogueSizes

@@ -1,8 +1,8 @@
-"""What travels from a task to a model: small dataclasses of tensors, and nothing else.
+"""Batches: the small dataclasses of tensors that a task hands to a model.
 
-Sequences are packed: the positions of all sequences of a batch follow each other without padding, so that
-token-wise layers work on real tokens only. Attention and CRF lay them out on a padded grid and back, with index
-tensors that the host computed while it collated the batch (no synchronisation with the device).
+Sequences are packed: the positions of all sequences of a batch follow each other without padding. Token-wise layers
+therefore work on real tokens only. Attention and CRF move the positions to a padded grid and back. They use index
+tensors that the host computed when it collated the batch, so no synchronisation with the device is needed.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from torch import Tensor
 
 @dataclass
 class Batch:
-    """A dataclass of tensors (and of such dataclasses) that moves as a whole."""
+    """A dataclass of tensors, or of further batches, that is moved as a whole."""
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
-        """The same batch with ``function`` applied to every tensor; other values are kept."""
+        """Apply ``function`` to every tensor, and keep all other values."""
 
         def apply(value: Any) -> Any:
             if isinstance(value, Tensor):
@@ -34,11 +34,11 @@ class Batch:
         )
 
     def to(self, device: torch.device) -> Self:
-        """Copy to ``device``; asynchronous to a GPU where the tensors are pinned. Nobody would wait for one back."""
+        """Copy to ``device``. A copy to a GPU is asynchronous if the tensors are pinned; a copy to the CPU never is."""
         return self.map(lambda tensor: tensor.to(device, non_blocking=device.type != "cpu"))
 
     def pin_memory(self) -> Self:
-        """Copy into page-locked memory, from which a copy to a GPU can overlap with its work."""
+        """Copy into page-locked memory. From there a copy to a GPU can overlap with the GPU's work."""
         return self.map(lambda tensor: tensor.pin_memory())
 
 
@@ -64,11 +64,11 @@ class SparseRows(Batch):
 
 @dataclass
 class Layout(Batch):
-    """Where the M packed positions of B sequences stand on the padded grid [B, S], S the longest length.
+    """Places of the M packed positions of B sequences on the padded grid [B, S]; S is the longest length.
 
     Attributes:
         position: index of each packed position within its sequence [M].
-        grid: packed row of every grid cell [B, S]; padding cells point at row 0.
+        grid: packed row of every grid cell [B, S]; padding cells hold row 0.
         mask: True where a grid cell holds a real position [B, S].
         cell: flat grid index (b·S + s) of each packed position [M].
         lengths: number of positions of each sequence [B].
@@ -82,7 +82,7 @@ class Layout(Batch):
 
     @classmethod
     def of(cls, lengths: np.ndarray) -> Layout:
-        """The layout of sequences with these lengths (every length at least 1), made on the host."""
+        """Make the layout of sequences with these ``lengths`` [B], each at least 1, on the host."""
         lengths = np.asarray(lengths, dtype=np.int64)
         longest = int(lengths.max())
         mask = np.arange(longest)[None, :] < lengths[:, None]
@@ -100,15 +100,15 @@ class Layout(Batch):
 
 @dataclass
 class Loss:
-    """What one batch's forward pass gives the trainer.
+    """The loss of one batch, as the trainer needs it.
 
     Attributes:
         total: the scalar to differentiate.
         parts: named detached scalars, logged as means over the epoch.
         examples: number of examples in the batch (host integer).
         tokens: number of tokens in the batch (host integer).
-        learning_rate_factor: factor on the learning rate of the step that this batch belongs to, beside the schedule's.
-            For tasks whose batches differ in length by design.
+        learning_rate_factor: an extra factor on the learning rate of the step that this batch belongs to, for tasks
+            whose batches differ in length by design.
     """
 
     total: Tensor

@@ -1,4 +1,4 @@
-"""What a dialogue model is built from and trained on."""
+"""Batches and sizes for dialogue models."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from sparse_bench.batch.base import Batch, Layout
 
 @dataclass
 class DialogueBatch(Batch):
-    """B conversations up to a prediction, M turns in all; the packed sequence of each begins with its latest turn.
+    """B conversations up to a prediction, with M turns in total. Each packed sequence starts with its latest turn.
 
     Attributes:
-        turns: number of the value that each turn has of each attribute, in the order of
-            :attr:`DialogueSizes.attributes`; the number of values where it has none [M, attributes], int64.
-        layout: of the sequences (M positions).
+        turns: each turn's value of each attribute, as a number [M, attributes], int64. Columns follow
+            :attr:`DialogueSizes.attributes`. If a turn lacks the attribute, the entry is the number of values.
+        layout: layout of the sequences (M positions).
         latest_rows: packed row of each conversation's latest turn, position 0 [B].
-        actions: what the assistant does next [B], int64.
+        actions: the assistant's next action [B], int64.
     """
 
     turns: Tensor
@@ -29,10 +29,10 @@ class DialogueBatch(Batch):
 
 @dataclass(frozen=True)
 class Attribute:
-    """One of the things that a turn may have, an intent or a set of entities say.
+    """An attribute that a turn may have, for example an intent or a set of entities.
 
     Attributes:
-        values: the 0/1 features of every value that occurs, one row a value (on the CPU) [values, features], float32.
+        values: the 0/1 features of every occurring value, one row per value [values, features], float32, on the CPU.
     """
 
     values: Tensor
@@ -40,11 +40,11 @@ class Attribute:
 
 @dataclass(frozen=True)
 class DialogueSizes:
-    """What a dialogue model must know of its data before it is built.
+    """The sizes of the data from which a dialogue model is built.
 
     Attributes:
-        attributes: those that turns have in the training data, by name: ``intent`` and ``previous_action``, and any of
-            ``entities``, ``slots`` and ``loop``.
+        attributes: the attributes of turns in the training data, by name: ``intent`` and ``previous_action``, and any
+            of ``entities``, ``slots`` and ``loop``.
         actions: number of actions of the domain.
     """
 

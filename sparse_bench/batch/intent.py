@@ -1,4 +1,4 @@
-"""What an intent model is built from and trained on."""
+"""Batches and sizes for intent models."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from sparse_bench.batch.base import Batch, Layout, SparseRows
 
 @dataclass
 class IntentBatch(Batch):
-    """B messages with N tokens in all, featurised; the packed sequence of each is its tokens, then its CLS.
+    """Features of B messages with N tokens in total. Each packed sequence is a message's tokens, then its CLS.
 
     Attributes:
         tokens: sparse features of the N tokens.
         sentences: sparse features of the B messages.
-        layout: of the sequences with CLS (M = N + B positions).
+        layout: layout of the sequences with CLS (M = N + B positions).
         token_rows: packed row of each token [N].
         sentence_rows: packed row of each message's CLS [B].
-        token_layout: of the sequences without CLS (N positions), for tagging.
+        token_layout: layout of the sequences without CLS (N positions), for tagging.
         intents: label of each message [B], int64.
         tags: tag of each token [N], int64.
     """
@@ -36,14 +36,14 @@ class IntentBatch(Batch):
 
 @dataclass(frozen=True)
 class IntentSizes:
-    """What an intent model must know of its data before it is built.
+    """The sizes of the data from which an intent model is built.
 
     Attributes:
         token_features: width of the sparse token features.
         sentence_features: width of the sparse sentence features.
         intent_features: width of the sparse features of intent names.
-        intents: the features of every intent's name, one row an intent (on the CPU).
-        tags: number of entity tags; 0 or 1 means that there is nothing to tag.
+        intents: the features of every intent's name, one row per intent, on the CPU.
+        tags: number of entity tags; 0 or 1 means that nothing is tagged.
     """
 
     token_features: int

@@ -1,4 +1,4 @@
-"""What a language model is built from and trained on, and what it gives."""
+"""Batches, sizes and output of language models."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch import Tensor
 
 from sparse_bench.batch.base import Batch
 
-#: A target that is no token: padding behind a shorter sentence. The number that torch's cross-entropy leaves out.
+#: The target at padding after a shorter sentence: the number that torch's cross-entropy ignores by default.
 IGNORED = -100
 
-#: What a recurrent model carries from one batch to the next: for each layer its tensors, as the layer gives them.
+#: The state that a recurrent model carries from one batch to the next: for each layer, the tensors that it returns.
 HiddenState = tuple[tuple[Tensor, ...], ...]
 
 
@@ -22,11 +22,12 @@ class LanguageBatch(Batch):
     Attributes:
         inputs: token numbers [T, B], int64.
         targets: the token after each of them [T, B], int64; :data:`IGNORED` where there is none.
-        tokens: targets that are tokens (host integer).
-        learning_rate_factor: length drawn over the nominal length, where the task rescales the rate (host number).
-        weight: ``tokens`` over their mean in the epoch's batches (host number); a batch's mean times this, averaged
-            over the batches, is the mean over the epoch's tokens.
-        starts: whether the streams begin here: the hidden state is zero (host boolean).
+        tokens: number of targets that are tokens (host integer).
+        learning_rate_factor: drawn length / nominal length if the task rescales the learning rate, else 1 (host
+            number).
+        weight: ``tokens`` divided by their mean over the epoch's batches (host number). With this weight, the average
+            of the batches' means is the mean over the epoch's tokens.
+        starts: whether the streams begin here, with a hidden state of zero (host boolean).
     """
 
     inputs: Tensor
@@ -39,7 +40,7 @@ class LanguageBatch(Batch):
 
 @dataclass(frozen=True)
 class LanguageSizes:
-    """What a language model must know of its data before it is built.
+    """The sizes of the data from which a language model is built.
 
     Attributes:
         vocabulary: number of word types.
@@ -52,12 +53,12 @@ class LanguageSizes:
 
 @dataclass
 class LanguageOutput:
-    """What a language model says about T tokens of B streams.
+    """Output of a language model for T tokens of B streams.
 
     Attributes:
         logits: scores of the next token [T, B, vocabulary].
-        penalties: named scalars that are added to the loss; none outside training.
-        state: what the next T tokens of the same streams go on from.
+        penalties: named scalars to add to the loss; none outside training.
+        state: the hidden state after these tokens, from which the same streams continue.
     """
 
     logits: Tensor

@@ -1,4 +1,4 @@
-"""What a tagger is built from and trained on."""
+"""Batches and sizes for taggers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from sparse_bench.batch.base import Batch, Layout
 
 @dataclass
 class TaggingBatch(Batch):
-    """B sentences with N tokens in all, packed.
+    """B packed sentences with N tokens in total, longest sentence first.
 
     Attributes:
         words: word numbers, sentence after sentence [N], int64.
-        layout: of the sentences (N positions). Sentences stand longest first.
+        layout: layout of the sentences (N positions).
         tags: tag of each token [N], int64.
     """
 
@@ -26,7 +26,7 @@ class TaggingBatch(Batch):
 
 @dataclass(frozen=True)
 class TaggingSizes:
-    """What a tagger must know of its data before it is built.
+    """The sizes of the data from which a tagger is built.
 
     Attributes:
         vocabulary: number of word types, ``<pad>`` and ``<unk>`` included.

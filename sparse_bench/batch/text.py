@@ -1,4 +1,4 @@
-"""What a classifier of text fragments is built from and trained on."""
+"""Batches and sizes for classifiers of text fragments."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sparse_bench.batch.base import Batch
 
 @dataclass
 class TextBatch(Batch):
-    """B fragments with N tokens in all, packed: the layout of :class:`torch.nn.EmbeddingBag`.
+    """B packed fragments with N tokens in total, in the layout of :class:`torch.nn.EmbeddingBag`.
 
     Attributes:
         words: word numbers, fragment after fragment [N], int64.
@@ -26,7 +26,7 @@ class TextBatch(Batch):
 
 @dataclass(frozen=True)
 class TextSizes:
-    """What a classifier must know of its data before it is built.
+    """The sizes of the data from which a classifier is built.
 
     Attributes:
         vocabulary: number of word types, ``<unk>`` included.

@@ -1,4 +1,4 @@
-"""What a translation model is built from and trained on."""
+"""Batches and sizes for translation models."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ PAD, UNK, BOS, EOS = 0, 1, 2, 3
 
 @dataclass
 class TranslationBatch(Batch):
-    """B sentence pairs, padded to the longest of the batch; sentences of like length share a batch.
+    """B sentence pairs, padded to the longest of the batch.
 
     Attributes:
-        source: token numbers [B, S], int64; BOS and EOS included, PAD behind them.
+        source: token numbers [B, S], int64; BOS and EOS included, then PAD.
         source_mask: True at real source positions [B, S].
-        target_input: what the decoder reads [B, T], int64: BOS and the tokens.
-        target_output: what it has to say, real positions alone, sentence after sentence [N], int64: tokens and EOS.
-        target_rows: flat position (b · T + t) of each of them [N], int64.
-        target_sentence: the sentence b of each of them [N], int64.
+        target_input: the decoder's input [B, T], int64: BOS and the tokens.
+        target_output: the decoder's targets at the N real positions, sentence after sentence [N], int64: the tokens
+            and EOS.
+        target_rows: flat position (b · T + t) of each target [N], int64.
+        target_sentence: the sentence b of each target [N], int64.
         target_lengths: real target positions of each sentence [B], int64.
     """
 
@@ -37,12 +38,12 @@ class TranslationBatch(Batch):
 
 @dataclass(frozen=True)
 class TranslationSizes:
-    """What a translation model must know of its data before it is built.
+    """The sizes of the data from which a translation model is built.
 
     Attributes:
-        source_vocabulary: tokens of the source language, specials included.
-        target_vocabulary: tokens of the target language, specials included.
-        longest: most positions of a sentence, on either side, specials included.
+        source_vocabulary: number of tokens of the source language, special tokens included.
+        target_vocabulary: number of tokens of the target language, special tokens included.
+        longest: number of positions of the longest sentence of either language, special tokens included.
     """
 
     source_vocabulary: int

@@ -1,1 +1,1 @@
-"""Corpora: what they are, how to get them, how to read them."""
+"""Corpora: their descriptions, their download, their readers, and generators of similar ones."""

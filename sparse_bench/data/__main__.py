@@ -26,27 +26,27 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m sparse_bench.data",
         description="Corpora: list, download, verify.",
-        epilog=f"Corpora lie in ~/.cache/sparse_bench, or where ${CORPORA_VARIABLE} or ${CACHE_VARIABLE} says.",
+        epilog=f"Corpora are stored in ~/.cache/sparse_bench, ${CORPORA_VARIABLE} or ${CACHE_VARIABLE}.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="all corpora: files, size, licence, and whether they are here")
+    commands.add_parser("list", help="list all corpora: files, size, licence, and whether they are present")
 
-    download = commands.add_parser("download", help="fetch corpora that are not here, and check those that are")
+    download = commands.add_parser("download", help="download missing corpora, and check present ones")
     download.add_argument("names", nargs="*", type=_corpus, metavar="NAME", help="a corpus")
     download.add_argument("--all", action="store_true", help="all corpora")
     download.add_argument(
         "--mirror",
         metavar="PLACE",
-        help="folder or http(s) address that holds CORPUS/FILE or CORPUS/FILE.gz, asked instead of the upstream hosts "
+        help="folder or http(s) address with CORPUS/FILE or CORPUS/FILE.gz, used instead of the upstream hosts "
         f"(default: ${MIRROR_VARIABLE})",
     )
     # argparse cannot say "either names or --all", so the subcommand's own parser reports it.
     download.set_defaults(usage_error=download.error)
 
-    verify = commands.add_parser("verify", help="compute the checksums of corpora that are here")
-    verify.add_argument("names", nargs="*", type=_corpus, metavar="NAME", help="a corpus (default: all that are here)")
+    verify = commands.add_parser("verify", help="compare present corpora with their checksums")
+    verify.add_argument("names", nargs="*", type=_corpus, metavar="NAME", help="a corpus (default: all present ones)")
 
-    path = commands.add_parser("path", help="print the folder of a corpus; fails when it is not there whole")
+    path = commands.add_parser("path", help="print the folder of a corpus; fails if it is incomplete")
     path.add_argument("name", type=_corpus, metavar="NAME", help="a corpus")
     return parser
 
@@ -84,16 +84,16 @@ def _verify(wanted: Sequence[Corpus]) -> int:
         corpus for corpus in corpora().values() if any(file.path(corpora_folder()).exists() for file in corpus.files)
     ]
     if not checked:
-        print(f"No corpus is in {corpora_folder()}: there is nothing to verify.", file=sys.stderr)
+        print(f"No corpus is in {corpora_folder()}, so there is nothing to verify.", file=sys.stderr)
         return 1
     failed = False
     for corpus in checked:
         wrong = problems(corpus, corpora_folder())
-        print(f"{corpus.name}: {len(corpus.files) - len(wrong)} of {len(corpus.files)} files as they should be")
+        print(f"{corpus.name}: {len(corpus.files) - len(wrong)} of {len(corpus.files)} files are correct")
         for file, problem in wrong.items():
             print(f"{corpus.name}/{file}: {problem}", file=sys.stderr)
         if wrong:
-            print(f"This gets it: python -m sparse_bench.data download {corpus.name}", file=sys.stderr)
+            print(f"To get it: python -m sparse_bench.data download {corpus.name}", file=sys.stderr)
             failed = True
     return int(failed)
 
@@ -101,21 +101,22 @@ def _verify(wanted: Sequence[Corpus]) -> int:
 def _path(corpus: Corpus) -> int:
     if len(present(corpus, corpora_folder())) < len(corpus.files):
         folder = corpora_folder() / corpus.name
-        print(f"Corpus '{corpus.name}' is not whole in {folder}.", file=sys.stderr)
-        print(f"This gets it: python -m sparse_bench.data download {corpus.name}", file=sys.stderr)
+        print(f"Corpus '{corpus.name}' is incomplete in {folder}.", file=sys.stderr)
+        print(f"To get it: python -m sparse_bench.data download {corpus.name}", file=sys.stderr)
         return 1
     print(corpora_folder() / corpus.name)
     return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one subcommand.
+    """Run one subcommand.
 
     Returns:
-        The exit code: 0, or 1 where a corpus cannot be had, is absent or is not what its checksums say.
+        The exit code: 0; 1 if a corpus is not available, is absent, or does not match its checksums; 130 after an
+        interruption.
 
     Raises:
-        SystemExit: code 2, the arguments are wrong.
+        SystemExit: the arguments are wrong (code 2).
     """
     given = _parser().parse_args(arguments)
     try:
@@ -134,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("interrupted; run the same command to continue", file=sys.stderr)
         return 130
 
 

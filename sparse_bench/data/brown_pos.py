@@ -1,7 +1,7 @@
 """The Brown corpus, tagged with parts of speech.
 
-There is no customary split; here every tenth document is for validation (the 9th, 19th, …, in the order of their
-names, so that all genres are in it), the one after it for the test, and the other 400 of 500 are for training.
+There is no standard split. Here the documents are sorted by name. Of every ten, the ninth is for validation and the
+tenth for the test, so that each split has all genres. The other 400 of 500 documents are for training.
 """
 
 import re
@@ -21,14 +21,16 @@ TAGSETS = ("base", "full")
 
 @checked
 def brown_pos(tagset: Annotated[str, one_of(*TAGSETS)] = "base") -> TaggedCorpus:
-    """57,340 sentences, 1,161,192 tokens of 56,057 types; 929,728 tokens of 49,368 types of them for training.
+    """The tagged Brown corpus, downloaded first if absent.
+
+    It has 57,340 sentences and 1,161,192 tokens of 56,057 types. The training split has 929,728 tokens of 49,368 types.
 
     Args:
         tagset: ``base`` (93 tags) or ``full`` (472, as annotated); see :func:`base_tag`.
 
     Raises:
         ConfigError: another tagset.
-        DataError: the corpus cannot be had.
+        DataError: the corpus is not available.
     """
     documents = read_brown(corpus_files("brown")["brown.zip"])
     if tagset == "base":
@@ -45,8 +47,11 @@ def brown_pos(tagset: Annotated[str, one_of(*TAGSETS)] = "base") -> TaggedCorpus
 
 
 def base_tag(tag: str) -> str:
-    """The part of speech alone: NN of ``NN-TL-HL`` (a headline's title), MD of ``MD*`` (negated), PPSS of ``PPSS+BER``
-    (a contraction's first word); FW of any foreign word."""
+    """The plain part of speech of a tag.
+
+    It is NN for ``NN-TL-HL`` (a title in a headline), MD for ``MD*`` (negated), PPSS for ``PPSS+BER`` (the first word
+    of a contraction), and FW for any foreign word.
+    """
     if tag.startswith("FW-"):
         return "FW"
     first = _MARKS.sub("", tag).partition("+")[0]
@@ -54,7 +59,7 @@ def base_tag(tag: str) -> str:
 
 
 def read_brown(archive: Path) -> list[list[Sentence]]:
-    """The sentences of each document, in the order of the documents' names. Tags are in capital letters."""
+    """Read the sentences of each document, in the order of the documents' names. Tags are in capital letters."""
     with zipfile.ZipFile(archive) as opened:
         names = sorted(name for name in opened.namelist() if _DOCUMENT.fullmatch(name))
         texts = [decode(opened.read(name), name) for name in names]
@@ -67,5 +72,5 @@ def _sentence(line: str) -> Sentence:
 
 
 def _of(documents: list[list[Sentence]], places: range | list[int]) -> tuple[Sentence, ...]:
-    """The sentences of the documents that stand at these places within each ten."""
+    """The sentences of the documents at these places within each group of ten."""
     return tuple(found for number, document in enumerate(documents) if number % 10 in places for found in document)

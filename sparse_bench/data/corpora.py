@@ -1,4 +1,4 @@
-"""Which public corpora there are: their files at pinned upstream commits, with checksums, sizes and licences."""
+"""The public corpora: their files at pinned upstream commits, with checksums, sizes and licences."""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +14,11 @@ _COLUMNS = ("corpus", "file", "sha256", "bytes", "url", "licence")
 
 @dataclass(frozen=True)
 class CorpusFile:
-    """One file of a corpus as its upstream host serves it."""
+    """One file of a corpus, as its upstream host serves it.
+
+    Raises:
+        DataError: the name is not a path inside the corpus, or the checksum or the size is invalid.
+    """
 
     corpus: str
     #: Path inside the corpus, with forward slashes.
@@ -34,26 +38,26 @@ class CorpusFile:
         if not re.fullmatch("[0-9a-f]{64}", self.sha256):
             raise DataError(f"Corpus '{self.corpus}', '{self.name}': '{self.sha256}' is not a SHA-256.")
         if self.size <= 0:
-            raise DataError(f"Corpus '{self.corpus}', '{self.name}': a size of {self.size} bytes.")
+            raise DataError(f"Corpus '{self.corpus}', '{self.name}': {self.size} bytes is not a valid size.")
 
     def path(self, cache_folder: Path) -> Path:
-        """Where the file lies in a cache folder: ``<cache>/<corpus>/<name>``."""
+        """Path of the file in a cache folder: ``<cache>/<corpus>/<name>``."""
         return cache_folder / self.corpus / self.name
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A corpus: what it is, under which terms it may be used, and its files in order of their names."""
+    """A corpus: its description, its terms of use, and its files in the order of their names."""
 
     name: str
     description: str
-    #: Whose work it is and on which terms it may be used; shown when the corpus is fetched.
+    #: Authors and terms of use; shown when the corpus is downloaded.
     notice: str
     files: tuple[CorpusFile, ...]
 
     @property
     def size(self) -> int:
-        """Bytes of all files together."""
+        """Total bytes of all files."""
         return sum(file.size for file in self.files)
 
     @property
@@ -96,11 +100,11 @@ _ABOUT: dict[str, tuple[str, str]] = {
 
 
 def parse_manifest(text: str, about: Mapping[str, tuple[str, str]]) -> dict[str, Corpus]:
-    """Corpora by name from the text of a manifest.
+    """Parse the text of a manifest to corpora by name.
 
     Args:
-        text: tab-separated, with the header ``corpus file sha256 bytes url licence``, one file a line.
-        about: corpus → (description, licence notice); must name the manifest's corpora, no more and no less.
+        text: tab-separated, with the header ``corpus file sha256 bytes url licence`` and one file per line.
+        about: corpus → (description, licence notice), for exactly the corpora of the manifest.
 
     Raises:
         DataError: the manifest is malformed, or names other corpora than ``about``.
@@ -128,16 +132,16 @@ def parse_manifest(text: str, about: Mapping[str, tuple[str, str]]) -> dict[str,
 
 @cache
 def corpora() -> Mapping[str, Corpus]:
-    """All corpora that the project can fetch, by name, in alphabetical order."""
+    """All corpora that the project can download, by name, in alphabetical order."""
     manifest = files("sparse_bench.data").joinpath("manifest.tsv")
     return parse_manifest(manifest.read_text(encoding="utf-8"), _ABOUT)
 
 
 def find_corpus(name: str) -> Corpus:
-    """The corpus of that name.
+    """The corpus with this name.
 
     Raises:
-        DataError: there is none; names the valid ones.
+        DataError: the name is unknown; the message lists the valid names.
     """
     if name not in corpora():
         raise DataError(unknown_choice("corpus", name, corpora()))

@@ -1,7 +1,7 @@
 """Dialogues as a policy sees them: stories of events, and the state of the conversation before each action.
 
-The events and states are those of the Rasa 2.6 dialogue policies, so that stories read from files and generated ones
-are the same to everything that comes after.
+Events and states are those of Rasa 2.6's dialogue policies. Stories from files and generated stories have this same
+form.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ LISTEN = "action_listen"
 
 @dataclass(frozen=True)
 class UserMessage:
-    """What the user said: the intent, and pairs of entity type and value."""
+    """A user message: its intent, and pairs of entity type and value."""
 
     intent: str
     entities: tuple[tuple[str, str], ...] = ()
@@ -23,7 +23,7 @@ class UserMessage:
 
 @dataclass(frozen=True)
 class Action:
-    """What the assistant did; waiting for the user (:data:`LISTEN`) is not written into stories."""
+    """An action of the assistant. Stories do not contain the action of waiting for the user (:data:`LISTEN`)."""
 
     name: str
 
@@ -52,7 +52,8 @@ class DialogueTurn:
 
     Attributes:
         previous_action: the latest action.
-        intent: of the latest message, if that is what happened last, i.e. after :data:`LISTEN`; else None.
+        intent: intent of the latest message, if nothing happened after it (``previous_action`` is :data:`LISTEN`); else
+            None.
         entities: entity types in that message, sorted, each once.
         slots: featurised slots that are set, sorted.
         loop: the active loop, if any.
@@ -66,7 +67,7 @@ class DialogueTurn:
 
 
 class StateTracker:
-    """The state of a conversation, event by event.
+    """Keeps the state of a conversation, event by event.
 
     Args:
         featurized_slots: slots that are part of the state.
@@ -91,7 +92,7 @@ class StateTracker:
         )
 
     def update(self, event: Event) -> None:
-        """Take in the next event. A message implies that the assistant has listened."""
+        """Update the state by the next event. A message implies that the assistant waited for it."""
         match event:
             case UserMessage():
                 self._previous, self._message = LISTEN, event
@@ -111,14 +112,13 @@ class Story:
     events: tuple[Event, ...]
 
     def predictions(self, featurized_slots: frozenset[str]) -> Iterator[tuple[DialogueTurn, str]]:
-        """Every state in which the assistant acts, and the action that it takes, waiting included.
+        """Every state in which the assistant acts, and its action there, including waiting for the user.
 
-        A policy with a history of k predicts the n-th action from the states n − k + 1 to n. What a story begins with
-        (the wait before the first message, or an action of the assistant) is no prediction: there is nothing yet to
-        predict it from.
+        A policy with a history of k predicts the n-th action from the states n − k + 1 to n. A story's first action
+        (the wait before the first message, or an action of the assistant) is not predicted, as nothing precedes it.
 
         Raises:
-            DataError: nothing is said or done in the story.
+            DataError: the story has neither a message nor an action.
         """
         tracker = StateTracker(featurized_slots)
         begun = False
@@ -134,13 +134,13 @@ class Story:
         yield tracker.state(), LISTEN
 
     def course(self, featurized_slots: frozenset[str]) -> tuple[tuple[DialogueTurn, str], ...]:
-        """All that a policy sees of the story: :meth:`predictions`, one after the other."""
+        """Everything that a policy sees of the story: all :meth:`predictions`."""
         return tuple(self.predictions(featurized_slots))
 
 
 @dataclass(frozen=True)
 class DialogueCorpus:
-    """Stories to train a policy on and to test it, and the domain that they speak of.
+    """Stories for training and testing a policy, and their domain.
 
     Attributes:
         stories: for training.
@@ -148,7 +148,7 @@ class DialogueCorpus:
         intents: all intents of the domain.
         entities: all entity types of the domain.
         actions: all actions of the domain, :data:`LISTEN` first.
-        featurized_slots: slots that a policy sees; the others only hold values.
+        featurized_slots: slots that a policy sees; other slots only hold values.
         checksums: file (or generator) name → SHA-256 of what the corpus was made from.
     """
 

@@ -1,7 +1,7 @@
-"""Fetches corpora into a cache and vouches for every file by its checksum.
+"""Download corpora into a cache, and verify every file by its checksum.
 
-A file is written to ``<name>.part`` and takes its name only once its SHA-256 is right, so that a file that has its name
-is whole; an interrupted download goes on from its ``.part``. One process at a time fetches a corpus.
+A file is written to ``<name>.part`` and renamed only when its SHA-256 is correct. So a file with its final name is
+complete. An interrupted download continues from its ``.part``. Only one process at a time downloads a corpus.
 """
 
 import gzip
@@ -28,11 +28,11 @@ from sparse_bench.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-#: Environment variable: a folder or an address to take corpora from, instead of their upstream hosts.
+#: Environment variable for a mirror, a folder or an address that is used instead of the upstream hosts.
 MIRROR_VARIABLE = "SPARSE_BENCH_MIRROR"
 
 _TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
-_TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two pieces of an answer
+_TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two pieces of a response
 _PIECE = 1 << 16
 _ABSENT = "absent"
 _RANGE = re.compile(r"bytes (?P<start>\d+)-\d+/(?P<whole>\d+|\*)")
@@ -40,22 +40,22 @@ _RANGE = re.compile(r"bytes (?P<start>\d+)-\d+/(?P<whole>\d+|\*)")
 
 @dataclass(frozen=True)
 class Retry:
-    """How often, and after how many seconds, a request that failed for a passing reason is made again."""
+    """When and how often a request is repeated after a temporary failure."""
 
     attempts: int = 4
-    #: Before the second attempt; doubles before every further one.
+    #: Seconds before the second attempt; they double before every further one.
     wait: float = 1.0
-    #: Seconds that an attempt may take in all, and bytes that each further second has to bring.
+    #: An attempt may take ``patience`` seconds, and one more second for every ``slowest`` bytes received.
     patience: float = 120.0
     slowest: int = 4096
 
 
 class _TransientError(Exception):
-    """A request that may well succeed when made again."""
+    """A request failed but may succeed when repeated."""
 
 
 class _NotFoundError(Exception):
-    """The host is there and says that it has no such file."""
+    """The host answered that it does not have the file."""
 
 
 class _UnreachableError(Exception):
@@ -63,18 +63,19 @@ class _UnreachableError(Exception):
 
 
 def corpus_files(name: str, mirror: str | None = None) -> dict[str, Path]:
-    """The files of a corpus on this machine, fetched first where they are absent.
+    """The files of a corpus on this machine, downloaded first if absent.
 
     Args:
         name: the corpus.
-        mirror: folder or ``http(s)://`` address with the layout ``<corpus>/<file>`` or ``<corpus>/<file>.gz``, asked
-            instead of the upstream hosts; by default that of ``$SPARSE_BENCH_MIRROR``, if set.
+        mirror: folder or ``http(s)://`` address with the layout ``<corpus>/<file>`` or ``<corpus>/<file>.gz``, used
+            instead of the upstream hosts; by default ``$SPARSE_BENCH_MIRROR``, if set.
 
     Returns:
-        Name of the file inside the corpus → where it lies. Each has the right checksum now: a run records it.
+        Name of the file inside the corpus → its path. The checksum of each file has been verified.
 
     Raises:
-        DataError: the corpus is unknown, cannot be had (says which command gets it), or is not what its checksums say.
+        DataError: the corpus is unknown, is not available, or does not match its checksums. If it is not available, the
+            message names the command that downloads it.
     """
     return fetch(find_corpus(name), corpora_folder(), chosen_mirror(mirror))
 
@@ -85,17 +86,17 @@ def checksums(name: str) -> dict[str, str]:
 
 
 def chosen_mirror(given: str | None) -> str | None:
-    """The mirror to ask: the given one, else that of the environment, else none."""
+    """The mirror to use: ``given``, else the one in the environment, else None."""
     return given or os.environ.get(MIRROR_VARIABLE) or None
 
 
 def present(corpus: Corpus, cache: Path) -> list[CorpusFile]:
-    """The files of ``corpus`` that lie in ``cache`` with the right size."""
+    """The files of ``corpus`` that exist in ``cache`` with the right size."""
     return [file for file in corpus.files if _size(file.path(cache)) == file.size]
 
 
 def problems(corpus: Corpus, cache: Path) -> dict[str, str]:
-    """What is wrong with the cached files of ``corpus``, by file name, computing every checksum; empty when sound."""
+    """Verify all cached files of ``corpus`` by their checksums. Returns the problems by file name."""
     found = {}
     for file in corpus.files:
         path = file.path(cache)
@@ -107,18 +108,24 @@ def problems(corpus: Corpus, cache: Path) -> dict[str, str]:
 
 
 def fetch(corpus: Corpus, cache: Path, mirror: str | None = None, *, retry: Retry | None = None) -> dict[str, Path]:
-    """Makes ``cache`` hold ``corpus``, fetching anew what is not as its checksum says; see :func:`corpus_files`.
+    """Download all files of ``corpus`` that are absent from ``cache`` or do not match their checksums.
 
     Args:
-        corpus: what to fetch.
-        cache: folder; made if need be.
-        mirror: folder or address that is asked instead of the upstream hosts.
-        retry: what to do about errors that may pass.
+        corpus: the corpus.
+        cache: the folder, which is created if it does not exist.
+        mirror: folder or address that is used instead of the upstream hosts.
+        retry: when to repeat a request after a temporary failure.
+
+    Returns:
+        Name of the file inside the corpus → its path.
+
+    Raises:
+        DataError: a file is not available, or does not match its checksum.
     """
     if problems(corpus, cache):
         cache.mkdir(parents=True, exist_ok=True)
         with FileLock(cache / f".{corpus.name}.lock"):
-            # Another process may have fetched them while this one waited for the lock.
+            # Another process may have downloaded them while this one waited for the lock.
             if wrong := problems(corpus, cache):
                 _fetch_all(corpus, wrong, cache, mirror, retry or Retry())
     return {file.name: file.path(cache) for file in corpus.files}
@@ -128,9 +135,9 @@ def _fetch_all(corpus: Corpus, wrong: Mapping[str, str], cache: Path, mirror: st
     files = [file for file in corpus.files if file.name in wrong]
     for name, problem in wrong.items():
         if problem != _ABSENT:
-            logger.warning("Corpus '%s', '%s' in %s: %s. It is fetched anew.", corpus.name, name, cache, problem)
+            logger.warning("Corpus '%s', '%s' in %s: %s. It is downloaded again.", corpus.name, name, cache, problem)
     total = sum(file.size for file in files)
-    # disable=None: silent where standard error is not a terminal.
+    # disable=None: no progress bar unless standard error is a terminal.
     with (
         requests.Session() as session,
         tqdm(total=total, desc=corpus.name, unit="B", unit_scale=True, disable=None) as bar,
@@ -151,8 +158,8 @@ def _fetch_all(corpus: Corpus, wrong: Mapping[str, str], cache: Path, mirror: st
                 command = f"python -m sparse_bench.data download {corpus.name}"
                 raise DataError(
                     f"Corpus '{corpus.name}' in {cache}, '{file.name}': {wrong[file.name]}. "
-                    f"It cannot be fetched: {error}\n"
-                    f"With a network, this gets it: {command}\n"
+                    f"It cannot be downloaded: {error}\n"
+                    f"To get it with network access: {command}\n"
                     f"From a copy (a folder or an address with {corpus.name}/{file.name}): {command} --mirror PLACE"
                 ) from error
             if fault := _mismatch(file, part):
@@ -165,23 +172,23 @@ def _fetch_all(corpus: Corpus, wrong: Mapping[str, str], cache: Path, mirror: st
 
 @dataclass(frozen=True)
 class _Source:
-    """Where files come from: their upstream hosts, a mirror at an address, or a mirror folder."""
+    """The source of files: their upstream hosts, a mirror at an address, or a mirror folder."""
 
     session: requests.Session
     mirror: str | None
     retry: Retry
-    #: Called with the bytes of the file that are there.
+    #: Called with the number of bytes of the file received so far.
     progress: Callable[[int], None]
 
     def place(self, file: CorpusFile) -> str:
-        """Where ``file`` is looked for, for people."""
+        """The place of ``file`` at the source, for messages."""
         return file.url if self.mirror is None else f"{self.mirror.rstrip('/')}/{file.corpus}/{file.name}"
 
     def fetch(self, file: CorpusFile, part: Path) -> None:
-        """Writes what the source holds as ``file`` to ``part``, unverified.
+        """Write the source's version of ``file`` to ``part``, without verifying it.
 
         Raises:
-            _UnreachableError: the host does not answer.
+            _UnreachableError: every attempt to reach the host failed.
             DataError: the source does not have the file.
         """
         if self.mirror is not None and not self.mirror.startswith(("http://", "https://")):
@@ -212,26 +219,26 @@ class _Source:
             self._download(url, part, file.size, file.size)
         except _NotFoundError:
             packed = part.with_name(part.name.removesuffix(".part") + ".gz.part")
-            most = file.size + file.size // 1000 + _PIECE  # what cannot be packed grows by a few bytes in 10,000
+            most = file.size + file.size // 1000 + _PIECE  # incompressible data grow by a few bytes in 10,000
             try:
                 self._download(url + ".gz", packed, None, most)
             except _NotFoundError as error:
                 raise DataError(f"The mirror has neither {url} nor {url}.gz (404).") from error
             try:
                 if packed.stat().st_size > most:
-                    raise DataError(f"{url}.gz has more than {most} bytes, too many for {file.size} that are packed.")
+                    raise DataError(f"{url}.gz has more than {most} bytes, too many for a file of {file.size} bytes.")
                 _gunzip(packed, part, file.size)
             finally:
                 packed.unlink()
 
     def _download(self, url: str, part: Path, size: int | None, most: int) -> None:
-        """Downloads ``url`` to ``part``, going on from what is there.
+        """Download ``url`` to ``part``, continuing from the bytes that ``part`` already holds.
 
         Args:
-            url: what to ask for.
-            part: where it goes.
-            size: its bytes, where known.
-            most: bytes beyond which it cannot be what is wanted, and is not read on.
+            url: address of the file.
+            part: file to write to.
+            size: number of bytes of the file, if known.
+            most: upper limit of its bytes. Beyond it the file must be wrong, and reading stops.
         """
         last = ""
         for attempt in range(self.retry.attempts):
@@ -247,11 +254,11 @@ class _Source:
         start = _size(part) or 0
         if start and start == size:
             self.progress(start)
-            return  # whole but not yet verified: the process ended between the two
+            return  # complete but not yet verified: an earlier process ended in between
         if start > most:
             part.unlink()
             start = 0
-        # Identity: a server that packs what it sends would make ranges and sizes mean something else.
+        # Identity: if the server compressed the transfer, ranges and sizes would not refer to the file.
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
         try:
             with self.session.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
@@ -260,20 +267,20 @@ class _Source:
                 ranged = response.status_code == 206
                 if ranged and (given is None or int(given["start"]) != start):
                     part.unlink(missing_ok=True)
-                    raise _TransientError("an answer with another range than was asked for")
+                    raise _TransientError("the response has another range than requested")
                 self._receive(response, part, start if ranged else 0, most)
         except (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError) as error:
             raise _TransientError(f"{type(error).__name__}: {error}") from error
         except requests.RequestException as error:
-            raise DataError(f"{url} cannot be fetched: {type(error).__name__}: {error}") from error
-        # With a declared length, or in chunks, urllib3 has told a cut from an end; without, only the size can. And a
-        # range may end before the file does.
+            raise DataError(f"{url} cannot be downloaded: {type(error).__name__}: {error}") from error
+        # With a declared length or in chunks, urllib3 has detected a truncated response. Otherwise only the size shows
+        # it. In addition, a range may end before the file does.
         declared = "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
         wanted = size if not declared else None
         if ranged and given is not None and given["whole"] != "*":
             wanted = min(int(given["whole"]), most)
         if wanted is not None and (_size(part) or 0) < wanted:
-            raise _TransientError("the answer ended early")
+            raise _TransientError("the response ended early")
 
     def _check(self, response: requests.Response, part: Path) -> None:
         status = response.status_code
@@ -281,7 +288,7 @@ class _Source:
             raise _NotFoundError
         if status == 416:
             part.unlink(missing_ok=True)
-            raise _TransientError("what was fetched before does not fit the file there (416)")
+            raise _TransientError("the part downloaded earlier does not fit the file on the server (416)")
         if status in _TRANSIENT_STATUS:
             raise _TransientError(f"{status} {response.reason}")
         if status not in (200, 206):
@@ -291,8 +298,8 @@ class _Source:
         began, first = time.monotonic(), start
         with part.open("ab" if start else "wb") as out:
             self.progress(start)
-            # Raw: some servers declare a file that is itself a .gz as a packed transfer; it must stay as it is.
-            # read1 gives what has come, so that time is looked at however slowly it does.
+            # Some servers declare a .gz file as a compressed transfer. Reading raw bytes keeps the file unchanged.
+            # read1 returns the bytes received so far, so that the time limit is checked even on a slow connection.
             while start <= most and (piece := response.raw.read1(_PIECE, decode_content=False)):
                 out.write(piece)
                 start += len(piece)
@@ -302,7 +309,7 @@ class _Source:
 
 
 def _copy(source: BinaryIO, target: Path, size: int) -> None:
-    """Copies no more than a byte beyond ``size``: whatever comes then, it is another file."""
+    """Copy at most ``size`` + 1 bytes. One extra byte is enough to detect that it is another file."""
     with target.open("wb") as out:
         left = size + 1
         while left > 0 and (piece := source.read(min(left, _PIECE))):
@@ -316,7 +323,7 @@ def _gunzip(packed: Path, target: Path, size: int) -> None:
             _copy(cast(BinaryIO, source), target, size)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         target.unlink(missing_ok=True)
-        raise DataError(f"{packed.name} is not a whole gzip file: {error}") from error
+        raise DataError(f"{packed.name} is not a complete gzip file: {error}") from error
 
 
 def _size(path: Path) -> int | None:
@@ -324,7 +331,7 @@ def _size(path: Path) -> int | None:
 
 
 def _mismatch(file: CorpusFile, path: Path) -> str | None:
-    """What tells the content of ``path`` from that of ``file``, or None."""
+    """Describe how the content of ``path`` differs from that of ``file``; None if it does not."""
     with path.open("rb") as handle:
         actual = hashlib.file_digest(handle, "sha256").hexdigest()
     if actual == file.sha256:

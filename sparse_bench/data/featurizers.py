@@ -1,11 +1,12 @@
 """Sparse features of tokens and of sentences, as the Rasa 2.6 assistants compute them.
 
-Words and word borders in them are the standard library's, whose ``\\w`` has no combining marks, as in Rasa: of a token
-"क्या" the words are "क" and "य", its n-grams of characters are whole, and a phrase of a lookup that ends in a mark does
-not end at a word border.
+As in Rasa, words and word borders inside tokens are those of the standard library, whose ``\\w`` excludes combining
+marks. So the words of the token "क्या" are "क" and "य", while its character n-grams are complete. A phrase of a lookup
+that ends in a combining mark does not end at a word border.
 
-Each featurizer is fitted on training texts alone and gives two CSR matrices for a whole split: one row a token (the
-tokens of all texts, one text after the other) and one row a text. The matrices are computed once, before training.
+Each featurizer is fitted on training texts only. It returns two CSR matrices for a whole split: one with a row per
+token (the tokens of all texts, one text after the other), one with a row per text. They are computed once, before
+training.
 """
 
 import re
@@ -38,7 +39,7 @@ class Features(NamedTuple):
 
 
 class Featurizer(ABC):
-    """Turns tokenized texts into sparse rows of numbers."""
+    """Turns tokenized texts into sparse feature rows."""
 
     @abstractmethod
     def fit(self, texts: Sequence[TokenizedText]) -> Self:
@@ -46,22 +47,22 @@ class Featurizer(ABC):
 
     @abstractmethod
     def transform(self, texts: Sequence[TokenizedText]) -> Features:
-        """Features of texts that were not trained on; unknown values have no column."""
+        """Features of texts outside the training data. Unknown values have no column."""
 
     def fit_transform(self, texts: Sequence[TokenizedText]) -> Features:
-        """Learn from training texts and give their features."""
+        """Learn from training texts and return their features."""
         return self.fit(texts).transform(texts)
 
 
 class RegexFeaturizer(Featurizer):
-    """Which patterns match: a token has a 1 where a match overlaps it, a sentence where anything matches.
+    """Matches of patterns: a token has a 1 if a match overlaps it, a sentence if any of its tokens has a 1.
 
     Args:
-        regexes: name → regular expressions, each a pattern of its own.
+        regexes: name → regular expressions; each becomes one pattern.
         lookups: name → phrases; each table becomes one pattern that matches any of its phrases between word borders.
 
     Raises:
-        DataError: an expression that does not compile.
+        DataError: an invalid regular expression.
     """
 
     def __init__(self, regexes: Mapping[str, Iterable[str]], lookups: Mapping[str, Iterable[str]]) -> None:
@@ -76,7 +77,7 @@ class RegexFeaturizer(Featurizer):
             try:
                 self.patterns.append(re.compile(expression))
             except re.error as error:
-                raise DataError(f"The pattern '{name}' is no regular expression: {error} in {expression!r}.") from error
+                raise DataError(f"The pattern '{name}' is invalid: {error} in {expression!r}.") from error
 
     def fit(self, texts: Sequence[TokenizedText]) -> Self:
         return self
@@ -102,10 +103,10 @@ class RegexFeaturizer(Featurizer):
 
 
 class LexicalFeaturizer(Featurizer):
-    """The look of a token and of its neighbours, one-hot over the values seen in training; tokens only.
+    """The shape of a token and of its neighbours, one-hot over the values seen in training. Sentences have no features.
 
-    Previous and next token: lower-cased, title-cased, upper-cased. The token itself: these, whether it is the first
-    or the last of its sentence, and whether it is all digits. A neighbour that does not exist has no features.
+    For the token and both neighbours: whether it is lower-case, title-case, upper-case. For the token also: whether it
+    is the first or the last of its sentence, and whether it is all digits. A missing neighbour has no features.
     """
 
     def __init__(self) -> None:
@@ -142,18 +143,18 @@ class LexicalFeaturizer(Featurizer):
 
 
 class CountFeaturizer(Featurizer):
-    """Counts of words, or of character n-grams inside words (padded with a space on either side).
+    """Counts of words, or of character n-grams inside words padded with a space on either side.
 
-    Words are lower-cased and those of digits alone become one number word. A token's row counts what is in that
-    token alone; a sentence's row counts over its tokens joined with spaces. (So Sara has 10,755 n-grams of one to four
-    characters; with the punctuation of its raw text it would have 12,297.)
+    Words are lower-cased, and all words of digits become one number word. A token's row counts within the token; a
+    sentence's row counts within its tokens joined by spaces. So Sara has 10,755 n-grams of one to four characters; with
+    the punctuation of the raw text it would have 12,297.
 
     Args:
-        analyzer: ``word`` or ``char_wb``, as scikit-learn's ``CountVectorizer`` means them.
-        ngrams: shortest and longest n-gram.
-        oov_token: with words only. If this word was seen in training, it stands for every token outside the training
-            vocabulary in :meth:`transform` (a token counts as one word here: of "e-mail" the vocabulary holds "e" and
-            "mail", so it is outside). :meth:`fit_transform` replaces nothing, as no training word is unknown.
+        analyzer: ``word`` or ``char_wb``, as in scikit-learn's ``CountVectorizer``.
+        ngrams: lengths of the shortest and the longest n-gram.
+        oov_token: used with words only. If this word occurs in training, :meth:`transform` replaces every token outside
+            the training vocabulary by it. A token is compared as a whole: "e-mail" is outside, because the vocabulary
+            holds "e" and "mail". :meth:`fit_transform` replaces nothing, as no training word is unknown.
     """
 
     def __init__(
@@ -186,8 +187,8 @@ class CountFeaturizer(Featurizer):
         return self.fit(texts)._count(_words(texts))
 
     def _count(self, texts: Sequence[Sequence[str]]) -> Features:
-        # Few different words make up all tokens: each is analysed once. No array of texts: in one, every word takes as
-        # much memory as the longest.
+        # Tokens repeat few different words, so each word is analysed once. A dict, not a NumPy array of strings, in
+        # which every word would take as much memory as the longest.
         numbers: dict[str, int] = {}
         rows = [numbers.setdefault(word, len(numbers)) for words in texts for word in words]
         tokens = self._counts.transform(numbers)[rows]
@@ -196,7 +197,7 @@ class CountFeaturizer(Featurizer):
 
 
 class CombinedFeaturizer(Featurizer):
-    """Several featurizers side by side, in the order given.
+    """Several featurizers, whose features are concatenated in the given order.
 
     Args:
         parts: at least one featurizer.
@@ -218,7 +219,7 @@ class CombinedFeaturizer(Featurizer):
 
 
 def counted_words(text: TokenizedText) -> tuple[str, ...]:
-    """The words of ``text`` as they are counted, whole or by n-grams: in lower case, numbers all alike."""
+    """The words of ``text`` as the counts see them: in lower case, and with all numbers equal."""
     return tuple(_NUMBER.sub(NUMBER_TOKEN, word) for word in text.words)
 
 
@@ -232,7 +233,7 @@ def _ones(cells: list[tuple[int, int]], shape: tuple[int, int]) -> sparse.csr_ar
 
 
 def _csr(matrix: Any) -> sparse.csr_array:
-    """Whatever sparse matrix scikit-learn or SciPy gives, as a CSR array with sorted indices."""
+    """Convert any sparse matrix of scikit-learn or SciPy to a CSR array with sorted indices."""
     rows = sparse.csr_array(matrix)
     rows.sort_indices()
     return rows

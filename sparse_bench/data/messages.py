@@ -1,4 +1,4 @@
-"""Messages with an intent and entities: what an NLU corpus is once it has been read."""
+"""Messages with an intent and entities: the common form of all NLU corpora."""
 
 from dataclasses import dataclass, field
 
@@ -10,13 +10,13 @@ class Entity:
     start: int
     end: int
     type: str
-    #: What the span stands for; differs from the text where a synonym or an annotation says so.
+    #: The value of the entity. It differs from the span's text if a synonym or an annotation gives another one.
     value: str
 
 
 @dataclass(frozen=True)
 class Message:
-    """A user's utterance (entity markup removed), its intent, and the entities in it, in order of their start."""
+    """A user's message without entity markup, its intent, and its entities in the order of their starts."""
 
     text: str
     intent: str
@@ -25,11 +25,11 @@ class Message:
 
 @dataclass(frozen=True)
 class NluCorpus:
-    """Training examples of an assistant, and its pattern features.
+    """Training examples of an assistant, and its patterns.
 
     Attributes:
         messages: all examples, in file order.
-        synonyms: surface form → value.
+        synonyms: text of an entity → value.
         regexes: name → regular expressions.
         lookups: name → phrases.
         checksums: file (or generator) name → SHA-256 of what the corpus was made from.

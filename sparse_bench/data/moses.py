@@ -1,10 +1,9 @@
 """Words of translation corpora: sentence → words → sentence, with the Moses rules.
 
-The library is sacremoses, a pure-Python port of the Moses scripts with which Multi30k itself was prepared. It knows the
-abbreviations of each language, has an inverse, and needs no download. sacrebleu's tokenizers have no inverse (they
-exist to score text), and spaCy needs a model of each language. With ``-a`` (hyphens between words become ``@-@``) and
-without escaping it turns the raw training sentences of Multi30k into the file of the SET-Transformer report, all
-29,000 pairs of it, to the character.
+The library is sacremoses, a pure-Python port of the Moses scripts with which Multi30k itself was prepared. It has lists
+of abbreviations for each language and an inverse, and needs no download. sacrebleu's tokenizers, made for scoring, have
+no inverse, and spaCy needs a model for each language. With ``-a`` (hyphens between words become ``@-@``) and without
+escaping, it turns the 29,000 raw training pairs of Multi30k into exactly the file of the SET-Transformer report.
 """
 
 from collections.abc import Sequence
@@ -18,23 +17,23 @@ from sparse_bench.errors import ConfigError, unknown_choice
 
 
 class Words(Protocol):
-    """How the lines of a corpus are cut into words, and words put together to a sentence again."""
+    """Splits lines of a corpus into words, and joins words to sentences."""
 
     def split(self, line: str) -> list[str]:
-        """The words of a line; at least one for a line that is not blank."""
+        """The words of a line; at least one if the line is not blank."""
 
     def join(self, words: Sequence[str]) -> str:
-        """The sentence that people would write."""
+        """The words as a normally written sentence."""
 
     def describe(self) -> str:
-        """Method and version of the library, for results."""
+        """Method and library version, for results."""
 
 
 class MosesWords:
     """Raw text ↔ words.
 
     Args:
-        language: code of the language, for its abbreviations and its rules of joining.
+        language: code of the language, for its abbreviations and its rules for joining words.
     """
 
     def __init__(self, language: str) -> None:
@@ -54,7 +53,7 @@ class MosesWords:
 
 
 class TokenisedWords(MosesWords):
-    """Text that Moses tokenised already ↔ words: lines are split on single spaces, nothing else."""
+    """Text already tokenised by Moses ↔ words. Lines are only split on single spaces."""
 
     def split(self, line: str) -> list[str]:
         return line.split(" ")
@@ -68,10 +67,10 @@ TOKENIZERS: dict[str, type[MosesWords]] = {"moses": MosesWords, "tokenised": Tok
 
 @cache
 def words_of(kind: str, language: str) -> Words:
-    """The tokenizer of that kind for a language.
+    """The tokenizer of this kind for a language.
 
     Raises:
-        ConfigError: there is no such kind; names the valid ones.
+        ConfigError: the kind is unknown; the message lists the valid kinds.
     """
     if kind not in TOKENIZERS:
         raise ConfigError(unknown_choice("tokenizer", kind, TOKENIZERS))

@@ -1,8 +1,8 @@
 """Multi30k (Elliott et al. 2016): captions of photographs in English, translated into German.
 
-29,000 pairs to train on, 1,014 to validate, and three test sets. Two readings: the raw sentences as published today,
-and the tokenised files that the report on SET in the Transformer (Brouns 2018) trained on. Their training sentences
-are the same; of their validation sentences 61 German ones differ, which were revised after the report.
+It has 29,000 training pairs, 1,014 validation pairs and three test sets. There are two versions: the raw sentences as
+published today, and the tokenised files on which the report on SET in the Transformer (Brouns 2018) trained. Their
+training sentences are the same. 61 German validation sentences differ, since they were revised after the report.
 """
 
 from pathlib import Path
@@ -22,14 +22,14 @@ TESTS = ("2016_flickr", "2017_flickr", "2017_mscoco")
 
 @checked
 def multi30k(test: Annotated[str, one_of(*TESTS)] = "2016_flickr") -> ParallelCorpus:
-    """The raw sentences, English to German, fetched first where they are absent.
+    """The raw sentences, English to German, downloaded first if absent.
 
     Args:
-        test: which test set; one of :data:`TESTS`.
+        test: the test set, one of :data:`TESTS`.
 
     Raises:
-        ConfigError: there is no such test set.
-        DataError: the corpus cannot be had.
+        ConfigError: an unknown test set.
+        DataError: the corpus is not available.
     """
     files = corpus_files("multi30k")
     held_out = _raw(files, f"test_{test}")
@@ -45,18 +45,18 @@ def multi30k(test: Annotated[str, one_of(*TESTS)] = "2016_flickr") -> ParallelCo
 
 @checked
 def multi30k_brouns(test: Annotated[str, one_of(*TESTS)] = "2016_flickr") -> ParallelCorpus:
-    """The report's own training and validation files, tokenised, and a test set of Multi30k tokenised to match.
+    """The report's own tokenised training and validation files, and a test set of Multi30k tokenised in the same way.
 
-    The report names no test file and gives no test figure. The test sentences are raw, and are tokenised here as its
-    files were: :class:`sparse_bench.data.moses.MosesWords` turns the raw training sentences into its training file
-    without one difference. So every line is words between single spaces, case kept. References stay raw.
+    The report names no test file and gives no test score. Here the raw test sentences are tokenised as its files were:
+    :class:`sparse_bench.data.moses.MosesWords` turns the raw training sentences into exactly its training file. So
+    every line is words between single spaces, with case kept. The references stay raw.
 
     Args:
-        test: which test set; one of :data:`TESTS`.
+        test: the test set, one of :data:`TESTS`.
 
     Raises:
-        ConfigError: there is no such test set.
-        DataError: a corpus cannot be had, or a line is no pair.
+        ConfigError: an unknown test set.
+        DataError: a corpus is not available, or a line does not have two columns.
     """
     files = corpus_files("brouns")
     held_out = _raw(corpus_files("multi30k"), f"test_{test}")
@@ -76,7 +76,7 @@ def multi30k_brouns(test: Annotated[str, one_of(*TESTS)] = "2016_flickr") -> Par
 
 def _raw(files: dict[str, Path], stem: str) -> ParallelText:
     source, target = (read_text(files[f"{stem}.{language}.gz"]).lines for language in LANGUAGES)
-    # Many sentences end in a space; a line in itself is the sentence.
+    # Many sentences end in a space, which does not belong to them.
     return ParallelText(tuple(line.strip() for line in source), tuple(line.strip() for line in target))
 
 

@@ -1,4 +1,4 @@
-"""A parallel corpus as a translation task takes it: lines of text in two languages, split for good."""
+"""Parallel corpora: lines of text in two languages, with fixed splits. The common form for translation tasks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,10 +9,11 @@ from sparse_bench.errors import DataError, shortened
 
 @dataclass(frozen=True)
 class ParallelText:
-    """Sentence pairs of one split: line i of ``source`` means line i of ``target``.
+    """Sentence pairs of one split: line i of ``target`` translates line i of ``source``.
 
     Raises:
-        DataError: there is no pair, the sides differ in length, a line is empty, or the first has a byte-order mark.
+        DataError: there is no pair, the sides differ in length, a line is empty, or the first line has a byte-order
+            mark.
     """
 
     source: tuple[str, ...]
@@ -26,8 +27,8 @@ class ParallelText:
                 raise DataError(f"Parallel text with an empty line, number {number}: {shortened(pair)}.")
         if self.source[0].startswith(BYTE_ORDER_MARK) or self.target[0].startswith(BYTE_ORDER_MARK):
             raise DataError(
-                "The first line of a parallel text begins with a byte-order mark, which is no part of its first word. "
-                "Read files with sparse_bench.data.text_files.read_text, which leaves it out."
+                "The first line of a parallel text begins with a byte-order mark, which does not belong to its first "
+                "word. Read files with sparse_bench.data.text_files.read_text, which leaves it out."
             )
 
     def __len__(self) -> int:
@@ -36,13 +37,16 @@ class ParallelText:
 
 @dataclass(frozen=True)
 class ParallelCorpus:
-    """Sentence pairs to train on, to watch while training, and to test on.
+    """Sentence pairs for training, validation and test.
 
     Attributes:
         languages: codes of the source and of the target language (``en``, ``de``).
-        train, valid, test: the pairs, as text that is tokenised already or has still to be (the reader says which).
-        references: the target side of ``test`` as people write it, which translations are compared with.
-        checksums: SHA-256 of everything that the corpus was made from, by name.
+        train, valid, test: the pairs, as raw or as tokenised text. The function that reads the corpus documents which.
+        references: the raw target side of ``test``, with which translations are compared.
+        checksums: SHA-256 of everything from which the corpus was made, by name.
+
+    Raises:
+        DataError: the number of references differs from that of test pairs.
     """
 
     languages: tuple[str, str]

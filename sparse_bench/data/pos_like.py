@@ -1,6 +1,6 @@
-"""A generated tagging corpus: a small grammar over a Zipfian vocabulary. No download.
+"""A generated tagging corpus: a small grammar over a Zipfian vocabulary. It needs no download.
 
-It has what makes tagging a task: rare words, words that are a noun here and a verb there, tags that depend on the words
+It has the main difficulties of tagging: rare words, words with several parts of speech, tags that depend on the words
 before and after, null elements, and words that only the test has.
 """
 
@@ -15,7 +15,7 @@ from sparse_bench.data.tagged import Sentence, TaggedCorpus, sentence
 from sparse_bench.limits import Many, Seed, checked
 
 NULL_TAG = "-NONE-"
-#: Few and frequent words.
+#: Closed classes: few and frequent words.
 _CLOSED = {
     "DT": ("the", "a", "this", "every", "no"),
     "IN": ("of", "in", "on", "with", "from", "that"),
@@ -26,9 +26,9 @@ _CLOSED = {
     ",": (",",),
     NULL_TAG: ("*",),
 }
-#: Share of the vocabulary of each open class.
+#: Share of each open class in the vocabulary.
 _OPEN = {"NN": 0.35, "NNS": 0.2, "JJ": 0.2, "VB": 0.1, "VBD": 0.1, "RB": 0.05}
-#: Classes whose words also belong to another: a share of its places is filled with the other's words.
+#: Ambiguous classes: a share of the words of the first class is taken from the second.
 _AMBIGUOUS = {"VB": "NN", "VBD": "JJ", "RB": "JJ"}
 _AMBIGUOUS_SHARE = 0.5
 _ONSETS, _VOWELS = "bdfgklmnprstvz", "aeiou"
@@ -50,12 +50,12 @@ class _Lexicon:
 def pos_like(
     sentences: Annotated[Many, Field(ge=10)] = 5000, vocabulary: Annotated[Many, Field(ge=100)] = 5000, seed: Seed = 0
 ) -> TaggedCorpus:
-    """``sentences`` sentences, of which a tenth each is for validation and for the test.
+    """Generate a tagging corpus, with a tenth of the sentences each for validation and test.
 
     Args:
-        sentences: at least 10.
-        vocabulary: word types of the open classes, at least 100; not all of them occur.
-        seed: of the generator.
+        sentences: number of all sentences, at least 10.
+        vocabulary: number of word types of the open classes, at least 100. Not all of them occur.
+        seed: seed of the generator.
 
     Raises:
         ConfigError: too few sentences or words.
@@ -76,7 +76,7 @@ def pos_like(
 
 
 def _word(number: int) -> str:
-    """A pronounceable word, another one for every number."""
+    """A pronounceable word, a different one for every number."""
     syllables = []
     number += len(_ONSETS) * len(_VOWELS)  # at least two syllables
     while number:
@@ -95,7 +95,7 @@ def _lexicon(vocabulary: int, random: np.random.Generator) -> _Lexicon:
     for tag, other in _AMBIGUOUS.items():
         own, foreign = words[tag], words[other]
         shared = random.random(len(own)) < _AMBIGUOUS_SHARE
-        # Of like frequency: the same word is common, or rare, in both of its classes.
+        # A shared word has a similar rank in both classes: it is frequent in both, or rare in both.
         words[tag] = tuple(
             foreign[place * len(foreign) // len(own)] if borrowed else word
             for place, (word, borrowed) in enumerate(zip(own, shared, strict=True))

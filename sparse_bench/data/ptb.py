@@ -8,20 +8,20 @@ from sparse_bench.limits import Count, Fraction, checked
 
 @checked
 def ptb(fraction: Fraction = 1.0, vocabulary: Count | None = None, eos: bool = True) -> TextCorpus:
-    """The treebank's lines, fetched first where they are absent.
+    """The treebank's lines, downloaded first if absent.
 
-    With ``<eos>`` 929,589 training, 73,760 validation and 82,430 test tokens of 10,000 types; without, 887,521 training
-    tokens of 9,999 types, and perplexities that cannot be compared with published ones.
+    With ``<eos>`` there are 929,589 training, 73,760 validation and 82,430 test tokens of 10,000 types. Without it
+    there are 887,521 training tokens of 9,999 types, and perplexities are not comparable with published ones.
 
     Args:
-        fraction: share of the training lines, from the first; the other splits are always whole.
-        vocabulary: number of word types, ``<unk>`` and ``<eos>`` included; None: all of the training lines that are
-            left. See :func:`numbered_corpus` for how words are numbered.
+        fraction: share of the training lines to use, from the first; the other splits are always complete.
+        vocabulary: number of word types, ``<unk>`` and ``<eos>`` included; None: all types in the used training lines.
+            :func:`numbered_corpus` describes how words are numbered.
         eos: end every line with ``<eos>``.
 
     Raises:
         ConfigError: ``fraction`` or ``vocabulary`` outside its range.
-        DataError: the corpus cannot be had.
+        DataError: the corpus is not available.
     """
     files = corpus_files("ptb")
     train, valid, test = (read_lines(read_text(files[f"ptb.{split}.txt"]).text) for split in ("train", "valid", "test"))

@@ -1,8 +1,8 @@
 """PTB-like: generated running text for language models, which needs no download.
 
-A Markov chain over word classes, each class with words of its own. What a class is followed by is far from uniform, so
-the next word can be predicted better from the words before it than from word frequencies alone; within its class a
-word's probability falls with its rank as Zipf's law says, so there are a few frequent and many rare words.
+The text is a Markov chain over word classes, each with its own words. The transitions are far from uniform, so the
+previous words predict the next one better than word frequencies alone. Within a class, word probabilities follow Zipf's
+law: a few words are frequent and many are rare.
 """
 
 import numpy as np
@@ -12,12 +12,12 @@ from sparse_bench.errors import ConfigError
 from sparse_bench.limits import Count, Few, Fraction, Many, Seed, checked
 from sparse_bench.streams import Streams
 
-#: Mean words of a line of the Penn Treebank.
+#: Mean number of words in a line of the Penn Treebank.
 _MEAN_LENGTH = 21
 _SHORTEST, _LONGEST = 3, 80
-#: Concentration of what follows a class: the smaller, the fewer classes are likely to follow it.
+#: Dirichlet concentration of the transitions: the smaller it is, the fewer classes are likely to follow a class.
 _CONCENTRATION = 0.1
-#: Validation and test lines for every training line.
+#: Number of validation lines, and of test lines, per training line.
 _HELD_OUT = 0.1
 
 
@@ -31,14 +31,14 @@ def ptb_like(
     vocabulary: Count | None = None,
     eos: bool = True,
 ) -> TextCorpus:
-    """A generated corpus with validation and test lines of a tenth of the training lines each (at least one).
+    """Generate a corpus. Validation and test each have a tenth as many lines as training, but at least one.
 
     Args:
-        sentences: training lines before ``fraction`` is taken.
-        types: words that the generator knows; each class has as many, give or take one.
-        classes: word classes.
-        seed: of the generator.
-        fraction: share of the training lines, from the first.
+        sentences: number of training lines before ``fraction`` is applied.
+        types: number of word types of the generator, divided evenly among the classes.
+        classes: number of word classes.
+        seed: seed of the generator.
+        fraction: share of the training lines to use, from the first.
         vocabulary: number of word types kept, ``<unk>`` and ``<eos>`` included; None: all that occur in training.
         eos: end every line with ``<eos>``.
 
@@ -61,11 +61,11 @@ def ptb_like(
 
 
 def _generate(sentences: int, types: int, classes: int, draw: np.random.Generator) -> list[list[str]]:
-    """All sentences side by side, one word of each at a time."""
+    """Generate all sentences in parallel, one word of each at a time."""
     following = draw.dirichlet(np.full(classes, _CONCENTRATION), size=classes)
-    # Every class can follow every other, if rarely: otherwise a class could be unreachable.
+    # Every class can follow every other, at least rarely, so that no class is unreachable.
     bounds = np.cumsum(0.95 * following + 0.05 / classes, axis=1)
-    # Classes share the words like cards: class c has the words c, c + classes, c + 2·classes, …
+    # Class c has the words c, c + classes, c + 2·classes, …
     ranks = [np.arange(1, len(range(c, types, classes)) + 1) for c in range(classes)]
     within = [np.cumsum(1.0 / rank) / np.sum(1.0 / rank) for rank in ranks]
 

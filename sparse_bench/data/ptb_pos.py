@@ -1,7 +1,7 @@
-"""The Wall Street Journal part of the Penn Treebank, tagged with parts of speech; null elements are ordinary tokens.
+"""The Wall Street Journal part of the Penn Treebank, tagged with parts of speech. Null elements are ordinary tokens.
 
-Sections 0-18 are for training, 19-21 for validation, 22-24 for the test (Collins 2002). The training sections are sold
-by the LDC. Where they are not given, NLTK's free sample stands in for them: sections 0 and 1.
+Sections 0-18 are for training, 19-21 for validation, 22-24 for the test (Collins 2002). The LDC sells the training
+sections. If they are not given, NLTK's free sample of sections 0 and 1 replaces them.
 """
 
 import re
@@ -15,7 +15,7 @@ from sparse_bench.errors import DataError
 from sparse_bench.limits import Name
 
 NULL_TAG = "-NONE-"
-#: Names the training data of a run in its result.
+#: Name of the replacement training data in a run's result.
 STAND_IN = "treebank.zip (NLTK's sample, sections 0-1, in place of sections 0-18)"
 
 _TREES = re.compile(r"treebank/combined/wsj_\d+\.mrg")
@@ -24,14 +24,14 @@ _TREE_START = re.compile(r"^(?=\()", re.MULTILINE)
 
 
 def ptb_pos(train: Name | None = None) -> TaggedCorpus:
-    """WSJ sections with 48 tags (``<start>`` and ``<end>`` never occur).
+    """WSJ sections with 48 tags, of which ``<start>`` and ``<end>`` never occur; downloaded first if absent.
 
     Args:
-        train: path of the training sections, lines ``word TAB tag`` with an empty line after each sentence (sections
-            0-18: 912 thousand tokens); None: NLTK's sample of 3,914 sentences, 100,676 tokens.
+        train: path of the training sections (0-18: 912 thousand tokens), with lines ``word TAB tag`` and an empty line
+            after each sentence; None: NLTK's sample of 3,914 sentences, 100,676 tokens.
 
     Raises:
-        DataError: the corpus cannot be had, ``train`` is no such file, or it holds tags that the corpus does not have.
+        DataError: the corpus is not available, ``train`` does not exist or is malformed, or it has unknown tags.
     """
     files, sums = corpus_files("ptb_pos"), checksums("ptb_pos")
     text = {name: read_text(files[name]).text for name in ("wsj_valid.conll", "wsj_test.conll", "tags.txt")}
@@ -60,7 +60,7 @@ def ptb_pos(train: Name | None = None) -> TaggedCorpus:
 
 
 def read_treebank(archive: Path) -> tuple[Sentence, ...]:
-    """The leaves of NLTK's sample of parsed sentences. (Its tagged files lack the null elements.)"""
+    """Read the leaves of the parsed sentences in NLTK's sample, since its tagged files lack the null elements."""
     with zipfile.ZipFile(archive) as opened:
         names = sorted(name for name in opened.namelist() if _TREES.fullmatch(name))
         trees = [tree for name in names for tree in _TREE_START.split(decode(opened.read(name), name))]

@@ -1,10 +1,10 @@
-"""The domain of a Rasa assistant: which intents, entities, slots and actions there are, and what a policy sees of them.
+"""The domain of a Rasa assistant: its intents, entities, slots and actions, and the features of them for a policy.
 
-Follows Rasa 2.6, and Rasa 3 in how entities fill slots. A policy sees 0/1 features of slots: one of a text slot (it is
-set), two of a boolean (it is set; it is true), one a value of a categorical slot, and ``__other__`` for any other
-value. A slot of several features becomes as many slots here, so that to everything that comes after a featurised slot
-is set or not. An entity with roles or groups is seen as itself and as ``entity#role``. The file is read by
-:func:`sparse_bench.data.rasa_domain_file.read_domain`.
+It follows Rasa 2.6, and Rasa 3 in how entities fill slots. Slots have 0/1 features. A text slot has one (it is set), a
+boolean slot two (it is set; it is true). A categorical slot has one per value, and ``__other__`` for any other value.
+A slot with several features becomes several slots here, so that each resulting slot is only set or not set. An entity
+with roles or groups is seen as itself and as ``entity#role``.
+:func:`sparse_bench.data.rasa_domain_file.read_domain` reads the file.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 from sparse_bench.data.dialogues import LISTEN, Action, Event, SlotSet, UserMessage
 from sparse_bench.errors import DataError, shortened, unknown_choice
 
-#: What every assistant can do. The last one stands for any action, in rules.
+#: Actions of every assistant. The last one stands for any action, in rules.
 DEFAULT_ACTIONS = (
     LISTEN,
     "action_restart",
@@ -35,7 +35,7 @@ OTHER = "__other__"
 
 
 class Mention(NamedTuple):
-    """An entity of a message: its type, what it says, and the role and group that it has within its type."""
+    """An entity of a message: its type, its value, and its role and group within the type."""
 
     type: str
     value: str = ""
@@ -44,12 +44,12 @@ class Mention(NamedTuple):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What a policy may see of it."""
+        """The names under which a policy may see the entity."""
         return self.type, *(label_of(self.type, part) for part in (self.role, self.group) if part is not None)
 
 
 class Source(NamedTuple):
-    """Which entities fill a slot: those of a type with just this role and group."""
+    """Entities that fill a slot: those of a type with exactly this role and group."""
 
     type: str
     role: str | None = None
@@ -63,13 +63,13 @@ def label_of(entity: str, part: str) -> str:
 
 @dataclass(frozen=True)
 class Slot:
-    """A slot: how it is featurised (``any``: not at all), and the values that a categorical one tells apart."""
+    """A slot: its kind, which decides its features (``any``: none), and the values of a categorical slot."""
 
     kind: SlotKind
     values: tuple[str, ...] = ()
-    #: The entities that set it; None: all of its name, whatever their role, as Rasa 2 has it.
+    #: The entities that set the slot; None: all entities with its name and any role, as in Rasa 2.
     filled_by: tuple[Source, ...] | None = None
-    #: What it is set to before a conversation begins.
+    #: Its value before a conversation begins.
     initial: str | None = None
 
     def features(self, name: str) -> tuple[str, ...]:
@@ -84,10 +84,12 @@ class Slot:
         return ()
 
     def events(self, name: str, value: str | None) -> tuple[SlotSet, ...]:
-        """What setting the slot to ``value`` does to its features; what is not featurised just holds the value.
+        """The events that set the features of the slot ``name`` to those of ``value``.
+
+        A slot without features just holds the value.
 
         Raises:
-            DataError: a boolean slot gets something else than true or false.
+            DataError: a boolean slot gets another value than true or false.
         """
         if self.kind == "any":
             return (SlotSet(name, value),)
@@ -104,7 +106,7 @@ class Slot:
         return tuple(SlotSet(feature, value if feature in active else None) for feature in self.features(name))
 
     def filling(self, name: str, mentions: Iterable[Mention]) -> tuple[SlotSet, ...]:
-        """What the entities of a message do to the slot ``name``; of several that fill it the last one counts."""
+        """The events by which a message's entities fill the slot ``name``. If several fill it, the last one counts."""
         if self.filled_by is None:
             values = [mention.value for mention in mentions if mention.type == name]
         else:
@@ -115,14 +117,14 @@ class Slot:
 
 @dataclass(frozen=True)
 class Domain:
-    """Everything that stories may speak of.
+    """The intents, entities, slots and actions that stories may contain.
 
     Attributes:
-        intents: intent → the entity types that a policy sees of its messages; None: all.
+        intents: intent → the entity types that a policy sees in its messages; None: all.
         entities: all entity types, and their roles and groups (``city#from``).
         slots: slot name → slot.
         actions: all actions: those of every assistant (:data:`DEFAULT_ACTIONS`), the domain's own, and its forms.
-        checksums: of the file that it was read from, if it was.
+        checksums: SHA-256 of the file from which the domain was read, by name; empty if there is none.
     """
 
     intents: Mapping[str, frozenset[str] | None]
@@ -138,12 +140,12 @@ class Domain:
 
     @property
     def beginning(self) -> tuple[SlotSet, ...]:
-        """What a policy sees of the slots before a conversation begins: their initial values."""
+        """The events that set the slots to their initial values before a conversation begins."""
         initial = [(name, slot) for name, slot in self.slots.items() if slot.initial is not None and slot.kind != "any"]
         return tuple(event for name, slot in initial for event in slot.events(name, slot.initial))
 
     def message(self, intent: str, mentions: Iterable[Mention]) -> tuple[Event, ...]:
-        """A message, and the slots that its entities fill.
+        """The events of a message: the message itself, and the slots that its entities fill.
 
         Raises:
             DataError: an intent or an entity that is not in the domain.
@@ -172,10 +174,10 @@ class Domain:
         return Action(name)
 
     def slot(self, name: str, value: str | None) -> tuple[SlotSet, ...]:
-        """What setting a slot does.
+        """The events of setting a slot.
 
         Raises:
-            DataError: it is not in the domain, or cannot have this value.
+            DataError: the slot is not in the domain, or cannot have this value.
         """
         if name not in self.slots:
             raise DataError(unknown_choice("slot", name, self.slots))
@@ -183,7 +185,7 @@ class Domain:
 
 
 def text_of(value: Any) -> str | None:
-    """A value as text, whatever its type: only whether it is set, and which one it is, matters."""
+    """A value of any type as text, which is enough to test whether it is set and to compare it."""
     return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

@@ -1,10 +1,10 @@
-"""Reads the file of a Rasa assistant's domain, in version 2 or 3 of the format.
+"""Read the domain file of a Rasa assistant, in version 2 or 3 of the format.
 
-Every scalar is a text, as in stories: a categorical slot may have the values ``yes`` and ``no``. Truth is ``true`` or
-``false``. In version 2 an entity fills the slot of its name, unless ``auto_fill`` is false; in version 3, and wherever
-a slot has ``mappings``, those of type ``from_entity`` without conditions say which entities do. Mappings from intents
-and texts are for forms: what they set is written into the stories. Where Rasa warns and goes on, or fails later, this
-reader refuses the file.
+Every scalar is a text, as in stories, so a categorical slot may have the values ``yes`` and ``no``. Flags are ``true``
+or ``false``. In version 2 an entity fills the slot with its name, unless ``auto_fill`` is false. In version 3, and for
+any slot with ``mappings``, the mappings of type ``from_entity`` without conditions name the entities that fill it.
+Mappings from intents and texts are for forms, and stories already contain the slots that they set. In cases where Rasa
+only warns, or fails later, this reader refuses the file.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -34,7 +34,7 @@ _KINDS: dict[str, SlotKind] = {
     "AnySlot": "any",
     "UnfeaturizedSlot": "any",
 }
-#: What the entries of a section may have.
+#: Valid keys in the entries of each section.
 _INTENT = ("use_entities", "ignore_entities", "triggers", "is_retrieval_intent")
 _ENTITY = ("roles", "groups", "influence_conversation")
 _SLOT = (
@@ -45,16 +45,17 @@ _MAPPINGS = ("from_entity", "from_intent", "from_trigger_intent", "from_text", "
 
 
 def read_domain(name: str, path: Path, retrieval_intents: Iterable[str] = ()) -> Domain:
-    """Reads a domain file.
+    """Read a domain file.
 
     Args:
-        name: of the file, for errors and checksums.
+        name: name of the file, for errors and checksums.
         path: the file.
-        retrieval_intents: intents whose answers stand with the training messages; each adds the action ``utter_…``.
+        retrieval_intents: intents whose answers are stored with the training messages; each adds an action
+            ``utter_…``.
 
     Raises:
-        DataError: the file cannot be read or is malformed; names the file and the entry. A slot that has no 0/1
-            features.
+        DataError: the file cannot be read or is malformed, or a slot has a type without 0/1 features. The message names
+            the file and the entry.
     """
     file = read_text(path, name)
     tree = load_yaml(file, TextOrNullLoader)
@@ -62,6 +63,7 @@ def read_domain(name: str, path: Path, retrieval_intents: Iterable[str] = ()) ->
         raise DataError(f"{name} has no list 'intents', as a domain has.")
     version = major_version(name, tree)
 
+    # Entities first: intents and slots refer to them, their roles and their groups.
     entities = _entries(name, "entity", tree.get("entities"), _ENTITY)
     labels = {entity: _labels(f"{name}, entity '{entity}'", entity, found) for entity, found in entities.items()}
     unseen = [
@@ -90,9 +92,9 @@ def read_domain(name: str, path: Path, retrieval_intents: Iterable[str] = ()) ->
 
 
 def _entries(file: str, kind: str, items: Any, known: Collection[str] | None = None) -> dict[str, Any]:
-    """Names and settings of a section: a list of names and of mappings ``name: settings``, or one such mapping.
+    """Names and settings of a section, which is a list of names and of mappings ``name: settings``, or one mapping.
 
-    Where the settings that are ``known`` are given, settings are a mapping with no other keys.
+    If ``known`` is given, the settings must be a mapping with no other keys.
     """
     place = f"{file}, {kind}"
     if not isinstance(items, list | dict | None):
@@ -103,13 +105,13 @@ def _entries(file: str, kind: str, items: Any, known: Collection[str] | None = N
     found: dict[str, Any] = {}
     for name, settings in pairs:
         if not isinstance(name, str) or not name.strip():
-            raise DataError(f"{place}: {shortened(name)} is no name.")
+            raise DataError(f"{place}: {shortened(name)} is not a name.")
         if name in found:
             raise DataError(f"{place}: '{name}' occurs twice.")
         found[name] = settings
         if known is not None:
             if not isinstance(settings, dict):
-                raise DataError(f"{place} '{name}': after a colon its settings are needed: {', '.join(known)}.")
+                raise DataError(f"{place} '{name}': settings must follow the colon: {', '.join(known)}.")
             if unknown := settings.keys() - {*known}:
                 raise DataError(f"{place} '{name}': {unknown_choice('key', min(unknown), known)}")
     return found
@@ -147,7 +149,7 @@ def _labels(place: str, entity: str, settings: Mapping[str, Any]) -> tuple[str, 
 def _used(
     place: str, settings: Mapping[str, Any], labels: Mapping[str, tuple[str, ...]], unseen: Collection[str]
 ) -> frozenset[str] | None:
-    """What a policy sees of the entities in an intent's messages; None: all there is."""
+    """The entities that a policy sees in an intent's messages; None: all."""
     everything = frozenset(label for several in labels.values() for label in several)
 
     def of(key: str, names: Iterable[str]) -> frozenset[str]:
@@ -196,7 +198,7 @@ def _slot(
 def _sources(
     place: str, settings: Mapping[str, Any], labels: Mapping[str, tuple[str, ...]], version: int | None
 ) -> tuple[Source, ...] | None:
-    """The entities that fill a slot; None: those of its name."""
+    """The entities that fill a slot; None: those with its name."""
     if "mappings" not in settings:
         if version == 3:
             raise DataError(f"{place} has no 'mappings', which version 3 of the format needs (or none: []).")

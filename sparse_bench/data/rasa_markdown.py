@@ -1,4 +1,4 @@
-"""Reads stories in Rasa's Markdown format (version 1; see Rasa 2.6, which still reads it).
+"""Read stories in Rasa's Markdown format, version 1, which Rasa 2.6 still reads.
 
     ## name of the story
     * intent{"entity": "value"} OR other_intent
@@ -6,8 +6,8 @@
         - slot{"name": "value"}
         - active_loop{"name": "form"}
 
-Lines that a form has written (``* form: …``, ``- form: …``) are left out, as Rasa leaves them out; so are comments
-``<!-- … -->``. Rules (``>>``) and checkpoints (``>``) are refused.
+As in Rasa, lines written by a form (``* form: …``, ``- form: …``) and comments ``<!-- … -->`` are left out. Rules
+(``>>``) and checkpoints (``>``) are refused.
 """
 
 import json
@@ -29,14 +29,14 @@ _LOOPS = ("active_loop", "form")
 
 
 def read_markdown_stories(files: Mapping[str, Path], domain: Domain) -> StoryFiles:
-    """Reads story files, in the order of ``files``.
+    """Read story files, in the order of ``files``.
 
     Args:
         files: name (for errors and checksums) → file.
-        domain: what the stories may speak of.
+        domain: the domain of the stories.
 
     Raises:
-        DataError: a file cannot be read, or a line is not understood; names the file and the line.
+        DataError: a file cannot be read, or a line is invalid. The message names the file and the line.
     """
     found = StoryFiles()
     for name, path in files.items():
@@ -48,7 +48,7 @@ def read_markdown_stories(files: Mapping[str, Path], domain: Domain) -> StoryFil
 
 def _read(file: TextFile, domain: Domain) -> list[WrittenStory]:
     stories: list[tuple[str, list[Step]]] = []
-    # Line numbers have to stay what they are in the file.
+    # Keep the line ends of comments, so that line numbers stay those of the file.
     text = _COMMENT.sub(lambda comment: "\n" * comment[0].count("\n"), file.text)
     for number, line in enumerate(map(str.strip, lines_of(text)), start=1):
         try:
@@ -57,7 +57,7 @@ def _read(file: TextFile, domain: Domain) -> list[WrittenStory]:
             elif line and not _FROM_FORM.match(line):
                 step = _step(line, domain)
                 if not stories:
-                    raise DataError("it stands before the first story ('## name')")
+                    raise DataError("it comes before the first story ('## name')")
                 stories[-1][1].append(step)
         except DataError as error:
             raise DataError(f"{file.name}, line {number} ({shortened(line)}): {error}.") from error
@@ -67,7 +67,7 @@ def _read(file: TextFile, domain: Domain) -> list[WrittenStory]:
 def _step(line: str, domain: Domain) -> Step:
     sign, rest = line[0], line[1:].strip()
     if line.startswith(">>"):
-        raise DataError("rules are not what a learned policy is trained on")
+        raise DataError("a learned policy is not trained on rules")
     if sign == ">":
         raise DataError(CHECKPOINT)
     if sign == "*" and rest:

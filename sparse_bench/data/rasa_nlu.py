@@ -1,13 +1,13 @@
-"""Reads training messages in version 2 or 3 of Rasa's YAML format, which say the same of messages.
+"""Read training messages in Rasa's YAML format, whose versions 2 and 3 are the same for messages.
 
-A file is ``nlu:`` with a list of items; an item is an intent, a synonym, a regex or a lookup, and its ``examples``: a
+A file is ``nlu:`` with a list of items. An item is an intent, a synonym, a regex or a lookup, with its ``examples``: a
 literal block of lines ``- example``, or a list of ``text: example``. Entities are marked in an intent's example as
 ``[surface](type)``, ``[surface](type:value)`` or ``[surface]{"entity": "type", "value": ..., "role": ..., "group":
 ...}``.
 
-What stands in a literal block is taken as it stands: a backslash, or a bracket that belongs to no entity, is text.
-Escapes are those of YAML's double quotes and of JSON's, and ``\\uXXXX`` in a file that is otherwise ASCII, as Rasa
-reads it. Where Rasa warns and skips an item, this reader refuses the file.
+In a literal block, a backslash, or a bracket that belongs to no entity, is ordinary text. Escapes are those of YAML's
+double quotes and of JSON. As in Rasa, ``\\uXXXX`` is also an escape in a file that is otherwise ASCII. In cases where
+Rasa warns and skips an item, this reader refuses the file.
 """
 
 import json
@@ -34,7 +34,7 @@ _ENTITY = re.compile(
     """,
     re.VERBOSE,
 )
-#: What is left where markup was begun but not finished; sentences do not have these signs in a row.
+#: Signs of incomplete markup: ordinary sentences do not have these characters in a row.
 _BROKEN = re.compile(r"\](?:\(|\{|\[\{)")
 _ATTRIBUTES = ("entity", "value", "role", "group")
 _KINDS = ("intent", "synonym", "regex", "lookup")
@@ -42,12 +42,13 @@ _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})|\\U((?:000[0-9a-fA-F]|0010)[0-9a-fA-F
 
 
 def parse_example(example: str) -> tuple[str, tuple[Entity, ...]]:
-    """Takes the entity markup out of an example.
+    """Remove the entity markup from an example.
 
-    An entity's value is that of its markup, else its surface. Roles and groups are checked but not kept.
+    An entity's value is the one in its markup, else its surface, i.e. its text. Roles and groups are checked but not
+    kept.
 
     Returns:
-        The text as a user would write it, and the entities at their places in that text.
+        The text without markup, and the entities with their positions in it.
 
     Raises:
         DataError: the markup is malformed.
@@ -92,19 +93,19 @@ def _attributes(markup: str) -> dict[str, str]:
 
 
 def read_nlu(files: Mapping[str, Path], merge_retrieval: bool = True) -> NluCorpus:
-    """Reads files of training data into one corpus, in the order of ``files``.
+    """Read files of training data into one corpus, in the order of ``files``.
 
     Args:
         files: name (for errors and checksums) → file.
-        merge_retrieval: take a retrieval intent ``faq/languages`` as ``faq``; else keep it whole.
+        merge_retrieval: shorten a retrieval intent ``faq/languages`` to ``faq``; otherwise keep it.
 
     Returns:
-        The corpus, examples that occur twice included. A value that an entity's markup gives is a synonym too; where
-        two places name different values for one surface, the last one holds. An entity's value is its markup's, else
-        what the synonyms, without regard to case, say of its surface, else its surface.
+        The corpus, with duplicate examples. A value in an entity's markup also defines a synonym; if a surface has
+        several values, the last one counts. An entity's value is the one in its markup, else the synonym of its surface
+        (ignoring case), else its surface.
 
     Raises:
-        DataError: a file cannot be read or is malformed; names the file and the example.
+        DataError: a file cannot be read or is malformed. The message names the file and the example.
     """
     reading = _Reading(merge_retrieval)
     for name, path in files.items():
@@ -114,7 +115,7 @@ def read_nlu(files: Mapping[str, Path], merge_retrieval: bool = True) -> NluCorp
 
 @dataclass
 class _Reading:
-    """What has been read so far."""
+    """The content of the files read so far."""
 
     merge_retrieval: bool
     messages: list[Message] = field(default_factory=list)
@@ -174,7 +175,7 @@ class _Reading:
     def _synonym(self, place: str, surface: str, value: str) -> None:
         earlier = self.synonyms.get(surface, value)
         if earlier != value:
-            _LOG.warning("%s: '%s' stood for '%s' before and stands for '%s' now.", place, surface, earlier, value)
+            _LOG.warning("%s: '%s' now has the value '%s' instead of '%s'.", place, surface, value, earlier)
         self.synonyms[surface] = value
 
     def corpus(self) -> NluCorpus:
@@ -197,7 +198,7 @@ class _Reading:
 
 
 def _examples(place: str, examples: object) -> Iterator[str]:
-    """The examples of an item, without the blanks around them."""
+    """The examples of an item, without surrounding blanks."""
     if isinstance(examples, str):
         for number, line in enumerate(lines_of(examples), start=1):
             if line.strip():
@@ -222,7 +223,7 @@ def _text(place: str, example: object) -> str:
 
 
 def _unescaped(name: str, text: str) -> str:
-    r"""Resolves ``\uXXXX`` and ``\UXXXXXXXX`` in a file that is otherwise ASCII; pairs of surrogates are one sign."""
+    r"""Resolve ``\uXXXX`` and ``\UXXXXXXXX`` in an otherwise ASCII file; surrogate pairs become one character."""
     if not text.isascii():
         return text
     resolved = _ESCAPE.sub(lambda match: chr(int(match[1] or match[2], 16)), text)

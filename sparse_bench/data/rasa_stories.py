@@ -1,10 +1,11 @@
-"""Stories of a Rasa assistant, from written steps to the conversations that a policy is trained on (Rasa 2.6).
+"""Stories of a Rasa assistant: from written steps to the conversations on which a policy is trained (Rasa 2.6).
 
-A step that names several messages (OR) makes a story for each of them, as Rasa's checkpoints behind an OR do, and two
-such steps make one for every pair. Checkpoints that are written out, which join stories by name, are refused. So is a
-form that runs again after nothing but messages to it: Rasa erases everything since its first run, and such steps are
-better not written. A form to which the conversation comes back from another answer (an unhappy path) is read as it
-stands.
+A step with several messages (OR) gives one story for each message, as in Rasa. Two such steps give one story for each
+pair of messages.
+
+Explicit checkpoints, which join stories by name, are refused. So is a form that runs again although only messages to it
+came in between: Rasa would erase everything since its first run, so such steps should not be written. A form to which
+the conversation returns after another answer (an unhappy path) is read as written.
 """
 
 from collections.abc import Sequence
@@ -14,26 +15,26 @@ from itertools import product
 from sparse_bench.data.dialogues import Action, Event, LoopChange, Story, UserMessage
 from sparse_bench.errors import DataError
 
-#: What happens in a step: one or more ways, each some events.
+#: A step: one or more alternatives, each a sequence of events.
 Step = tuple[tuple[Event, ...], ...]
 CHECKPOINT = (
-    "a checkpoint joins this story to others; that is not supported, because of the paths that it makes a policy is "
-    "trained on a random part. Write the paths out as stories"
+    "a checkpoint joins this story to others; that is not supported, because Rasa trains a policy only on a random "
+    "part of the resulting paths. Write the paths out as stories"
 )
 
 
 @dataclass(frozen=True)
 class WrittenStory:
-    """A story as it is written."""
+    """A story as written in a file."""
 
     name: str
     steps: tuple[Step, ...]
 
     def paths(self) -> tuple[Story, ...]:
-        """A conversation for every choice among the steps' ways.
+        """One conversation for every combination of the steps' alternatives.
 
         Raises:
-            DataError: a form runs again after nothing but messages to it.
+            DataError: a form runs again although only messages to it came in between.
         """
         ways = [sum(choice, ()) for choice in product(*self.steps)]
         names = (
@@ -47,10 +48,10 @@ class WrittenStory:
 
 @dataclass
 class StoryFiles:
-    """What was read from some files.
+    """The stories of several files.
 
     Attributes:
-        stories: in the order of the files; of each, all its paths.
+        stories: all paths of each story, in the order of the files.
         checksums: file name → SHA-256.
     """
 
@@ -59,9 +60,9 @@ class StoryFiles:
 
 
 def _repeated_form(events: Sequence[Event]) -> str | None:
-    """The first form that runs again although, since it ran, it has not ended and no message got another answer."""
+    """The first form that runs again although, since its last run, it did not end and no message got another answer."""
     forms = {event.name for event in events if isinstance(event, LoopChange)}
-    waiting: set[str] = set()  # forms that have run and would be expected to deal with the next message
+    waiting: set[str] = set()  # forms that have run and are expected to handle the next message
     asked = False
     for event in events:
         match event:

@@ -1,9 +1,9 @@
-"""Reads stories in version 2 or 3 of Rasa's YAML format.
+"""Read stories in version 2 or 3 of Rasa's YAML format.
 
-A file is ``stories:`` with a list of stories, each a name (``story``) and ``steps``: ``intent`` (with ``entities``),
-``action``, ``slot_was_set``, ``active_loop``, or ``or`` with a list of intents. Rules are left out, with a line in the
-log that says how many: Rasa trains no learned policy on them. Checkpoints, messages given as text (``user``) and
-answers given as text (``bot``) are refused.
+A file is ``stories:`` with a list of stories, each with a name (``story``) and ``steps``: ``intent`` (with
+``entities``), ``action``, ``slot_was_set``, ``active_loop``, or ``or`` with a list of intents. Rules are left out, and
+the log reports their number, because Rasa trains no learned policy on them. Checkpoints, messages as text (``user``)
+and answers as text (``bot``) are refused.
 """
 
 import logging
@@ -24,14 +24,14 @@ _ROLES = ("role", "group")
 
 
 def read_yaml_stories(files: Mapping[str, Path], domain: Domain) -> StoryFiles:
-    """Reads story files, in the order of ``files``.
+    """Read story files, in the order of ``files``.
 
     Args:
         files: name (for errors and checksums) → file.
-        domain: what the stories may speak of.
+        domain: the domain of the stories.
 
     Raises:
-        DataError: a file cannot be read or is malformed; names the file, the story and the step.
+        DataError: a file cannot be read or is malformed. The message names the file, the story and the step.
     """
     found = StoryFiles()
     for name, path in files.items():
@@ -103,7 +103,7 @@ def _message(step: Mapping[str, Any], domain: Domain) -> tuple[Event, ...]:
 
 
 def _mention(entity: Any) -> Mention:
-    """An entity: its type, or a mapping of the type to what it says, with a role and a group if it has them."""
+    """Read an entity: its type, or a mapping of the type to the value, with the role and group if it has them."""
     types = [entity] if isinstance(entity, str) else [*entity.keys() - {*_ROLES}] if isinstance(entity, dict) else []
     if len(types) != 1:
         raise DataError(f"an entity is 'type', or 'type: value' with 'role' and 'group'; found {shortened(entity)}")
@@ -112,7 +112,7 @@ def _mention(entity: Any) -> Mention:
 
 
 def _pairs(slots: Any, domain: Domain) -> Iterator[tuple[str, str | None]]:
-    """Slots and their values; a slot without one is set to what makes its features 1, where there is such a value."""
+    """Slots and their values. A text or boolean slot without a value gets ``true``, which makes its features 1."""
     for slot in slots if isinstance(slots, list) else [slots]:
         if isinstance(slot, dict):
             yield from ((name, text_of(value)) for name, value in slot.items())

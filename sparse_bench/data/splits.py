@@ -1,4 +1,4 @@
-"""Splits of corpora that come without one: no test example may be one of the training examples again."""
+"""Splits of corpora that have none. No test example may be a duplicate of a training example."""
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
@@ -15,13 +15,13 @@ from sparse_bench.errors import DataError
 from sparse_bench.limits import Part, Seed, checked, one_of
 from sparse_bench.streams import Streams
 
-#: What makes one example the duplicate of another: all of it, or what a model sees of it.
+#: Rules for duplicates: examples that are exactly equal, or that have equal features for a model.
 DUPLICATES = ("exact", "features")
 Duplicates = Annotated[str, one_of(*DUPLICATES)]
 
 
 def merged_intent(intent: str) -> str:
-    """The intent that a retrieval intent belongs to: ``faq/ask_price`` → ``faq``. Any other intent is itself."""
+    """The intent to which a retrieval intent belongs: ``faq/ask_price`` → ``faq``. Other intents are not changed."""
     return intent.split("/", 1)[0]
 
 
@@ -29,23 +29,23 @@ def merged_intent(intent: str) -> str:
 def split_messages(
     messages: Sequence[Message], test_fraction: Part, seed: Seed, duplicates: Duplicates
 ) -> tuple[list[Message], list[Message]]:
-    """Training and test messages, each in corpus order.
+    """Split messages into training and test messages, each in corpus order.
 
-    Of duplicates the first alone is kept, with its intent and entities. The split is random with every merged intent
-    in its share of the whole (scikit-learn's stratified split).
+    Of duplicates only the first is kept, with its intent and entities. The split is random and stratified by merged
+    intent (scikit-learn).
 
     Args:
         messages: the corpus.
-        test_fraction: share of the different messages that is tested on.
-        seed: of the random choice.
-        duplicates: ``features``: messages with the same :func:`counted_words`, whatever their intents, so that no test
-            message looks like one in training. ``exact``: messages with the very same text and merged intent; then
-            texts that differ in case, punctuation or numbers are different, and a text under two intents stays under
-            both.
+        test_fraction: share of the different messages in the test split.
+        seed: seed of the split.
+        duplicates: ``features``: messages with the same :func:`counted_words` are duplicates, even if their intents
+            differ, so that no test message looks like a training message. ``exact``: messages with the same text and
+            merged intent are duplicates. Then texts that differ in case, punctuation or numbers are all kept, and so is
+            a text with two intents.
 
     Raises:
-        ConfigError: ``test_fraction`` is not between 0 and 1, or there is no such rule for duplicates.
-        DataError: too few messages for a stratified split, or a blank one.
+        ConfigError: ``test_fraction`` is not between 0 and 1, or the rule for duplicates is unknown.
+        DataError: too few messages for a stratified split, or a blank message.
     """
     first: dict[Hashable, Message] = {}
     for message in messages:
@@ -59,7 +59,7 @@ def split_messages(
         )
     except ValueError as error:
         raise DataError(
-            f"Cannot split {len(unique)} different messages by intent, of which there are {len(set(intents))}: {error} "
+            f"Cannot split {len(unique)} different messages of {len(set(intents))} intents by intent: {error} "
             "Use more messages, or another dataset.test_fraction."
         ) from error
     return [unique[index] for index in sorted(train)], [unique[index] for index in sorted(test)]
@@ -73,20 +73,20 @@ def split_stories(
     featurized_slots: frozenset[str],
     duplicates: Duplicates,
 ) -> tuple[tuple[Story, ...], tuple[Story, ...]]:
-    """Training and test stories, each in the given order.
+    """Split stories into training and test stories, each in the given order. Of duplicates only the first is kept.
 
     Args:
-        stories: the paths of each written story (its alternatives, OR); they stay together.
-        test_fraction: share of the different written stories that is held out, rounded to a whole number of them.
-        seed: of the random choice.
+        stories: the paths of each written story, one for each combination of its alternatives (OR). The paths of a
+            story stay in the same split.
+        test_fraction: share of the different written stories that is held out, rounded to a whole number.
+        seed: seed of the split.
         featurized_slots: slots that a policy sees.
-        duplicates: ``features``: of paths of which a policy sees the same (:meth:`Story.course`), in whatever stories,
-            the first alone is kept, so that no test story looks like one in training. ``exact``: of written stories
-            with the very same events, whatever their names, the first alone is kept; then stories that differ in the
-            values of entities alone are different.
+        duplicates: ``features``: paths that look the same to a policy (:meth:`Story.course`) are duplicates, in any
+            story, so that no test story looks like a training story. ``exact``: written stories with the same events
+            are duplicates. Then stories that differ only in the values of entities are all kept.
 
     Raises:
-        ConfigError: ``test_fraction`` is not between 0 and 1, or there is no such rule for duplicates.
+        ConfigError: ``test_fraction`` is not between 0 and 1, or the rule for duplicates is unknown.
     """
     first: dict[Hashable, tuple[int, tuple[Story, ...]]] = {}
     for number, paths in enumerate(stories):

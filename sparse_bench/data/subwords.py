@@ -1,7 +1,7 @@
-"""Subwords by byte-pair encoding (Sennrich et al. 2016), learned on the training sentences alone.
+"""Subwords by byte-pair encoding (Sennrich et al. 2016), learned from the training sentences only.
 
-The library is sentencepiece, which torchtext needs anyway. It is given words between single spaces and told to change
-no character, so that putting pieces together again gives exactly the words that were split.
+The library is sentencepiece, which torchtext needs anyway. It gets words between single spaces and is set to change no
+character. So joining the pieces gives exactly the original words.
 """
 
 import hashlib
@@ -20,11 +20,11 @@ from sparse_bench.errors import ConfigError
 
 _LOG = logging.getLogger(__name__)
 
-#: What sentencepiece writes for the space before a word.
+#: Sentencepiece's character for the space before a word.
 SPACE = "▁"
-#: Sentencepiece leaves out training sentences of more bytes, unless told otherwise, ...
+#: By default, sentencepiece leaves out training sentences of more bytes than this.
 _LONGEST = 4192
-#: ... and those with this character, which it writes for unknown ones.
+#: Sentencepiece leaves out training sentences with this character, which it uses for unknown characters.
 _RESERVED = "▅"
 
 
@@ -32,19 +32,19 @@ class Subwords:
     """Words ↔ pieces.
 
     Args:
-        model: a trained sentencepiece model, as its file holds it.
+        model: a trained sentencepiece model, as the bytes of its file.
     """
 
     def __init__(self, model: bytes) -> None:
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
 
     def split(self, sentences: Iterable[Sequence[str]]) -> list[list[str]]:
-        """The pieces of each sentence's words. A character that was not in the training data is a piece of its own."""
+        """The pieces of each sentence's words. A character outside the training data becomes a piece of its own."""
         pieces: list[list[str]] = self._processor.encode([" ".join(words) for words in sentences], out_type=str)
         return pieces
 
     def join(self, pieces: Sequence[str]) -> list[str]:
-        """The words that these pieces make up; none for no pieces."""
+        """The words that these pieces form; empty if there are no pieces."""
         return "".join(pieces).replace(SPACE, " ").split()
 
     def __len__(self) -> int:
@@ -52,22 +52,21 @@ class Subwords:
 
 
 def train_subwords(sentences: Iterable[Sequence[str]], size: int, folder: Path | None = None) -> Subwords:
-    """Byte-pair encoding of these sentences' words. The same sentences always give the same pieces.
+    """Learn a byte-pair encoding from sentences. The same sentences always give the same pieces.
 
-    No sentence is too long. One with the character U+2585 is left out, as sentencepiece needs it for itself; the log
-    says how many are.
-
-    What was learned is kept on disk under the hash of what it was learned from, and read from there the next time.
+    Sentences of any length are used. A sentence with the character U+2585 is left out, because sentencepiece reserves
+    this character; the log reports how many there are. Models are cached on disk by a hash of settings and sentences.
 
     Args:
         sentences: words of the training sentences.
-        size: number of pieces, single characters and four special ones included.
-        folder: where models are kept; by default ``derived/`` in the cache of corpora.
+        size: number of pieces, including single characters and four special pieces.
+        folder: folder of the cached models; by default ``derived/`` in the cache of corpora.
 
     Raises:
-        ConfigError: more pieces than the sentences give, or fewer than they have characters.
+        ConfigError: ``size`` exceeds the number of pieces that the sentences give, or is below that of characters.
     """
     lines = [" ".join(words) for words in sentences]
+    # Settings under which pieces join to exactly the original text.
     settings: dict[str, Any] = {
         "model_type": "bpe",
         "vocab_size": size,
@@ -84,11 +83,12 @@ def train_subwords(sentences: Iterable[Sequence[str]], size: int, folder: Path |
         settings["max_sentence_length"] = longest
     if reserved := sum(_RESERVED in line for line in lines):
         _LOG.warning(
-            "Subwords are learned without %d of %d training sentences, which hold U+2585: sentencepiece needs this "
-            "character for itself.",
+            "Subwords are learned without %d of %d training sentences, which contain U+2585: sentencepiece reserves "
+            "this character.",
             reserved,
             len(lines),
         )
+    # Look for a cached model of the same library version, settings and sentences.
     content = hashlib.sha256(repr((version("sentencepiece"), sorted(settings.items()))).encode())
     for line in encoded:
         content.update(line + b"\n")
@@ -106,6 +106,7 @@ def train_subwords(sentences: Iterable[Sequence[str]], size: int, folder: Path |
             )
         except RuntimeError as error:
             raise ConfigError(f"bpe={size} does not fit these {len(lines)} training sentences: {error}") from error
+        # Rename a finished file, so that no other process reads an incomplete one.
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
         temporary.write_bytes(model.getvalue())

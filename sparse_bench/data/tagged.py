@@ -1,4 +1,4 @@
-"""Sentences with a tag for every word: what a tagging corpus is once it has been read."""
+"""Sentences with a tag for every word: the common form of all tagging corpora."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from sparse_bench.data.text_files import lines_of
 from sparse_bench.errors import DataError, shortened
 
-#: Words and their tags, as many of one as of the other.
+#: Words and their tags, one tag for each word.
 Sentence = tuple[tuple[str, ...], tuple[str, ...]]
 
 
@@ -15,11 +15,11 @@ class TaggedCorpus:
     """A corpus for tagging.
 
     Attributes:
-        train: what is learned.
-        valid: what choices are made by.
-        test: what is reported.
+        train: training sentences.
+        valid: validation sentences.
+        test: test sentences.
         tags: every tag, in the order of their numbers.
-        null_tag: tag of null elements, which stand for no spoken word; None if the corpus has none.
+        null_tag: tag of null elements, which are not spoken words; None if the corpus has none.
         checksums: file (or generator) name → SHA-256 of what the corpus was made from.
     """
 
@@ -32,16 +32,16 @@ class TaggedCorpus:
 
 
 def sentence(tokens: Iterable[Sequence[str]]) -> Sentence:
-    """The sentence of some (word, tag) pairs."""
+    """Make a sentence from (word, tag) pairs, of which there is at least one."""
     words, tags = zip(*tokens, strict=True)
     return words, tags
 
 
 def read_columns(text: str, source: str) -> tuple[Sentence, ...]:
-    """Sentences from lines ``word TAB tag``; empty lines stand between sentences.
+    """Read sentences from lines ``word TAB tag``. Empty lines separate sentences.
 
     Raises:
-        DataError: a line is no word and tag; names ``source`` and the line's number.
+        DataError: a line is not a word and a tag. The message names ``source`` and the line's number.
     """
     sentences: list[Sentence] = []
     tokens: list[tuple[str, str]] = []

@@ -1,6 +1,6 @@
 """The dialogues with sub-dialogues of the TED paper (Vlasov, Mosig, Nichol 2019): booking restaurants and hotels.
 
-The domain is written out here: the stories are what is downloaded.
+The stories are downloaded; the domain is defined here.
 """
 
 from sparse_bench.data.dialogues import DialogueCorpus, Story
@@ -55,7 +55,7 @@ _ACTIONS = (
     "action_search_hotel",
     "action_search_restaurant",
 )
-#: 40 actions of its own and 11 that every assistant has.
+#: The domain of the stories, with 40 actions of its own and the 11 actions of every assistant.
 DOMAIN = Domain(
     intents=dict.fromkeys(_INTENTS),
     entities=_ENTITIES,
@@ -65,13 +65,14 @@ DOMAIN = Domain(
 
 
 def ted() -> DialogueCorpus:
-    """147 training and 30 test stories, fetched first where they are absent.
+    """The 147 training and 30 test stories, downloaded first if absent.
 
-    3,560 training and 977 test predictions, 38 % of the latter to wait for the user; 8 intents and 36 other actions
-    occur. From the latest 10 states (5 states), at most 99.9 % (98.3 %) of the test predictions can be told.
+    They have 3,560 training and 977 test predictions. 38 % of the test predictions are to wait for the user. 8 intents
+    and 36 other actions occur. The best possible test accuracy is 99.9 % with the latest 10 states, and 98.3 % with the
+    latest 5.
 
     Raises:
-        DataError: the corpus cannot be had.
+        DataError: the corpus is not available.
     """
     files = corpus_files("ted")
 

@@ -1,4 +1,4 @@
-"""Running text for language models: lines of words become numbers."""
+"""Running text for language models, as numbered words."""
 
 import hashlib
 from collections import Counter
@@ -12,9 +12,9 @@ from sparse_bench.data.text_files import lines_of
 from sparse_bench.errors import ConfigError, DataError
 from sparse_bench.limits import Fraction, checked
 
-#: Stands for every word that is not in the vocabulary; Mikolov's files of the Penn Treebank hold it as a word.
+#: Replaces every word outside the vocabulary. Mikolov's files of the Penn Treebank already contain it.
 UNK = "<unk>"
-#: Ends every line, where wanted. Where a text holds it, it is that same end.
+#: Ends every line, if enabled. A text may already contain it.
 EOS = "<eos>"
 
 Line = Sequence[str]
@@ -22,11 +22,11 @@ Line = Sequence[str]
 
 @dataclass(frozen=True)
 class NumberedText:
-    """The lines of a split, one after another.
+    """The lines of a split as numbers, one line after the other.
 
     Attributes:
         tokens: word numbers [N], int64.
-        lengths: tokens of each line [S], int64; they add up to N.
+        lengths: tokens of each line [S], int64, summing to N.
     """
 
     tokens: np.ndarray
@@ -40,9 +40,9 @@ class TextCorpus:
     Attributes:
         words: the vocabulary, in the order of the words' numbers.
         frequencies: occurrences of each word in ``train``, in the same order.
-        train: what is learned.
-        valid: what choices are made by.
-        test: what is reported.
+        train: training text.
+        valid: validation text.
+        test: test text.
         checksums: file (or generator) name → SHA-256 of what the corpus was made from.
     """
 
@@ -55,7 +55,7 @@ class TextCorpus:
 
 
 def read_lines(text: str) -> list[list[str]]:
-    """The words of every line that has any."""
+    """The words of every line that is not blank."""
     return [words for line in lines_of(text) if (words := line.split())]
 
 
@@ -64,10 +64,10 @@ def first_lines(lines: Sequence[Line], fraction: Fraction) -> Sequence[Line]:
     """The first ``fraction`` of ``lines``, rounded down.
 
     Raises:
-        ConfigError: unless 0 < ``fraction`` ≤ 1.
-        DataError: nothing is left.
+        ConfigError: ``fraction`` is not above 0 and at most 1.
+        DataError: no line is left.
     """
-    kept = lines[: int(len(lines) * fraction + 1e-9)]  # a tenth of ten lines is one line, whatever 0.1 is in binary
+    kept = lines[: int(len(lines) * fraction + 1e-9)]  # tolerance, so that a tenth of ten lines is one line
     if not kept:
         raise DataError(f"fraction = {fraction} of {len(lines)} training lines leaves none.")
     return kept
@@ -84,21 +84,21 @@ def numbered_corpus(
 ) -> TextCorpus:
     """Number the words of a corpus.
 
-    ``<unk>`` is word 0 and ``<eos>``, where wanted, word 1; then come the other words of the training lines, the most
-    frequent first and equally frequent ones in alphabetical order (torchtext's :class:`Vocab`). A word outside the
-    vocabulary becomes ``<unk>``, in every split.
+    ``<unk>`` is word 0 and ``<eos>``, if enabled, word 1. The other words of the training lines follow, the most
+    frequent first, equally frequent ones in alphabetical order (torchtext's :class:`Vocab`). In every split, words
+    outside the vocabulary become ``<unk>``.
 
     Args:
-        train: training lines; the vocabulary is theirs.
+        train: training lines, from which the vocabulary is made.
         valid: validation lines.
         test: test lines.
-        vocabulary: number of word types, special ones included; None: all of the training lines.
-        eos: end every line with one ``<eos>``, those that have it already included; otherwise the lines simply follow
-            each other, and ``<eos>`` is a word like any other.
-        checksums: of what the lines were made from.
+        vocabulary: number of word types, special words included; None: all types of the training lines.
+        eos: end every line with exactly one ``<eos>``, even if the line already has it. Otherwise lines are simply
+            joined, and ``<eos>`` is an ordinary word.
+        checksums: SHA-256 of the sources of the lines, by name.
 
     Raises:
-        ConfigError: a vocabulary that cannot hold more than its special words.
+        ConfigError: a vocabulary that has no room for more than its special words.
         DataError: a split without words.
     """
     specials = [UNK, EOS] if eos else [UNK]
@@ -132,5 +132,5 @@ def _numbered(lines: Sequence[Line], numbers: Mapping[str, int], eos: bool) -> N
 
 
 def text_checksum(lines: Iterable[Line]) -> str:
-    """SHA-256 of lines that come from no file."""
+    """SHA-256 of generated lines."""
     return hashlib.sha256("\n".join(" ".join(line) for line in lines).encode()).hexdigest()

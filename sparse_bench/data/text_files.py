@@ -1,6 +1,6 @@
-"""Text as files hold it: UTF-8, with or without a byte-order mark; line feeds end its lines, and nothing else does.
+"""Reading of text files: UTF-8, with or without a byte-order mark. Only LF and CR LF end a line.
 
-Unicode knows other line ends (U+0085, U+2028), which occur inside sentences; Python's ``splitlines`` cuts there.
+Unicode has other line ends (U+0085, U+2028), at which Python's ``splitlines`` would cut. They occur inside sentences.
 """
 
 import gzip
@@ -11,18 +11,18 @@ from pathlib import Path
 
 from sparse_bench.errors import DataError
 
-#: What some programs begin a UTF-8 file with; it is no letter of the first word.
+#: Mark that some programs write at the start of a UTF-8 file. It does not belong to the first word.
 BYTE_ORDER_MARK = "\ufeff"
 
 
 @dataclass(frozen=True)
 class TextFile:
-    """What a text file holds.
+    """The content of a text file.
 
     Attributes:
-        name: of the file, for errors.
+        name: name of the file, for errors.
         text: its characters, without a byte-order mark.
-        sha256: of its bytes.
+        sha256: SHA-256 of its bytes.
     """
 
     name: str
@@ -36,11 +36,11 @@ class TextFile:
 
 
 def read_text(path: Path, name: str | None = None) -> TextFile:
-    """Reads a text file, unpacked first where its name ends in ``.gz``.
+    """Read a text file, and decompress it first if its name ends in ``.gz``.
 
     Args:
         path: the file.
-        name: what errors call it; by default its own name.
+        name: its name in errors; by default its own name.
 
     Raises:
         DataError: the file cannot be read or is not UTF-8. The message names the file and the line, not the content.
@@ -57,21 +57,21 @@ def read_text(path: Path, name: str | None = None) -> TextFile:
 
 
 def decode(content: bytes, name: str) -> str:
-    """The characters of UTF-8 bytes, without a byte-order mark.
+    """Decode UTF-8 bytes, and drop a byte-order mark.
 
     Raises:
-        DataError: other bytes; names ``name`` and the line.
+        DataError: the bytes are not UTF-8. The message contains ``name`` and the line.
     """
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         byte = error.object[error.start]
-    # Outside the handler: the decoder's error holds the whole content, and goes wherever this one is written out.
+    # Raised outside the handler: as its cause, the decoder's error would carry the whole content into every log.
     raise DataError(f"{name} cannot be read: line {line} is not UTF-8 (byte 0x{byte:02x}). Save the file as UTF-8.")
 
 
 def lines_of(text: str) -> list[str]:
-    """The lines of a text, ended by LF or CR LF; a byte-order mark before the first is dropped."""
+    """The lines of a text, ended by LF or CR LF. A byte-order mark before the first line is dropped."""
     lines = text.removeprefix(BYTE_ORDER_MARK).split("\n")
     return [line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1])]

@@ -1,7 +1,7 @@
-"""Short fragments of text, each of one of five types: stand-ins for the task of "Efficient Embedding Models".
+"""Short fragments of text of five types: substitutes for the data of "Efficient Embedding Models With PyTorch".
 
-The post classifies fragments of very few tokens into five types of unlike frequency (a common one has about 31 %, a
-seldom one 2.6 %), with about 30 thousand word types. Its data are not public.
+That post classifies fragments of very few tokens into five types of very different frequency: a common type has about
+31 %, a rare one 2.6 %. There are about 30 thousand word types. Its data are not public.
 """
 
 import random
@@ -31,9 +31,9 @@ class TextTypeCorpus:
     """A corpus for text typing.
 
     Attributes:
-        train: what is learned.
-        valid: what choices are made by.
-        test: what is reported.
+        train: training fragments.
+        valid: validation fragments.
+        test: test fragments.
         types: every type, in the order of their numbers.
         checksums: file (or generator) name → SHA-256 of what the corpus was made from.
     """
@@ -45,7 +45,7 @@ class TextTypeCorpus:
     checksums: dict[str, str] = field(default_factory=dict)
 
 
-#: The 15 categories of the Brown corpus in five groups; of its documents they have 18, 32, 3, 22 and 25 %.
+#: The 15 categories of the Brown corpus in five groups, with 18, 32, 3, 22 and 25 % of its documents.
 BROWN_GROUPS = {
     "press": ("news", "editorial", "reviews"),
     "general": ("hobbies", "lore", "belles_lettres"),
@@ -56,7 +56,7 @@ BROWN_GROUPS = {
 
 _SMALL_TALK = ("chitchat", "greet", "affirm", "deny")
 _QUESTIONS = ("faq", "technical_question", "source_code", "next_step", "explain")
-#: Families of Sara's intents; of the different messages they have 27, 37, 15, 12 and 9 %.
+#: Sara's intents in five groups, with 27, 37, 15, 12 and 9 % of the different messages.
 SARA_GROUPS = {
     "small_talk": (*_SMALL_TALK, "bye", "thank", "react_positive", "react_negative"),
     "question": (
@@ -84,7 +84,7 @@ SARA_GROUPS = {
     ),
     "out_of_scope": ("out_of_scope",),
 }
-#: The same families of the generated corpus, whose intents have other names.
+#: The same groups for the generated corpus, whose intents have other names.
 SARA_LIKE_GROUPS = {
     "small_talk": (*_SMALL_TALK, "goodbye", "thanks", "praise", "complain"),
     "question": (
@@ -116,19 +116,19 @@ SARA_LIKE_GROUPS = {
 
 @checked
 def brown_types(shortest: Count = 3, longest: Count = 8, seed: Seed = 0) -> TextTypeCorpus:
-    """Fragments of the Brown corpus: every sentence is cut into pieces of random length; its genre is their type.
+    """Fragments of the Brown corpus: pieces of sentences of random length. Their type is the group of their genre.
 
-    Documents are split, so that no two splits hold pieces of one: of every ten, in the order of their names, eight are
-    for training, the ninth for validation, the tenth for the test. Case is kept.
+    Whole documents are assigned to splits, so that no document has pieces in two splits. Of every ten, in the order of
+    their names, eight are for training, the ninth for validation and the tenth for the test. Case is kept.
 
     Args:
-        shortest: fewest tokens of a fragment; what is left of a sentence is dropped if it is shorter.
-        longest: most tokens.
-        seed: of the lengths.
+        shortest: least number of tokens in a fragment; a shorter rest of a sentence is dropped.
+        longest: largest number of tokens in a fragment.
+        seed: seed of the lengths.
 
     Raises:
-        ConfigError: lengths that are no range.
-        DataError: the corpus cannot be had.
+        ConfigError: ``shortest`` exceeds ``longest``.
+        DataError: the corpus is not available.
     """
     if shortest > longest:
         raise ConfigError(f"shortest ({shortest}) has to be at most longest ({longest}).")
@@ -154,17 +154,17 @@ def brown_types(shortest: Count = 3, longest: Count = 8, seed: Seed = 0) -> Text
 
 @checked
 def sara_types(split_seed: Seed = 0) -> TextTypeCorpus:
-    """Sara's messages, by family of intents.
+    """Sara's messages; the type of a message is the group of its intent.
 
     Raises:
-        DataError: the corpus cannot be had.
+        DataError: the corpus is not available.
     """
     return messages_by_group(sara(), SARA_GROUPS, split_seed)
 
 
 @checked
 def text_types_like(seed: Seed = 0, examples: Many = 4971, split_seed: Seed = 0) -> TextTypeCorpus:
-    """The messages of the generated corpus Sara-like, by family of intents. No download.
+    """Messages of the generated corpus Sara-like; the type of a message is the group of its intent. No download.
 
     Raises:
         ConfigError: fewer than three examples for each intent.
@@ -173,9 +173,9 @@ def text_types_like(seed: Seed = 0, examples: Many = 4971, split_seed: Seed = 0)
 
 
 def messages_by_group(corpus: NluCorpus, groups: Mapping[str, tuple[str, ...]], split_seed: int = 0) -> TextTypeCorpus:
-    """Messages in lower case, each different text once; a tenth of each type for validation and two for the test.
+    """Messages in lower case, without duplicate texts. Of each type, 10 % are for validation and 20 % for the test.
 
-    A text that stands under several intents has the type of the first.
+    A text with several intents gets the type of the first.
 
     Raises:
         DataError: an intent in no group, or too few messages.

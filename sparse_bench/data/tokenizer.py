@@ -1,7 +1,7 @@
 """Whitespace tokenizer of the Rasa 2.6 assistants: words with their character offsets.
 
-What belongs to a word is what the ``regex`` package means by ``\\w``, as in the released tokenizer. Combining marks are
-part of it, without which "क्या" is no one word; for the standard library they are not.
+As in the released tokenizer, word characters are those of ``\\w`` in the ``regex`` package. They include combining
+marks, so that "क्या" is one word. The standard library's ``\\w`` excludes them.
 """
 
 import re
@@ -11,23 +11,23 @@ import regex
 
 from sparse_bench.errors import DataError
 
-# Never punctuation at the border of a word.
+# Characters that are kept at the border of a word.
 _KEPT_AT_BORDER = r"\w#@&"
-# Kept inside a word as well: the characters of URLs and e-mail addresses.
+# Characters that are kept inside a word: also those of URLs and e-mail addresses.
 _KEPT_INSIDE = r"\w._~:/?#\[\]()@!$&*+,;=-"
 _SEPARATOR = regex.compile(
     rf"""
-      (?<![^{_KEPT_AT_BORDER}])                        # from its first sign on: a long one is looked at once
-      [^{_KEPT_AT_BORDER}]+ (?=\s|$)                   # behind a word
+      (?<![^{_KEPT_AT_BORDER}])                        # only from its first character, so that a long run is read once
+      [^{_KEPT_AT_BORDER}]+ (?=\s|$)                   # after a word
     | (?:\s|^) [^{_KEPT_AT_BORDER}]+ (?=[^0-9\s])      # before a word; stays before a number ("$5", "-3")
     | (?<=[^0-9\s]) [^{_KEPT_INSIDE}]+ (?=[^0-9\s])    # within a word; stays beside a digit ("10'000")
     """,
     regex.VERBOSE,
 )
-#: What the standard library splits at, as the released tokenizer does.
+#: As in the released tokenizer, whitespace is that of the standard library.
 _WORD = re.compile(r"\S+")
-# A word of these characters alone is dropped. The released system calls them emoji; the wide range from U+24C2 holds
-# CJK scripts too, so that Chinese words survive only where a message has no other (see `tokenize`).
+# A word of only these characters is dropped. The released system calls them emoji, but the wide range from U+24C2 also
+# holds CJK scripts. So Chinese words survive only if a message has no other words (see `tokenize`).
 _SYMBOLS = re.compile(
     "["
     "\U0001f600-\U0001f64f"  # emoticons
@@ -59,14 +59,14 @@ class TokenizedText:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The tokens in lower case: all that is seen of a text where case, blanks and punctuation do not count."""
+        """The tokens in lower case, for uses where case, blanks and punctuation do not matter."""
         return tuple(token.text.lower() for token in self.tokens)
 
 
 def tokenize(text: str) -> TokenizedText:
-    """Split ``text`` at whitespace and strip punctuation, but not ``# @ &`` nor what belongs to URLs and numbers.
+    """Split ``text`` at whitespace and strip punctuation, except ``# @ &`` and the punctuation of URLs and numbers.
 
-    Where nothing would be left (``":)"``), the whole text is the one token.
+    If nothing would be left, as for ``":)"``, the whole text is the only token.
 
     Raises:
         DataError: the text is blank.
@@ -75,7 +75,7 @@ def tokenize(text: str) -> TokenizedText:
         raise DataError(f"Cannot tokenize the blank text {text!r}: every message needs at least one character.")
     tokens: list[Token] = []
     piece = 0
-    # The pieces between separators are taken from the text itself, which gives exact offsets without searching.
+    # Words are matched in the text itself, between separators, so that their offsets are exact.
     for border in [*(match.span() for match in _SEPARATOR.finditer(text)), (len(text), len(text))]:
         words = _WORD.finditer(text, piece, border[0])
         tokens += [Token(word[0], word.start(), word.end()) for word in words if not _SYMBOLS.fullmatch(word[0])]

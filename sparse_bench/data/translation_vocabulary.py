@@ -1,4 +1,4 @@
-"""Vocabularies of translation: torchtext's, with the special tokens where every translation model expects them."""
+"""Vocabularies for translation: torchtext's, with the special tokens at the numbers that translation models expect."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,22 +11,22 @@ from sparse_bench.batch.translation import BOS, EOS, PAD, UNK
 from sparse_bench.errors import DataError
 from sparse_bench.limits import Count, checked
 
-#: In order of their numbers. torchtext takes the spelling ``<unk>`` to mean what it says.
+#: Special tokens, in the order of their numbers. torchtext recognises ``<unk>`` by its spelling.
 SPECIALS = ("<pad>", "<unk>", "<s>", "</s>")
 assert tuple(range(len(SPECIALS))) == (PAD, UNK, BOS, EOS)
-#: What an unknown token is written as in a translation: one sign that no sentence of a reference has.
+#: Text of an unknown token in a translation: a character that no reference contains.
 UNKNOWN_SIGN = "⁇"
 
 
 @checked
 def build_vocabulary(sentences: Iterable[Sequence[str]], min_count: Count) -> Vocab:
-    """All tokens that occur at least ``min_count`` times, behind the special ones.
+    """A vocabulary of the special tokens, then all tokens that occur at least ``min_count`` times.
 
-    Numbers go by falling count, and by code point where counts are equal.
+    The tokens are numbered by decreasing count; those with equal counts by code point.
 
     Raises:
         ConfigError: ``min_count`` is below 1.
-        DataError: a special token's spelling occurs in the text.
+        DataError: the text contains the spelling of a special token.
     """
     counts = Counter(chain.from_iterable(sentences))
     if taken := [token for token in SPECIALS if token in counts]:
@@ -35,9 +35,9 @@ def build_vocabulary(sentences: Iterable[Sequence[str]], min_count: Count) -> Vo
 
 
 def encode(sentences: Iterable[Sequence[str]], vocabulary: Vocab) -> list[np.ndarray]:
-    """Token numbers of each sentence [its tokens], int32, without BOS and EOS; unknown tokens are UNK.
+    """Token numbers of each sentence [tokens], int32, without BOS and EOS. Unknown tokens become UNK.
 
-    A special token's spelling is unknown like any other token that is not in the training text, which never has it.
+    The spelling of a special token is unknown too, because no training text contains it.
     """
     known = {token: number for token, number in vocabulary.stoi.items() if number >= len(SPECIALS)}
     return [
@@ -46,7 +46,7 @@ def encode(sentences: Iterable[Sequence[str]], vocabulary: Vocab) -> list[np.nda
 
 
 def decode(numbers: Sequence[int] | np.ndarray, vocabulary: Vocab) -> list[str]:
-    """The tokens of a translation up to its EOS or end; PAD and BOS are left out, UNK is :data:`UNKNOWN_SIGN`."""
+    """The tokens of a translation up to EOS or its end. PAD and BOS are left out; UNK becomes :data:`UNKNOWN_SIGN`."""
     tokens: list[str] = []
     for number in map(int, numbers):
         if number == EOS:

@@ -1,4 +1,4 @@
-"""YAML as Rasa's files use it: scalars are texts, no key may occur twice, and only LF and CR LF end lines."""
+"""Reading of YAML as in Rasa's files: scalars are texts, keys are unique, and only LF and CR LF end lines."""
 
 import re
 from typing import Any
@@ -9,7 +9,7 @@ from sparse_bench.data.text_files import TextFile
 from sparse_bench.errors import DataError
 
 _MERGE, _NULL = "tag:yaml.org,2002:merge", "tag:yaml.org,2002:null"
-#: Line ends of YAML 1.1 that are none of YAML 1.2; they pass through the parser as code points that stand for no sign.
+#: Line ends of YAML 1.1 that YAML 1.2 dropped. They pass through the parser as code points that are no characters.
 _HIDDEN = {0x85: 0xFDD0, 0x2028: 0xFDD1, 0x2029: 0xFDD2}
 _SHOWN = {code: sign for sign, code in _HIDDEN.items()}
 
@@ -21,10 +21,10 @@ def _resolvers(*tags: str) -> dict[str, list[Any]]:
 
 
 class TextLoader(yaml.SafeLoader):
-    """Builds lists, mappings and texts only: in these files every scalar is a text, even ``no`` or ``2.0``."""
+    """Builds only lists, mappings and texts. Every scalar is a text, even ``no`` or ``2.0``."""
 
     yaml_implicit_resolvers = _resolvers(_MERGE)
-    yaml_constructors = {}  # noqa: RUF012  (PyYAML's own name; without any, a node becomes what it looks like)
+    yaml_constructors = {}  # noqa: RUF012  (PyYAML's name; without constructors, tags are ignored)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         names = [key.value for key, _ in node.value]
@@ -39,7 +39,7 @@ class TextLoader(yaml.SafeLoader):
 
 
 class TextOrNullLoader(TextLoader):
-    """The same with None where nothing, ``~`` or ``null`` stands without quotes."""
+    """The same, but an empty value, ``~`` or ``null`` without quotes becomes None."""
 
     yaml_implicit_resolvers = _resolvers(_MERGE, _NULL)
 
@@ -48,10 +48,10 @@ class TextOrNullLoader(TextLoader):
 
 
 def load_yaml(file: TextFile, loader: type[TextLoader]) -> Any:
-    """What a YAML file holds.
+    """The content of a YAML file.
 
     Raises:
-        DataError: it is no YAML; names the file.
+        DataError: the file is not valid YAML. The message names the file.
     """
     try:
         return yaml.load(file.text.translate(_HIDDEN), Loader=loader)
@@ -62,7 +62,7 @@ def load_yaml(file: TextFile, loader: type[TextLoader]) -> Any:
 
 
 def major_version(name: str, tree: dict[str, Any]) -> int | None:
-    """The version of Rasa's format that a file says it is in, 2 or 3; None if it says nothing.
+    """The version of Rasa's format that a file declares, 2 or 3; None if it declares none.
 
     Raises:
         DataError: another version.

@@ -1,1 +1,1 @@
-"""Ordinary torch modules, one file or folder a model. No word about sparsity here."""
+"""Models: ordinary torch modules, one file each. None of this code is about sparsity."""

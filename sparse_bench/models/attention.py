@@ -1,9 +1,9 @@
-"""Multi-head attention over padded sequences, and the memory of past keys and values that decoding needs.
+"""Multi-head attention over padded sequences, and the cache of past keys and values that decoding needs.
 
-There are two ways to the same numbers. ``sdpa`` is :func:`torch.nn.functional.scaled_dot_product_attention`;
-``explicit`` writes the softmax out. ``auto`` takes SDPA, but the explicit way on a CPU in the two cases where SDPA is
-slow there: in half precision (its gradient takes several times as long) and when weights are dropped (it then gives
-up its fused kernel and draws one Bernoulli number per weight).
+Two implementations compute the same numbers. ``sdpa`` is :func:`torch.nn.functional.scaled_dot_product_attention`;
+``explicit`` writes the softmax out. ``auto`` is ``sdpa``, except in the two cases where that is slow on a CPU. In half
+precision its gradient takes several times as long. With attention dropout it cannot use its fused kernel, and draws one
+Bernoulli number per weight.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from sparse_bench.models.layers import dense
 
 ATTENTION_WAYS = ("auto", "sdpa", "explicit")
 
-#: Added to the logits of keys that must not be attended to: their weights are then exactly 0 in every precision.
+#: Added to the logits of masked keys. Their attention weights are then exactly 0 in every precision.
 _NEVER = -1e9
 
 
 def padding_bias(mask: Tensor) -> Tensor:
-    """What is added to logits so that padding is not attended to: ``mask`` [B, S], True at real keys → [B, 1, 1, S]."""
+    """Bias on the logits that masks padding: ``mask`` [B, S], True at real keys → [B, 1, 1, S]."""
     return torch.where(mask, 0.0, _NEVER)[:, None, None, :]
 
 
 def mixed_padding_bias(mask: Tensor, heads: int) -> Tensor:
-    """:func:`padding_bias` with a fault: other sentences' padding is hidden → [B, H, 1, S].
+    """:func:`padding_bias` with a bug that some code has: it masks other sentences' padding → [B, H, 1, S].
 
-    Head h of sentence b gets the padding of sentence ⌊(h · B + b) / H⌋. So it is where a mask is repeated for each
-    sentence in turn, and queries, keys and values are stacked head by head.
+    Head h of sentence b gets the padding of sentence ⌊(h · B + b) / H⌋. This happens if the mask is repeated sentence
+    by sentence, while queries, keys and values are stacked head by head.
     """
     batch = mask.shape[0]
     place = torch.arange(heads, device=mask.device) * batch + torch.arange(batch, device=mask.device)[:, None]
@@ -39,21 +39,22 @@ def mixed_padding_bias(mask: Tensor, heads: int) -> Tensor:
 
 
 def causal_bias(length: int, device: torch.device) -> Tensor:
-    """What is added to logits so that no later position is attended to [1, 1, length, length]."""
+    """Bias on the logits that masks all later positions [1, 1, length, length]."""
     return torch.full((length, length), _NEVER, device=device).triu(1)[None, None]
 
 
 class MultiHeadAttention(nn.Module):
-    """Softmax(scale · QKᵀ + bias) V by heads; no bias on queries, keys and values (Vaswani et al. 2017, section 3.2).
+    """Multi-head attention: softmax(scale · QKᵀ + bias) V for each head (Vaswani et al. 2017, section 3.2).
 
-    Keys and values are computed apart from the rest (:meth:`keys_values`), because decoding reuses them.
+    The projections to queries, keys and values have no bias. :meth:`keys_values` is a separate call, because decoding
+    reuses its result.
 
     Args:
         size: U, width of inputs and outputs; a multiple of ``heads``.
-        heads: H; each of them is U/H wide.
+        heads: H, number of heads; each is U/H wide.
         scale: factor on the logits.
         dropout: share of the attention weights dropped.
-        way: how to compute it, one of :data:`ATTENTION_WAYS`.
+        way: the implementation, one of :data:`ATTENTION_WAYS`.
 
     Raises:
         ConfigError: a setting outside its range.
@@ -76,7 +77,7 @@ class MultiHeadAttention(nn.Module):
         self.dropout = Dropout(dropout)
 
     def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of what may be attended to: [B, S, U] → two of [B, H, S, U/H]."""
+        """Keys and values of ``memory`` [B, S, U]: two tensors [B, H, S, U/H]."""
         return self._split(self.key(memory)), self._split(self.value(memory))
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -120,7 +121,7 @@ class MultiHeadAttention(nn.Module):
 
 
 class Past:
-    """Keys and values of the positions that have been decoded, in buffers for ``longest`` positions."""
+    """Cache of the keys and values of all decoded positions, in buffers for ``longest`` positions."""
 
     def __init__(self, longest: int) -> None:
         self.longest = longest
@@ -129,7 +130,7 @@ class Past:
         self._values: Tensor | None = None
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Add one position's keys and values [R, H, 1, U/H]; gives those of all positions so far [R, H, t, U/H]."""
+        """Add one position's keys and values [R, H, 1, U/H], and return those of all t positions [R, H, t, U/H]."""
         if self._keys is None or self._values is None:
             rows, heads, _, depth = keys.shape
             self._keys, self._values = (x.new_zeros(rows, heads, self.longest, depth) for x in (keys, values))
@@ -139,7 +140,7 @@ class Past:
         return self._keys[:, :, : self.length], self._values[:, :, : self.length]
 
     def reorder(self, rows: Tensor) -> None:
-        """Continue with the pasts of these rows [R] in place of the present ones."""
+        """Replace each row's cache by that of the row with the number in ``rows`` [R]."""
         for buffer in (self._keys, self._values):
             if buffer is not None:
                 filled = buffer[:, :, : self.length]

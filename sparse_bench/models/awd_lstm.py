@@ -1,6 +1,6 @@
 """AWD-LSTM, the regularised LSTM language model of Merity et al. 2018 (ICLR), as Demeester et al. 2018 use it.
 
-Follows the released code where the paper leaves a choice.
+Where the paper leaves a choice, this follows the released code.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class AWDLSTM(Model):
     """Embedding → LSTM layers E→H→…→H→E → decoder that shares the embedding's weights.
 
     Args:
-        sizes: of the vocabulary.
+        sizes: size and word frequencies of the vocabulary.
         embedding_dim: E, width of the embedding and of the last layer.
         hidden: H, width of the other layers.
         layers: number of LSTM layers.
@@ -78,7 +78,7 @@ class AWDLSTM(Model):
         self.weight_drop = WeightDrop(weight_drop)
 
     def forward(self, inputs: Tensor, state: HiddenState | None) -> LanguageOutput:
-        """Scores of the words that follow ``inputs`` [T, B]; ``state`` None is a zero state."""
+        """Scores of the words that follow ``inputs`` [T, B]. ``state`` None means a zero state."""
         embedded = self.word_dropout(self.embedding(inputs), inputs, self.vocabulary)
         dropped = raw = self.input_dropout(embedded)
         states: list[tuple[Tensor, ...]] = []
@@ -94,7 +94,7 @@ class AWDLSTM(Model):
         )
 
     def _penalties(self, raw: Tensor, dropped: Tensor) -> dict[str, Tensor]:
-        """Activation regularisation, and temporal activation regularisation (Merity et al. 2018, section 4.6)."""
+        """Activation regularisation and temporal activation regularisation (Merity et al. 2018, section 4.6)."""
         penalties = {}
         if self.activation_penalty:
             penalties["activation"] = self.activation_penalty * dropped.pow(2).mean()
@@ -103,7 +103,7 @@ class AWDLSTM(Model):
         return penalties
 
     def _decoder_weight(self) -> Tensor:
-        """The embedding's matrix [vocabulary, E]; a look-up of another kind says itself what matrix it stands for."""
+        """The embedding's matrix [vocabulary, E]. An embedding stored otherwise has a method for its matrix."""
         dense_weight = getattr(self.embedding, "dense_weight", None)
         weight = self.embedding.weight if dense_weight is None else dense_weight()
         assert isinstance(weight, Tensor)
@@ -122,5 +122,5 @@ class AWDLSTM(Model):
 
     @classmethod
     def widths(cls, settings: dict[str, Any]) -> list[dict[str, Any]]:
-        """Fewer units in the inner layers; the embedding keeps its width."""
+        """Settings with fewer units in the inner layers. The embedding keeps its width."""
         return [{"hidden": width} for width in range(1, settings.get("hidden", _DEFAULT_HIDDEN) + 1)]

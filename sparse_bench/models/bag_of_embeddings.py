@@ -1,6 +1,6 @@
-"""A classifier of short texts: a fixed-length vector from the embeddings of its tokens, whatever their order.
+"""A classifier of short texts that sums or averages the embeddings of the tokens, and so ignores their order.
 
-The model of "Efficient Embedding Models With PyTorch", without the knowledge base that the post plans.
+This is the model of "Efficient Embedding Models With PyTorch", without the knowledge base that the post plans.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _DEFAULT_DIM = 300
 
 
 class BagOfEmbeddings(Model):
-    """Embeddings → one vector for a text → linear layer, whose scores a softmax turns into probabilities.
+    """Embeddings → one vector per text → linear layer. A softmax turns its scores into probabilities.
 
     Args:
-        sizes: of the vocabulary and of the types.
-        embedding_dim: D.
-        pooling: ``masked_sum``, Σ_t E(w_t) ⊙ M(w_t) with a second table M that weights single dimensions of each
-            word's embedding and starts at 1 (the post's); or plain ``sum`` or ``mean`` of E(w_t).
+        sizes: sizes of the vocabulary and of the set of types.
+        embedding_dim: D, width of the embedding.
+        pooling: ``masked_sum`` (the post's), ``sum`` or ``mean`` of the embeddings E(w_t). ``masked_sum`` is
+            Σ_t E(w_t) ⊙ M(w_t). The second table M weights each dimension of each word's embedding, and starts at 1.
 
     Raises:
         ConfigError: a setting outside its range.
@@ -57,7 +57,7 @@ class BagOfEmbeddings(Model):
         self.classifier = nn.Linear(embedding_dim, sizes.types)
 
     def encode(self, batch: TextBatch) -> Tensor:
-        """One vector for each text [B, D]."""
+        """Vectors of the texts [B, D]."""
         if self.mask is None:
             encoded: Tensor = self.embedding(batch.words, batch.offsets)
             return encoded

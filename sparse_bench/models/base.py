@@ -1,4 +1,4 @@
-"""What every model offers beyond being an ordinary torch module."""
+"""The interface of models: what they offer in addition to an ordinary torch module."""
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
@@ -7,22 +7,23 @@ from torch import nn
 
 
 class Model(nn.Module, ABC):
-    """A torch module that names its weight matrices in groups. It knows nothing of sparsity.
+    """A torch module that lists its weight matrices by group. It contains no code about sparsity.
 
-    A model is built as ``Model(sizes, **settings)``, names no device, and has to build under ``torch.device('meta')``.
+    A model is built as ``Model(sizes, **settings)``. It must not name a device, and it must also build under
+    ``torch.device('meta')``.
     """
 
     #: Names of the tasks that this model can learn.
     tasks: ClassVar[tuple[str, ...]]
-    #: Names of the groups that :meth:`layer_groups` gives, known before a model is built.
+    #: Names of the groups of :meth:`layer_groups`, available before a model is built.
     groups: ClassVar[tuple[str, ...]]
 
-    #: Groups of tables that the model multiplies by, too: a batch has a gradient for all of their rows.
+    #: Groups of embeddings that the model also uses as linear layers. Their gradient covers all rows in every batch.
     multiplied: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def layer_groups(self) -> dict[str, list[str]]:
-        """Group name → names of weight matrices (as in ``named_parameters``). Groups may overlap.
+        """Group name → names of weight matrices, as in ``named_parameters``. Groups may overlap.
 
         The group ``default`` holds the matrices that the model's own paper makes sparse.
         """
@@ -31,7 +32,10 @@ class Model(nn.Module, ABC):
     def widths(cls, settings: dict[str, Any]) -> list[dict[str, Any]]:
         """Settings of all narrower variants up to and including ``settings``' own width, narrowest first.
 
-        Each entry holds the changed settings alone. The model with fewer units but the same number of weights as a
-        sparse one is the baseline that every figure needs.
+        Each entry holds only the changed settings. They are used for the baseline of every figure: a dense model with
+        fewer units that has as many weights as a sparse one.
+
+        Raises:
+            TypeError: the model has no width to vary.
         """
         raise TypeError(f"{cls.__name__} has no width to vary")

@@ -1,6 +1,6 @@
 """The part-of-speech tagger of Demeester et al. 2018, "Predefined Sparseness in Recurrent Sequence Models".
 
-Follows the released code where the paper leaves a choice.
+Where the paper leaves a choice, this follows the released code.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _INITIAL_RANGE = 0.1
 
 
 class BiLSTMTagger(Model):
-    """Embedding → LSTM in both directions → linear, tanh → linear: a tag for each word.
+    """Embedding → LSTM in both directions → linear, tanh → linear. It gives a tag for each word.
 
     Args:
-        sizes: of the vocabulary and the tag set.
+        sizes: sizes of the vocabulary and of the tag set.
         embedding_dim: width of the embedding.
         hidden: width of the LSTM in each direction, and of the layer after it.
-        dropout_input: locked dropout of the embedded words, one mask a sentence.
+        dropout_input: locked dropout of the embedded words, one mask per sentence.
         dropout_words: dropout of whole words of the embedding.
         dropout_hidden: dropout of the LSTM's outputs and of the layer after it.
-        weight_drop: dropout of the recurrent weights of the forward direction; the released code leaves the backward
-            direction alone.
+        weight_drop: dropout of the recurrent weights of the forward direction. As in the released code, the backward
+            direction has none.
 
     Raises:
         ConfigError: a setting outside its range.
@@ -61,8 +61,8 @@ class BiLSTMTagger(Model):
         self.vocabulary = sizes.vocabulary
         self.embedding = nn.Embedding(sizes.vocabulary, embedding_dim)
         nn.init.uniform_(self.embedding.weight, -_INITIAL_RANGE, _INITIAL_RANGE)
-        # Two layers of one direction are the same as one of two, and several times as fast on sentences of unlike
-        # length on a CPU: torch has no fused kernel for packed ones.
+        # Two LSTMs of one direction compute the same as one with two directions. On a CPU they are several times as
+        # fast for sentences of different lengths, because torch has no fused kernel for packed sequences.
         self.forward_lstm = nn.LSTM(embedding_dim, hidden)
         self.backward_lstm = nn.LSTM(embedding_dim, hidden)
         self.intermediate = nn.Linear(2 * hidden, hidden)
@@ -87,8 +87,8 @@ class BiLSTMTagger(Model):
         sentences, longest = layout.mask.shape
         sentence = layout.cell.div(longest, rounding_mode="floor")
         embedded = self.word_dropout(self.embedding(batch.words), batch.words, self.vocabulary)
-        # Every sentence begins at the first time step, in both directions, so padding stands behind it alone and what
-        # an LSTM makes of it is never read.
+        # In both directions every sentence starts at the first time step. So padding comes only after a sentence, and
+        # the LSTM's output there is never read.
         ahead = layout.position * sentences + sentence
         behind = (layout.lengths[sentence] - 1 - layout.position) * sentences + sentence
         x = self._on_grid(embedded, ahead, layout)
@@ -102,7 +102,7 @@ class BiLSTMTagger(Model):
 
     @staticmethod
     def _on_grid(x: Tensor, cells: Tensor, layout: Layout) -> Tensor:
-        """Rows [N, D] at their ``cells`` of a grid of time steps and sentences [S, B, D]; padding is any row."""
+        """Place rows [N, D] at their ``cells`` of the time-major grid [S, B, D]. Padding cells hold arbitrary rows."""
         sentences, longest = layout.mask.shape
         source = torch.zeros(sentences * longest, dtype=torch.int64, device=x.device)
         source = source.index_copy(0, cells, torch.arange(x.shape[0], device=x.device))
@@ -119,10 +119,10 @@ class BiLSTMTagger(Model):
         }
 
     def recurrent_stacks(self) -> list[list[str]]:
-        """The directions are beside each other: two stacks of one layer."""
+        """Two stacks of one layer, since the two directions are parallel."""
         return [["forward_lstm"], ["backward_lstm"]]
 
     @classmethod
     def widths(cls, settings: dict[str, Any]) -> list[dict[str, Any]]:
-        """Shorter vectors of words; the layers after them keep their widths."""
+        """Settings with a narrower embedding. The layers after it keep their widths."""
         return [{"embedding_dim": dim} for dim in range(1, settings.get("embedding_dim", _DEFAULT_DIM) + 1)]

@@ -1,10 +1,12 @@
 """Linear-chain conditional random field without start and end potentials.
 
 The likelihood and its gradient come from one forward-backward pass in the probability domain (Rabiner 1989, scaled
-variables): each time step is a product of a [B, K] matrix with the [K, K] transitions instead of a logsumexp over
-[B, K, K]. Emissions are divided by the largest of their position and transitions by the largest of all, and forward
-variables are normalised at each step. No sum can become zero while transitions differ by less than about 80, whatever
-the emissions are; paths that are lost to underflow weigh less than 1e-38 of the best one times e^(that difference).
+variables). Each time step multiplies a [B, K] matrix by the [K, K] transitions, instead of a logsumexp over [B, K, K].
+
+For numerical stability, potentials of emissions are divided by the largest of their position, those of transitions by
+the largest of all. Forward variables are normalised at each step. Whatever the emissions are, no sum can become zero
+while the transition scores differ by less than about 80. A path that is lost to underflow weighs less than 1e-38 of the
+best path, times e^(the largest difference of transition scores).
 """
 
 from __future__ import annotations
@@ -19,13 +21,13 @@ from sparse_bench.models.precision import full_precision
 
 
 def _time_major(layout: Layout) -> tuple[Tensor, Tensor]:
-    """Packed row of each cell of the grid [S·B] in which time comes first, and cell of each packed row [N]."""
+    """For the time-major grid: the packed row of each cell [S·B], and the cell of each packed row [N]."""
     batch, length = layout.grid.shape
     return layout.grid.t().reshape(-1), layout.position * batch + (layout.cell - layout.position) // length
 
 
 class _NegativeLogLikelihood(torch.autograd.Function):
-    """Mean over sequences. The gradient, expected minus observed counts, is made with the value."""
+    """Mean over sequences. The forward pass also computes the gradient: expected minus observed counts."""
 
     @staticmethod
     def forward(ctx: Any, emissions: Tensor, transitions: Tensor, tags: Tensor, layout: Layout) -> Tensor:
@@ -40,8 +42,8 @@ class _NegativeLogLikelihood(torch.autograd.Function):
         best_transition = transitions.max()
         moves = (transitions - best_transition).exp_()
 
-        # Forward variables, normalised: alpha[t] sums to 1, scale[t] is what it summed to. What happens in padding
-        # cells stays there, because a cell depends on earlier ones alone.
+        # Forward variables: alpha[t] is normalised to sum 1, and scale[t] is its sum before that. Padding cells cannot
+        # affect real ones, because a cell depends only on earlier cells.
         alpha = torch.empty_like(potentials)
         scale = torch.empty_like(best_score)
         current, before = potentials[0], None
@@ -49,14 +51,16 @@ class _NegativeLogLikelihood(torch.autograd.Function):
             if before is not None:
                 current = torch.mm(before, moves).mul_(potential)
             before = torch.div(current, torch.sum(current, 1, keepdim=True, out=total), out=forward)
-        # Padding may hold anything, even infinities: it is selected away, not multiplied by zero.
+        # Padding may hold anything, even infinities, so it is masked by selection, not by a product with zero.
         log_partition = torch.where(real, scale.log() + best_score, 0.0).sum() + best_transition * (tokens - batch)
 
+        # Score of the gold tags: their emissions, and their transitions within each sequence.
         continues = (layout.position[1:] > 0).to(emissions.dtype)
         move = tags[:-1] * states + tags[1:]
         gold = emissions.gather(1, tags[:, None]).sum() + (transitions.reshape(-1)[move] * continues).sum()
         loss = (log_partition - gold) / batch
 
+        # Backward variables, and from them the marginals of tags and the expected counts of transitions.
         if any(ctx.needs_input_grad):
             incoming = torch.where(real, potentials / scale, 0.0)
             ends = (~real).to(emissions.dtype)
@@ -64,7 +68,7 @@ class _NegativeLogLikelihood(torch.autograd.Function):
             backward, arriving, ended = beta.unbind(), incoming.unbind(), ends.unbind()
             for time in range(length - 1, 0, -1):
                 arriving[time].mul_(backward[time])
-                # The step behind a sequence's end contributes nothing, so beta is 1 there.
+                # At a sequence's last position beta is 1: the step after it contributes nothing.
                 torch.addmm(ended[time], arriving[time], moves.t(), out=backward[time - 1])
             marginals = beta.mul_(alpha).view(-1, states).index_select(0, cells)
             marginals.scatter_add_(1, tags[:, None], marginals.new_full((1, 1), -1.0).expand(tokens, 1))
@@ -80,13 +84,13 @@ class _NegativeLogLikelihood(torch.autograd.Function):
 
 
 def crf_loss(emissions: Tensor, transitions: Tensor, tags: Tensor, layout: Layout) -> Tensor:
-    """Negative log-likelihood of the tags of whole sequences, averaged over sequences. Computed in float32 or more.
+    """Negative log-likelihood of the tags, averaged over sequences. It is computed in float32 or float64.
 
     Args:
         emissions: score of each tag for each token [N, K], packed.
         transitions: score of tag j after tag i, at [i, j] [K, K].
         tags: the gold tags [N].
-        layout: of the N tokens.
+        layout: layout of the N tokens.
 
     Returns:
         A scalar.
@@ -104,7 +108,7 @@ def viterbi(emissions: Tensor, transitions: Tensor, layout: Layout) -> Tensor:
     Args:
         emissions: score of each tag for each token [N, K], packed.
         transitions: score of tag j after tag i, at [i, j] [K, K].
-        layout: of the N tokens.
+        layout: layout of the N tokens.
 
     Returns:
         The tag of each token [N], int64.
@@ -120,7 +124,7 @@ def viterbi(emissions: Tensor, transitions: Tensor, layout: Layout) -> Tensor:
     for time in range(1, length):
         value, pointer = (best[:, None, :] + into).max(2)
         real = layout.mask[:, time, None]
-        # Behind its end a sequence keeps its scores, and each tag points at itself.
+        # After its end a sequence keeps its scores, and each tag points to itself.
         best = torch.where(real, value + scores[time], best)
         pointers.append(torch.where(real, pointer, states))
     tag = best.argmax(1, keepdim=True)

@@ -1,7 +1,7 @@
 """Greedy and beam search over any next-token model, in batches of fixed shape.
 
-Neither waits for the device at every step: whether all sentences have ended is asked every few steps. What is decoded
-after a sentence's end is thrown away.
+Waiting for the device at every step would be slow. So only every few steps is it checked whether all sentences have
+ended. Tokens decoded after a sentence's end are discarded.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from torch import Tensor
 from sparse_bench.batch.translation import BOS, EOS, PAD
 from sparse_bench.errors import ConfigError
 
-#: Steps between two looks at whether all sentences have ended; each look waits for the device.
+#: Steps between two checks whether all sentences have ended. Each check waits for the device.
 CHECK_EVERY = 4
 
 
 class NextToken(Protocol):
-    """A model that reads R hypotheses token by token and says what comes next."""
+    """A model that reads R hypotheses token by token and predicts the next token of each."""
 
     def __call__(self, tokens: Tensor) -> Tensor:
-        """Read the next token of every hypothesis [R]; gives the logits of the one after it [R, V]."""
+        """Read one token of every hypothesis [R], and return the logits of the next one [R, V]."""
         ...
 
     def reorder(self, rows: Tensor) -> None:
-        """Continue with the hypotheses of these rows [R] in place of the present ones."""
+        """Replace each hypothesis by the one with the number in ``rows`` [R]."""
         ...
 
 
 def _log_probabilities(logits: Tensor) -> Tensor:
-    """Log-probabilities [R, V] in full precision; padding and the start symbol cannot follow anything."""
+    """Log-probabilities [R, V] in full precision. Padding and the start symbol get probability 0."""
     log_probabilities = logits.float().log_softmax(-1)
     log_probabilities[:, PAD] = -torch.inf
     log_probabilities[:, BOS] = -torch.inf
@@ -40,17 +40,17 @@ def _log_probabilities(logits: Tensor) -> Tensor:
 
 @torch.no_grad()
 def greedy(model: NextToken, batch: int, longest: int, device: torch.device) -> Tensor:
-    """The most probable next token, again and again.
+    """Greedy search: take the most probable next token at every step.
 
     Args:
         model: reads B hypotheses.
-        batch: B.
-        longest: most tokens to decode.
-        device: where the model is.
+        batch: B, number of sentences.
+        longest: largest number of tokens to decode.
+        device: device of the model.
 
     Returns:
-        Tokens of each sentence [B, at most ``longest``], int64: EOS is the last one unless ``longest`` came before
-        it, and PAD stands behind it.
+        Tokens of each sentence [B, at most ``longest``], int64. The last token is EOS, unless the sentence was cut off
+        at ``longest``. PAD follows it.
     """
     tokens = torch.full((batch,), BOS, device=device)
     done = torch.zeros(batch, dtype=torch.bool, device=device)
@@ -70,27 +70,28 @@ def greedy(model: NextToken, batch: int, longest: int, device: torch.device) -> 
 def beam_search(
     model: NextToken, batch: int, beam: int, longest: int, device: torch.device, length_penalty: float = 0.6
 ) -> Tensor:
-    """The best hypothesis by log-probability / ((5 + length) / 6)^length_penalty (Wu et al. 2016, equation 14).
+    """Beam search by log-probability / ((5 + length) / 6)^length_penalty (Wu et al. 2016, equation 14).
 
-    A beam holds hypotheses that have not ended. One that ends leaves it, if it is among the ``beam`` best
-    continuations, and another one moves up. A sentence is done when ``beam`` hypotheses have ended or none in the beam
-    can become better than the best ended one. With ``beam`` = 1 this is :func:`greedy`.
+    The beam of a sentence holds hypotheses that have not ended. A hypothesis that ends counts if it is among the
+    ``beam`` best continuations. It leaves the beam, and another one takes its place. A sentence is done when ``beam``
+    hypotheses have ended, or when none in the beam can become better than the best ended one. With ``beam`` = 1 this is
+    :func:`greedy`.
 
     Args:
-        model: reads B · ``beam`` hypotheses, those of a sentence next to each other.
-        batch: B.
+        model: reads B · ``beam`` hypotheses; those of a sentence are adjacent.
+        batch: B, number of sentences.
         beam: hypotheses kept for each sentence.
-        longest: most tokens to decode; the length counts EOS.
-        device: where the model is.
-        length_penalty: from 0 (the most probable translation, which is a short one).
+        longest: largest number of tokens to decode; the length includes EOS.
+        device: device of the model.
+        length_penalty: at least 0. 0 finds the most probable translation, which tends to be short.
 
     Returns:
-        As :func:`greedy`. A sentence of which no hypothesis ended gets the best one in its beam, cut off.
+        Tokens as :func:`greedy` returns them. If no hypothesis of a sentence ended, the best one in its beam.
     """
     first_row = torch.arange(batch, device=device)[:, None] * beam
     tokens = torch.full((batch * beam,), BOS, device=device)
     histories = torch.full((batch, beam, longest), PAD, device=device)
-    # All hypotheses of a sentence are the same at first, so that only one may count.
+    # At first all hypotheses of a sentence are the same, so only one may count.
     scores = torch.full((batch, beam), -torch.inf, device=device)
     scores[:, 0] = 0.0
     best = torch.full((batch,), -torch.inf, device=device)
@@ -103,11 +104,12 @@ def beam_search(
         log_probabilities = _log_probabilities(model(tokens))
         vocabulary = log_probabilities.shape[1]
         extended = (scores.view(-1, 1) + log_probabilities).view(batch, beam * vocabulary)
-        # At most `beam` of these end (one for each parent), so that as many remain.
+        # At most `beam` of these candidates end, one per parent. So at least `beam` remain.
         candidates, places = extended.topk(2 * beam, dim=1)
         parents, words = places // vocabulary, places % vocabulary
         ends = words == EOS
 
+        # Keep the best hypothesis that ended, now or before.
         closed = torch.where(ends & among_the_best & (ended < beam)[:, None], candidates, -torch.inf)
         value, which = (closed / _penalty(steps + 1, length_penalty)).max(1)
         closed_history = _pick(histories, parents.gather(1, which[:, None]))[:, 0]
@@ -117,6 +119,7 @@ def beam_search(
         best_history = torch.where(better[:, None], closed_history, best_history)
         ended += closed.isfinite().sum(1)
 
+        # The others form the new beam.
         scores, order = candidates.masked_fill(ends, -torch.inf).topk(beam, dim=1)
         parents, words = parents.gather(1, order), words.gather(1, order)
         histories = _pick(histories, parents)
@@ -135,7 +138,7 @@ def beam_search(
 
 
 def check_search(beam: int, longest: int, length_penalty: float) -> None:
-    """Refuse settings of a search that mean nothing.
+    """Check the settings of a search.
 
     Raises:
         ConfigError: a setting outside its range.

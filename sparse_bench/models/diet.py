@@ -1,7 +1,7 @@
 """DIET, the dual intent and entity transformer (Bunk et al. 2020), as in "Why Rasa uses Sparse Layers in Transformers".
 
-Follows the released Rasa 2.6 where the post is silent. Its optional masked-token loss (off by default there) is left
-out.
+Where the post gives no detail, this follows the released Rasa 2.6. Rasa's optional masked-token loss, which is off by
+default, is left out.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _DEFAULT_HEADS = 4
 
 
 class DIET(Model):
-    """Sparse features of tokens and of the sentence → transformer → the message's intent and its tokens' tags.
+    """Sparse features of tokens and sentence → transformer → the message's intent and its tokens' tags.
 
-    The sentence's vector stands behind the last token and takes part in attention (CLS). Its encoding is compared
-    with embedded intent names by dot product; a CRF tags the tokens.
+    The sentence's vector is the last position of the sequence (CLS) and takes part in attention. The dot product of its
+    encoding with each embedded intent name gives the intent's score. A CRF tags the tokens.
 
     Args:
         sizes: widths of the features, and the features of the intents' names.
@@ -42,15 +42,16 @@ class DIET(Model):
         dense_dim: width of the projected token and sentence features.
         label_dim: width of the projected features of intent names.
         embedding_dim: width of the space in which messages and intents are compared.
-        dropout: of projected features and inside the encoder.
-        sparse_dropout: share of the stored values of sparse features dropped, without rescaling the others.
+        dropout: dropout of projected features and inside the encoder.
+        sparse_dropout: share of the stored values of sparse features dropped; the others are not rescaled.
         attention_dropout: share of attention logits dropped.
-        negatives: labels, and inputs, sampled as negatives for each example.
+        negatives: number of labels, and number of inputs, sampled as negatives for each example.
         constrain_similarities: see :func:`similarity_loss`.
-        regularization: λ of the penalty λ Σ w² on every weight matrix but those of attention and feed-forward blocks.
-        regularize_rising_only: let the penalty act only where the gradient of the other losses is above 0, as the
+        regularization: λ of the penalty λ Σ w² on all weight matrices except those of attention and feed-forward
+            blocks.
+        regularize_rising_only: apply the penalty only where the gradient of the other losses is above 0, as the
             released code does by mistake. See :class:`Penalty`.
-        entities: whether to tag tokens; nothing is tagged either if there are fewer than two tags.
+        entities: whether to tag tokens. With fewer than two tags, nothing is tagged.
 
     Raises:
         ConfigError: a setting outside its range.
@@ -119,18 +120,18 @@ class DIET(Model):
             self.transitions = nn.Parameter(torch.empty(sizes.tags, sizes.tags))
             nn.init.xavier_uniform_(self.transitions)
 
-        # Part of the data, not of the model's state. On the weights' device, which may be the meta device.
+        # These features belong to the data, not to the model's state. They go to the weights' device, perhaps meta.
         intents = sizes.intents.to(self.label_projection.weight.device)
         for part in ("indices", "offsets", "values"):
             self.register_buffer(f"intent_{part}", getattr(intents, part), persistent=False)
 
     @property
     def intents(self) -> SparseRows:
-        """Features of the intents' names, where the model is."""
+        """Features of the intents' names, on the model's device."""
         return SparseRows(self.intent_indices, self.intent_offsets, self.intent_values)
 
     def forward(self, batch: IntentBatch) -> dict[str, Tensor]:
-        """The losses to add up, as scalars: ``intent``, ``entity`` (if there is something to tag), and ``l2``."""
+        """The losses to add up, as scalars: ``intent``, ``entity`` (if tokens are tagged), and ``l2``."""
         penalty = Penalty(self.regularize_rising_only)
         messages, encoded = self._encode(batch, penalty)
         intents = self._embed_intents(penalty)
@@ -152,9 +153,9 @@ class DIET(Model):
 
     @torch.no_grad()
     def predict(self, batch: IntentBatch) -> tuple[Tensor, Tensor]:
-        """Similarity of each message to each intent [B, C], and the best tag of each token [N] (0 if none is learned).
+        """Similarity of each message to each intent [B, C], and the best tag of each token [N] (0 without tagging).
 
-        Tags are the CRF's best sequence as it is: the CRF does not know that some tags cannot follow others.
+        The tags are the CRF's best sequence. It may be invalid, because no transition is forbidden.
         """
         messages, encoded = self._encode(batch)
         scores = messages @ self._embed_intents().t()

@@ -1,11 +1,11 @@
-"""Dropout whose noise is cheap on a CPU.
+"""Dropout with fast random numbers on a CPU.
 
-``torch.nn.functional.dropout`` draws one Bernoulli number per element, which on a CPU takes several times as long as
-everything else it does. Here a 64-bit random number is cut into four 16-bit coins, and an element is dropped when its
-coin is below a threshold. A rate is therefore a multiple of 2^-16; the nearest one is taken (0.2 becomes
-13107/65536 = 0.199997) and kept elements are divided by the true probability of keeping, so the expectation is exact.
+``torch.nn.functional.dropout`` draws one Bernoulli number per element. On a CPU this takes several times as long as the
+rest of its work. Here a 64-bit random number is split into four 16-bit numbers ("coins"). An element is dropped if its
+coin is below a threshold. A rate is therefore rounded to a multiple of 2^-16: 0.2 becomes 13107/65536 = 0.199997. Kept
+elements are divided by the true probability of keeping, so the expectation is exact.
 
-All noise comes from torch's default generator: a run that restores the generator's state draws the same noise.
+All random numbers come from torch's default generator. A run that restores the generator's state draws the same ones.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _COINS_PER_DRAW = 4
 
 
 def check_rate(rate: float, name: str) -> float:
-    """``rate`` itself, if it is a dropout rate.
+    """Return ``rate`` if it is a valid dropout rate.
 
     Raises:
         ConfigError: unless 0 ≤ ``rate`` < 1.
@@ -39,21 +39,21 @@ def keep_probability(rate: float) -> float:
 
 
 def keep_mask(shape: torch.Size, rate: float, device: torch.device) -> Tensor:
-    """Independent coins: uint8 [shape], 1 with probability :func:`keep_probability` and 0 otherwise."""
+    """Draw an independent mask: uint8 [shape], 1 with probability :func:`keep_probability` and 0 otherwise."""
     elements = shape.numel()
-    # The range has to be given: the default one never sets the highest bit, and that coin would be biased.
+    # The default range never sets the highest bit, so one coin in four would be biased.
     draws = torch.empty(-(-elements // _COINS_PER_DRAW), dtype=torch.int64, device=device).random_(-(2**63), None)
     coins = draws.view(torch.int16)[:elements].view(shape)
     return (coins >= round(rate * _SIDES) - _SIDES // 2).view(torch.uint8)
 
 
 class _Masked(torch.autograd.Function):
-    """x ⊙ keep · scale. Saves the mask of one byte an element, not its product with the scale."""
+    """x ⊙ keep · scale. It saves the mask with one byte per element, not the mask times the scale."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, keep: Tensor, scale: float) -> Tensor:
         ctx.save_for_backward(keep)
-        # A scalar tensor of x's type makes the product of that type; a Python number would make it float32.
+        # With a scalar tensor the product has x's type; a Python number would make it float32.
         ctx.scale = torch.tensor(scale, dtype=x.dtype)
         return x * (keep * ctx.scale)
 
@@ -64,13 +64,13 @@ class _Masked(torch.autograd.Function):
 
 
 class Dropout(nn.Module):
-    """Inverted dropout: in training an element is 0 with probability ``rate`` and otherwise divided by 1 − ``rate``.
+    """Inverted dropout: in training an element becomes 0 with probability ``rate``, else it is divided by 1 − ``rate``.
 
     Args:
-        rate: from 0 to less than 1. On a GPU it is exact, elsewhere the nearest multiple of 2^-16.
+        rate: from 0 to less than 1. It is exact on a GPU, and elsewhere rounded to a multiple of 2^-16.
 
     Raises:
-        ConfigError: for a rate outside this range.
+        ConfigError: the rate is outside this range.
     """
 
     def __init__(self, rate: float) -> None:
@@ -78,7 +78,7 @@ class Dropout(nn.Module):
         self.rate = check_rate(rate, "dropout")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape and type of ``x`` are kept; in evaluation mode and at rate 0 it is returned as it is."""
+        """Apply dropout to ``x`` of any shape. In evaluation mode and at rate 0 this returns ``x`` itself."""
         if not self.training or self.rate == 0:
             return x
         if x.is_cuda:

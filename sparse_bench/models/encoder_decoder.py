@@ -21,18 +21,21 @@ _EPS = 1e-6
 
 @dataclass(frozen=True)
 class BlockSettings:
-    """What all blocks of a transformer have in common.
+    """Settings that all blocks of a transformer share.
 
     Attributes:
         size: U, width of the residual stream.
         inner: width of the feed-forward blocks' hidden layer.
         heads: attention heads.
         scale: factor on attention logits.
-        dropout: of every block's output before it is added.
+        dropout: dropout of every block's output before it is added.
         attention_dropout: share of attention weights dropped.
-        norm: ``post``: normalise sums; ``pre``: normalise what goes into a block, and a stack's output.
+        norm: ``post``: normalise after each addition; ``pre``: normalise each block's input and each stack's output.
         norm_eps_on: whether ε = 1e-6 is added to the ``std`` or to the ``variance``.
         attention: how attention is computed, see :mod:`sparse_bench.models.attention`.
+
+    Raises:
+        ConfigError: an unknown ``norm`` or ``norm_eps_on``.
     """
 
     size: int
@@ -63,7 +66,7 @@ class BlockSettings:
 
 
 class Residual(nn.Module):
-    """The frame of a block: norm(x + drop(block(x))), or x + drop(block(norm(x))) with pre-norm."""
+    """Residual connection around a block: norm(x + drop(block(x))), or x + drop(block(norm(x))) with pre-norm."""
 
     def __init__(self, settings: BlockSettings) -> None:
         super().__init__()
@@ -134,14 +137,14 @@ class DecoderLayer(nn.Module):
         causal: Tensor | None = None,
         past: Past | None = None,
     ) -> Tensor:
-        """All positions of B targets at once [B, T, U], or the next position of several targets of each source.
+        """Decode all positions of B targets at once, or the next position of several targets of each source.
 
         Args:
-            x: [B, T, U]; or, with a ``past``, [B · k, 1, U] for k targets of each of the B sources.
-            memory: keys and values of the encoder's output (``cross_attention.keys_values``) [B, H, S, U/H].
-            padding: bias that hides the source's padding [B, 1, 1, S].
-            causal: bias that hides later positions [1, 1, T, T]; None where ``x`` is the last position.
-            past: what earlier positions left; this position is added to it.
+            x: inputs [B, T, U]; or, with a ``past``, [B · k, 1, U] for k targets of each of the B sources.
+            memory: keys and values of the encoder's output (``cross_attention.keys_values``), each [B, H, S, U/H].
+            padding: bias that masks the source's padding [B, 1, 1, S].
+            causal: bias that masks later positions [1, 1, T, T]; None if ``x`` is the last position.
+            past: cache of earlier positions; this position is added to it.
 
         Returns:
             The shape of ``x``.
@@ -155,7 +158,7 @@ class DecoderLayer(nn.Module):
             return attended
 
         def attend_to_source(y: Tensor) -> Tensor:
-            # The k targets of a source are queries to the same keys: nothing of the source has to be repeated.
+            # The k targets of a source share its keys, so these need not be repeated.
             grouped = y.reshape(memory[0].shape[0], -1, y.shape[2])
             attended: Tensor = self.cross_attention(grouped, *memory, padding)
             return attended.view(y.shape)

@@ -1,4 +1,4 @@
-"""Layer normalisation that adds its ε to the standard deviation, as old Keras transformers do, not to the variance."""
+"""Layer normalisation that adds ε to the standard deviation, as old Keras transformers do, not to the variance."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-#: Added to the variance where torch's own kernel divides: it keeps a constant row at zero and changes no other.
+#: ε of torch's own kernel, added to the variance. It keeps constant rows at zero and changes no other row.
 _TINY = 1e-30
 
 
 class _StdLayerNorm(torch.autograd.Function):
-    """γ (x − μ) / (σ + ε) + β over the last dimension, made of torch's fused kernel and one or two cheap passes.
+    """γ (x − μ) / (σ + ε) + β over the last dimension, by torch's fused kernel and one or two cheap passes.
 
-    With x̂ = (x − μ) / σ, which the kernel gives, and s = σ / (σ + ε) the value is γ x̂ s + β. The gradient of x,
-    with g = γ · ∂y, is ((g − mean(g)) − (x − μ) mean(g x̂) / (σ + ε)) / (σ + ε). That is what the kernel computes
-    from √s · ∂y if 1/√(σ (σ + ε)) stands in for its reciprocal standard deviation; the gradient of γ comes out right
-    by the same substitution, as x̂ s = √s · (x − μ) / √(σ (σ + ε)).
+    The kernel computes x̂ = (x − μ) / σ. With s = σ / (σ + ε) the value is γ x̂ s + β.
+
+    With g = γ · ∂y, the gradient of x is ((g − mean(g)) − (x − μ) mean(g x̂) / (σ + ε)) / (σ + ε). The kernel computes
+    just that if it gets √s · ∂y as gradient and 1/√(σ (σ + ε)) as reciprocal standard deviation. The same substitution
+    gives the right gradient of γ, because x̂ s = √s · (x − μ) / √(σ (σ + ε)).
     """
 
     @staticmethod
@@ -40,7 +41,7 @@ class _StdLayerNorm(torch.autograd.Function):
 class StdLayerNorm(nn.Module):
     """γ (x − μ) / (σ + ε) + β over the last dimension; σ is the standard deviation of all its elements.
 
-    Differs from :class:`torch.nn.LayerNorm`, which divides by √(σ² + ε), in where ε is: ε = 1e-6 is ε = 1e-12 there.
+    :class:`torch.nn.LayerNorm`, in contrast, divides by √(σ² + ε). An ε of 1e-6 here is about 1e-12 there.
 
     Args:
         size: length of the last dimension.
@@ -54,7 +55,7 @@ class StdLayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(size))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., size] → [..., size], at least two-dimensional."""
+        """Normalise ``x`` [..., size], which has at least two dimensions."""
         normalised: Tensor = _StdLayerNorm.apply(x, self.weight, self.bias, self.eps)
         return normalised
 

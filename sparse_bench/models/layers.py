@@ -1,4 +1,4 @@
-"""What several models are made of: linear layers that start as Keras' do, and sinusoids for positions."""
+"""Parts that several models share: linear layers initialised as in Keras, and sinusoids for positions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def dense(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
-    """A linear layer that starts as Keras' does: Glorot-uniform weight, zero bias."""
+    """A linear layer initialised as in Keras: Glorot-uniform weight, zero bias."""
     layer = nn.Linear(inputs, outputs, bias=bias)
     nn.init.xavier_uniform_(layer.weight)
     if bias:

@@ -1,4 +1,4 @@
-"""The language model of SparseLang (Guo and Zhou 2018): embedding, plain LSTM layers, a head over the vocabulary."""
+"""The language model of SparseLang (Guo and Zhou 2018): an embedding, plain LSTM layers, and an output head."""
 
 from __future__ import annotations
 
@@ -18,14 +18,22 @@ from sparse_bench.models.dropout import Dropout
 HEADS = ("linear", "factored")
 RECURRENCES = ("trained", "frozen", "none")
 _DEFAULT_HIDDEN = 2500
-#: Initial weights of embedding and head lie within this, and all biases are zero.
+#: Initial weights of embedding and head are uniform in ± this range; all biases are zero.
 _INITIAL_RANGE = 0.04
 
 
 class FactoredHead(nn.Module):
-    """Sums of the rows and of the columns of the hidden state, seen as a square matrix, and a linear layer on them.
+    """Linear layer on the row sums and column sums of the hidden state, which is seen as a square matrix.
 
-    2√H features instead of H. The report's code uses it for the sparse models and does not mention it.
+    It has 2√H input features instead of H. The code of the SparseLang report uses it for the sparse models; the report
+    does not mention it.
+
+    Args:
+        hidden: H, width of the hidden state; a square number.
+        vocabulary: number of outputs.
+
+    Raises:
+        ConfigError: H is not a square number.
     """
 
     def __init__(self, hidden: int, vocabulary: int) -> None:
@@ -49,14 +57,14 @@ class LSTMLM(Model):
     """Embedding → LSTM layers → head.
 
     Args:
-        sizes: of the vocabulary.
+        sizes: size of the vocabulary.
         embedding_dim: width of the embedding.
         hidden: H, width of every LSTM layer.
         layers: number of LSTM layers.
         head: ``linear``, or ``factored`` (see :class:`FactoredHead`).
-        recurrence: ``trained``; ``frozen`` keeps the LSTM layers at their random first weights; ``none`` leaves them
-            out, so that the head sees the embedded word alone. The last two ask what the LSTM contributes.
-        dropout: of the inputs of every LSTM layer and of the head, not of the recurrent connections.
+        recurrence: ``trained``; ``frozen`` keeps the LSTM layers at their random initial weights; ``none`` leaves them
+            out, so that the head reads only the embedded word. The last two are ablations of the LSTM.
+        dropout: dropout of the inputs of every LSTM layer and of the head, not of the recurrent connections.
 
     Raises:
         ConfigError: a setting outside its range.
@@ -93,7 +101,7 @@ class LSTMLM(Model):
             parameter.requires_grad_(recurrence == "trained" and "bias_hh" not in name)
 
     def _initialise(self) -> None:
-        """Uniform within 0.04, recurrent weights within √(3 / fan-in) of a gate unit; biases zero."""
+        """Uniform weights within ±0.04, in LSTM layers within ±√(3 / fan-in of a gate unit); biases zero."""
         for name, parameter in self.named_parameters():
             if "bias" in name:
                 nn.init.zeros_(parameter)
@@ -106,7 +114,7 @@ class LSTMLM(Model):
                 nn.init.uniform_(parameter, -_INITIAL_RANGE, _INITIAL_RANGE)
 
     def forward(self, inputs: Tensor, state: HiddenState | None) -> LanguageOutput:
-        """Scores of the words that follow ``inputs`` [T, B]; ``state`` None is a zero state."""
+        """Scores of the words that follow ``inputs`` [T, B]. ``state`` None means a zero state."""
         x = self.embedding(inputs)
         states: list[tuple[Tensor, ...]] = []
         for number, layer in enumerate(self.layers):

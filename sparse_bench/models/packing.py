@@ -1,7 +1,7 @@
-"""Moving rows between packed and padded layouts, with gradients that are moves as well.
+"""Move rows between packed and padded layouts, with gradients that are also moves.
 
-Autograd's own gradient of ``index_select`` adds row by row. Here no row receives more than one gradient, so it can be
-a copy, which is several times as fast on a CPU and deterministic on every device.
+Autograd's own gradient of ``index_select`` adds row by row. Here no row receives more than one gradient, so a copy is
+enough. On a CPU that is several times as fast, and it is deterministic on every device.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class _Spread(torch.autograd.Function):
-    """Rows copied to a larger table; of each row's copies only one is ever used."""
+    """Copy rows to a larger table, in which only one copy of each row is ever used."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, source: Tensor, target: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ class _Spread(torch.autograd.Function):
 
 
 class _Take(torch.autograd.Function):
-    """Some rows of a table, each at most once."""
+    """Pick rows of a table, each at most once."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, rows: Tensor) -> Tensor:
@@ -42,21 +42,21 @@ class _Take(torch.autograd.Function):
 
 
 def spread(x: Tensor, source: Tensor, target: Tensor) -> Tensor:
-    """Lay packed rows out on a padded grid.
+    """Place packed rows on a padded grid.
 
     Args:
         x: packed rows [M, ...].
-        source: row of ``x`` for each grid cell [cells]; padding cells may name any row.
-        target: the one grid cell of each packed row that counts [M]; the gradient of all others is ignored.
+        source: row of ``x`` for each grid cell [cells]; any row for padding cells.
+        target: the real grid cell of each packed row [M]; the gradient of all other cells is ignored.
 
     Returns:
-        [cells, ...].
+        The rows at all grid cells [cells, ...].
     """
     spread_rows: Tensor = _Spread.apply(x, source, target)
     return spread_rows
 
 
 def take(x: Tensor, rows: Tensor) -> Tensor:
-    """``x[rows]`` for rows that are all different [len(rows), ...]."""
+    """``x[rows]`` [len(rows), ...], where all numbers in ``rows`` are different."""
     taken: Tensor = _Take.apply(x, rows)
     return taken

@@ -1,4 +1,4 @@
-"""Parts of a model that keep full precision under autocast."""
+"""Full precision for parts of a model under autocast."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor
 
 
 def full_precision(tensor: Tensor) -> AbstractContextManager[None]:
-    """A context without autocast on ``tensor``'s device; what is used inside it has to be float32 already."""
-    # The meta device knows no autocast, not even to ask whether it is on.
+    """A context without autocast on ``tensor``'s device. Tensors used inside it must already be float32 or float64."""
+    # The meta device has no autocast; even asking whether it is enabled would fail.
     if tensor.is_meta or not torch.is_autocast_enabled(tensor.device.type):
         return nullcontext()
     return torch.autocast(tensor.device.type, enabled=False)

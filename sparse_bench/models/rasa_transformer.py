@@ -1,7 +1,7 @@
 """The transformer encoder of Rasa's DIET and TED: pre-norm, bidirectional, on packed sequences.
 
-Source: "Why Rasa uses Sparse Layers in Transformers" and the semantics of the released Rasa 2.6. Token-wise layers
-work on packed rows [M, U] without padding; attention alone lays them out on a grid [B, heads, S, U/heads].
+Source: "Why Rasa uses Sparse Layers in Transformers" and the released Rasa 2.6. Token-wise layers work on packed rows
+[M, U] without padding. Only attention moves them to a padded grid [B, heads, S, U/heads].
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from sparse_bench.models.dropout import Dropout, check_rate, keep_mask
 from sparse_bench.models.layers import dense, sinusoids
 from sparse_bench.models.packing import spread, take
 
-#: Added to the logits of positions that must not be attended to.
+#: Added to the logits of masked positions.
 _NEVER = -1e9
 
 
 @dataclass
 class HeadGrid:
-    """The grid of attention, for tables whose rows are (position, head) or (sentence, head, position).
+    """Indices between the packed table of attention, rows (position, head), and its grid (sentence, head, position).
 
     Attributes:
         source: row of the packed table [M·heads, U/heads] for each cell of the grid [B·heads·S].
         target: grid cell of each row of the packed table [M·heads].
-        bias: what is added to the logits of each key: 0, or −1e9 on padding [B·heads, 1, S].
-        length: S.
+        bias: bias on the logits of each key: 0, or −1e9 at padding [B·heads, 1, S].
+        length: S, the longest length.
     """
 
     source: Tensor
@@ -42,7 +42,7 @@ class HeadGrid:
 
     @classmethod
     def of(cls, layout: Layout, heads: int) -> Self:
-        """The grid for ``heads`` heads; computed once for all layers."""
+        """Make the grid for ``heads`` heads. It is computed once for all layers."""
         batch, length = layout.grid.shape
         head = torch.arange(heads, device=layout.grid.device)
         source = layout.grid[:, None, :] * heads + head[:, None]
@@ -53,10 +53,10 @@ class HeadGrid:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with logits QKᵀ / √(U/heads); no bias on queries, keys and values.
+    """Multi-head self-attention with logits QKᵀ / √(U/heads). Projections to queries, keys and values have no bias.
 
-    Attention dropout adds −1e9 to random logits, so that the remaining weights still sum to 1 (the released code's
-    way, not a dropout of the weights).
+    As in the released code, attention dropout adds −1e9 to random logits instead of dropping attention weights. So the
+    remaining weights still sum to 1.
     """
 
     def __init__(self, size: int, heads: int, dropout: float) -> None:
@@ -69,7 +69,7 @@ class Attention(nn.Module):
         self.output = dense(size, size)
 
     def forward(self, x: Tensor, grid: HeadGrid, wanted: Tensor | None = None) -> Tensor:
-        """[M, U] → [M, U]; [B, U] for the one row of each sequence that is ``wanted`` [B]."""
+        """[M, U] → [M, U]. With ``wanted`` [B], one row number per sequence, only these rows are returned [B, U]."""
         size = x.shape[1]
         depth = size // self.heads
 
@@ -114,21 +114,21 @@ class EncoderLayer(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, grid: HeadGrid, wanted: Tensor | None = None) -> Tensor:
-        """[M, U] → [M, U]; [B, U] for the one row of each sequence that is ``wanted`` [B]."""
+        """[M, U] → [M, U]. With ``wanted`` [B], one row number per sequence, only these rows are returned [B, U]."""
         attended = self.dropout(self.attention(self.attention_norm(x), grid, wanted))
         x = (x if wanted is None else take(x, wanted)) + attended
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 
 
 class TransformerEncoder(nn.Module):
-    """Embedding of the inputs, ×√U, plus sinusoids, dropout; encoder layers; a last norm, and no GELU after it.
+    """Encoder: embedded inputs · √U plus sinusoids, dropout, encoder layers, and a final norm without a GELU after it.
 
     Args:
         inputs: F, width of the input vectors.
         size: U, width of the encoder; a multiple of ``heads``.
         layers: number of encoder layers.
         heads: attention heads.
-        dropout: of the embedded inputs, of both blocks' outputs and of the feed-forward block's hidden layer.
+        dropout: dropout of the embedded inputs, of both blocks' outputs and of the feed-forward block's hidden layer.
         attention_dropout: share of attention logits dropped.
 
     Raises:
@@ -160,9 +160,9 @@ class TransformerEncoder(nn.Module):
 
         Args:
             x: the input vectors.
-            layout: of the sequences.
-            wanted: one packed row of each sequence, in their order [B]; then only these are encoded → [B, U]. The
-                result is the same as picking them from the whole: the last layer leaves out what nothing depends on.
+            layout: layout of the sequences.
+            wanted: one packed row of each sequence, in order [B]. Then only these rows are returned [B, U]. They are
+                the same as in the full result, but the last layer computes no other rows.
         """
         grid = HeadGrid.of(layout, self.heads)
         position = sinusoids(grid.length, self.size, x.device).index_select(0, layout.position)
@@ -173,7 +173,7 @@ class TransformerEncoder(nn.Module):
         return self.norm(x)
 
     def layer_groups(self, prefix: str) -> dict[str, list[str]]:
-        """Names of the encoder's weight matrices by group; ``prefix`` is the encoder's own name and a dot."""
+        """Names of the encoder's weight matrices by group. ``prefix`` is the encoder's own name and a dot."""
         layers = [f"{prefix}layers.{number}." for number in range(len(self.layers))]
         qkv = [f"{layer}attention.{name}.weight" for layer in layers for name in ("query", "key", "value")]
         output = [f"{layer}attention.output.weight" for layer in layers]

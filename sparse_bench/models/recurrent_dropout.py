@@ -1,6 +1,6 @@
 """Dropout for recurrent language models: locked over time, of whole words, and of recurrent weights.
 
-All of it is inverted dropout with the coins of :mod:`sparse_bench.models.dropout`.
+All three are inverted dropout with the random numbers of :mod:`sparse_bench.models.dropout`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from torch.func import functional_call
 
 from sparse_bench.models.dropout import Dropout, check_rate, keep_mask, keep_probability
 
-#: Name of the matrix between a state and the next one, in each of torch's recurrent layers.
+#: Name of the hidden-to-hidden matrix in each of torch's recurrent layers.
 _HIDDEN_WEIGHT = "weight_hh_l0"
 
 
 def _factors(shape: tuple[int, ...], rate: float, like: Tensor) -> Tensor:
-    """0 with probability ``rate``, else the inverse of the probability of keeping: [shape], of ``like``'s type."""
+    """Factors [shape] of ``like``'s type: 0 with probability ``rate``, else 1 / the probability of keeping."""
     if like.is_cuda:
         return torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(1 - rate).div_(1 - rate)
     return keep_mask(torch.Size(shape), rate, like.device).to(like.dtype).div_(keep_probability(rate))
@@ -31,7 +31,7 @@ class LockedDropout(nn.Module):
         rate: from 0 to less than 1.
 
     Raises:
-        ConfigError: for a rate outside this range.
+        ConfigError: the rate is outside this range.
     """
 
     def __init__(self, rate: float) -> None:
@@ -39,7 +39,7 @@ class LockedDropout(nn.Module):
         self.rate = check_rate(rate, "dropout")
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x`` [T, B, H]; in evaluation mode and at rate 0 it is returned as it is."""
+        """Apply dropout to ``x`` [T, B, H]. In evaluation mode and at rate 0 this returns ``x`` itself."""
         if not self.training or self.rate == 0:
             return x
         return x * _factors((1, *x.shape[1:]), self.rate, x)
@@ -50,16 +50,16 @@ class LockedDropout(nn.Module):
 
 
 class WordDropout(nn.Module):
-    """Dropout of whole rows of an embedding: a dropped word is zero wherever it occurs (Merity et al. 2018, section
-    4.3).
+    """Dropout of whole rows of an embedding (Merity et al. 2018, section 4.3).
 
-    The rows that occur are scaled, which is the same as scaling the matrix and costs less.
+    A dropped word is zero wherever it occurs. The looked-up rows are scaled, not the matrix: the result is the same
+    and the cost lower.
 
     Args:
         rate: from 0 to less than 1.
 
     Raises:
-        ConfigError: for a rate outside this range.
+        ConfigError: the rate is outside this range.
     """
 
     def __init__(self, rate: float) -> None:
@@ -67,7 +67,7 @@ class WordDropout(nn.Module):
         self.rate = check_rate(rate, "word dropout")
 
     def forward(self, embedded: Tensor, words: Tensor, vocabulary: int) -> Tensor:
-        """``embedded`` [T, B, H] of ``words`` [T, B], which are numbers below ``vocabulary``."""
+        """Apply dropout to ``embedded`` [T, B, H], the rows of ``words`` [T, B]. Words are below ``vocabulary``."""
         if not self.training or self.rate == 0:
             return embedded
         return embedded * _factors((vocabulary,), self.rate, embedded)[words].unsqueeze(-1)
@@ -80,14 +80,14 @@ class WordDropout(nn.Module):
 class WeightDrop(nn.Module):
     """Calls a recurrent layer with dropout on its recurrent weights (Wan et al. 2013; Merity et al. 2018, section 2).
 
-    One mask an element for each call, so for all time steps. The layer's parameters are left alone; the call is made
-    with other values in their place. Every ``weight_hh_l0`` within the layer is meant, in whatever module it is.
+    Each call draws one mask for all time steps. The layer's parameters are not changed; the call uses other values in
+    their place. The recurrent weights are every ``weight_hh_l0`` in the layer or in its submodules.
 
     Args:
         rate: from 0 to less than 1.
 
     Raises:
-        ConfigError: for a rate outside this range.
+        ConfigError: the rate is outside this range.
     """
 
     def __init__(self, rate: float) -> None:
@@ -95,7 +95,7 @@ class WeightDrop(nn.Module):
         self.drop = Dropout(rate)
 
     def forward(self, layer: nn.Module, x: Tensor, state: tuple[Tensor, ...] | None) -> Any:
-        """``layer(x, state)``."""
+        """Return ``layer(x, state)``, computed with dropped weights in training."""
         if not self.training or self.drop.rate == 0:
             return layer(x, state)
         dropped = {

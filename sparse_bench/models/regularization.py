@@ -1,4 +1,4 @@
-"""Squared-weight penalty, as a sum that is gathered during the forward pass."""
+"""L2 penalty: the sum of squared weights, collected during the forward pass."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch.func import functional_call
 
 
 def add_penalty_(gradient: Tensor, weight: Tensor, factor: Tensor, only_where_positive: bool) -> Tensor:
-    """Add the gradient of ``factor`` · Σ w² to ``gradient``, in place; see :class:`Penalty` for the last argument."""
+    """Add the gradient of ``factor`` · Σ w² to ``gradient`` in place. For the last argument, see :class:`Penalty`."""
     if only_where_positive:
         return gradient.add_(torch.where(gradient > 0, weight * (2 * factor), 0.0))
     return gradient.addcmul_(weight, 2 * factor)
 
 
 class _PenaliseWherePositive(torch.autograd.Function):
-    """The weight, and Σ w². The gradients of all uses of the weight have to arrive here, so that they can be judged."""
+    """Return the weight and Σ w². All uses of the weight must go through this, since their gradients are tested."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -27,7 +27,7 @@ class _PenaliseWherePositive(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         (weight,) = ctx.saved_tensors
-        # A copy: autograd may have given the same tensor to someone else.
+        # A copy, because autograd may use the same tensor elsewhere.
         return add_penalty_(gradients[0].clone(), weight, gradients[1], only_where_positive=True)
 
 
@@ -35,8 +35,8 @@ class Penalty:
     """Σ w² over the weights of a forward pass.
 
     Args:
-        only_where_positive: let the penalty act only on elements of a weight in which the gradient of the rest of the
-            loss is above 0. A quirk of the released Rasa code, which meant to leave alone what has no gradient.
+        only_where_positive: apply the penalty only to elements of a weight where the gradient of the other losses is
+            above 0. This is a bug of the released Rasa code, which meant to skip elements without a gradient.
     """
 
     def __init__(self, only_where_positive: bool = False) -> None:
@@ -44,11 +44,11 @@ class Penalty:
         self._squares: list[Tensor] = []
 
     def add(self, squares: Tensor) -> None:
-        """Count a sum of squares."""
+        """Add a sum of squares (scalar) to the penalty."""
         self._squares.append(squares)
 
     def weight(self, weight: Tensor) -> Tensor:
-        """Count ``weight``. The result has to be used in its place."""
+        """Add Σ w² of ``weight`` to the penalty. The model must use the returned tensor in its place."""
         if not self.only_where_positive:
             self.add(weight.square().sum())
             return weight
@@ -57,7 +57,7 @@ class Penalty:
         return used
 
     def call(self, module: nn.Module, *arguments: Any, name: str = "weight") -> Tensor:
-        """``module(*arguments)``, with its weight ``name`` (a dotted path) counted."""
+        """Return ``module(*arguments)``, and add its weight ``name`` (a dotted path) to the penalty."""
         owner, _, attribute = name.rpartition(".")
         weight = getattr(module.get_submodule(owner), attribute)
         used = self.weight(weight)
@@ -65,7 +65,7 @@ class Penalty:
         return output
 
     def sum(self) -> Tensor:
-        """Σ w² over all counted weights (scalar)."""
+        """Σ w² over all added weights (scalar)."""
         return torch.stack(self._squares).sum()
 
 

@@ -1,7 +1,7 @@
-"""The dot-product loss of Rasa's DIET and TED, after StarSpace (Wu et al. 2018): embed inputs and labels alike.
+"""The dot-product loss of Rasa's DIET and TED, after StarSpace (Wu et al. 2018). Inputs and labels share one space.
 
-Every example is compared with its own label and with sampled negatives in four groups:
-input·negative label, label·negative input, input·negative input and label·negative label.
+Every example is compared with its own label, and with sampled negatives in four groups: input·negative label,
+label·negative input, input·negative input and label·negative label.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from sparse_bench.models.precision import full_precision
 
-#: Similarity of a sampled negative that is the true label after all.
+#: Added to the similarity of a sampled negative that happens to have the true label.
 _IMPOSSIBLE = -1e9
 
 
@@ -26,7 +26,7 @@ def similarity_loss(
     constrain_similarities: bool = False,
     scale_loss: bool = False,
 ) -> Tensor:
-    """Cross-entropy of the true label against negatives, averaged over the batch. Computed in float32 or more.
+    """Cross-entropy of the true label against negatives, averaged over the batch. Computed in float32 or float64.
 
     Args:
         inputs: embedded inputs [B, D].
@@ -34,10 +34,11 @@ def similarity_loss(
         labels: true label of each input [B].
         negative_labels: labels drawn as negatives for each input [B, n]; see :func:`draw_negatives`.
         negative_inputs: inputs of this batch drawn as negatives for each input [B, n].
-        constrain_similarities: softmax over the positive and the two groups that compare inputs with labels alone,
-            plus the mean binary cross-entropy of the sigmoid of all similarities. Otherwise, softmax over all.
-        scale_loss: multiply each example's loss by ((1 − p) / 0.5)⁴, p = exp(−loss), without a gradient through it,
-            once some example of the batch has p > 0.5. Examples that are learned already then count less.
+        constrain_similarities: if False, take the softmax over all similarities. If True, take it only over the
+            positive and the groups input·negative label and label·negative input, and add the mean binary
+            cross-entropy of the sigmoid of all similarities.
+        scale_loss: multiply each example's loss by ((1 − p) / 0.5)⁴ with p = exp(−loss), if some example of the batch
+            has p > 0.5. The factor has no gradient. Examples that are already learned then count less.
 
     Returns:
         A scalar.
@@ -67,8 +68,8 @@ def _per_example(
     constrain_similarities: bool,
 ) -> Tensor:
     """Loss of each example [B]."""
-    # All similarities there are come from one product of the stacked embeddings, from which the sampled ones are
-    # picked: far fewer numbers than an embedding for every negative.
+    # Compute all similarities in one product of the stacked embeddings, then pick the sampled ones. This needs far
+    # fewer numbers than an embedding for every negative.
     batch = inputs.shape[0]
     stacked = torch.cat([inputs, label_embeddings])
     table = stacked @ stacked.t()
@@ -83,6 +84,7 @@ def _per_example(
         (own_label, other_label),
     )
     picked = torch.cat([row * table.shape[0] + column for row, column in groups], dim=1)
+    # A negative with the true label is excluded by a very low similarity.
     wrong_label = negative_labels == labels[:, None]
     wrong_input = labels[negative_inputs] == labels[:, None]
     mistaken = torch.cat(
@@ -90,6 +92,7 @@ def _per_example(
     )
     similarities = table.reshape(-1).gather(0, picked.reshape(-1)).view_as(picked) + mistaken * _IMPOSSIBLE
 
+    # Cross-entropy of the positive, which is column 0.
     compared = similarities
     if constrain_similarities:
         compared = similarities[:, : 1 + negative_labels.shape[1] + negative_inputs.shape[1]]
@@ -102,5 +105,5 @@ def _per_example(
 
 
 def draw_negatives(examples: int, count: int, candidates: int, device: torch.device) -> Tensor:
-    """``count`` of ``candidates`` for each of ``examples``, uniform with replacement [examples, count], int64."""
+    """Draw ``count`` of ``candidates`` for each example, uniform with replacement [examples, count], int64."""
     return torch.randint(candidates, (examples, count), device=device)

@@ -1,4 +1,4 @@
-"""From rows of a sparse feature matrix to dense vectors."""
+"""Projection of the rows of a sparse feature matrix to dense vectors."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from sparse_bench.models.regularization import Penalty, add_penalty_
 
 
 class _SparseTimesDense(torch.autograd.Function):
-    """Y = X W for a sparse X [rows, features] and a dense W [features, size], and Σ W² if it is wanted.
+    """Y = X W for a sparse X [rows, features] and a dense W [features, size], and Σ W² if there is a penalty.
 
-    The gradient Xᵀ dY is computed like the product itself, as a sum of rows of dY for each feature, after the stored
-    values have been sorted by feature. On a CPU this takes about half as long as the gradient of ``embedding_bag``,
-    and its sums are in a fixed order on every device. The penalty's gradient is added to it in place: for a weight of
-    which a batch touches few rows, another tensor of its size is what costs most.
+    The gradient Xᵀ dY is computed like the product itself. The stored values are sorted by feature, and rows of dY are
+    summed for each feature. On a CPU this takes about half as long as the gradient of ``embedding_bag``, and on every
+    device the order of its sums is fixed. The penalty's gradient is added in place, because a second tensor of W's size
+    would be the largest cost when a batch uses few rows of W.
     """
 
     @staticmethod
@@ -53,9 +53,9 @@ class _SparseTimesDense(torch.autograd.Function):
 
 
 class SparseProjection(nn.Module):
-    """A linear layer for sparse rows: sparse dropout, then product with the weight, plus bias.
+    """A linear layer for sparse rows: sparse dropout, then the product with the weight, plus the bias.
 
-    Sparse dropout drops stored values and does not rescale the others, as in the released Rasa code.
+    As in the released Rasa code, sparse dropout drops stored values and does not rescale the others.
 
     Args:
         features: width of the sparse rows.
@@ -63,10 +63,13 @@ class SparseProjection(nn.Module):
         dropout: share of stored values dropped in training.
 
     Attributes:
-        weight: [features, size], transposed with respect to :class:`torch.nn.Linear`, so that a feature's weights are
-            next to each other in memory.
-        rows_are_inputs: that it is transposed, for whom it matters.
+        weight: [features, size]. This is transposed with respect to :class:`torch.nn.Linear`, so that the weights of a
+            feature are adjacent in memory.
+        rows_are_inputs: True: marks the weight as transposed.
         bias: [size].
+
+    Raises:
+        ConfigError: the dropout rate is outside its range.
     """
 
     rows_are_inputs: ClassVar[bool] = True
@@ -79,7 +82,7 @@ class SparseProjection(nn.Module):
         nn.init.xavier_uniform_(self.weight)
 
     def forward(self, rows: SparseRows, penalty: Penalty | None = None) -> Tensor:
-        """Dense vectors [rows, size]; ``penalty`` counts the weight."""
+        """Dense vectors [rows, size]. Σ W² is added to ``penalty`` if there is one."""
         values = rows.values
         if self.training and self.dropout > 0:
             values = values * keep_mask(values.shape, self.dropout, values.device)

@@ -1,7 +1,8 @@
 """TED, the transformer embedding dialogue policy (Vlasov et al. 2019), as in "Why Rasa uses Sparse Layers in
 Transformers".
 
-Follows the released Rasa 2.6 where the post is silent, without what it does with texts (end-to-end stories, entities).
+Where the post gives no detail, this follows the released Rasa 2.6. Rasa's handling of texts (end-to-end stories,
+entities) is left out.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from sparse_bench.models.similarity import draw_negatives, similarity_loss
 
 _DEFAULT_SIZE = 128
 _DEFAULT_HEADS = 4
-#: Attributes of turns that get an encoding layer behind their projection.
+#: Attributes of turns whose projection is followed by an encoding layer.
 _ENCODED = ("intent", "previous_action")
 
 
@@ -36,24 +37,25 @@ class EncodingLayer(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, chosen: Tensor | None = None, penalty: Penalty | None = None) -> Tensor:
-        """[n, inputs] → [n, outputs]; or, for the row numbers ``chosen`` [m], with dropout of their own → [m, outputs].
+        """Encode ``x`` [n, inputs] → [n, outputs].
 
-        A row number n stands for a row of zeros.
+        With row numbers ``chosen`` [m], the result is these rows [m, outputs], each with its own dropout. The number n
+        means a row of zeros.
         """
         encoded = F.gelu(call(penalty, self.linear, x))
         return self.dropout(encoded if chosen is None else look_up(encoded, chosen))
 
 
 def look_up(table: Tensor, chosen: Tensor) -> Tensor:
-    """Rows of a table [n, size] by their numbers [m], exact zeros for number n → [m, size]."""
+    """Rows of a table [n, size] by their numbers ``chosen`` [m] → [m, size]. The number n gives exact zeros."""
     return F.embedding(chosen, torch.cat([table, table.new_zeros(1, table.shape[1])]))
 
 
 class AttributeEncoder(nn.Module):
-    """One attribute of turns: 0/1 features → dense, then the encoding layer if there is one.
+    """Encoder of one attribute of turns: 0/1 features → dense layer → encoding layer, if there is one.
 
-    What depends on an attribute's value alone is computed once for each value, however many turns have it; dropout is
-    drawn for each turn.
+    Everything that depends only on the attribute's value is computed once per value, however many turns have it.
+    Dropout is drawn for each turn.
     """
 
     values: Tensor
@@ -63,11 +65,11 @@ class AttributeEncoder(nn.Module):
         self.projection = dense(attribute.values.shape[1], dense_dim)
         self.encoding = None if encoding_dim is None else EncodingLayer(dense_dim, encoding_dim, dropout)
         self.size = dense_dim if encoding_dim is None else encoding_dim
-        # Part of the data, not of the model's state. On the weights' device, which may be the meta device.
+        # These features belong to the data, not to the model's state. They go to the weights' device, perhaps meta.
         self.register_buffer("values", attribute.values.to(self.projection.weight.device), persistent=False)
 
     def forward(self, chosen: Tensor, penalty: Penalty | None = None) -> Tensor:
-        """Numbers of the turns' values [M] → [M, size]; exact zeros for the turns that have none."""
+        """Encode the turns' values, numbered ``chosen`` [M] → [M, size]. Turns without a value get exact zeros."""
         projected = call(penalty, self.projection, self.values)
         if self.encoding is None:
             return look_up(projected, chosen)
@@ -78,8 +80,9 @@ class AttributeEncoder(nn.Module):
 class TED(Model):
     """The latest turns of a conversation → transformer → the assistant's next action.
 
-    The encodings of a turn's attributes are concatenated, zeros where it lacks one. The turns come latest first, so
-    that the turn to be answered has position 0; its encoding is compared with embedded actions by dot product.
+    The encodings of a turn's attributes are concatenated, with zeros for attributes that it lacks. The latest turn
+    comes first, so the turn to be answered has position 0. The dot product of its encoding with each embedded action
+    gives the action's score.
 
     Args:
         sizes: the attributes of turns, and the number of actions.
@@ -89,13 +92,14 @@ class TED(Model):
         dense_dim: width of the projected attributes.
         encoding_dim: width of the encoded intents, previous actions, and actions to choose from.
         embedding_dim: width of the space in which conversations and actions are compared.
-        dropout: behind encoding layers and inside the encoder.
+        dropout: dropout after encoding layers and inside the encoder.
         attention_dropout: share of attention logits dropped.
-        negatives: actions, and conversations, sampled as negatives for each example.
+        negatives: number of actions, and number of conversations, sampled as negatives for each example.
         constrain_similarities: see :func:`similarity_loss`.
-        scale_loss: let examples that are learned already count less; see :func:`similarity_loss`.
-        regularization: λ of the penalty λ Σ w² on every weight matrix but those of attention and feed-forward blocks.
-        regularize_rising_only: let the penalty act only where the gradient of the other losses is above 0, as the
+        scale_loss: give examples that are already learned less weight; see :func:`similarity_loss`.
+        regularization: λ of the penalty λ Σ w² on all weight matrices except those of attention and feed-forward
+            blocks.
+        regularize_rising_only: apply the penalty only where the gradient of the other losses is above 0, as the
             released code does by mistake. See :class:`Penalty`.
 
     Raises:
@@ -197,7 +201,7 @@ class TED(Model):
         return call(penalty, self.dialogue_embed, latest)
 
     def _embed_actions(self, penalty: Penalty | None = None) -> Tensor:
-        """All actions, embedded [actions, embedding_dim]."""
+        """Embeddings of all actions [actions, embedding_dim]."""
         return call(penalty, self.action_embed, self.action_encoding(self.action_features, penalty=penalty))
 
     def layer_groups(self) -> dict[str, list[str]]:

@@ -1,8 +1,9 @@
 """The encoder-decoder transformer (Vaswani et al. 2017), as in "Introducing Evolutionary Sparsity in the Transformer".
 
-The defaults are the report's (Brouns 2019): a small transformer made from a Keras implementation, whose ways of
-initialising (Glorot-uniform matrices, zero biases, embeddings uniform in ±0.05), normalising (ε on the standard
-deviation), scaling (by √d_model) and dropping (not on the decoder's embeddings) are kept, each behind a setting.
+The defaults are those of the report (Brouns 2019), a small transformer based on a Keras implementation. As there,
+matrices start Glorot-uniform, biases at zero, and embeddings uniform in ±0.05. Three further properties are settings:
+layer normalisation adds ε to the standard deviation, attention divides by √d_model, and the decoder's embeddings have
+no dropout.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ from sparse_bench.models.encoder_decoder import NORM_EPS_ON, NORMS, BlockSetting
 from sparse_bench.models.layers import dense, sinusoids
 from sparse_bench.models.packing import take
 
-#: Divisor of the attention logits.
+#: Divisors of the attention logits.
 ATTENTION_SCALES = ("sqrt_model", "sqrt_head")
-#: Which of source embedding, target embedding and vocabulary projection are one matrix.
+#: Which of source embedding, target embedding and vocabulary projection share one matrix.
 TIES = ("none", "target", "all")
 PADDINGS = ("own", "mixed")
 
 _DEFAULT_SIZE = 512
 _DEFAULT_INNER = 512
 _DEFAULT_HEADS = 8
-#: Keras draws embeddings uniformly from ± this.
+#: Keras draws embeddings uniformly from ± this range.
 _EMBEDDING_RANGE = 0.05
 
 
@@ -41,7 +42,7 @@ class Transformer(Model):
     """Source tokens → encoder; earlier target tokens and the encoder's output → decoder → the next target token.
 
     Args:
-        sizes: of the vocabularies.
+        sizes: sizes of the vocabularies.
         d_model: U, width of the residual stream; a multiple of ``heads``.
         d_inner: width of the feed-forward blocks' hidden layer.
         encoder_layers: blocks of self-attention and feed-forward.
@@ -50,18 +51,18 @@ class Transformer(Model):
         norm: ``post``: normalise after each addition; ``pre``: before each block, and once at the end of each stack.
         norm_eps_on: whether the normalisation's ε = 1e-6 is added to the ``std`` (report) or to the ``variance``.
         attention_scale: divide attention logits by √U (``sqrt_model``, report) or √(U / heads) (``sqrt_head``).
-        tie: ``none``: three matrices (report); ``target``: the vocabulary projection is the target embedding;
-            ``all``: it is the source embedding too, for a vocabulary that both languages share.
+        tie: ``none``: three matrices (report); ``target``: the target embedding is also the vocabulary projection;
+            ``all``: one matrix for all three, for a vocabulary that both languages share.
         scale_embeddings: multiply embeddings by √U before positions are added (Vaswani et al., not the report).
-        dropout: of every block's output before it is added.
+        dropout: dropout of every block's output before it is added.
         attention_dropout: share of attention weights dropped.
-        source_dropout: of the sum of source embedding and position.
-        target_dropout: of the sum of target embedding and position.
+        source_dropout: dropout of the sum of source embedding and position.
+        target_dropout: dropout of the sum of target embedding and position.
         attention: how attention is computed: ``auto``, ``sdpa`` or ``explicit``, see
             :mod:`sparse_bench.models.attention`.
-        padding: ``own``: a sentence's own padding is hidden from attention; ``mixed``: other sentences' is, as in the
-            report's program (:func:`sparse_bench.models.attention.mixed_padding_bias`), so that what a sentence gets
-            depends on its batch. There padding has no position, as it has none in that program.
+        padding: ``own``: attention masks a sentence's own padding; ``mixed``: it masks other sentences' padding, a bug
+            of the report's program (:func:`sparse_bench.models.attention.mixed_padding_bias`). Then the result for a
+            sentence depends on its batch. As in that program, padding then gets no position.
 
     Raises:
         ConfigError: a setting outside its range.
@@ -142,7 +143,7 @@ class Transformer(Model):
         length = batch.target_input.shape[1]
         causal = causal_bias(length, memory.device)
         real = torch.arange(length, device=memory.device) < batch.target_lengths[:, None]
-        if self.padding == "mixed":  # elsewhere a position's own padding comes after it, and is hidden as the future
+        if self.padding == "mixed":  # otherwise the causal mask already hides the padding, which comes last
             causal = torch.minimum(causal, self.hide_padding(real))
         x = self.target_dropout(self._embed(self.target_embedding, batch.target_input, self._positions(real)))
         for layer in self.decoder:
@@ -151,7 +152,7 @@ class Transformer(Model):
         return self._predict(take(x.flatten(0, 1), batch.target_rows))
 
     def hide_padding(self, mask: Tensor) -> Tensor:
-        """The bias that keeps attention from padding, given where a batch's sentences are real [B, S]."""
+        """Bias that masks padding, from ``mask`` [B, S], True at real positions."""
         return padding_bias(mask) if self.padding == "own" else mixed_padding_bias(mask, self.heads)
 
     @torch.no_grad()
@@ -164,12 +165,12 @@ class Transformer(Model):
             source: token numbers [B, S], int64.
             source_mask: True at real source positions [B, S].
             beam: hypotheses kept for each sentence; 1 is greedy decoding.
-            longest: most tokens of a translation, EOS included.
+            longest: largest number of tokens of a translation, EOS included.
             length_penalty: see :func:`beam_search`; without effect on greedy decoding.
 
         Returns:
-            Tokens of each translation [B, at most ``longest``], int64: without BOS; EOS is the last one unless
-            ``longest`` came before it, and PAD stands behind it.
+            Tokens of each translation [B, at most ``longest``], int64, without BOS. The last token is EOS, unless the
+            translation was cut off at ``longest``. PAD follows it.
 
         Raises:
             ConfigError: a setting outside its range.
@@ -186,7 +187,7 @@ class Transformer(Model):
         Args:
             source: token numbers [B, S].
             source_mask: True at real source positions [B, S].
-            padding: the bias that :meth:`hide_padding` makes of it.
+            padding: the bias of :meth:`hide_padding` for this mask.
         """
         x = self.source_dropout(self._embed(self.source_embedding, source, self._positions(source_mask)))
         for layer in self.encoder:
@@ -195,9 +196,9 @@ class Transformer(Model):
         return encoded
 
     def _positions(self, real: Tensor) -> Tensor:
-        """Sinusoids [T, U] for sentences that are real at [B, T]; [B, T, U], zeros at padding, where that is mixed.
+        """Sinusoids [T, U]; with mixed padding [B, T, U], zero where ``real`` [B, T] is False.
 
-        Where another sentence's padding can be seen, it has to look as it does in the report's program.
+        With mixed padding, attention reads some padding, which must then be the same as in the report's program.
         """
         positions = sinusoids(real.shape[1], self.size, real.device)
         return positions if self.padding == "own" else positions * real[..., None]
@@ -238,7 +239,7 @@ class Transformer(Model):
 
     @classmethod
     def widths(cls, settings: dict[str, Any]) -> list[dict[str, Any]]:
-        """Every d_model that the heads divide, with d_inner in proportion."""
+        """Settings with every smaller d_model that the heads divide, and d_inner in proportion."""
         size, inner = settings.get("d_model", _DEFAULT_SIZE), settings.get("d_inner", _DEFAULT_INNER)
         heads = settings.get("heads", _DEFAULT_HEADS)
         return [
@@ -248,7 +249,7 @@ class Transformer(Model):
 
 
 class _Stepper:
-    """The decoder, one position at a time: keys and values of the source and of earlier positions are kept."""
+    """The decoder, one position at a time. It caches keys and values of the source and of earlier positions."""
 
     def __init__(self, model: Transformer, source: Tensor, source_mask: Tensor, longest: int) -> None:
         self._model = model

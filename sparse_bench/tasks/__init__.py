@@ -1,1 +1,1 @@
-"""What is learned: each task turns a corpus into batches, a loss and metrics."""
+"""Tasks: each turns a corpus into batches, a loss and metrics."""

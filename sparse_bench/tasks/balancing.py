@@ -1,4 +1,4 @@
-"""Order of the examples of an epoch in which rare labels are repeated."""
+"""Balanced batches: epochs in which the examples of rare labels are repeated."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,18 +9,18 @@ from sparse_bench.tasks.epoch_cache import EpochCache
 
 
 def balanced_order(labels: np.ndarray, batch_size: int, permutation: Callable[[int], np.ndarray]) -> np.ndarray:
-    """Examples in the order of one epoch of balanced batches, as DIET and TED are trained (Rasa's ``balanced_data``).
+    """Order of the examples in one epoch of balanced batches, as DIET and TED are trained (Rasa's ``balanced_data``).
 
-    In rounds, all labels are visited in a new random order. A visit appends the next int(share · batch_size) + 1
-    examples of its label, fewer where they run out: then the label has finished a cycle and starts from its first
-    example again. A label that has finished a cycle is skipped every other visit. The epoch ends with the visit that
-    completes the first cycle of the last label. Hence every example occurs at least once, and rare ones often.
+    Each round visits all labels in a new random order. A visit appends the next int(share · batch_size) + 1 examples of
+    its label, or the rest if fewer are left. After its last example a label has finished a cycle, and starts again. A
+    label that has finished a cycle is skipped at every other visit. The epoch ends when all labels have finished their
+    first cycle. So every example occurs at least once, and examples of rare labels occur often.
 
     Args:
         labels: label of each example [n], n at least 1.
         batch_size: size of the batches that the order will be cut into.
-        permutation: n → a random permutation of 0 … n-1. Called once for the order of the examples within their
-            labels and then once a round.
+        permutation: n → a random permutation of 0 … n-1. It is called once for the order of the examples within their
+            labels, and then once per round.
 
     Returns:
         Numbers of examples [at least n], int64.
@@ -53,19 +53,19 @@ def balanced_order(labels: np.ndarray, batch_size: int, permutation: Callable[[i
 
 
 def growing_batch_size(epoch: int, first: int, last: int, epochs: int) -> int:
-    """Batch size of ``epoch`` (from 0), growing linearly from ``first`` to ``last`` over ``epochs``; then constant."""
+    """Batch size of ``epoch`` (from 0): it grows linearly from ``first`` to ``last`` over ``epochs``, then stays."""
     if epochs <= 1:
         return first
     return first + (last - first) * min(epoch, epochs - 1) // (epochs - 1)
 
 
 class GrowingBatches:
-    """Examples in the batches of each epoch, whose size grows over the epochs, as DIET and TED are trained.
+    """Batches whose size grows over the epochs, as DIET and TED are trained.
 
     Args:
         labels: label of each example [n].
         sizes: batch size of the first and of the last epoch.
-        epochs: number of epochs over which it grows.
+        epochs: number of epochs over which the size grows.
         balanced: repeat rare labels (:func:`balanced_order`); otherwise an epoch visits every example once.
     """
 
@@ -74,7 +74,7 @@ class GrowingBatches:
         self._epoch_cache = EpochCache[list[np.ndarray]]()
 
     def of_epoch(self, epoch: int, streams: Streams) -> list[np.ndarray]:
-        """Numbers of the examples in each batch."""
+        """Numbers of the examples in each batch of ``epoch``."""
 
         def batches(generator: np.random.Generator) -> list[np.ndarray]:
             first, last = self._sizes

@@ -14,7 +14,7 @@ OUTSIDE = 0
 BEGIN, INSIDE, LAST, UNIT = range(4)
 PREFIXES = 4
 
-#: A span of tokens with an entity type: (first token, one behind the last token, type).
+#: A span of tokens with an entity type: (first token, last token + 1, type).
 Span = tuple[int, int, int]
 
 
@@ -36,13 +36,18 @@ def types_of(tags: np.ndarray) -> np.ndarray:
 def encode(
     tokens: Sequence[Token], entities: Iterable[Entity], types: Mapping[str, int]
 ) -> tuple[np.ndarray, list[Entity]]:
-    """The tag of each token [tokens], int64, and the entities that no tags could be given to.
+    """Encode entities as tags.
 
-    An entity has tags only if it starts where a token starts and ends where a token ends, and if no entity before it
-    has a token of it.
+    An entity is left out unless it starts where a token starts and ends where a token ends, or if an earlier entity
+    already covers one of its tokens.
 
     Args:
+        tokens: the tokens of a text.
+        entities: its entities.
         types: entity type → number from 0.
+
+    Returns:
+        The tag of each token [tokens], int64, and the entities that were left out.
     """
     left_out = []
     tags = np.full(len(tokens), OUTSIDE, dtype=np.int64)
@@ -63,19 +68,19 @@ def encode(
 
 
 def repair(tags: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Make what follows each B a well-formed entity; the repair of the released system's decoder.
+    """Turn each B and the tags after it into a well-formed entity, as the decoder of the released Rasa 2.6 does.
 
-    An entity runs from its B through the following I up to and with the first L, or ends before anything else (and at
-    the end of its message). All of it takes the type of its B: ``B-a I-b L-a`` → ``B-a I-a L-a``, ``B-a I-a O`` →
-    ``B-a L-a O``, ``B-a O`` → ``U-a O``. An I or L that no B precedes stays as it is. (The
-    release weighs tags of different types inside one entity by their confidence; a Viterbi path has none.)
+    An entity starts at its B and continues through the following I. It ends with the first L, or before any other tag,
+    or at the end of its message. All its tokens get the type of its B: ``B-a I-b L-a`` → ``B-a I-a L-a``, ``B-a I-a O``
+    → ``B-a L-a O``, ``B-a O`` → ``U-a O``. An I or L without a B before it is not changed. Unlike here, the release
+    weighs tags of different types inside one entity by their confidence; a Viterbi path has no confidences.
 
     Args:
-        tags: of the tokens of all messages, one message after the other [N].
+        tags: tags of the tokens of all messages, one message after the other [N].
         lengths: tokens of each message, summing to N.
 
     Returns:
-        The repaired tags [N]; the argument is left alone.
+        The repaired tags [N]; the argument is not changed.
     """
     repaired = tags.copy()
     prefix = np.where(tags == OUTSIDE, -1, (tags - 1) % PREFIXES)
@@ -98,13 +103,13 @@ def repair(tags: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def spans(tags: np.ndarray, lengths: np.ndarray) -> set[Span]:
-    """The entities that repaired tags mean, with token numbers counted over all messages.
+    """Decode repaired tags to entities. Token numbers count over all messages.
 
-    B and U begin an entity. I and L go on with the entity of the token before if it has their type, and begin one
-    otherwise: no tagged token is lost.
+    B and U start an entity. I and L continue the entity of the previous token if it has the same type, and otherwise
+    start one. So no tagged token is lost.
 
     Args:
-        tags: of the tokens of all messages, one message after the other [N].
+        tags: tags of the tokens of all messages, one message after the other [N].
         lengths: tokens of each message, summing to N.
     """
     kinds = types_of(tags)
@@ -114,7 +119,7 @@ def spans(tags: np.ndarray, lengths: np.ndarray) -> set[Span]:
     same_as_before = np.concatenate([[False], kinds[1:] == kinds[:-1]]) & ~first_of_message
     goes_on = same_as_before & np.isin(prefix, (INSIDE, LAST)) & (kinds > 0)
     starts = np.flatnonzero((kinds > 0) & ~goes_on)
-    # An entity ends before the next token that does not go on with it.
+    # An entity ends before the next token that does not continue it.
     stops = np.append(np.flatnonzero(~goes_on), len(tags))
     ends = stops[np.searchsorted(stops, starts, side="right")]
     return {(int(start), int(end), int(kinds[start]) - 1) for start, end in zip(starts, ends, strict=True)}

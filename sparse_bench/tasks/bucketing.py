@@ -1,4 +1,4 @@
-"""Which sentence pairs share a batch of an epoch."""
+"""Grouping of sentence pairs into the batches of an epoch."""
 
 import numpy as np
 
@@ -15,20 +15,22 @@ def bucketed_batches(
     generator: np.random.Generator,
     pool: int | None = None,
 ) -> list[np.ndarray]:
-    """Batches of pairs of like length on both sides, in random order. Every pair is in exactly one batch.
+    """Batches of pairs with similar lengths on both sides, in random order. Every pair is in exactly one batch.
 
-    Pairs go by target length, and among those of one target length by source length, upwards and downwards in turn, so
-    that both change little from a pair to the next. Pairs of the same two lengths are shuffled anew by each generator.
-    One batch is smaller where ``batch_size`` does not divide the number of pairs; where in the order of lengths it is
-    cut is random, for else it would always be the longest pairs that count for more in a mean over batches.
+    Pairs are sorted by target length, and for equal target lengths by source length. The source order alternates
+    between ascending and descending, so that both lengths change little from one pair to the next. Pairs with the same
+    two lengths are shuffled.
+
+    If ``batch_size`` does not divide the number of pairs, one batch is smaller. Its place in the order of lengths is
+    random. Otherwise the longest pairs would always form it, and count for more in a mean over batches.
 
     Args:
         source_lengths: source positions of each pair [n].
         target_lengths: target positions of each pair [n].
         batch_size: pairs in a batch.
         generator: the only source of randomness.
-        pool: only so many batches' worth of randomly drawn pairs are ordered by length at a time: the fewer, the more
-            random a batch, and the more padding. None: all pairs of the epoch together.
+        pool: number of batches whose randomly drawn pairs are sorted together. A smaller pool gives more random batches
+            and more padding. None: all pairs of the epoch are sorted together.
 
     Returns:
         Numbers of the pairs of each batch, int64.
@@ -50,4 +52,4 @@ def bucketed_batches(
 def _by_length(pairs: np.ndarray, source_lengths: np.ndarray, target_lengths: np.ndarray) -> np.ndarray:
     target = target_lengths[pairs]
     source = np.where(target % 2 == 0, 1, -1) * source_lengths[pairs]
-    return pairs[np.lexsort((source, target))]  # stable: equal lengths stay as they were shuffled
+    return pairs[np.lexsort((source, target))]  # stable: pairs with equal lengths stay shuffled

@@ -1,4 +1,4 @@
-"""Cross-entropy over a large vocabulary, without copies of the scores in another precision."""
+"""Cross-entropy over a large vocabulary that makes no copy of the scores in another precision."""
 
 from typing import Any
 
@@ -7,16 +7,16 @@ from torch import Tensor
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Value and gradient of :func:`weighted_cross_entropy`. Keeps the probabilities alone, in the scores' own type."""
+    """Value and gradient of :func:`weighted_cross_entropy`. It saves only the probabilities, in the scores' type."""
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, target: Tensor, weights: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
-        # The kernel works in float32 inside, whatever the type; given the type, autocast has no say.
+        # The kernel computes in float32 internally for any type. An explicit type prevents a cast by autocast.
         probabilities = torch.softmax(scores, dim=-1, dtype=scores.dtype)
         index = target[:, None]
         precise = torch.promote_types(scores.dtype, torch.float32)
         chosen = probabilities.gather(1, index).squeeze(1).to(precise)
-        # A probability may round to 0. Its logarithm is cut off, its gradient is not.
+        # A probability may round to 0. Then its logarithm is clamped, but its gradient is not.
         nll = -chosen.clamp_min(torch.finfo(chosen.dtype).tiny).log()
         losses = nll
         if smoothing:
@@ -44,24 +44,24 @@ class _CrossEntropy(torch.autograd.Function):
 def weighted_cross_entropy(
     scores: Tensor, target: Tensor, weights: Tensor, smoothing: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """Σ weight · loss over N tokens, where a token's loss is its cross-entropy with label smoothing.
+    """Σ weight · loss over N tokens. A token's loss is its cross-entropy with label smoothing.
 
-    With smoothing ε the wanted distribution is (1 - ε) on the target and ε spread evenly over the vocabulary
-    (Szegedy et al. 2016), as :func:`torch.nn.functional.cross_entropy` has it. That function would turn bfloat16
-    scores into float32 and keep both; this one keeps one array of the scores' size and type. In bfloat16 a token's
-    probability is rounded to 8 bits: its loss is off by at most 0.004, without bias, and the gradient is what
-    bfloat16 can hold.
+    With smoothing ε the target distribution is 1 - ε on the target, plus ε spread evenly over the vocabulary (Szegedy
+    et al. 2016), as in :func:`torch.nn.functional.cross_entropy`. That function would convert bfloat16 scores to
+    float32 and keep both. This one keeps one array of the scores' size and type. In bfloat16 a token's probability is
+    rounded to 8 bits. The error of its loss is then at most 0.004 and without bias; the gradient has the precision of
+    bfloat16.
 
     Args:
-        scores: unnormalised log-probabilities [N, V], float32 or bfloat16; float16 is widened, for it rounds small
-            probabilities to 0.
-        target: right token of each row [N], int64.
-        weights: of the rows in the sum [N], float32; no gradient flows into them.
+        scores: unnormalised log-probabilities [N, V], float32 or bfloat16. float16 is converted to float32, because it
+            would round small probabilities to 0.
+        target: correct token of each row [N], int64.
+        weights: weight of each row in the sum [N], float32, without gradient.
         smoothing: ε, from 0 to less than 1.
 
     Returns:
-        The weighted sum, and the negative log-likelihood of each row [N] without smoothing, detached; in float32 at
-        least.
+        The weighted sum, and the negative log-likelihood of each row [N] without smoothing, detached. Both are at least
+        float32.
     """
     if scores.dtype == torch.float16:
         scores = scores.float()

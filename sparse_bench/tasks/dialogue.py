@@ -1,4 +1,4 @@
-"""Choosing the assistant's next action in a conversation, as TED is trained and measured."""
+"""The dialogue task: choose the assistant's next action in a conversation, as TED is trained and evaluated."""
 
 from collections.abc import Callable, Iterator
 from functools import reduce
@@ -21,40 +21,39 @@ from sparse_bench.tasks.held_out import Ordered
 
 
 class DialogueModel(Protocol):
-    """What the task asks of a model."""
+    """What the task requires of a model."""
 
     def __call__(self, batch: DialogueBatch) -> dict[str, torch.Tensor]:
-        """Named scalar losses; their sum is what is trained."""
+        """Named scalar losses, whose sum is minimised."""
 
     def predict(self, batch: DialogueBatch) -> torch.Tensor:
         """A score for each action [B, actions]."""
 
 
 class DialogueTask(Task):
-    """The latest turns of a conversation in, the assistant's next action out, waiting for the user included.
+    """Predict the assistant's next action from the latest turns of a conversation. Waiting for the user is an action.
 
-    Every action of a story is an example. Examples that occur twice, with the same turns and action, are trained on
-    once and tested as often as they occur. In the test the turns are always those of the story: an error has no
-    consequences for later predictions.
+    Every action of a story is an example. Duplicate examples, with the same turns and action, are trained on once, but
+    tested as often as they occur. In the test the turns are always those of the story, so an error does not affect
+    later predictions.
 
-    There is no validation split: the corpora have none, TED's stories are few, and the published experiment trained
-    for a fixed number of epochs. So the test is followed during training, and must not choose anything.
+    There is no validation split: the corpora have none, TED has few stories, and the published experiment trained for a
+    fixed number of epochs. The test split is therefore watched during training, and must not select anything.
 
     Args:
-        corpus: the stories, or what reads them.
-        batch_epochs: number of epochs over which the batch size grows; the number of epochs of the training.
+        corpus: the stories, or a function that reads them.
+        batch_epochs: number of epochs over which the batch size grows, normally all epochs of the training.
         batch_size: batch size of the first and of the last of these epochs.
         balanced: repeat rare actions (:func:`balanced_order`); otherwise an epoch visits every example once.
-        max_history: how many turns are seen.
+        max_history: number of latest turns that the model gets.
         evaluate_batch_size: examples in a batch of :meth:`evaluate`.
 
     Attributes:
-        ceilings: the best accuracy that can be reached with so many turns, by split (``train`` after duplicates have
-            been removed).
+        ceilings: the best possible accuracy with ``max_history`` turns, by split; for ``train``, without duplicates.
 
     Raises:
         ConfigError: a setting outside its range.
-        DataError: stories that do not fit their domain, or none.
+        DataError: stories that do not fit their domain, or no stories.
     """
 
     name: ClassVar[str] = "dialogue"
@@ -132,21 +131,21 @@ class DialogueTask(Task):
         return action_metrics(self.test.actions[held_out.order], predicted, self.corpus.actions.index(LISTEN))
 
     def chance(self, split: str) -> Chance:
-        """Of always giving the action that most training examples have."""
+        """Always predict the most frequent action of the training examples."""
         guess = np.full_like(self.test.actions, np.bincount(self.train.actions).argmax())
         found = action_metrics(self.test.actions, guess, self.corpus.actions.index(LISTEN))
         return {name: (found[name], "max") for name in ("action_f1", "action_accuracy")}
 
 
 def action_metrics(gold: np.ndarray, predicted: np.ndarray, listen: int) -> dict[str, float]:
-    """Accuracy and weighted F1 (the F1 of each action in ``gold``, weighted by its frequency).
+    """Accuracy and weighted F1: the mean of the F1 of each action in ``gold``, weighted by its frequency.
 
-    ``…_without_listen`` are the same over the predictions in which the right action is not to wait for the user, which
-    is the easiest of them and the most frequent; they are left out where there is no such prediction.
+    ``…_without_listen`` are the same metrics without the examples whose correct action is to wait for the user, the
+    easiest and most frequent action. They are absent if all examples are of this kind.
 
     Args:
-        gold: right action of each example [n], n at least 1.
-        predicted: predicted actions [n].
+        gold: correct action of each example [n], n at least 1.
+        predicted: predicted action of each example [n].
         listen: number of the action of waiting.
     """
     metrics = {}

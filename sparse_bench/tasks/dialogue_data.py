@@ -1,4 +1,4 @@
-"""From stories to packed batches: examples of states and actions, and the arrays from which batches are gathered."""
+"""Dialogue data: turn stories into examples of turns and an action, and gather packed batches from them."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,15 +13,15 @@ from sparse_bench.tasks.ranges import ranges
 
 #: The latest turns before a prediction, oldest first, and the action.
 Example = tuple[tuple[DialogueTurn, ...], str]
-#: What a turn has of an attribute, as the names of its features; none: it lacks the attribute.
+#: A turn's value of an attribute, as the names of its features; empty if it lacks the attribute.
 Value = tuple[str, ...]
 
 
 def examples(stories: Iterable[Story], featurized_slots: frozenset[str], max_history: int) -> list[Example]:
-    """One example an action, story after story: the at most ``max_history`` latest turns, and the action.
+    """Make one example per action, story after story: the latest turns, at most ``max_history``, and the action.
 
     Raises:
-        DataError: nothing is said or done in a story.
+        DataError: a story without a message or an action.
     """
     found = []
     for story in stories:
@@ -33,7 +33,7 @@ def examples(stories: Iterable[Story], featurized_slots: frozenset[str], max_his
 
 
 def ceiling(data: Sequence[Example]) -> float:
-    """The best accuracy that a policy can reach on ``data`` if it sees nothing but the turns of each example."""
+    """The best possible accuracy on ``data`` of a policy that only reads the turns of each example."""
     actions: dict[tuple[DialogueTurn, ...], Counter[str]] = {}
     for turns, action in data:
         actions.setdefault(turns, Counter())[action] += 1
@@ -51,15 +51,21 @@ def _values(turn: DialogueTurn) -> dict[str, Value]:
 
 
 class Attributes:
-    """Numbers for what turns have.
+    """Numbering of the values of turns' attributes.
 
-    The values of single-valued attributes are the domain's names; those of ``entities`` and ``slots`` are the sets
-    that occur, in the test as well: a set that is not in the training data still has the features of its members.
+    The values of single-valued attributes are the names in the domain. The values of ``entities`` and ``slots`` are the
+    sets that occur in training or test: a set that only the test has still has the features of its members.
 
     Args:
-        corpus: the domain.
-        train: training examples; an attribute that no turn of theirs has does not exist.
+        corpus: the corpus, for its domain.
+        train: training examples. Attributes that none of their turns has are left out.
         test: test examples.
+
+    Attributes:
+        sizes: the attributes that exist, by name.
+
+    Raises:
+        DataError: an entity or slot that the domain does not have.
     """
 
     def __init__(self, corpus: DialogueCorpus, train: Sequence[Example], test: Sequence[Example]) -> None:
@@ -74,7 +80,6 @@ class Attributes:
             "loop": loops,
         }
         self._numbers: dict[str, Mapping[Value, int]] = {}
-        #: As the model sees them.
         self.sizes: dict[str, Attribute] = {}
         for attribute, features in names.items():
             if not any(values[attribute] for values in seen):
@@ -87,7 +92,7 @@ class Attributes:
             self.sizes[attribute] = Attribute(_features(attribute, occurring, features))
 
     def encode(self, turn: DialogueTurn) -> list[int]:
-        """The number of the value of each attribute; the number of values where there is none.
+        """The number of the turn's value of each attribute. If the turn has none, it is the count of values.
 
         Raises:
             DataError: a value that the domain does not have.
@@ -106,7 +111,7 @@ def _number(attribute: str, numbers: Mapping[Value, int], value: Value) -> int:
 
 
 def _features(attribute: str, values: Sequence[Value], names: Sequence[str]) -> torch.Tensor:
-    """One row a value, 1 at each of its features [values, names]."""
+    """A 0/1 table [values, names]: one row per value, with a 1 at each of its features."""
     numbers = {name: number for number, name in enumerate(names)}
     table = torch.zeros(len(values), len(names))
     for row, value in enumerate(values):
@@ -118,17 +123,17 @@ def _features(attribute: str, values: Sequence[Value], names: Sequence[str]) -> 
 
 
 def _distinct(data: Iterable[Example]) -> list[DialogueTurn]:
-    """The turns that occur, in the order in which they first do."""
+    """The different turns, in the order of their first occurrence."""
     return list(dict.fromkeys(turn for turns, _ in data for turn in turns))
 
 
 class ExampleArrays:
-    """The examples of a split, encoded once, ready for batches to be gathered from.
+    """The encoded examples of a split, from which batches are gathered.
 
     Args:
         data: the examples, at least one.
-        attributes: numbers for what turns have.
-        actions: all actions; their order is that of the labels.
+        attributes: numbering of the values of turns' attributes.
+        actions: all actions, in the order of their labels.
 
     Attributes:
         actions: label of each example [examples], int64.
@@ -149,14 +154,14 @@ class ExampleArrays:
         turns = _distinct(data)
         numbers = {turn: number for number, turn in enumerate(turns)}
         self._values = np.array([attributes.encode(turn) for turn in turns], dtype=np.int64)
-        # Latest first: the turn that is answered stands at position 0 whatever the length.
+        # Latest turn first, so that the turn to be answered has position 0 for any length.
         self._turns = np.array([numbers[turn] for example, _ in data for turn in reversed(example)], dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.actions)
 
     def batch(self, numbers: np.ndarray) -> DialogueBatch:
-        """The examples with these numbers, in this order, packed."""
+        """A packed batch of the examples with these numbers, in this order."""
         lengths = self.lengths[numbers]
         return DialogueBatch(
             turns=torch.from_numpy(self._values[self._turns[ranges(self._first[numbers], lengths)]]),

@@ -1,4 +1,4 @@
-"""What an epoch consists of is asked for twice, as batches and as their number, and worked out once."""
+"""Cache of an epoch's batches: their content and their number are both needed, but are computed once."""
 
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -11,13 +11,13 @@ T = TypeVar("T")
 
 
 class EpochCache(Generic[T]):
-    """Keeps what was last made for an epoch of a run."""
+    """Cache of the value last made for an epoch of a run."""
 
     def __init__(self) -> None:
         self._kept: tuple[tuple[int, int], T] | None = None
 
     def get(self, epoch: int, streams: Streams, make: Callable[[np.random.Generator], T]) -> T:
-        """What ``make`` makes of this epoch's randomness for data, or has made of it just before."""
+        """Return the cached value of this epoch, or call ``make`` with the epoch's random generator for data."""
         key = streams.seed, epoch
         if self._kept is None or self._kept[0] != key:
             self._kept = key, make(streams.numpy("data", epoch))

@@ -1,4 +1,4 @@
-"""Batches that are evaluated again and again."""
+"""Batches of held-out splits, which are evaluated many times."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, Self, TypeVar
@@ -10,19 +10,19 @@ from torch import nn
 from sparse_bench.batch import Batch
 
 B = TypeVar("B", bound=Batch)
-#: Examples that a rehearsal of an evaluation looks at.
+#: Number of examples in a rehearsal of an evaluation.
 FEW = 4
 
 
 class HeldOut(Generic[B]):
-    """The batches of a split, made once and copied once to the device of the model that is evaluated."""
+    """The batches of a split, made once, and copied once to the device of the evaluated model."""
 
     def __init__(self, batches: Iterable[B]) -> None:
         self._batches = list(batches)
         self._device: torch.device | None = None
 
     def __iter__(self) -> Iterator[B]:
-        """The batches, where they lie."""
+        """The batches, on their present device."""
         return iter(self._batches)
 
     def on_device_of(self, model: nn.Module) -> list[B]:
@@ -38,9 +38,9 @@ class Ordered(HeldOut[B]):
     """Batches of numbered examples.
 
     Args:
-        batch: makes a batch of the examples with these numbers.
+        batch: makes a batch from the numbers of its examples.
         order: numbers of the examples, batch after batch [examples].
-        size: examples of a batch.
+        size: examples in a batch.
     """
 
     def __init__(self, batch: Callable[[np.ndarray], B], order: np.ndarray, size: int) -> None:
@@ -49,6 +49,6 @@ class Ordered(HeldOut[B]):
         super().__init__(batch(numbers) for numbers in np.split(order, range(size, len(order), size)))
 
     def few(self) -> Self:
-        """A few of the examples, the first and the last among them: where they are sorted, the least and the most."""
+        """Batches of a few examples, including the first and the last: if sorted by length, shortest and longest."""
         places = np.linspace(0, len(self.order) - 1, FEW).astype(np.int64)
         return type(self)(self._batch, self.order[np.unique(places)], FEW)

@@ -1,4 +1,4 @@
-"""Intent classification with entity recognition, as DIET is trained and measured."""
+"""The intent task: intent classification with entity recognition, as DIET is trained and evaluated."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -35,34 +35,34 @@ _LOG = logging.getLogger(__name__)
 
 
 class IntentModel(Protocol):
-    """What the task asks of a model."""
+    """What the task requires of a model."""
 
     def __call__(self, batch: IntentBatch) -> dict[str, torch.Tensor]:
-        """Named scalar losses; their sum is what is trained."""
+        """Named scalar losses, whose sum is minimised."""
 
     def predict(self, batch: IntentBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        """A score for each intent [B, C], and the best BILOU tag of each token [N] (anything if nothing is tagged)."""
+        """A score for each intent [B, C], and the best BILOU tag of each token [N], arbitrary without tagging."""
 
 
 class IntentTask(Task):
-    """Messages in, an intent for each and an entity tag for each of their tokens out.
+    """Predict the intent of each message, and an entity tag of each of its tokens.
 
-    Labels are all merged intents and all entity types of the corpus, in alphabetical order; every featurizer is
-    fitted on the training messages alone. Entities that do not start and end where tokens do stay untagged, and so
-    are neither learned nor measured; the log and the result's notes say how many.
+    The labels are all merged intents and all entity types of the corpus, in alphabetical order. Every featurizer is
+    fitted on the training messages only. Entities that do not start and end at token borders are left out: they are
+    neither learned nor evaluated. The log and the result's notes report their number.
 
     Args:
-        corpus: the messages, or what reads them.
-        batch_epochs: number of epochs over which the batch size grows; the number of epochs of the training.
+        corpus: the messages, or a function that reads them.
+        batch_epochs: number of epochs over which the batch size grows, normally all epochs of the training.
         batch_size: batch size of the first and of the last of these epochs.
         balanced: repeat rare intents (:func:`balanced_order`); otherwise an epoch visits every message once.
-        test_fraction: share of the messages that is tested on.
-        split_seed: fixes the split, whatever the seed of the run.
-        duplicates: which messages are left out as duplicates, ``features`` or ``exact`` (:func:`split_messages`).
+        test_fraction: share of the messages in the test split.
+        split_seed: seed of the split, independent of the run's seed.
+        duplicates: rule for messages to leave out as duplicates, ``features`` or ``exact`` (:func:`split_messages`).
         evaluate_batch_size: messages in a batch of :meth:`evaluate`.
-        entities: whether entities are learned and measured at all.
-        oov_token: word that stands for unknown ones, if it is in the training data (see :class:`CountFeaturizer`).
-        char_ngrams: shortest and longest character n-gram.
+        entities: whether entities are learned and evaluated.
+        oov_token: word that replaces unknown words, if it is in the training data (see :class:`CountFeaturizer`).
+        char_ngrams: lengths of the shortest and the longest character n-gram.
 
     Raises:
         ConfigError: a setting outside its range.
@@ -102,6 +102,7 @@ class IntentTask(Task):
     ) -> None:
         self.corpus = corpus if isinstance(corpus, NluCorpus) else corpus()
 
+        # Split the messages, and fix the labels from the whole corpus.
         self.train_messages, self.test_messages = split_messages(
             self.corpus.messages, test_fraction, split_seed, duplicates
         )
@@ -110,6 +111,7 @@ class IntentTask(Task):
             sorted({entity.type for message in self.corpus.messages for entity in message.entities}) if entities else []
         )
 
+        # Featurize both splits, with featurizers fitted on the training messages.
         featurizer = CombinedFeaturizer(
             [
                 RegexFeaturizer(self.corpus.regexes, self.corpus.lookups),
@@ -141,13 +143,13 @@ class IntentTask(Task):
         tested = [word in known for words in self._words["test"] for word in words]
         self.unknown_tokens = {"test": 1 - sum(tested) / len(tested)}
 
-        # Messages of like length share a batch of the test: less padding in the attention.
+        # Test messages of similar length share a batch, for less padding in attention.
         by_length = np.argsort(self.test.lengths, kind="stable")
         self._held_out = Ordered(self.test.batch, by_length, evaluate_batch_size)
         self._batches = GrowingBatches(self.train.intents, batch_size, batch_epochs, balanced)
 
     def inputs(self, split: str) -> list[tuple[str, ...]]:
-        """The words of every message as they are counted."""
+        """The words of every message, as the featurizer counts them."""
         return self._words[split]
 
     def epoch_batches(self, epoch: int, streams: Streams) -> Iterator[IntentBatch]:
@@ -193,23 +195,23 @@ class IntentTask(Task):
         return metrics
 
     def chance(self, split: str) -> Chance:
-        """Of always giving the intent that most training messages have."""
+        """Always predict the most frequent intent of the training messages."""
         guess = np.full_like(self.test.intents, np.bincount(self.train.intents).argmax())
         return {name: (value, "max") for name, value in intent_metrics(self.test.intents, guess).items()}
 
     def notes(self) -> dict[str, str]:
-        """How many entities are neither learned nor measured, if there are any."""
+        """The number of entities that are neither learned nor evaluated, if there are any."""
         return {"entities_left_out": self._left_out} if self._left_out else {}
 
     def _count_left_out(self) -> str:
-        """How many entities have no tags, which the log says with two examples; empty if all have."""
+        """Describe how many entities have no tags, and log it with two examples; empty if all have tags."""
         left_out = self.train.left_out + self.test.left_out
         if not left_out:
             return ""
         entities = sum(len(message.entities) for message in (*self.train_messages, *self.test_messages))
         counted = f"{len(left_out)} of {entities}, {len(self.test.left_out)} of them in the test"
         _LOG.warning(
-            "Entities that do not begin and end where tokens do, or overlap, are left out: %s. For example: %s.",
+            "Entities that overlap, or do not begin and end at token borders, are left out: %s. For example: %s.",
             counted,
             "; ".join(f"{shortened(surface)} in {shortened(text)}" for surface, text in left_out[:2]),
         )
@@ -217,6 +219,6 @@ class IntentTask(Task):
 
 
 def _one_hot(size: int) -> SparseRows:
-    """Features of intent names: a merged intent is one word, of which its name holds one."""
+    """Features of intent names: each merged intent is one word of its own."""
     numbers = torch.arange(size)
     return SparseRows(indices=numbers, offsets=numbers.clone(), values=torch.ones(size))

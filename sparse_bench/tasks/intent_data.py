@@ -1,4 +1,4 @@
-"""From messages to packed batches: the arrays of featurised messages from which batches are gathered."""
+"""Intent data: arrays of featurised messages, from which packed batches are gathered."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from sparse_bench.tasks.ranges import ranges
 
 @dataclass(frozen=True)
 class _Rows:
-    """A CSR matrix as plain arrays, in the types that batches are made of."""
+    """A CSR matrix as plain arrays, with the types that batches have."""
 
     pointers: np.ndarray
     indices: np.ndarray
@@ -42,21 +42,21 @@ class _Rows:
 
 
 class MessageArrays:
-    """All messages of a split, featurised, ready for batches to be gathered from.
+    """The featurised messages of a split, from which batches are gathered.
 
     Args:
         texts: the messages' tokens.
-        features: their features, row for row.
+        features: their features, in the same order.
         messages: their intents and entities.
         intents: merged intent → label.
-        entity_types: entity type → number from 0; empty where nothing is tagged.
+        entity_types: entity type → number from 0; empty if nothing is tagged.
 
     Attributes:
         intents: label of each message [messages], int64.
         lengths: tokens of each message [messages], int64.
         first_token: number of the first token of each message [messages], int64.
         tags: BILOU tag of each token, message after message [tokens], int64.
-        left_out: the texts of entities that have no tags, each with the text of its message; see :func:`bilou.encode`.
+        left_out: for each entity without tags (:func:`bilou.encode`), its text and the text of its message.
     """
 
     def __init__(
@@ -87,10 +87,10 @@ class MessageArrays:
         return len(self.intents)
 
     def batch(self, messages: np.ndarray) -> IntentBatch:
-        """The messages with these numbers, in this order, packed."""
+        """A packed batch of the messages with these numbers, in this order."""
         lengths = self.lengths[messages]
         tokens = ranges(self.first_token[messages], lengths)
-        # Each message's CLS stands behind its tokens, and so shifts the tokens of all later messages by one.
+        # Each message's CLS follows its tokens, and shifts the tokens of all later messages by one.
         number = np.arange(len(messages))
         token_rows = np.arange(len(tokens)) + np.repeat(number, lengths)
         return IntentBatch(

@@ -1,4 +1,4 @@
-"""How well intents and entities are predicted, as the released system measures it, and beside it by whole spans."""
+"""Metrics of intents and entities: those of the released Rasa 2.6, and also metrics of whole entity spans."""
 
 import numpy as np
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
@@ -18,11 +18,11 @@ def intent_metrics(gold: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
 
 
 def entity_metrics(gold: np.ndarray, predicted: np.ndarray, lengths: np.ndarray) -> dict[str, float]:
-    """F1, precision and recall of entities by token and by span; empty where ``gold`` has no entity at all.
+    """F1, precision and recall of entities by token and by span; empty if ``gold`` has no entity.
 
-    ``entity_*`` count tokens: each token has one type (BILOU prefixes removed after :func:`bilou.repair`), and the
-    scores of the types in ``gold`` are averaged with their frequency; tokens without an entity are no type.
-    ``entity_span_*`` count entities: one is right if its first token, last token and type are (micro average).
+    ``entity_*`` count tokens. Each token has one type: its BILOU prefix is removed after :func:`bilou.repair`. The
+    scores are means over the types in ``gold``, weighted by frequency; no entity is not a type. ``entity_span_*`` count
+    entities (micro average). An entity is correct if its first token, last token and type are correct.
 
     Args:
         gold: true BILOU tags of the tokens of all messages [N].
@@ -46,7 +46,7 @@ def entity_metrics(gold: np.ndarray, predicted: np.ndarray, lengths: np.ndarray)
 
 
 def _weighted(gold: np.ndarray, predicted: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
-    """Precision, recall and F1, each averaged over ``labels`` with their frequency in ``gold``."""
+    """Precision, recall and F1, each averaged over ``labels`` and weighted by their frequency in ``gold``."""
     precision, recall, f1, _ = precision_recall_fscore_support(
         gold, predicted, labels=labels, average="weighted", zero_division=0.0
     )

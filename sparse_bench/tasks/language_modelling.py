@@ -1,4 +1,4 @@
-"""Language modelling: the next word of running text, from the words before it."""
+"""The language modelling task: predict the next word of running text from the words before it."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -33,36 +33,39 @@ BATCHINGS = ("continuous", "sentences")
 
 
 class LanguageModel(Protocol):
-    """What the task asks of a model."""
+    """What the task requires of a model."""
 
     def __call__(self, inputs: Tensor, state: HiddenState | None) -> LanguageOutput:
-        """Scores of the tokens that follow ``inputs`` [T, B]. ``state`` is what an earlier call on the same streams
-        gave, None where they begin."""
+        """Scores of the tokens that follow ``inputs`` [T, B].
+
+        ``state`` is the state that the previous call returned for the same streams; None at their beginning.
+        """
 
 
 class LanguageModellingTask(Task):
     """Predict every next token of a text.
 
-    ``continuous``: the text is laid out as ``batch_size`` parallel streams, which are read chunk by chunk. The hidden
-    state is zero where an epoch begins, then carried from chunk to chunk (without gradient). It belongs to the task,
-    not to the model, and to one run at a time: the first batch of an epoch, or a checkpoint, sets it.
-    ``sentences``: every line is a sample of its own, begun with a zero state.
+    ``continuous``: the text is cut into ``batch_size`` parallel streams, which are read chunk by chunk. The hidden
+    state is zero at the beginning of an epoch, and is then carried from chunk to chunk without gradient. The state
+    belongs to the task, not to the model. The first batch of an epoch resets it, and a checkpoint restores it. So a
+    task serves one run at a time.
+    ``sentences``: every line is an independent sample with a zero initial state.
 
-    Perplexity is exp of the mean cross-entropy over all predicted tokens. AWD-LSTM's code divides the sum by one token
-    too many in each stream (by N instead of N − 1), which makes its perplexities very slightly lower.
+    Perplexity is exp of the mean cross-entropy over all predicted tokens. AWD-LSTM's code divides the sum by N instead
+    of N − 1 in each stream, so its perplexities are very slightly lower.
 
-    An example, where work is counted by example, is a token.
+    Where work is counted per example, an example is a token.
 
     Args:
-        corpus: the text, or what reads it.
-        batch_size: parallel streams, or sentences, of a training batch.
-        bptt: nominal length of a chunk; evaluation always uses it.
-        variable_length: draw the length of each chunk, and rescale the step's rate by the length drawn over ``bptt``
-            (Merity et al. 2018, section 5). Otherwise every chunk has length ``bptt``.
-        longest: most that a variable length may be.
+        corpus: the text, or a function that reads it.
+        batch_size: parallel streams, or sentences, in a training batch.
+        bptt: nominal length of a chunk, and the length in evaluation.
+        variable_length: draw the length of each chunk, and scale the step's learning rate by length / ``bptt`` (Merity
+            et al. 2018, section 5). Otherwise every chunk has length ``bptt``.
+        longest: upper limit of a variable length.
         batching: ``continuous`` or ``sentences``.
-        valid_batch_size: streams, or sentences, of a batch of the validation split. Streams lose what does not fit.
-        test_batch_size: the same of the test split.
+        valid_batch_size: streams, or sentences, in a validation batch. Tokens that do not fill a stream are dropped.
+        test_batch_size: the same for the test split.
 
     Raises:
         ConfigError: a setting outside its range.
@@ -104,7 +107,7 @@ class LanguageModellingTask(Task):
         refuse_unknown(self.unknown_tokens, f"dataset.corpus.vocabulary={len(self.corpus.words)}")
 
     def _unknown(self, text: NumberedText) -> float:
-        """The share of ``<unk>`` among the words of a text, ends of lines aside."""
+        """Share of ``<unk>`` among the words of a text, not counting ``<eos>``."""
         unknown, eos = (self.corpus.words.index(word) if word in self.corpus.words else -1 for word in (UNK, EOS))
         return float((text.tokens[text.tokens != eos] == unknown).mean())
 
@@ -131,8 +134,11 @@ class LanguageModellingTask(Task):
         return training_chunks(columns.shape[0], self._bptt, self._longest, draw)
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
-        """Cross-entropy per token and the model's penalties. Parts: ``cross_entropy``, and ``accuracy`` of the next
-        token before the coming update, both as means over the epoch's tokens; and each penalty."""
+        """Mean cross-entropy per token, plus the model's penalties.
+
+        The parts are ``cross_entropy``, ``accuracy`` of the next token before the update, and each penalty. The first
+        two are weighted so that their average over the batches is the mean over the epoch's tokens.
+        """
         assert isinstance(batch, LanguageBatch)
         if batch.starts:
             self.reset()
@@ -162,7 +168,7 @@ class LanguageModellingTask(Task):
         return self._measure(model, self._held_out[split].on_device_of(model))
 
     def rehearse(self, model: nn.Module, split: str) -> dict[str, float]:
-        """Of the first tokens of the first two batches."""
+        """Evaluate the first tokens of the first two batches."""
         return self._measure(model, [beginning(batch, FEW) for batch in self._held_out[split].on_device_of(model)[:2]])
 
     @torch.no_grad()
@@ -176,7 +182,7 @@ class LanguageModellingTask(Task):
             nats.append(F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum"))
             correct.append((logits.argmax(dim=1) == targets).sum())
         tokens = sum(batch.tokens for batch in batches)
-        # The one synchronisation with the device; sums in double precision on the host.
+        # The only synchronisation with the device. The host sums in double precision.
         mean = math.fsum(torch.stack(nats).tolist()) / tokens
         return {
             "perplexity": _exp(mean),
@@ -185,8 +191,10 @@ class LanguageModellingTask(Task):
         }
 
     def chance(self, split: str) -> Chance:
-        """Of always giving the most frequent word of the training text, and of holding all words of the vocabulary for
-        equally probable: a perplexity of its size."""
+        """Accuracy of always predicting the most frequent training word, and perplexity of a uniform distribution.
+
+        The latter equals the size of the vocabulary.
+        """
         targets = torch.cat([batch.targets[batch.targets != IGNORED] for batch in self._held_out[split]])
         guess = self.sizes.frequencies.index(max(self.sizes.frequencies))
         return {
@@ -195,7 +203,7 @@ class LanguageModellingTask(Task):
         }
 
     def reset(self) -> None:
-        """Forget the carried hidden state."""
+        """Reset the carried hidden state."""
         self._state = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -228,7 +236,7 @@ def _layout(name: str, text: NumberedText, streams: int, batching: str, least: i
 
 
 def _on(state: HiddenState | None, device: torch.device) -> HiddenState | None:
-    """``state`` on ``device``: a checkpoint is read onto the CPU."""
+    """Move ``state`` to ``device``, since a checkpoint is loaded onto the CPU."""
     return None if state is None else tuple(tuple(tensor.to(device) for tensor in layer) for layer in state)
 
 

@@ -1,18 +1,21 @@
 """METEOR as NLTK computes it, in the form and with the parameters of Banerjee & Lavie (2005), without synonyms.
 
-Words of translation and reference are lower-cased and aligned one to one, first the same words, then those of the
-same stem by NLTK's Snowball stemmer of the language. With m aligned words in c chunks (runs that are adjacent and in
-order on both sides), precision P and recall R, a sentence scores
+Words of translation and reference are lower-cased and aligned one to one: first equal words, then words with the same
+stem by NLTK's Snowball stemmer of the language. Let m be the number of aligned words, c the number of chunks (runs that
+are adjacent and in order on both sides), P the precision and R the recall. A sentence scores
 
     F = P · R / (0.9 · P + 0.1 · R),    METEOR = F · (1 − 0.5 · (c / m)³),
 
-and 0 where nothing is aligned. The score of a corpus is the mean over its sentences, times 100.
+or 0 if no word is aligned. The score of a corpus is the mean over its sentences, times 100.
 
-It is not METEOR 1.5 (Denkowski & Lavie 2014), whose figures are not comparable: that one weights kinds of matches,
-discounts function words, has a table of paraphrases, parameters tuned for each language and its own normalisation of
-punctuation, looks for the alignment with the fewest chunks (NLTK takes, from the back, the last word that fits), and
-adds up matches and chunks over the corpus before it forms one score. NLTK's stage of WordNet synonyms, which knows
-English, is given a table without entries, so that no download is needed.
+The scores are not comparable with those of METEOR 1.5 (Denkowski & Lavie 2014), which
+
+- weights kinds of matches, discounts function words, and has a table of paraphrases;
+- tunes its parameters for each language, and normalises punctuation in its own way;
+- finds the alignment with the fewest chunks, while NLTK takes the last word that fits, from the back;
+- sums matches and chunks over the corpus before it computes one score.
+
+NLTK's WordNet synonyms cover only English and need a download, so it gets an empty table of synonyms here.
 """
 
 from collections.abc import Sequence
@@ -52,7 +55,7 @@ class _NoSynonyms:
 
 
 class _CachedStemmer:
-    """A stemmer that stems each word once; captions have few different ones."""
+    """A stemmer that computes the stem of each word once; captions have few different words."""
 
     def __init__(self, language: str) -> None:
         self.stem = lru_cache(maxsize=None)(SnowballStemmer(STEMMERS[language]).stem)
@@ -62,7 +65,7 @@ class Meteor:
     """METEOR of one language.
 
     Raises:
-        ConfigError: for a language whose stemmer is not named here.
+        ConfigError: the language is not in :data:`STEMMERS`.
     """
 
     def __init__(self, language: str) -> None:
@@ -72,17 +75,17 @@ class Meteor:
         self._stemmer = _CachedStemmer(language)
 
     def sentence_score(self, translation: Sequence[str], reference: Sequence[str]) -> float:
-        """From 0 to 1, of the words of a translation and of its reference."""
+        """Score from 0 to 1 of a translation's words against those of its reference."""
         score: float = single_meteor_score(reference, translation, stemmer=self._stemmer, wordnet=_NoSynonyms())
         return score
 
     def corpus_score(self, translations: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> float:
-        """From 0 to 100."""
+        """Mean score of the sentences, from 0 to 100."""
         scores = [self.sentence_score(*pair) for pair in zip(translations, references, strict=True)]
         return 100 * sum(scores) / len(scores)
 
     def signature(self) -> str:
-        """What the score depends on, in the style of sacrebleu's signatures, and what it is not."""
+        """What the score depends on, in the style of sacrebleu's signatures, and what it is not comparable with."""
         return (
             f"nrefs:1|case:lc|stem:snowball-{STEMMERS[self.language]}|synonyms:none|paraphrases:none"
             f"|alpha:0.9|beta:3|gamma:0.5|mean:sentences|nltk:{version('nltk')}; METEOR of Banerjee and Lavie 2005 "

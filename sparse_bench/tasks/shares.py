@@ -1,25 +1,25 @@
-"""How a split relates to the training data: examples met there already, and tokens that the vocabulary lacks."""
+"""How a split relates to the training data: the share of examples seen in training, and of unknown tokens."""
 
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 
 from sparse_bench.errors import ConfigError
 
-#: Shares of unknown tokens. Above the first, metrics speak for ``<unk>`` as well; above the second, for little else.
+#: Limits on the share of unknown tokens. Above the first a result gets a warning; above the second a run is refused.
 WARNED, REFUSED = 0.2, 0.6
 
 
 def twin_share(train: Iterable[Hashable], held_out: Collection[Hashable]) -> float:
-    """The share of held-out examples, at least one, that are training examples too."""
+    """Share of the held-out examples, of which there is at least one, that are also training examples."""
     known = set(train)
     return sum(example in known for example in held_out) / len(held_out)
 
 
 def refuse_unknown(shares: Mapping[str, float], setting: str) -> None:
-    """Refuse text of which more than :data:`REFUSED` is unknown.
+    """Refuse text with a share of unknown tokens above :data:`REFUSED`.
 
     Args:
-        shares: of unknown tokens, by split.
-        setting: what decides which tokens are known, with its value (``dataset.min_count=5``).
+        shares: share of unknown tokens, by split.
+        setting: the setting that decides which tokens are known, with its value (``dataset.min_count=5``).
 
     Raises:
         ConfigError: too many tokens of a split are unknown.
@@ -27,14 +27,14 @@ def refuse_unknown(shares: Mapping[str, float], setting: str) -> None:
     for split, share in shares.items():
         if share > REFUSED:
             raise ConfigError(
-                f"With {setting}, {share:.0%} of the tokens of the split '{split}' are unknown. Metrics would say "
-                f"little more than how often <unk> occurs: over {REFUSED:.0%} is refused. Let that setting keep more "
-                "tokens, or train on text that is more like the held-out one."
+                f"With {setting}, {share:.0%} of the tokens of the split '{split}' are unknown. More than "
+                f"{REFUSED:.0%} is refused, because metrics would mostly measure how often <unk> occurs. Change that "
+                "setting to keep more tokens, or train on text that is more like the held-out text."
             )
 
 
 def many_unknown(shares: Mapping[str, float]) -> Iterator[str]:
-    """A sentence for every split of which more than :data:`WARNED` is unknown."""
+    """A warning for every split with a share of unknown tokens above :data:`WARNED`."""
     for split, share in shares.items():
         if share > WARNED:
-            yield f"{share:.0%} of the tokens of the split '{split}' are unknown: its metrics speak for them as well."
+            yield f"{share:.0%} of the tokens of the split '{split}' are unknown: they count in its metrics too."

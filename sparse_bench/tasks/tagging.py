@@ -1,4 +1,4 @@
-"""Tagging: a tag for every word of a sentence."""
+"""The tagging task: predict a tag for every word of a sentence."""
 
 from collections.abc import Callable, Iterator
 from functools import reduce
@@ -22,29 +22,29 @@ from sparse_bench.tasks.tagging_data import UNK, TaggedArrays, Words
 
 
 class TaggingModel(Protocol):
-    """What the task asks of a model."""
+    """What the task requires of a model."""
 
     def __call__(self, batch: TaggingBatch) -> dict[str, Tensor]:
-        """Named scalar losses; their sum is what is trained."""
+        """Named scalar losses, whose sum is minimised."""
 
     def predict(self, batch: TaggingBatch) -> Tensor:
         """The best tag of each token [N]."""
 
 
 class TaggingTask(Task):
-    """Words in, tags out. Case and numbers are kept; the vocabulary is that of the training sentences.
+    """Predict the tag of each word. Case and numbers are kept; the vocabulary is that of the training sentences.
 
-    An epoch permutes the sentences and cuts them into batches, longest sentence first within each; what is left over
-    at its end is not visited, as in the released code of Demeester et al. 2018.
+    An epoch shuffles the sentences and cuts them into batches, each sorted with the longest sentence first. An
+    incomplete last batch is dropped, as in the released code of Demeester et al. 2018.
 
     Args:
-        corpus: the sentences, or what reads them.
+        corpus: the sentences, or a function that reads them.
         batch_size: sentences in a batch.
-        vocabulary: number of word types, ``<pad>`` and ``<unk>`` included; rarer words become ``<unk>``. None: all,
-            and then nothing in training is ``<unk>``, whose embedding stays as it was drawn though every word that only
-            the test has uses it.
-        replace_singletons: probability with which a word that occurs once in training becomes ``<unk>`` in an epoch,
-            so that ``<unk>`` is trained.
+        vocabulary: number of word types, ``<pad>`` and ``<unk>`` included; rarer words become ``<unk>``. None: all
+            words. Then training has no ``<unk>``, so its embedding keeps its random initial value, but held-out words
+            that training lacks still use it.
+        replace_singletons: probability that a word that occurs once in training becomes ``<unk>`` in an epoch, so that
+            ``<unk>`` is trained.
         evaluate_batch_size: sentences in a batch of :meth:`evaluate`.
 
     Raises:
@@ -83,7 +83,7 @@ class TaggingTask(Task):
         singletons = self.words.counts == 1
         singletons[:2] = False  # <pad> and <unk> themselves
         self._singleton_tokens = np.flatnonzero(singletons[self.train.words])
-        # How often <unk> occurs decides how long its vector is where rare words have short ones.
+        # Schemes that give rare words short vectors derive the length of <unk>'s vector from its frequency.
         counts = self.words.counts.copy()
         if replace_singletons:
             unknown = int((self.train.words == self._unknown).sum())
@@ -118,7 +118,7 @@ class TaggingTask(Task):
         return len(self.train) // self._batch_size
 
     def _epoch_words(self, epoch: int, streams: Streams) -> np.ndarray:
-        """The training words, some of those that occur once replaced."""
+        """The training words [N] of an epoch, with some singletons replaced by ``<unk>``."""
         if not self._replace_singletons:
             return self.train.words
         coins = streams.numpy("data", epoch, "singletons").random(len(self._singleton_tokens))
@@ -137,7 +137,7 @@ class TaggingTask(Task):
         )
 
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
-        """Share of right tags: of all tokens, of those that are ``<unk>`` and that are not, without null elements."""
+        """Accuracy on all tokens, on known words, on unknown words (``<unk>``), and without null elements."""
         if split not in self.splits:
             raise ConfigError(unknown_choice("split", split, self.splits))
         return self._measure(model, self._held_out[split])
@@ -162,7 +162,7 @@ class TaggingTask(Task):
         return {name: hit / size for name, hit, size in zip(groups, counts[::2], counts[1::2], strict=True) if size > 0}
 
     def chance(self, split: str) -> Chance:
-        """Of always giving the tag that most training tokens have."""
+        """Always predict the most frequent tag of the training tokens."""
         guess = int(np.bincount(self.train.tags).argmax())
         right = torch.cat([batch.tags for batch in self._held_out[split]]) == guess
         return {"accuracy": (right.double().mean().item(), "max")}

@@ -1,4 +1,4 @@
-"""A tagging corpus as numbers, and its batches."""
+"""Tagging data: the numbering of words, and arrays from which batches are gathered."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,11 +21,11 @@ class Words:
     """The vocabulary of a tagger.
 
     Attributes:
-        numbers: word → number, from 1. ``<unk>`` is 1, and so is that spelling in the text; the others follow from the
-            most frequent to the rarest, equally frequent ones in the order in which they first occur. Padding is 0,
-            which no word has: ``<pad>`` in a text is a word like any other.
-        counts: occurrences of each number in the training sentences [V]; padding counts 1, and ``<unk>`` the tokens
-            that became it, but at least 1, as in the released code.
+        numbers: word → number, from 1. ``<unk>`` is 1, also where a text contains that spelling. The other words follow
+            from the most frequent to the rarest; words with equal frequency are in the order of their first occurrence.
+            0 is padding and no word: a ``<pad>`` in a text is an ordinary word.
+        counts: occurrences of each number in the training sentences [V]. As in the released code, padding counts 1, and
+            ``<unk>`` counts the tokens that it replaced, but at least 1.
     """
 
     numbers: Mapping[str, int]
@@ -33,10 +33,10 @@ class Words:
 
     @classmethod
     def of(cls, sentences: Sequence[Sentence], size: int | None = None) -> "Words":
-        """The words of ``sentences``; the ``size`` most frequent ones, special ones included, if it is given.
+        """Number the words of ``sentences``, or only so many of the most frequent that there are ``size`` numbers.
 
         Raises:
-            ConfigError: a size that has no room for a word.
+            ConfigError: a size below 3, which leaves no room for a word.
         """
         if size is not None and size < 3:
             raise ConfigError(f"vocabulary = {size} has to be at least 3: padding, {UNK} and a word.")
@@ -49,21 +49,21 @@ class Words:
 
 
 class TaggedArrays:
-    """The sentences of a split, one after another.
+    """The sentences of a split as numbers, one sentence after the other.
 
     Attributes:
         words: number of each token's word [N].
         tags: number of each token's tag [N].
         lengths: tokens of each sentence [S].
-        first: first token of each sentence [S].
+        first: number of the first token of each sentence [S].
 
     Raises:
-        DataError: there is no sentence.
+        DataError: the split has no sentence.
     """
 
     def __init__(self, sentences: Sequence[Sentence], words: Words, tags: Mapping[str, int], split: str) -> None:
         if not sentences:
-            raise DataError(f"There is no sentence for the split '{split}'.")
+            raise DataError(f"The split '{split}' has no sentences.")
         unknown = words.numbers[UNK]
         self.words = np.asarray([words.numbers.get(word, unknown) for found, _ in sentences for word in found])
         self.tags = np.asarray([tags[tag] for _, found in sentences for tag in found])
@@ -74,7 +74,7 @@ class TaggedArrays:
         return len(self.lengths)
 
     def batch(self, rows: np.ndarray, words: np.ndarray | None = None) -> TaggingBatch:
-        """The sentences ``rows``, longest first; ``words`` replaces the split's own words [N]."""
+        """A batch of the sentences ``rows``, longest first. ``words`` [N] replaces the split's own words."""
         rows = rows[np.argsort(-self.lengths[rows], kind="stable")]
         tokens = ranges(self.first[rows], self.lengths[rows])
         return TaggingBatch(

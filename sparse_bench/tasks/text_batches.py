@@ -1,4 +1,4 @@
-"""How running text becomes batches for a language model: parallel streams cut into chunks, or sentences."""
+"""Batches of running text for language models: chunks of parallel streams, or sentences."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,11 +10,11 @@ from torch import Tensor
 from sparse_bench.batch.language import IGNORED, LanguageBatch
 from sparse_bench.data.text import NumberedText
 
-#: Variable length (AWD-LSTM): probability of the full nominal length instead of half of it, deviation, least length.
+#: Variable length (AWD-LSTM): probability of the full nominal length instead of half; standard deviation; minimum.
 _FULL_LENGTH_PROBABILITY = 0.95
 _LENGTH_DEVIATION = 5.0
 SHORTEST = 5
-#: Sentences are brought together with others of like length among those of so many batches.
+#: Number of batches whose sentences are sorted by length together.
 _POOL_BATCHES = 50
 
 
@@ -24,8 +24,8 @@ class Chunk:
 
     Attributes:
         start: first input position.
-        drawn: length that was asked for; it sets the step's learning rate.
-        length: length that was left in the streams.
+        drawn: drawn length, which sets the step's learning rate.
+        length: actual length, shorter at the end of the streams.
     """
 
     start: int
@@ -34,16 +34,16 @@ class Chunk:
 
 
 def columnise(tokens: np.ndarray, streams: int) -> Tensor:
-    """The text as ``streams`` parallel streams of equal length N [N, streams], int64; what does not fit is dropped.
+    """Cut a text into parallel streams of equal length N [N, streams], int64. A remainder is dropped.
 
-    Stream b holds tokens b·N up to (b + 1)·N.
+    Stream b holds the tokens from b·N to (b + 1)·N − 1.
     """
     rows = len(tokens) // streams
     return torch.from_numpy(tokens[: rows * streams].reshape(streams, rows).T.copy())
 
 
 def variable_length(base: int, longest: int, draw: np.random.Generator) -> int:
-    """A chunk length L = max(5, int(N(b, 5))), at most ``longest``; b is ``base`` with probability 0.95, else half."""
+    """Draw a chunk length max(5, int(N(b, 5))), at most ``longest``. b is ``base`` with probability 0.95, else half."""
     nominal = base if draw.random() < _FULL_LENGTH_PROBABILITY else base / 2
     return min(max(SHORTEST, int(draw.normal(nominal, _LENGTH_DEVIATION))), longest)
 
@@ -51,7 +51,7 @@ def variable_length(base: int, longest: int, draw: np.random.Generator) -> int:
 def training_chunks(rows: int, base: int, longest: int, draw: np.random.Generator | None) -> list[Chunk]:
     """Cut streams of ``rows`` tokens into chunks, of variable length if there is a ``draw``, else of length ``base``.
 
-    As in AWD-LSTM's code a single target that would be left at the end is dropped.
+    As in AWD-LSTM's code, a single target left at the end is dropped.
     """
     chunks, start = [], 0
     while start < rows - 2:
@@ -62,7 +62,7 @@ def training_chunks(rows: int, base: int, longest: int, draw: np.random.Generato
 
 
 def training_batches(columns: Tensor, chunks: Sequence[Chunk], base: int) -> Iterator[LanguageBatch]:
-    """The batches of an epoch over streams ``columns`` [N, B]; the rate follows the drawn length over ``base``."""
+    """Batches of an epoch over streams ``columns`` [N, B]. The learning rate is scaled by drawn length / ``base``."""
     mean_length = sum(chunk.length for chunk in chunks) / len(chunks)
     for chunk in chunks:
         yield _piece(
@@ -102,7 +102,7 @@ def _piece(
 
 
 class Sentences:
-    """The lines of a text as samples of their own; lines of fewer than two tokens hold nothing to predict."""
+    """The lines of a text as independent samples. Lines of fewer than two tokens are left out."""
 
     def __init__(self, text: NumberedText) -> None:
         starts = np.cumsum(text.lengths) - text.lengths
@@ -112,7 +112,7 @@ class Sentences:
         self._lengths = text.lengths[usable]
 
     def shuffled(self, batch_size: int, draw: np.random.Generator) -> list[np.ndarray]:
-        """Sentence numbers of each batch of an epoch: random, but of like length within a batch."""
+        """Sentence numbers of each batch of an epoch: random, but with similar lengths within a batch."""
         order = draw.permutation(len(self._starts))
         pool = batch_size * _POOL_BATCHES
         batches = [
@@ -127,7 +127,7 @@ class Sentences:
         return self._cut(self._by_length(np.arange(len(self._starts))), batch_size)
 
     def batches(self, numbers: Sequence[np.ndarray]) -> Iterator[LanguageBatch]:
-        """One batch for each entry of ``numbers``; sentences are padded to the longest of their batch."""
+        """One batch for each entry of ``numbers``. Sentences are padded to the longest of their batch."""
         mean_tokens = sum(int((self._lengths[rows] - 1).sum()) for rows in numbers) / max(len(numbers), 1)
         for rows in numbers:
             lengths = self._lengths[rows] - 1

@@ -1,4 +1,4 @@
-"""Text typing: one of a few types for a short fragment of text, whose types are unlike in frequency."""
+"""The text typing task: classify short fragments of text into a few types of very different frequency."""
 
 import math
 from collections import Counter
@@ -26,16 +26,17 @@ UNK = "<unk>"
 
 
 class TextTypingModel(Protocol):
-    """What the task asks of a model."""
+    """What the task requires of a model."""
 
     def __call__(self, batch: TextBatch) -> Tensor:
         """A score for each type [B, types]."""
 
 
 def class_weights(counts: Sequence[int]) -> tuple[float, ...]:
-    """ln(N / N_y) for each class y: "a penalty that depends on the inverse frequency of the labels".
+    """ln(N / N_y) for each class y, for "a penalty that depends on the inverse frequency of the labels".
 
-    A class with 31.04 % of the examples has the weight 1.17, one with 2.57 % has 3.66.
+    The quotation is from "Efficient Embedding Models With PyTorch". A class with 31.04 % of the examples has the weight
+    1.17, one with 2.57 % has 3.66.
 
     Raises:
         DataError: a class without examples.
@@ -46,14 +47,14 @@ def class_weights(counts: Sequence[int]) -> tuple[float, ...]:
 
 
 class TextTypingTask(Task):
-    """Fragments in, types out. The vocabulary is that of the training fragments; the order of tokens is kept.
+    """Predict the type of each fragment. The vocabulary is that of the training fragments; tokens keep their order.
 
     Args:
-        corpus: the fragments, or what reads them.
+        corpus: the fragments, or a function that reads them.
         batch_size: fragments in a batch.
-        least_count: words that occur less often in training are ``<unk>``. At 1 nothing in training is ``<unk>``,
-            whose embedding stays as it was drawn though every word that only the test has uses it.
-        weighted: weight the examples of the loss by :func:`class_weights`; the loss of a batch is the weighted mean.
+        least_count: words that occur less often in training become ``<unk>``. At 1, training has no ``<unk>``, so its
+            embedding keeps its random initial value, but held-out words that training lacks still use it.
+        weighted: weight the examples by :func:`class_weights`; the loss of a batch is the weighted mean.
         evaluate_batch_size: fragments in a batch of :meth:`evaluate`.
 
     Raises:
@@ -82,7 +83,7 @@ class TextTypingTask(Task):
         found = Counter(word for words, _ in self.corpus.train for word in words)
         kept = [(word, count) for word, count in found.most_common() if count >= least_count and word != UNK]
         unknown = found.total() - sum(count for _, count in kept)
-        #: Word → number; ``<unk>`` (as a text may spell it, too) is 0, then from the most frequent to the rarest.
+        #: Word → number. ``<unk>`` is 0, also where a text contains it; the others go from most frequent to rarest.
         self.words = {word: number for number, word in enumerate([UNK, *(word for word, _ in kept)])}
         self._splits = {
             split: _Fragments(getattr(self.corpus, split), self.words, self.corpus.types, split)
@@ -97,9 +98,9 @@ class TextTypingTask(Task):
         )
         counts = np.bincount(self._splits["train"].types, minlength=self.sizes.types).tolist()
         weights = class_weights(counts)
-        #: Weight of the loss of each type [types]; None: all alike. By device, so that it is copied there once.
+        #: Weight of each type in the loss [types]; None: equal weights.
         self.weights = torch.tensor(weights) if weighted else None
-        self._weights_on: dict[torch.device, Tensor] = {}
+        self._weights_on: dict[torch.device, Tensor] = {}  # by device, so that they are copied there once
 
     def inputs(self, split: str) -> list[tuple[str, ...]]:
         """The words of every fragment."""
@@ -140,7 +141,7 @@ class TextTypingTask(Task):
 
     @torch.no_grad()
     def _measure(self, model: nn.Module, split: str, count: int) -> dict[str, float]:
-        """Of the first ``count`` fragments."""
+        """Metrics on the first ``count`` fragments."""
         fragments, device = self._splits[split], next(model.parameters()).device
         found = []
         for start in range(0, count, self._evaluate_batch_size):
@@ -150,14 +151,14 @@ class TextTypingTask(Task):
         return typing_metrics(fragments.types[:count], torch.cat(found).cpu().numpy(), self.sizes.types)
 
     def chance(self, split: str) -> Chance:
-        """Of always giving the type that most training fragments have."""
+        """Always predict the most frequent type of the training fragments."""
         gold = self._splits[split].types
         guess = np.full_like(gold, np.bincount(self._splits["train"].types).argmax())
         return {name: (value, "max") for name, value in typing_metrics(gold, guess, self.sizes.types).items()}
 
 
 def typing_metrics(gold: np.ndarray, predicted: np.ndarray, types: int) -> dict[str, float]:
-    """Accuracy, and the mean of the F1 of all types (macro F1; a type that is never right has 0).
+    """Accuracy and macro F1: the mean F1 of all types, where a type that is never predicted correctly has 0.
 
     Args:
         gold: true type of each fragment [B], B at least 1.
@@ -169,11 +170,11 @@ def typing_metrics(gold: np.ndarray, predicted: np.ndarray, types: int) -> dict[
 
 
 class _Fragments:
-    """The fragments of a split as numbers, one after another."""
+    """The fragments of a split as numbers, one fragment after the other."""
 
     def __init__(self, texts: Sequence[TypedText], words: dict[str, int], types: Sequence[str], split: str) -> None:
         if not texts:
-            raise DataError(f"There is no fragment for the split '{split}'.")
+            raise DataError(f"The split '{split}' has no fragments.")
         numbers = {kind: number for number, kind in enumerate(types)}
         self.words = np.asarray([words.get(word, 0) for found, _ in texts for word in found], dtype=np.int64)
         self.types = np.asarray([numbers[kind] for _, kind in texts], dtype=np.int64)
@@ -184,7 +185,7 @@ class _Fragments:
         return len(self.lengths)
 
     def batch(self, rows: np.ndarray) -> TextBatch:
-        """The fragments with these numbers, in this order."""
+        """A batch of the fragments with these numbers, in this order."""
         lengths = self.lengths[rows]
         return TextBatch(
             words=torch.from_numpy(self.words[ranges(self.first[rows], lengths)]),

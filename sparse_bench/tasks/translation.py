@@ -1,4 +1,4 @@
-"""Translation of sentences, as the report on SET in the Transformer trains and measures it, and as the field does."""
+"""The translation task, with the losses and metrics of the report on SET in the Transformer and of the field."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -30,56 +30,56 @@ _LOSSES = ("sentence", "token")
 
 
 class TranslationModel(Protocol):
-    """What the task asks of a model."""
+    """What the task requires of a model."""
 
     def __call__(self, batch: TranslationBatch) -> Tensor:
-        """Scores (logits) of every target token at each real target position [N, V], in ``target_rows`` order."""
+        """Logits of every target token at each real target position [N, V], in the order of ``target_rows``."""
 
     def translate(
         self, source: Tensor, source_mask: Tensor, *, beam: int, longest: int, length_penalty: float
     ) -> Tensor:
-        """Translations [B, at most ``longest``], int64: tokens behind BOS, then EOS, then PAD.
+        """Translations [B, at most ``longest``], int64: tokens without BOS, then EOS, then PAD.
 
         Args:
             source: token numbers [B, S], as in :class:`TranslationBatch`.
             source_mask: True at real positions [B, S].
-            beam: hypotheses that are kept of each sentence; 1 is greedy decoding.
-            longest: most positions of a translation, EOS included.
-            length_penalty: how much a long hypothesis is favoured.
+            beam: hypotheses kept for each sentence; 1 is greedy decoding.
+            longest: largest number of positions of a translation, EOS included.
+            length_penalty: how much long hypotheses are favoured.
         """
 
 
 class TranslationTask(Task):
-    """Sentences of one language in, their translation out.
+    """Translate sentences of one language into another.
 
-    The loss is token cross-entropy, averaged over each sentence's tokens and then over sentences (``sentence``, the
-    report's), or over all tokens of the batch at once (``token``). Padding counts nowhere, UNK is a target like any
-    other. Metrics: :func:`teacher_forced_metrics` on both splits, and on the test split :class:`TranslationScores` of
-    what the model translates.
+    The loss is token cross-entropy. ``sentence`` (the report's) averages it over each sentence's tokens, then over
+    sentences; ``token`` averages it over all tokens of the batch. Padding never counts; UNK is an ordinary target. The
+    metrics are :func:`teacher_forced_metrics` on both splits, and on the test split :class:`TranslationScores` of the
+    model's translations.
 
     Args:
-        corpus: the sentence pairs, or what reads them.
-        tokenizer: ``moses`` for raw text; ``tokenised`` for text that is tokenised already, split on single spaces.
-        bpe: pieces of a byte-pair encoding of each side's words (of both together where ``joint_vocabulary``);
-            None: words are tokens.
-        min_count: how often a token has to occur in the training sentences to be known.
+        corpus: the sentence pairs, or a function that reads them.
+        tokenizer: ``moses`` for raw text; ``tokenised`` for tokenised text, which is split on single spaces.
+        bpe: number of pieces of a byte-pair encoding, for each language, or for both together with
+            ``joint_vocabulary``; None: words are tokens.
+        min_count: least number of occurrences in the training sentences of a known token.
         joint_vocabulary: one vocabulary for both languages, as tied embeddings need it.
-        batch_size: sentence pairs of a training batch.
-        bucketed: batches of pairs of like length (:func:`bucketed_batches`); otherwise random ones, and of held-out
-            pairs in the corpus's order.
+        batch_size: sentence pairs in a training batch.
+        bucketed: batches of pairs with similar lengths (:func:`bucketed_batches`). Otherwise training batches are
+            random, and held-out batches follow the order of the corpus.
         pool: see :func:`bucketed_batches`.
         loss: ``sentence`` or ``token``.
-        label_smoothing: of the training loss, from 0 to less than 1.
-        evaluate_batch_size: sentences of a batch of :meth:`evaluate`.
-        translate: whether the test split is translated and scored at all.
-        beam: hypotheses that are kept of each sentence; 1 is greedy decoding.
+        label_smoothing: label smoothing of the training loss, from 0 to less than 1.
+        evaluate_batch_size: sentences in a batch of :meth:`evaluate`.
+        translate: whether the test split is translated and scored.
+        beam: hypotheses kept for each sentence; 1 is greedy decoding.
         length_penalty: how much the search favours long translations.
-        detokenise: score sentences as people write them, against the raw references; otherwise words between spaces,
-            against the tokenised ones.
+        detokenise: score detokenised sentences against the raw references; otherwise score words between spaces against
+            tokenised references.
 
     Raises:
         ConfigError: a setting outside its range.
-        DataError: the corpus cannot be had.
+        DataError: the corpus is not available.
     """
 
     name: ClassVar[str] = "translation"
@@ -195,7 +195,7 @@ class TranslationTask(Task):
             measured.append(torch.stack([nll, (scores.argmax(dim=1) == batch.target_output).to(nll.dtype)]))
             if translation_scores is not None:
                 translations.append(self._translations(translator, batch))
-        # Results leave the device once all of its work has been asked for; there is nothing to wait for in between.
+        # Results are copied from the device only now, so the host never waits in the loop.
         nll, right = torch.cat(measured, dim=1).cpu().numpy()
         metrics = teacher_forced_metrics(nll, right, self._pairs(split).target_lengths[held_out.order])
         if translation_scores is not None:
@@ -204,9 +204,9 @@ class TranslationTask(Task):
         return metrics
 
     def _translations(self, model: TranslationModel, batch: TranslationBatch) -> Tensor:
-        """What the model makes of a batch, padded to the longest translation of all [B, longest].
+        """Translations of a batch, padded to the same length for all batches [B, longest].
 
-        The same limit holds for every sentence, so that no translation depends on what else is in its batch.
+        All sentences have the same length limit, so that no translation depends on the rest of its batch.
         """
         longest = self.sizes.longest
         found = model.translate(
@@ -215,18 +215,18 @@ class TranslationTask(Task):
         return F.pad(found, (0, longest - found.shape[1]), value=PAD)
 
     def _sentences(self, translations: np.ndarray, order: np.ndarray) -> list[str]:
-        """Translations as text, in the order of the corpus; they are given in the order of the batches."""
+        """Translations as text, reordered from the order of the batches to that of the corpus."""
         target = self.encoded.target
         join = target.words.join if self._detokenise else " ".join
         return [join(target.translation(translations[row])) for row in np.argsort(order)]
 
     @cached_property
     def scores(self) -> TranslationScores:
-        """What translations of the test sentences are compared with."""
+        """Scores of translations of all test sentences against their references."""
         return self._scores_of(range(len(self.encoded.test)))
 
     def _scores_of(self, pairs: Iterable[int]) -> TranslationScores:
-        """What translations of the test sentences with these numbers are compared with."""
+        """Scores of translations of the test sentences with these numbers against their references."""
         language = self.corpus.languages[1]
         if self._detokenise:
             references = [self.corpus.references[pair] for pair in pairs]
@@ -235,8 +235,10 @@ class TranslationTask(Task):
         return TranslationScores(references, str.split, language, tokenised=True)
 
     def chance(self, split: str) -> Chance:
-        """Of always giving the most frequent token of the training targets, EOS included, and of holding all tokens of
-        the vocabulary for equally probable."""
+        """Accuracies of always predicting the most frequent training token, and perplexity of a uniform distribution.
+
+        EOS counts as a token.
+        """
         pairs = {"valid": self.encoded.valid, "test": self.encoded.test}[split]
         gold = pairs.target.tokens[pairs.target.tokens != BOS]
         guess = np.bincount(self.train.target.tokens[self.train.target.tokens != BOS]).argmax()
@@ -249,6 +251,6 @@ class TranslationTask(Task):
         }
 
     def notes(self) -> dict[str, str]:
-        """The tokenizer and, where translations are scored, the signature of every score."""
+        """The tokenizer, and the signature of every score if translations are scored."""
         notes = {"tokenizer": self.encoded.target.words.describe()}
         return notes | self.scores.signatures() if self._translate else notes

@@ -1,4 +1,4 @@
-"""From a parallel corpus to padded batches: words, subwords, numbers, and the arrays that batches are gathered from."""
+"""Translation data: turn a parallel corpus into words, subwords and numbers, and gather padded batches from them."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ _Both = tuple[list[list[str]], list[list[str]]]
 
 @dataclass(frozen=True)
 class Sentences:
-    """Token numbers of many sentences, one behind the other, each between BOS and EOS.
+    """Token numbers of many sentences, one sentence after the other, each between BOS and EOS.
 
     Attributes:
         tokens: all numbers [positions], int64.
-        starts: where each sentence's BOS stands [sentences], int64.
+        starts: position of each sentence's BOS [sentences], int64.
         lengths: positions of each sentence, BOS and EOS included [sentences], int64.
     """
 
@@ -34,7 +34,7 @@ class Sentences:
 
     @classmethod
     def of(cls, sentences: Sequence[np.ndarray]) -> Self:
-        """From the numbers of each sentence, without BOS and EOS."""
+        """Join the token numbers of each sentence, which lack BOS and EOS."""
         lengths = np.array([len(numbers) + 2 for numbers in sentences], dtype=np.int64)
         starts = np.cumsum(lengths) - lengths
         tokens = np.empty(int(lengths.sum()), dtype=np.int64)
@@ -45,10 +45,11 @@ class Sentences:
         return cls(tokens, starts, lengths)
 
     def grid(self, rows: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where the first ``lengths`` positions of the sentences ``rows`` stand in ``tokens``, side by side.
+        """Indices in ``tokens`` of the first ``lengths`` positions of the sentences ``rows``, as a padded grid.
 
         Returns:
-            Indices and whether a cell is real, both [rows, longest]; cells that are not point at the sentence's BOS.
+            The indices, and whether a cell is real, both [rows, longest]. Padding cells hold the index of the
+            sentence's BOS.
         """
         column = np.arange(int(lengths.max()))
         mask = column < lengths[:, None]
@@ -57,7 +58,7 @@ class Sentences:
 
 @dataclass(frozen=True)
 class PairArrays:
-    """All sentence pairs of a split, encoded once; a batch is gathered from them without a loop over sentences."""
+    """The encoded sentence pairs of a split. Batches are gathered from them without a loop over sentences."""
 
     source: Sentences
     target: Sentences
@@ -67,16 +68,16 @@ class PairArrays:
 
     @property
     def target_lengths(self) -> np.ndarray:
-        """Positions that a decoder has to say for each pair: its tokens and EOS [pairs]."""
+        """Number of target positions of each pair: its tokens and EOS [pairs]."""
         return self.target.lengths - 1
 
     @property
     def unknown_tokens(self) -> float:
-        """The share of UNK among the tokens of a side, BOS and EOS aside; of the side that has more of it."""
+        """Share of UNK among the tokens, not counting BOS and EOS, on the side where it is larger."""
         return max(float((side.tokens == UNK).sum() / (side.lengths - 2).sum()) for side in (self.source, self.target))
 
     def batch(self, pairs: np.ndarray) -> TranslationBatch:
-        """The pairs with these numbers, in this order, padded."""
+        """A padded batch of the pairs with these numbers, in this order."""
         source_cells, source_mask = self.source.grid(pairs, self.source.lengths[pairs])
         lengths = self.target_lengths[pairs]
         target_cells, target_mask = self.target.grid(pairs, lengths)
@@ -94,25 +95,25 @@ class PairArrays:
 
 @dataclass(frozen=True)
 class Side:
-    """One language: lines ↔ words ↔ tokens ↔ numbers. Tokens are words, or pieces of them where there are subwords."""
+    """One language: lines ↔ words ↔ tokens ↔ numbers. Tokens are words, or pieces of words if there are subwords."""
 
     words: Words
     subwords: Subwords | None
     vocabulary: Any
 
     def translation(self, numbers: np.ndarray) -> list[str]:
-        """The words that a model's output [longest] stands for."""
+        """The words of a model's output [longest]."""
         tokens = decode(numbers, self.vocabulary)
         return self.subwords.join(tokens) if self.subwords else tokens
 
 
 @dataclass(frozen=True)
 class EncodedCorpus:
-    """A corpus as numbers, and what they mean.
+    """A corpus as numbers, with the vocabularies to decode them.
 
     Attributes:
         train, valid, test: the pairs.
-        source, target: the two languages; they share subwords and vocabulary where these are joint.
+        source, target: the two languages. They share subwords and vocabulary if these are joint.
         test_words: target words of each test sentence.
     """
 
@@ -137,14 +138,19 @@ class EncodedCorpus:
 def encode_corpus(
     corpus: ParallelCorpus, tokenizer: str, bpe: int | None, min_count: int, joint: bool
 ) -> EncodedCorpus:
-    """Words, subwords and numbers of a whole corpus; what is learned is learned from the training pairs alone.
+    """Encode a whole corpus. Subwords and vocabularies are learned from the training pairs only.
 
     Args:
         corpus: the text.
         tokenizer: how lines become words (:func:`sparse_bench.data.moses.words_of`).
-        bpe: number of byte-pair-encoding pieces of a language, of both together where ``joint``; None: words.
-        min_count: how often a token has to occur in the training data to be known.
+        bpe: number of byte-pair-encoding pieces for each language, or for both together if ``joint``; None: words are
+            tokens.
+        min_count: least number of occurrences in the training data of a known token.
         joint: one vocabulary, and one byte-pair encoding, for both languages.
+
+    Raises:
+        ConfigError: an unknown tokenizer, or a ``bpe`` that does not fit the data.
+        DataError: a training sentence contains a special token.
     """
     splits = {"train": corpus.train, "valid": corpus.valid, "test": corpus.test}
     words = tuple(words_of(tokenizer, language) for language in corpus.languages)
@@ -172,7 +178,7 @@ def encode_corpus(
 
 
 def _learn(both: _Both, joint: bool, learn: Callable[[Iterable[Sequence[str]]], Learned]) -> tuple[Learned, Learned]:
-    """What is learned from each side, or from both together."""
+    """Call ``learn`` for each side, or once for both together if ``joint``."""
     if joint:
         learned = learn([*both[0], *both[1]])
         return learned, learned

@@ -1,4 +1,4 @@
-"""How good a translation model is: word by word with the right words before it, and by its translations."""
+"""Metrics of translation models: next-token metrics with teacher forcing, and scores of translations."""
 
 import logging
 import math
@@ -14,15 +14,16 @@ logger = logging.getLogger(__name__)
 
 
 def teacher_forced_metrics(nll: np.ndarray, right: np.ndarray, lengths: np.ndarray) -> dict[str, float]:
-    """Accuracy and loss of the next token, each given the right tokens before it.
+    """Accuracy and loss of the next token, given the correct tokens before it.
 
-    Every target token counts, EOS and UNK included, BOS and padding excluded. ``sentence_accuracy`` and ``loss`` are
-    means over sentences of the means over their tokens, as in the SET-Transformer report: a token of a short sentence
-    counts for more. ``token_accuracy`` and ``perplexity`` (the exponential of the mean) go by token.
+    Every target token counts, including EOS and UNK, but not BOS and padding. ``sentence_accuracy`` and ``loss`` are
+    averaged over each sentence's tokens, then over sentences, as in the SET-Transformer report. So a token of a short
+    sentence counts for more. ``token_accuracy``, and the mean loss whose exponential is ``perplexity``, are averaged
+    over tokens.
 
     Args:
         nll: negative log-likelihood of each token, sentence after sentence [N].
-        right: whether the most probable token was the right one [N].
+        right: whether the most probable token was the correct one [N].
         lengths: tokens of each sentence, summing to N, each at least 1.
     """
     nll, right = nll.astype(np.float64), right.astype(np.float64)
@@ -32,22 +33,23 @@ def teacher_forced_metrics(nll: np.ndarray, right: np.ndarray, lengths: np.ndarr
         "sentence_accuracy": float((np.add.reduceat(right, starts) / lengths).mean()),
         "token_accuracy": float(right.mean()),
         "loss": float((np.add.reduceat(nll, starts) / lengths).mean()),
-        # Of a model that is worse than any use, the exponential may be too large for a number.
+        # For a very bad model the exponential would overflow.
         "perplexity": math.exp(mean_nll) if mean_nll < 700 else math.inf,
     }
 
 
 class TranslationScores:
-    """BLEU, chrF and TER by sacrebleu, and METEOR (:mod:`sparse_bench.tasks.meteor`), each from 0 to 100 (TER: up).
+    """BLEU, chrF and TER by sacrebleu, and METEOR (:mod:`sparse_bench.tasks.meteor`).
 
-    METEOR is left out, and the signatures say so, for a language that it has no stemmer for.
+    Scores are from 0 to 100, except TER, which has no upper limit. METEOR is left out for a language without a stemmer,
+    and the signatures then report that.
 
     Args:
-        references: the right translation of each test sentence.
-        words: how METEOR cuts translations and references into words.
-        language: of the translations.
-        tokenised: whether translations and references are words between spaces rather than sentences as people write
-            them. BLEU then takes the words as they are; else it has its own tokenizer (13a).
+        references: the reference translation of each test sentence.
+        words: splits translations and references into words, for METEOR.
+        language: code of the target language.
+        tokenised: whether translations and references are tokenised words between spaces. BLEU then uses these words;
+            otherwise it uses its own tokenizer (13a).
     """
 
     def __init__(

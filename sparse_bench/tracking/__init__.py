@@ -1,1 +1,1 @@
-"""Where the metrics of a run go besides the JSON lines in its folder, which are always written."""
+"""Trackers: more outputs for a run's metrics, in addition to the JSON lines that every run writes to its folder."""

@@ -1,4 +1,4 @@
-"""What a tracker is, what it learns of a run, and how several of them work side by side without harming the run."""
+"""The interface of trackers, and a tracker that combines several so that none of them can harm the run."""
 
 import contextlib
 import logging
@@ -13,22 +13,22 @@ from sparse_bench.errors import SparseBenchError
 logger = logging.getLogger(__name__)
 
 Status = Literal["finished", "failed"]
-#: Names in a run's summary, of its sparse layers: the density that was asked for, if one was, the density that the
-#: trained model really has, and its number of weights.
+#: Names in a run's summary for its sparse layers: the requested density, if any; the realised density of the trained
+#: model; and its number of weights.
 ASKED, DENSITY, WEIGHTS = "sparsity/density_asked", "sparsity/density", "sparsity/weights"
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What identifies a run to those who look at its metrics.
+    """What a tracker needs to identify a run.
 
     Attributes:
-        id: the run's hash; the same run resumed has the same id.
+        id: the run's hash; a resumed run keeps its id.
         experiment: name of the experiment that the run is part of.
         labels: ``model``, ``dataset``, ``scheme`` and ``density`` of the run.
         seed: the run's seed.
         config: the resolved configuration, as plain dictionaries, lists and scalars.
-        folder: the run's own folder; trackers that write files write them below it.
+        folder: the run's own folder; trackers write their files below it.
     """
 
     id: str
@@ -40,50 +40,50 @@ class RunInfo:
 
     @property
     def group(self) -> str:
-        """What the run is compared within: its experiment."""
+        """The group of runs to compare this one with: its experiment."""
         return self.experiment
 
     @property
     def job_type(self) -> str:
-        """What the run tries: its sparsity scheme."""
+        """The kind of run: its sparsity scheme."""
         return str(self.labels["scheme"])
 
     @property
     def name(self) -> str:
-        """A name for a legend: model/density/seed. The density is that asked for; what it came to is measured later."""
+        """Name for a legend: model/density/seed, with the requested density, as the realised one is not known yet."""
         density = self.labels["density"]
         shown = f"{density:g}" if isinstance(density, int | float) else str(density)
         return f"{self.labels['model']}/{shown}/{self.seed}"
 
 
 class Tracker(ABC):
-    """Follows one run: ``start``, then ``log`` any number of times, then ``finish`` once, whatever happened.
+    """Records one run: ``start``, then ``log`` any number of times, then ``finish`` once, even after an error.
 
-    ``finish`` may be called without a ``start`` that succeeded; it then only releases what is held.
+    If ``start`` failed or was never called, ``finish`` only releases resources.
     """
 
     @abstractmethod
     def start(self, info: RunInfo) -> None:
-        """Open the run; called anew, with the same ``info.id``, when a run is resumed."""
+        """Open the run. A resumed run calls this again, with the same ``info.id``."""
 
     @abstractmethod
     def log(self, metrics: dict[str, float], step: int, epoch: int) -> None:
-        """Note ``metrics`` (``split/name`` → value) after ``step`` optimizer steps, in ``epoch``.
+        """Record ``metrics`` (``split/name`` → value) after ``step`` optimizer steps, in ``epoch``.
 
-        Steps never decrease within one run, but a resumed run may repeat those after its checkpoint.
+        Steps never decrease, but a resumed run may repeat the steps after its checkpoint.
         """
 
     @abstractmethod
     def finish(self, status: Status, summary: dict[str, Any]) -> None:
         """Close the run.
 
-        ``summary`` is flat: the final metrics by split (``test/…``, ``valid/…``), :data:`ASKED`, :data:`DENSITY` and
-        :data:`WEIGHTS`, and what else describes the whole run. A failed run may have an empty one.
+        ``summary`` is a flat mapping. It holds the final metrics by split (``test/…``, ``valid/…``), :data:`ASKED`,
+        :data:`DENSITY`, :data:`WEIGHTS`, and other facts about the whole run. It may be empty for a failed run.
         """
 
 
 class Trackers(Tracker):
-    """Several trackers as one. A tracker that fails is reported once and dropped; the run goes on without it."""
+    """Several trackers as one. If a tracker fails, a warning is logged and the run goes on without it."""
 
     def __init__(self, trackers: Mapping[str, Tracker]) -> None:
         self.active = dict(trackers)
@@ -103,7 +103,7 @@ class Trackers(Tracker):
             try:
                 trackers[str(name)] = instantiate(settings, _convert_="all")
             except InstantiationException as error:
-                # Hydra wraps the error in its own; the project's message is the one that a user can act on.
+                # Hydra wraps the project's error, but that error's message is the one that a user can act on.
                 if isinstance(error.__cause__, SparseBenchError):
                     raise error.__cause__ from None
                 raise
@@ -136,7 +136,7 @@ class Trackers(Tracker):
                 )
                 logger.debug("Traceback of tracker '%s'", name, exc_info=True)
                 if method != "finish":
-                    # Its record stays incomplete, so it is closed as failed. It may well fail again, and the
-                    # user already knows why.
+                    # The record stays incomplete, so it is closed as failed. Another failure is ignored, because
+                    # the user has already seen the reason.
                     with contextlib.suppress(Exception):
                         tracker.finish("failed", {})

@@ -9,7 +9,7 @@ logger = logging.getLogger(__name__)
 
 
 def aligned(metrics: dict[str, Any]) -> str:
-    """``name value`` pairs in columns: two lines with the same names put their values below each other."""
+    """``name value`` pairs, padded so that lines with the same names align their values in columns."""
     cells = []
     for name, value in metrics.items():
         shown = f"{value:.5g}" if isinstance(value, float) else str(value)
@@ -28,15 +28,15 @@ class ConsoleTracker(Tracker):
         self.quiet = quiet
 
     def start(self, info: RunInfo) -> None:
-        """Say which run starts and where it writes."""
+        """Log which run starts, and its folder."""
         logger.info("%s %s (%s, %s) in %s", info.experiment, info.name, info.job_type, info.id, info.folder)
 
     def log(self, metrics: dict[str, float], step: int, epoch: int) -> None:
-        """One line, unless quiet."""
+        """Log one line, unless quiet."""
         if not self.quiet:
             logger.info("epoch %4d  step %7d  %s", epoch, step, aligned(metrics))
 
     def finish(self, status: Status, summary: dict[str, Any]) -> None:
-        """One line with the status and the summary's numbers."""
+        """Log one line with the status and the summary's numbers."""
         numbers = {name: value for name, value in summary.items() if isinstance(value, int | float)}
         logger.info("%s  %s", status, aligned(numbers))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def flatten(value: Any, name: str = "") -> dict[str, bool | int | float | str]:
-    """Nested configuration as ``group/setting`` → scalar; lists and nulls, which hparams cannot hold, become text."""
+    """Flatten a nested configuration to ``group/setting`` → scalar. Lists and nulls become text, as hparams need."""
     if isinstance(value, Mapping):
         parts = (flatten(inner, f"{name}/{key}" if name else str(key)) for key, inner in value.items())
         return {path: scalar for part in parts for path, scalar in part.items()}
@@ -27,10 +27,10 @@ class TensorBoardTracker(Tracker):
     """Writes ``<run folder>/<subfolder>/events.out.tfevents…``; view many runs with ``tensorboard --logdir <output>``.
 
     Args:
-        subfolder: where in the run's folder the event files go.
+        subfolder: folder of the event files, below the run's folder.
 
     Raises:
-        ConfigError: the package ``tensorboard`` is not installed, or the subfolder is none of the run's folder.
+        ConfigError: the package ``tensorboard`` is not installed, or the subfolder is not below the run's folder.
     """
 
     @checked
@@ -48,11 +48,11 @@ class TensorBoardTracker(Tracker):
         self._step: int | None = None
 
     def start(self, info: RunInfo) -> None:
-        """Remember the run; its file is opened with the first metrics, when the first step is known."""
+        """Remember the run. Its file is opened with the first metrics, since it needs the first step."""
         self._info = info
 
     def log(self, metrics: dict[str, float], step: int, epoch: int) -> None:
-        """One scalar a metric, over steps."""
+        """Write each metric as a scalar, over steps."""
         writer = self._open(step)
         for name, value in {**metrics, "epoch": epoch}.items():
             writer.add_scalar(name, value, global_step=step)
@@ -60,20 +60,20 @@ class TensorBoardTracker(Tracker):
         self._step = step
 
     def finish(self, status: Status, summary: dict[str, Any]) -> None:
-        """The configuration as hyperparameters, against the numbers of the summary under ``final/``."""
+        """Write the configuration as hyperparameters, and the summary's numbers under ``final/``."""
         if self._info is None:
             return
         writer = self._open(self._step)
         final = {f"final/{name}": value for name, value in summary.items() if isinstance(value, int | float)}
         labels = {f"labels/{name}": value for name, value in flatten(dict(self._info.labels)).items()}
         hyperparameters = {**flatten(self._info.config), **labels, "id": self._info.id, "status": status}
-        # Without a run name a second folder, named by the time, would stand beside the run's own.
+        # Without a run name, TensorBoard would create a second folder named by the time.
         writer.add_hparams(hyperparameters, final, run_name=".", global_step=self._step)
         writer.close()
         self._info = self._writer = None
 
     def _open(self, step: int | None) -> "SummaryWriter":
-        """The writer. ``purge_step`` hides what an interrupted run had written after the checkpoint it resumes from."""
+        """The writer. ``purge_step`` hides what an interrupted run wrote after the checkpoint from which it resumes."""
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 

@@ -1,7 +1,7 @@
 """Metrics on Weights & Biases: live, or recorded in the run's folder for ``wandb sync``.
 
-Nothing that W&B or its server does may fail a run or hold it up for long: a server that cannot be used is found out
-before anything is sent, and the record is then kept offline; every wait has a limit.
+W&B and its server must neither fail a run nor delay it for long. The server is checked before anything is sent; if it
+cannot be used, the record is kept offline. Every wait has a time limit.
 """
 
 import hashlib
@@ -20,56 +20,56 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Mode = Literal["online", "offline", "disabled"]
-#: Names of splits that are evaluated when a run ends.
+#: Prefixes of the metrics that are measured when a run ends.
 _EVALUATED = ("valid/", "test/")
 
 
-#: What W&B takes: the most characters of each field, and characters that it refuses. The package checks those of the
-#: id, the project and tags, the server all.
+#: Limits of W&B: the maximal number of characters of each field, and the characters that it refuses. The W&B package
+#: checks the id, the project and tags; the server checks all fields.
 _LIMITS = {"id": 128, "group": 128, "job type": 64, "name": 128, "project": 128, "tag": 64}
 _REFUSED = {"id": r"[/\\#?%:;,']", "project": r"[/\\#?%:]"}
 
 
 def fitting(field: str, value: str) -> str:
-    """``value`` as W&B takes it in ``field``, said where that is another one.
+    """Change ``value`` so that W&B accepts it in ``field``, and log the change.
 
-    Where something is lost, a hash of the whole tells it from others that would become the same.
+    If anything is lost, a hash of the original value is appended, so that different values stay different.
     """
     fit = re.sub(_REFUSED.get(field, r"[\x00-\x1f]"), "-", value).strip()
     slashes = field == "id" and fit == value.replace("/", "-")  # as in every experiment's name
     if len(fit) > _LIMITS[field] or not (fit == value or slashes):
         digest = hashlib.sha256(value.encode()).hexdigest()[:8]
         fit = f"{fit[: _LIMITS[field] - len(digest) - 1]}-{digest}"
-        logger.warning("W&B does not take the %s '%s', which is recorded as '%s'", field, value, fit)
+        logger.warning("W&B does not accept the %s '%s'; it is recorded as '%s'", field, value, fit)
     return fit
 
 
 def axis_of(metric: str) -> str:
-    """The column of the history that a metric is drawn over."""
+    """The column of the history that is a metric's x axis."""
     return "step" if metric.startswith("train/") else "epoch"
 
 
 def summary_name(metric: str) -> str:
-    """Where the W&B summary holds the final value of a metric; a metric of training has none but its last one."""
+    """Name of a metric's final value in the W&B summary; for a training metric, its last value."""
     return f"final/{metric}" if metric.startswith(_EVALUATED) else f"{metric}.last"
 
 
 class WandbTracker(Tracker):
-    """One W&B run with the id of the project's run, so that a resumed run goes on in the same W&B run.
+    """Records a run as a W&B run with the same id, so that a resumed run continues the same W&B run.
 
-    Metrics of training are drawn over ``step``, all others over ``epoch``, and each has its min, max and last value
-    in the W&B summary. The final metrics stand in the summary as ``final/…`` beside ``sparsity/density``, which is also
-    their x axis: a line plot or scatter plot of ``final/test/…`` over many runs shows metric against density.
+    Training metrics are drawn over ``step``, all others over ``epoch``. The W&B summary holds the minimum, maximum and
+    last value of each. It also holds the final metrics as ``final/…``, and ``sparsity/density``, which is their x axis:
+    a line plot or scatter plot of ``final/test/…`` over many runs shows the metric against density.
 
-    The server and the account are W&B's own business: ``WANDB_BASE_URL``, ``WANDB_API_KEY``, ``wandb login``.
+    W&B itself chooses the server and the account: ``WANDB_BASE_URL``, ``WANDB_API_KEY``, ``wandb login``.
 
     Args:
-        mode: ``online``, ``offline`` (record in the run's folder; no network at all) or ``disabled``.
+        mode: ``online``, ``offline`` (record in the run's folder, without any network) or ``disabled``.
         project: W&B project.
         entity: W&B user or team; None is the account's default.
         tags: tags in addition to the model, the dataset and the scheme.
-        timeout: seconds that each of the steps towards a running online run may take (find the server, log in, open).
-        finish_timeout: seconds that the upload may still take at the end; what is left stays on disk.
+        timeout: time limit in seconds for each step of going online: find the server, log in, open the run.
+        finish_timeout: time limit in seconds for the upload at the end; data not yet uploaded stay on disk.
         settings: any further settings of :class:`wandb.Settings`, by name.
 
     Raises:
@@ -98,13 +98,13 @@ class WandbTracker(Tracker):
         self._defined: set[str] = set()
 
     def start(self, info: RunInfo) -> None:
-        """Open the W&B run; offline where online was asked for but does not work."""
+        """Open the W&B run. If the mode is online but W&B cannot be reached, open it offline."""
         if self.mode == "disabled":
             return
         self._defined.clear()
         info.folder.mkdir(parents=True, exist_ok=True)
         if self.mode == "offline":
-            # W&B's own error reports would be sent even then.
+            # Otherwise W&B would send its own error reports even in offline mode.
             os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         run = self._online(info) if self.mode == "online" else self._open(info, "offline")
         self._run = run
@@ -114,8 +114,10 @@ class WandbTracker(Tracker):
         logger.info("W&B run %s", run.url if not run.offline else f"recorded in {run.settings.sync_dir}")
 
     def log(self, metrics: dict[str, float], step: int, epoch: int) -> None:
-        """One row of the history. ``step`` and ``epoch`` are columns of it: W&B's own step only counts the rows,
-        since it must never go back, as the step of a resumed run may."""
+        """Write one row of the history, with ``step`` and ``epoch`` as columns.
+
+        W&B's own step only counts the rows: it must never decrease, but the step of a resumed run may.
+        """
         if self._run is None:
             return
         for name in metrics.keys() - self._defined:
@@ -124,7 +126,7 @@ class WandbTracker(Tracker):
         self._run.log({**metrics, "step": step, "epoch": epoch})
 
     def finish(self, status: Status, summary: dict[str, Any]) -> None:
-        """The summary, and one last row with the pair (density, final metrics); then close, as failed if it is."""
+        """Write the summary and a last row with density and final metrics, then close the run with its status."""
         run, self._run = self._run, None
         if run is None:
             return
@@ -148,8 +150,8 @@ class WandbTracker(Tracker):
         return wandb.init(
             project=fitting("project", self.project),
             entity=self.entity,
-            id=fitting("id", f"{info.experiment}-{info.id}"),  # one experiment's run is not another's
-            # Offline there is nothing to resume: a record is appended to its run when it is uploaded.
+            id=fitting("id", f"{info.experiment}-{info.id}"),  # equal runs of two experiments stay apart
+            # An offline record cannot be resumed; it is appended to its run when it is uploaded.
             resume="allow" if mode == "online" else None,
             group=fitting("group", info.group),
             job_type=fitting("job type", info.job_type),
@@ -158,7 +160,7 @@ class WandbTracker(Tracker):
             config={**info.config, "labels": labels},
             mode=mode,
             dir=str(info.folder),
-            # By default a run that is still open would be returned instead of a new one.
+            # By default, W&B would return a run that is still open instead of a new one.
             reinit="create_new",
             settings=wandb.Settings(
                 **{
@@ -179,25 +181,25 @@ class WandbTracker(Tracker):
                 return self._open(info, "online")
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}"
-                # The service would still hold the id of the run that failed to open.
+                # Otherwise W&B's service would keep the id of the run that failed to open.
                 wandb.teardown()
         logger.warning("W&B cannot be used online, so this run is recorded offline (%s)", reason)
         return self._open(info, "offline")
 
     def _obstacle(self) -> str | None:
-        """Why W&B cannot be used online, if that can be told without opening a run."""
+        """Why W&B cannot be used online, as far as that can be checked without opening a run; else None."""
         import requests
         import wandb
 
         session = wandb.setup().settings
         if session.mode != "online":
-            return f"W&B's own settings or WANDB_MODE say {session.mode}"
+            return f"WANDB_MODE or W&B's own settings choose the mode {session.mode}"
         server = session.base_url
         try:
             requests.get(server, timeout=self.timeout, stream=True).close()
         except requests.RequestException as error:
             return f"no answer from {server}: {error}"
-        # Without a key wandb.init would ask for one at a terminal, and wait for the answer for ever.
+        # Without a key, wandb.init would ask for one at the terminal and wait forever.
         try:
             if not wandb.login(prompt=False, verify=True):
                 return "no API key; log in with `wandb login` or set WANDB_API_KEY"

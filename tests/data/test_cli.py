@@ -62,12 +62,12 @@ def test_download_list_path_verify(capsys, cache, shared_data):
     assert "python -m sparse_bench.data download ptb_pos" in output.err
 
     assert cli.main(["verify", "ted"]) == 0
-    assert capsys.readouterr().out == "ted: 5 of 5 files as they should be\n"
+    assert capsys.readouterr().out == "ted: 5 of 5 files are correct\n"
     assert cli.main(["verify"]) == 1  # of all that are here
     output = capsys.readouterr()
     assert output.out.splitlines() == [
-        "ptb_pos: 3 of 4 files as they should be",
-        "ted: 5 of 5 files as they should be",
+        "ptb_pos: 3 of 4 files are correct",
+        "ted: 5 of 5 files are correct",
     ]
     assert output.err.splitlines()[0] == "ptb_pos/treebank.zip: absent"
     assert cli.main(["verify", "sara"]) == 1

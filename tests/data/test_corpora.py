@@ -65,7 +65,7 @@ def test_parse_sorts_by_name():
         ("corpus\tfile", "columns are corpus, file, sha256, bytes, url, licence"),
         (f"{HEADER}\n{line()}\textra", "Malformed line"),
         (f"{HEADER}\n{line(size='3.5')}", "Malformed line"),
-        (f"{HEADER}\n{line(size='0')}", "a size of 0 bytes"),
+        (f"{HEADER}\n{line(size='0')}", "0 bytes is not a valid size"),
         (f"{HEADER}\n{line(sha256='abc')}", "'abc' is not a SHA-256"),
         (f"{HEADER}\n{line(file='../a')}", "not a path inside the corpus"),
         (f"{HEADER}\n{line(file='/a')}", "not a path inside the corpus"),

@@ -41,7 +41,7 @@ def test_a_wrong_byte_is_found_by_checksum_and_fetched_anew(server, tmp_path, ca
     assert corpus.files[1].sha256 in problems(corpus, tmp_path)["sub/tags.txt"]
     fetch(corpus, tmp_path, retry=QUICK)
     assert "Corpus 'toy', 'sub/tags.txt'" in caplog.text
-    assert "It is fetched anew" in caplog.text
+    assert "It is downloaded again" in caplog.text
     assert whole(tmp_path)
     assert problems(corpus, tmp_path) == {}
 
@@ -174,7 +174,7 @@ def test_no_network_names_the_command(tmp_path):
         fetch(toy_corpus(f"http://127.0.0.1:{port}"), tmp_path, retry=QUICK)
     message = str(caught.value)
     assert f"Corpus 'toy' in {tmp_path}, 'words.bin': absent. " in message
-    assert f"It cannot be fetched: http://127.0.0.1:{port}/words.bin" in message
+    assert f"It cannot be downloaded: http://127.0.0.1:{port}/words.bin" in message
     assert "python -m sparse_bench.data download toy --mirror PLACE" in message
 
 
@@ -187,7 +187,7 @@ def test_a_range_that_does_not_exist_starts_again(server, tmp_path):
 
 
 def test_an_address_that_is_none_is_an_error_at_once(tmp_path):
-    with pytest.raises(DataError, match="cannot be fetched: InvalidURL"):
+    with pytest.raises(DataError, match="cannot be downloaded: InvalidURL"):
         fetch(toy_corpus("http://"), tmp_path, retry=QUICK)
 
 

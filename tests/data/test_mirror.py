@@ -42,7 +42,7 @@ def test_mirror_folder_with_wrong_content(tmp_path):
 def test_mirror_folder_with_half_a_gzip_file(tmp_path):
     mirror = fill_mirror(tmp_path / "mirror", packed=True)
     (mirror / "toy/words.bin.gz").write_bytes(gzip.compress(WORDS)[:-100])
-    with pytest.raises(DataError, match="not a whole gzip file"):
+    with pytest.raises(DataError, match="not a complete gzip file"):
         fetch(toy_corpus("http://nowhere.invalid"), tmp_path / "cache", str(mirror))
     assert not list((tmp_path / "cache/toy").iterdir())
 
@@ -63,7 +63,7 @@ def test_what_unpacks_to_more_than_the_file_is_not_unpacked_to_its_end(server, t
 
 def test_a_packed_file_that_cannot_hold_so_little_is_not_read_to_its_end(server, tmp_path):
     server.files = {"/toy/words.bin.gz": gzip.compress(WORDS, compresslevel=0) * 2}
-    with pytest.raises(DataError, match=rf"words\.bin\.gz has more than 449920 bytes, too many for {len(WORDS)} that"):
+    with pytest.raises(DataError, match=r"words\.bin\.gz has more than 449920 bytes, too many for a file of"):
         fetch(toy_corpus("http://nowhere.invalid"), tmp_path, server.address, retry=QUICK)
     assert not list((tmp_path / "toy").iterdir())
 
@@ -114,7 +114,7 @@ def test_mirror_address_cut_within_a_packed_file(server, tmp_path):
 
 def test_mirror_address_with_a_broken_packed_file(server, tmp_path):
     server.files = {"/toy/words.bin.gz": gzip.compress(WORDS)[:-100]}
-    with pytest.raises(DataError, match="not a whole gzip file"):
+    with pytest.raises(DataError, match="not a complete gzip file"):
         fetch(toy_corpus("http://nowhere.invalid"), tmp_path, server.address, retry=QUICK)
     assert not list((tmp_path / "toy").iterdir())
 

@@ -189,7 +189,7 @@ def test_other_repetitions_are_read_as_they_stand(lines: tuple[str, ...], tmp_pa
     ("line", "message"),
     [
         ("> checkpoint", "a checkpoint joins this story to others; that is not supported"),
-        (">> rule", "rules are not what a learned policy is trained on"),
+        (">> rule", "a learned policy is not trained on rules"),
         ("* gret", r"line 2 \('\* gret'\): Unknown intent 'gret'. Did you mean 'greet'"),
         ("- utter_hi", "Unknown action 'utter_hi'"),
         ("- restart", "Unknown action 'restart'"),
@@ -208,7 +208,7 @@ def test_markdown_lines_that_are_refused(line: str, message: str, tmp_path: Path
 
 
 def test_a_step_before_the_first_story(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="stands before the first story"):
+    with pytest.raises(DataError, match="comes before the first story"):
         read(read_markdown_stories, tmp_path, "* greet")
 
 

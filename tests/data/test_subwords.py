@@ -63,7 +63,7 @@ def test_the_longest_sentence_is_learned_from_too(tmp_path):
 
 def test_what_sentencepiece_leaves_out_is_said(tmp_path, caplog):
     train_subwords([*SENTENCES, ["a", "▅"]], 150, tmp_path)
-    assert "without 1 of 401 training sentences, which hold U+2585" in caplog.text
+    assert "without 1 of 401 training sentences, which contain U+2585" in caplog.text
     caplog.clear()
     train_subwords(SENTENCES, 150, tmp_path)
     assert not caplog.text

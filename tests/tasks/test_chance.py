@@ -98,6 +98,6 @@ def test_guessing(name: str) -> None:
 def test_what_is_not_finite_is_doubtful_and_a_task_need_not_know_chance() -> None:
     metrics = {"valid/accuracy": 0.1, "test/cross_entropy": math.nan, "weights/x": math.inf}
     assert list(doubts(ToyTask(), metrics)) == [
-        "test/cross_entropy is nan, which is no finite number.",
-        "weights/x is inf, which is no finite number.",
+        "test/cross_entropy is nan, which is not a finite number.",
+        "weights/x is inf, which is not a finite number.",
     ]

@@ -100,7 +100,7 @@ def test_borders_are_still_allowed() -> None:
     assert not list(many_unknown({"train": WARNED}))
     assert len(list(many_unknown({"train": WARNED + 1e-9}))) == 1
     refuse_unknown({"train": REFUSED}, "x=1")
-    with pytest.raises(ConfigError, match="over 60% is refused"):
+    with pytest.raises(ConfigError, match="More than 60% is refused"):
         refuse_unknown({"train": 0.0, "test": REFUSED + 1e-9}, "x=1")
 
 

@@ -110,7 +110,7 @@ def test_evaluation_in_batches(size: int) -> None:
 def test_what_cannot_be_learned() -> None:
     with pytest.raises(ConfigError, match="batch_size"):
         TextTypingTask(corpus=CORPUS, batch_size=0)
-    with pytest.raises(DataError, match="no fragment for the split 'valid'"):
+    with pytest.raises(DataError, match="The split 'valid' has no fragments"):
         TextTypingTask(corpus=TextTypeCorpus(CORPUS.train, (), CORPUS.test, CORPUS.types))
     with pytest.raises(DataError, match="no training example"):
         TextTypingTask(corpus=TextTypeCorpus(CORPUS.train[:2], CORPUS.valid, CORPUS.test, CORPUS.types))

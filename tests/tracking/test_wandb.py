@@ -144,8 +144,8 @@ def test_names_that_wandb_refuses_are_recorded_as_others(info, caplog):
     assert run.project == f"mine- 1-2-{digest('mine: 1/2')}"
     long = {"m": 140, "s": 70, "t": 65}
     assert set(run.tags) == {f"{letter * 55}-{digest(letter * number)}" for letter, number in long.items()} | {"sara"}
-    assert "does not take the id 'night: a, b-" in caplog.text
-    assert "does not take the job type 'sss" in caplog.text
+    assert "does not accept the id 'night: a, b-" in caplog.text
+    assert "does not accept the job type 'sss" in caplog.text
     assert len(of_kind(read_records(path), "history")) == 4
 
 

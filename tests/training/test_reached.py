@@ -74,7 +74,7 @@ def test_a_density_that_is_never_reached_is_told(toy_config: Make, monkeypatch: 
     monkeypatch.setattr("sparse_bench.sparsity.schemes.gmp.GMP.missing_in_the_end", lambda self: 385)
     last, best = finished(toy_config(**GMP)), run(toy_config(**GMP, trainer__select="best"))
     assert last.warnings == [
-        "Training ended before the model was as sparse as asked for (density 0.1 asked for, density 0.09896 realised)."
+        "Training ended before the model was as sparse as asked for (density 0.1 requested, density 0.09896 realised)."
     ]
     assert best is not None
     assert best.error is not None
@@ -122,17 +122,17 @@ def test_both_densities_are_told(toy_config: Make, caplog: pytest.LogCaptureFixt
     result = finished(config)
     real = result.counts["density"]
     assert real < 0.27
-    assert result.densities() == f"density 0.3 asked for, density {real:.4g} realised"
-    assert f"density 0.3 asked for, density {lines(config)[0]['topology/density']:.4g} realised" in caplog.text
+    assert result.densities() == f"density 0.3 requested, density {real:.4g} realised"
+    assert f"density 0.3 requested, density {lines(config)[0]['topology/density']:.4g} realised" in caplog.text
     narrow = finished(
         toy_config(
             sparsity={"_target_": "sparse_bench.sparsity.schemes.small_dense.SmallDense", "density": 0.5},
         )
     )
     assert narrow.counts["density"] == 1.0  # of the narrower model
-    assert narrow.densities() == "density 0.5 asked for, density 0.4688 realised"  # 180 of the full model's 384
+    assert narrow.densities() == "density 0.5 requested, density 0.4688 realised"  # 180 of the full model's 384
     er = {"_target_": "sparse_bench.sparsity.schemes.static_er.StaticER", "density": None, "epsilon": 2}
-    assert finished(toy_config(sparsity=er)).densities().startswith("epsilon 2 asked for, density 0.")
+    assert finished(toy_config(sparsity=er)).densities().startswith("epsilon 2 requested, density 0.")
     dense = {"_target_": "sparse_bench.sparsity.schemes.dense.Dense", "density": 1.0}
     assert finished(toy_config(sparsity=dense)).densities() == "density 1"
 

@@ -1,10 +1,10 @@
-"""Multi30k-like: the embedded parallel corpus, generated from a small English-German grammar.
+"""Multi30k-like: a parallel corpus generated from a small English-German grammar.
 
-It stands in for Multi30k, which may not be shipped, in tests and quick sweeps: captions of people, what they do and
-where. What there is to learn is what makes German hard: gender and case of articles and adjectives, weak nouns, dative
-plurals, contracted prepositions (``im``, ``am``), the verb in second place of a main clause and in last place of a
-subordinate one, prefixes that part from their verb. It is far easier than the real corpus: its vocabulary is small,
-and a source sentence has one right translation.
+In tests and quick sweeps it replaces Multi30k, which may not be distributed. The sentences are captions about people,
+their actions and places. They contain many difficulties of German: gender and case of articles and adjectives, weak
+nouns, dative plurals, contracted prepositions (``im``, ``am``), verb-second main clauses, verb-final subordinate
+clauses, and separable verbs. The corpus is far easier than the real one: its vocabulary is small, and each source
+sentence has one correct translation.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from sparse_bench.errors import ConfigError
 from sparse_bench.limits import Many, Seed, checked
 from sparse_bench.streams import Streams
 
-#: Draws of an already known sentence, per sentence wanted, after which there cannot be enough different ones.
+#: Draws per requested sentence, after which the grammar is taken to have too few different sentences.
 _PATIENCE = 50
 
 Choice = TypeVar("Choice")
@@ -27,14 +27,14 @@ Choice = TypeVar("Choice")
 
 @checked
 def multi30k_like(train: Many = 5000, valid: Many = 250, test: Many = 250, seed: Seed = 0) -> ParallelCorpus:
-    """Generated captions, all of them different, English to German.
+    """Generate captions, all different, English to German.
 
     Args:
         train, valid, test: number of pairs of each split.
-        seed: of the generator. The sentences of a seed are the same on every machine.
+        seed: seed of the generator. A seed gives the same sentences on every machine.
 
     Raises:
-        ConfigError: a split without sentences, or more than the grammar has different ones in reach.
+        ConfigError: a split without sentences, or more sentences than the grammar can produce.
     """
     return _corpus(train, valid, test, seed)
 
@@ -50,7 +50,7 @@ def _corpus(train: int, valid: int, test: int, seed: int) -> ParallelCorpus:
         if len(found) == wanted:
             break
     else:
-        raise ConfigError(f"The grammar gives {len(found)} different captions in reach; {wanted} were asked for.")
+        raise ConfigError(f"The grammar gave only {len(found)} different captions; {wanted} were requested.")
     source, target = tuple(found), tuple(found.values())
     cuts = {"train": (0, train), "valid": (train, train + valid), "test": (train + valid, wanted)}
     splits = {name: ParallelText(source[start:end], target[start:end]) for name, (start, end) in cuts.items()}
@@ -64,7 +64,7 @@ def _corpus(train: int, valid: int, test: int, seed: int) -> ParallelCorpus:
 
 
 def caption(random: Random) -> Pair:
-    """One caption, with a capital at its start and a full stop. Calls ``random.random()`` alone."""
+    """One caption, with a capital at its start and a full stop. It calls only ``random.random()``."""
     doer, counts = _described(random), random.random()
     if counts < 0.12:
         doer = grammar.both(doer, _people(random))
@@ -86,7 +86,7 @@ def _sentence(text: str) -> str:
 
 
 def _pick(random: Random, items: tuple[Choice, ...]) -> Choice:
-    """One item, the earlier ones more often: the rarest words of a caption corpus are rare."""
+    """One item, earlier ones with higher probability, so that some words are rare as in real captions."""
     return items[int(random.random() ** 2 * len(items))]
 
 
@@ -100,7 +100,7 @@ def _people(random: Random) -> Subject:
 
 
 def _described(random: Random) -> Subject:
-    """People, often with what they wear or have."""
+    """People, often with clothes or other features."""
     doer, kind = _people(random), random.random()
     if kind < 0.15:
         return grammar.relative_clause(doer, lexicon.WEARING, _object(random, "clothes"))

@@ -1,4 +1,4 @@
-"""Agreement in German and articles in English: what each phrase of a caption looks like in its place."""
+"""The phrases of captions, with agreement in German and articles in English."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,25 +12,25 @@ _EIN = {
     "accusative": {"m": "einen", "f": "eine", "n": "ein"},
     "dative": {"m": "einem", "f": "einer", "n": "einem"},
 }
-#: Endings of an adjective behind ``ein`` in the singular.
+#: Endings of an adjective after ``ein`` in the singular.
 _MIXED = {
     "nominative": {"m": "er", "f": "e", "n": "es"},
     "accusative": {"m": "en", "f": "e", "n": "es"},
     "dative": {"m": "en", "f": "en", "n": "en"},
 }
-#: Endings behind a number in the plural.
+#: Endings of an adjective after a number in the plural.
 _PLURAL = {"nominative": "e", "accusative": "e", "dative": "en"}
 _DER = {"m": "dem", "f": "der", "n": "dem"}
 _CONTRACTED = {"in dem": "im", "an dem": "am"}
 _RELATIVE = {"m": "der", "f": "die", "n": "das"}
 
-#: Number of a noun phrase → English and German word; one is singular and has an article instead.
+#: Count in a noun phrase → English and German word. A count of one is an article instead.
 NUMBERS = {2: ("two", "zwei"), 3: ("three", "drei"), 4: ("four", "vier")}
 
 
 @dataclass(frozen=True)
 class Pair:
-    """The same in English and in German."""
+    """The same phrase in English and in German."""
 
     english: str
     german: str
@@ -40,7 +40,7 @@ class Pair:
 
 
 def noun_phrase(noun: Noun, case: Case, count: int = 1, adjective: Adjective | None = None) -> Pair:
-    """``a young man`` ↔ ``einen jungen Mann``; from two on ``two young men`` ↔ ``zwei junge Männer``."""
+    """``a young man`` ↔ ``einen jungen Mann``; with a count of two, ``two young men`` ↔ ``zwei junge Männer``."""
     english, german = (adjective.english, adjective.german) if adjective else ("", "")
     if count == 1:
         english = f"{english} {noun.english}".strip()
@@ -57,7 +57,7 @@ def noun_phrase(noun: Noun, case: Case, count: int = 1, adjective: Adjective | N
 
 
 def place_phrase(place: Place, definite: bool) -> Pair:
-    """``in the park`` ↔ ``im Park``, ``on a bench`` ↔ ``auf einer Bank``; between two of a kind."""
+    """A place: ``in the park`` ↔ ``im Park``, ``on a bench`` ↔ ``auf einer Bank``. ``between`` takes a count of two."""
     if place.english == "between":
         return Pair(place.english, place.german) + noun_phrase(place.noun, "dative", 2)
     if not definite:
@@ -71,7 +71,7 @@ def place_phrase(place: Place, definite: bool) -> Pair:
 
 @dataclass(frozen=True)
 class Subject:
-    """Who does it: the phrase in the nominative, and what the rest of the sentence has to agree with."""
+    """The subject: its phrase in the nominative, and the properties with which the rest of the sentence agrees."""
 
     phrase: Pair
     plural: bool
@@ -80,19 +80,19 @@ class Subject:
 
 
 def subject(noun: Noun, count: int, adjective: Adjective | None) -> Subject:
-    """A subject of one kind of people."""
+    """Make a subject from a noun for people."""
     return Subject(
         noun_phrase(noun, "nominative", count, adjective), count > 1, "die" if count > 1 else _RELATIVE[noun.gender]
     )
 
 
 def both(first: Subject, second: Subject) -> Subject:
-    """``A and B``: a plural."""
+    """Join two subjects to a plural one, ``A and B``."""
     return Subject(first.phrase + Pair("and", "und") + second.phrase, True, "die")
 
 
 def main_clause(doer: Subject, verb: Verb, middle: Pair, first: Pair | None = None) -> Pair:
-    """The finite verb is second in German, behind ``first`` where there is one; its prefix comes last."""
+    """A main clause. The German finite verb is second, after ``first`` if that is given; its prefix comes last."""
     finite = verb.plural if doer.plural else verb.singular
     english = f"{doer.phrase.english} {'are' if doer.plural else 'is'} {verb.english} {middle.english}"
     order = [doer.phrase.german, finite] if first is None else [first.german, finite, doer.phrase.german]
@@ -101,7 +101,7 @@ def main_clause(doer: Subject, verb: Verb, middle: Pair, first: Pair | None = No
 
 
 def relative_clause(doer: Subject, verb: Verb, middle: Pair) -> Subject:
-    """``a man wearing a hat`` ↔ ``ein Mann, der einen Hut trägt,``: the German verb is last, prefix attached."""
+    """``a man wearing a hat`` ↔ ``ein Mann, der einen Hut trägt,``. The German verb is last, with its prefix."""
     finite = verb.prefix + (verb.plural if doer.plural else verb.singular)
     phrase = Pair(
         f"{doer.phrase.english} {verb.english} {middle.english}",
@@ -111,7 +111,7 @@ def relative_clause(doer: Subject, verb: Verb, middle: Pair) -> Subject:
 
 
 def while_clause(doer: Subject, verb: Verb, middle: Pair) -> Pair:
-    """``while a woman is reading a book`` ↔ ``während eine Frau ein Buch liest``: the German verb is last."""
+    """``while a woman is reading a book`` ↔ ``während eine Frau ein Buch liest``. The German verb is last."""
     finite = verb.prefix + (verb.plural if doer.plural else verb.singular)
     copula = "are" if doer.plural else "is"
     return Pair(

@@ -1,4 +1,4 @@
-"""Words of the generated captions, English beside German, the frequent ones first."""
+"""Words of the generated captions in English and German, most frequent first."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +8,7 @@ Gender = Literal["m", "f", "n"]
 
 @dataclass(frozen=True)
 class Noun:
-    """A noun in both languages. ``oblique``: German singular outside the nominative (weak masculine nouns)."""
+    """A noun in both languages. ``oblique``: German singular in other cases than the nominative, for weak nouns."""
 
     english: str
     english_plural: str
@@ -20,9 +20,10 @@ class Noun:
 
 @dataclass(frozen=True)
 class Verb:
-    """An English participle and the German third person; ``prefix`` parts from the German verb in main clauses.
+    """A verb: the English participle, and the German third person.
 
-    ``objects``: the class of nouns that the verb takes; empty for none.
+    ``prefix``: separable prefix of the German verb. ``objects``: class of nouns that are objects of the verb; empty for
+    none.
     """
 
     english: str
@@ -34,7 +35,7 @@ class Verb:
 
 @dataclass(frozen=True)
 class Place:
-    """Where something happens: prepositions (the German one with the dative here) and the noun behind them."""
+    """A place: a preposition in both languages (with the dative in German), and its noun."""
 
     english: str
     german: str
@@ -43,7 +44,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Adjective:
-    """An adjective; ``german`` is the stem that endings are put to."""
+    """An adjective. ``german`` is the stem without ending."""
 
     english: str
     german: str
@@ -123,7 +124,7 @@ OBJECTS = {
     """),
 }
 
-#: What somebody has on or carries, behind ``with``.
+#: Things that somebody wears or carries, after ``with``.
 FEATURES = _nouns("""
     smile|smiles|Lächeln|Lächeln|n backpack|backpacks|Rucksack|Rucksäcke|m
     umbrella|umbrellas|Regenschirm|Regenschirme|m
@@ -185,5 +186,5 @@ OF_THINGS = _adjectives("""
     wooden|hölzern gray|grau broken|kaputt dirty|schmutzig
 """)
 
-#: Class of objects → the adjectives that fit them; things of other classes take those of :data:`OF_THINGS`.
+#: Class of objects → adjectives that fit them. Other classes use :data:`OF_THINGS`.
 ADJECTIVES = {"people": OF_PEOPLE, "clothes": OF_CLOTHES}

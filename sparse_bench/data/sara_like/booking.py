@@ -1,13 +1,13 @@
 """Generated booking dialogues with sub-dialogues, in the style of the simulated corpus of the TED paper.
 
-An assistant books trains and concerts. It asks for one field after the other; the user may answer, chat, correct an
-earlier answer, or ask what a question means, and the assistant then has to come back to its question, which by now is
-several turns away. Explanations, corrections and the search differ between trains and concerts, so the assistant must
+An assistant books trains and concerts. It asks for one field after the other. The user may answer, chat, correct an
+earlier answer, or ask what a question means. Afterwards the assistant has to return to its question, which is then
+several turns back. Explanations, corrections and the search differ between trains and concerts, so the assistant must
 also remember what is being booked.
 
-The rules read the states of the conversation and nothing else. A story is kept only if they come to the same actions
-from the latest :data:`HISTORY` states as from all of them: a policy with that history can be perfect, one that sees
-less cannot.
+The assistant follows rules that read only the states of the conversation. A story is kept only if the rules give the
+same actions from the latest :data:`HISTORY` states as from all states. So a policy with that history can be perfect;
+one with a shorter history cannot.
 """
 
 import hashlib
@@ -34,16 +34,16 @@ from sparse_bench.errors import ConfigError
 from sparse_bench.limits import Many, Seed, checked
 from sparse_bench.streams import Streams
 
-#: Draws of an already known story, per story wanted, after which there cannot be enough different ones.
+#: Repeated stories per requested story, after which the generator is taken to have too few different ones.
 _PATIENCE = 50
-#: States from which every action follows.
+#: Number of latest states from which every action follows.
 HISTORY = 10
-#: What is booked → its fields, in the order in which the assistant asks.
+#: Item to book → its fields, in the order in which the assistant asks for them.
 FIELDS = {
     "train": ("departure", "return", "price", "place", "people"),
     "concert": ("genre", "price", "place", "people"),
 }
-#: The fields that belong to one of them only.
+#: The fields that belong to one item only.
 OWN = {"train": {"departure", "return"}, "concert": {"genre"}}
 VALUES = {
     "departure": ("tomorrow", "friday", "june 3rd", "next week", "04.07."),
@@ -77,19 +77,19 @@ ACTIONS = (
         for kind in ("action_search", "utter_suggest", "utter_worked", "utter_more_info")
     ),
 )
-#: What the user does instead of answering, and how often.
+#: Digressions of the user instead of an answer, and their probabilities.
 DIGRESSIONS = {"chitchat": 0.28, "explain": 0.14, "correct": 0.14, "did_that_work": 0.08}
-#: After a chat: how often the user goes on chatting, and how often, if not, asks to be brought back to the question.
+#: After a chat: probability that the user continues to chat; and if not, that the user asks to return to the question.
 CHATS_ON = 0.55
 BACK = 0.6
-#: Most turns of the user.
+#: Largest number of turns of the user.
 LONGEST = 24
 
 
 def reply(states: Sequence[DialogueTurn]) -> str | None:
-    """The assistant's next action after these states, oldest first; None where they do not tell.
+    """The assistant's next action after these states, oldest first; None if they do not determine it.
 
-    Where the whole conversation is given, they always tell.
+    All states of a conversation always determine it.
     """
     now = states[-1]
     item = _item(states)
@@ -117,7 +117,7 @@ def reply(states: Sequence[DialogueTurn]) -> str | None:
 
 
 def _own_next(previous: str, item: str | None, question: str | None) -> str | None:
-    """What follows an action of the assistant without the user having said anything."""
+    """The action that follows another action of the assistant, without a user message in between."""
     if previous == "utter_filled_slots":
         return None if item is None else f"action_search_{item}"
     if previous.startswith("action_search_"):
@@ -130,13 +130,13 @@ def _own_next(previous: str, item: str | None, question: str | None) -> str | No
 
 
 def _item(states: Sequence[DialogueTurn]) -> str | None:
-    """What is being booked: from a name that only one of the two can have brought about."""
-    return next((item for state in reversed(states) if (item := _told(state)) is not None), None)
+    """The item being booked, from the latest state that belongs to only one item."""
+    return next((item for state in reversed(states) if (item := _item_of(state)) is not None), None)
 
 
 @cache
-def _told(state: DialogueTurn) -> str | None:
-    """What this one state tells about what is being booked."""
+def _item_of(state: DialogueTurn) -> str | None:
+    """The item being booked, if this one state shows it."""
     asked = state.previous_action.removeprefix("utter_ask_")
     for item, own in OWN.items():
         named = state.intent == f"request_{item}" or state.previous_action.endswith(f"_{item}") or item in state.slots
@@ -156,14 +156,14 @@ def _open_question(states: Sequence[DialogueTurn]) -> str | None:
 
 
 def _again(item: str | None, question: str | None) -> str | None:
-    """Coming back to what was open."""
+    """The action that returns to the open question."""
     if question is None or (question == "suggestion" and item is None):
         return None
     return f"utter_suggest_{item}" if question == "suggestion" else f"utter_ask_{question}"
 
 
 def _after(item: str | None, answered: Sequence[str]) -> str | None:
-    """The next question, or that all fields are filled: fields are asked for in order."""
+    """The action after an answer: the question for the next field in order, or the message that all are filled."""
     nexts = set()
     for order in FIELDS.values() if item is None else [FIELDS[item]]:
         last = max(order.index(field) for field in answered)
@@ -172,7 +172,7 @@ def _after(item: str | None, answered: Sequence[str]) -> str | None:
 
 
 class _Conversation:
-    """One simulated user talking to the assistant's rules."""
+    """A conversation between a simulated user and the assistant's rules."""
 
     def __init__(self, random: Random, name: str) -> None:
         self._random = random
@@ -184,7 +184,7 @@ class _Conversation:
         self._states: list[DialogueTurn] = []
 
     def story(self) -> Story:
-        """Talk until the user is happy with a suggestion, or for :data:`LONGEST` turns."""
+        """Run the conversation until the user accepts a suggestion, or for :data:`LONGEST` turns."""
         self._user(f"request_{self.item}", ())
         for _ in range(LONGEST):
             if self._states[-1].previous_action == "utter_happy":
@@ -193,7 +193,7 @@ class _Conversation:
         return Story(self.name, tuple(self.events))
 
     def _wish(self) -> tuple[str, tuple[str, ...]]:
-        """What the user says next: the intent, and the fields that are given a value."""
+        """The user's next message: its intent, and the fields for which it gives a value."""
         chatting = self._states[-1].previous_action == "utter_chitchat"
         question = _open_question(self._states) or ""
         point = self._random.random()
@@ -219,13 +219,13 @@ class _Conversation:
         return question != "details" or intent == "chitchat"
 
     def _answer(self, question: str) -> tuple[str, ...]:
-        """The field asked for, at the beginning the first or the first two."""
+        """The field of the open question; at the beginning, the first field or the first two."""
         if question != "details":
             return (question,)
         return FIELDS[self.item][: 1 + pick(self._random, 2)]
 
     def _user(self, intent: str, fields: tuple[str, ...]) -> None:
-        """A message, and everything that the assistant does until it waits again."""
+        """Add a message, and all actions of the assistant until it waits again."""
         values = tuple((field, VALUES[field][pick(self._random, len(VALUES[field]))]) for field in fields)
         self._happened(UserMessage(intent, values), *(SlotSet(field, value) for field, value in values))
         action = reply(self._states)
@@ -235,7 +235,7 @@ class _Conversation:
             action = reply(self._states)
 
     def _happened(self, *events: Event) -> None:
-        """Events up to the assistant's next prediction."""
+        """Add events up to the assistant's next prediction."""
         for event in events:
             self.events.append(event)
             self._tracker.update(event)
@@ -243,7 +243,7 @@ class _Conversation:
 
 
 def _decided(story: Story) -> bool:
-    """Whether every action follows from the latest :data:`HISTORY` states, and the story has come to its end."""
+    """Whether every action follows from the latest :data:`HISTORY` states, and the story reached its end."""
     pairs = list(story.predictions(frozenset(FIELDS)))
     states = [state for state, _ in pairs]
     return Action("utter_happy") == story.events[-1] and all(
@@ -255,21 +255,21 @@ def _decided(story: Story) -> bool:
 def dialogues(
     seed: Seed = 0, stories: Many = 150, test_stories: Many = 30, duplicates: Duplicates = "exact"
 ) -> DialogueCorpus:
-    """Booking dialogues whose every action can be told from the ten latest states, but not from the five latest.
+    """Generate booking dialogues. The ten latest states determine every action; the five latest do not.
 
     Args:
-        seed: of the generator.
-        stories: number of stories for training.
+        seed: seed of the generator.
+        stories: number of training stories.
         test_stories: number of held-out stories.
-        duplicates: ``features``: no two stories, on whatever side, of which a policy sees the same. ``exact``: stories
-            are taken as they are drawn; then one can differ from another in the values of entities alone.
+        duplicates: ``features``: no two stories, in either split, look the same to a policy. ``exact``: stories are
+            kept as drawn, so two stories may differ only in the values of entities.
 
     Returns:
-        the corpus; ``checksums["dialogues"]`` is the SHA-256 of its stories. The same arguments give the same
-        stories on every machine and in every Python version.
+        The corpus; ``checksums["dialogues"]`` is the SHA-256 of its stories. The same arguments give the same stories
+        on every machine and in every Python version.
 
     Raises:
-        ConfigError: there is no such rule for duplicates, or there are not enough different stories in reach.
+        ConfigError: the rule for duplicates is unknown, or the generator has too few different stories.
     """
     seen: set[tuple[tuple[DialogueTurn, str], ...]] = set()
 
@@ -285,7 +285,7 @@ def dialogues(
             if duplicates == "features" and course in seen:
                 repeated += 1
                 if repeated > count * _PATIENCE:
-                    raise ConfigError(f"{len(seen)} different stories are in reach; more were asked for.")
+                    raise ConfigError(f"Only {len(seen)} different stories were found; more were requested.")
                 continue
             seen.add(course)
             kept.append(story)

@@ -1,4 +1,4 @@
-"""The figures by which Sara-like is held against Sara: computed in the same way for any NLU corpus."""
+"""Statistics by which Sara-like is compared with Sara. They can be computed for any NLU corpus."""
 
 import re
 from collections import Counter, defaultdict
@@ -15,7 +15,7 @@ from sparse_bench.data.messages import NluCorpus
 from sparse_bench.data.splits import split_messages
 from sparse_bench.errors import ConfigError, unknown_choice
 
-#: What is counted → settings of scikit-learn's CountVectorizer; both lower-case the text.
+#: Kind of counts → settings of scikit-learn's CountVectorizer. Both lower-case the text.
 COUNTS: dict[str, dict[str, Any]] = {
     "words": {"token_pattern": r"(?u)\b\w+\b"},
     "char_wb": {"analyzer": "char_wb", "ngram_range": (1, 4)},
@@ -24,7 +24,7 @@ COUNTS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Figures:
-    """Statistics of an NLU corpus. Tokens are what whitespace separates; shares are of all messages.
+    """Statistics of an NLU corpus. Tokens are separated by whitespace; shares are of all messages.
 
     Attributes:
         examples: number of messages.
@@ -32,16 +32,16 @@ class Figures:
         class_sizes: messages of each intent, sorted, largest first.
         spans: entities of each type, sorted, largest first.
         annotated: messages with at least one entity.
-        mean_tokens: mean length of a message.
-        longest: length of the longest message.
+        mean_tokens: mean length of a message, in tokens.
+        longest: length of the longest message, in tokens.
         words: size of the word vocabulary.
-        words_once: words of it that occur only once.
+        words_once: number of its words that occur only once.
         char_ngrams: size of the vocabulary of character n-grams.
-        ambiguous: different texts, but for capitals and punctuation, that stand under two intents or more.
-        repeated: messages that differ from an earlier one of their intent in capitals and punctuation only.
-        questions: share with a question mark.
-        capitals: share that begins with a capital.
-        split_spans: entities that begin or end inside a token (punctuation at its ends set aside).
+        ambiguous: number of different texts with two or more intents, ignoring capitals and punctuation.
+        repeated: messages that differ from an earlier one with their intent only in capitals and punctuation.
+        questions: share of messages with a question mark.
+        capitals: share of messages that begin with a capital.
+        split_spans: entities that begin or end inside a token, ignoring punctuation at its ends.
     """
 
     examples: int
@@ -62,7 +62,7 @@ class Figures:
 
 
 def figures(corpus: NluCorpus) -> Figures:
-    """The statistics of a corpus."""
+    """Compute the statistics of a corpus."""
     messages = corpus.messages
     texts = [message.text for message in messages]
     lengths = [len(text.split()) for text in texts]
@@ -106,10 +106,10 @@ def _inside_token(text: str, start: int, end: int) -> bool:
 def logistic_regression_f1(
     corpus: NluCorpus, counts: str, split_seeds: Iterable[int], tolerance: float = 1e-4
 ) -> list[float]:
-    """Weighted F1 on the test part of multinomial logistic regression on raw counts, for each split seed.
+    """Weighted test F1 of multinomial logistic regression on raw counts, for each split seed.
 
-    Messages are split 80/20 without duplicates (:func:`split_messages` by features); the vocabulary is that of the
-    training part; ``LogisticRegression(C=1, max_iter=1000, tol=tolerance)``.
+    Messages are split 80/20 without duplicates (:func:`split_messages` by features). The vocabulary is that of the
+    training part. The classifier is ``LogisticRegression(C=1, max_iter=1000, tol=tolerance)``.
 
     Raises:
         ConfigError: ``counts`` is not a key of :data:`COUNTS`.

@@ -1,4 +1,4 @@
-"""Texts that no list can hold: numbers, amounts of money, addresses, smileys and hits on the keyboard."""
+"""Generators of texts that cannot be listed: numbers, amounts of money, e-mail addresses, smileys and gibberish."""
 
 from random import Random
 
@@ -14,13 +14,13 @@ ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 
 
 def gibberish(random: Random) -> str:
-    """Letters of one row of the keyboard."""
+    """Random letters of one row of the keyboard."""
     row = ROWS[pick(random, len(ROWS))]
     return "".join(row[pick(random, len(row))] for _ in range(1 + pick(random, 8)))
 
 
 def number(random: Random) -> str:
-    """A whole number, most of them round."""
+    """A whole number, usually a round one."""
     digits = 1 + pick(random, 9)
     zeros = pick(random, 5)
     return f"{digits}{'0' * zeros}" if random.random() < 0.7 else str(pick(random, 20_000))
@@ -36,7 +36,7 @@ def money(random: Random) -> str:
 
 
 def email(random: Random) -> str:
-    """An address of somebody who does not exist."""
+    """An invented e-mail address."""
     name = "".join(
         CONSONANTS[pick(random, len(CONSONANTS))] + VOWELS[pick(random, len(VOWELS))]
         for _ in range(2 + pick(random, 3))
@@ -45,7 +45,7 @@ def email(random: Random) -> str:
 
 
 def emoji(random: Random) -> str:
-    """A smiley, drawn or typed."""
+    """An emoji, or a smiley typed in characters."""
     return SMILEYS[pick(random, len(SMILEYS))]
 
 

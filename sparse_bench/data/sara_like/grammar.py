@@ -1,14 +1,14 @@
-"""A small template language: phrases with choices, named rules and entity spans, drawn with a random stream.
+"""A small template language: phrases with alternatives, named rules and entity spans, expanded at random.
 
-A phrase file is made of sections. ``%name`` opens an intent, ``@name`` a rule whose lines are drawn at random with
-replacement, ``@@name`` a deck (a rule whose lines are dealt like cards: none comes again before all have come). Every
-other line is one template, optionally with a weight (``3* how do i ...``); ``#`` starts a comment line. In a template::
+A phrase file consists of sections. ``%name`` starts an intent. ``@name`` starts a rule, whose lines are drawn at random
+with replacement. ``@@name`` starts a deck, whose lines are drawn without replacement until all were used. Every other
+line is one template, optionally with a weight (``3* how do i ...``). ``#`` starts a comment line. In a template::
 
-    [a|b|]          one of the alternatives, each as likely; an alternative may be empty
-    {name}          a draw from a rule, a deck or a generator of the caller's
+    [a|b|]          one of the alternatives, with equal probability; an alternative may be empty
+    {name}          a draw from a rule, a deck, or one of the caller's generators
     (type: ...)     an entity span
 
-Only :meth:`random.Random.random` is called, whose sequence Python guarantees for a seed in all its versions.
+Only :meth:`random.Random.random` is called, whose sequence for a seed is the same in all Python versions.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,7 +22,7 @@ Generator = Callable[[Random], str]
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of text, and the type of the entity that it is (None: plain text)."""
+    """A piece of text, and its entity type (None: plain text)."""
 
     text: str
     entity: str | None = None
@@ -51,7 +51,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Span:
-    """An entity: everything inside belongs to it."""
+    """An entity, with all its content."""
 
     type: str
     content: tuple["Node", ...]
@@ -70,12 +70,12 @@ class Template:
 
 @dataclass(frozen=True)
 class Grammar:
-    """Everything read from the phrase files.
+    """The content of the phrase files.
 
     Attributes:
         intents: name → its templates.
         rules: name → alternatives, drawn with replacement.
-        decks: name → alternatives, dealt without replacement until all were used (weights are not used).
+        decks: name → alternatives, drawn without replacement until all were used. Weights are ignored.
     """
 
     intents: dict[str, tuple[Template, ...]] = field(default_factory=dict)
@@ -141,7 +141,7 @@ def _sequence(text: str, start: int, closing: str) -> tuple[tuple[Node, ...], in
 
 
 def _bracket(text: str, start: int) -> tuple[Node, int]:
-    """The node whose bracket opens at ``start``, and the position behind its closing bracket."""
+    """The node whose bracket opens at ``start``, and the position after its closing bracket."""
     position = start + 1
     node: Node
     if text[start] == "[":
@@ -168,10 +168,10 @@ def _bracket(text: str, start: int) -> tuple[Node, int]:
 
 
 def parse_grammar(lines: Iterable[str], generators: Iterable[str] = ()) -> Grammar:
-    """Read phrase files, given one after another; ``generators`` are names that :class:`Speaker` will be given.
+    """Read the lines of all phrase files. ``generators`` are the names of the generators of :class:`Speaker`.
 
     Raises:
-        DataError: a template outside a section, or a call of a name that is nowhere defined.
+        DataError: a template outside a section, an empty section, or a call of an undefined name.
     """
     grammar = Grammar()
     section: list[Template] | None = None
@@ -185,7 +185,7 @@ def parse_grammar(lines: Iterable[str], generators: Iterable[str] = ()) -> Gramm
             section = []
             collected.append((places[mark], line.removeprefix(mark), section))
         elif section is None:
-            raise DataError(f"Template '{line}' stands before the first section (%intent, @rule or @@deck).")
+            raise DataError(f"Template '{line}' comes before the first section (%intent, @rule or @@deck).")
         else:
             section.append(parse_template(line))
     for place, name, templates in collected:
@@ -212,12 +212,12 @@ def _calls(nodes: Iterable[Node]) -> Iterator[str]:
 
 
 class Speaker:
-    """Expands templates of a grammar with one random stream; remembers where each deck stands.
+    """Expands templates of a grammar with one random stream, and keeps the state of each deck.
 
     Args:
         grammar: rules and decks.
         random: the stream; only its ``random()`` is called.
-        generators: name → function that makes a text (numbers, addresses).
+        generators: name → function that generates a text, for example a number or an address.
     """
 
     def __init__(self, grammar: Grammar, random: Random, generators: Mapping[str, Generator]) -> None:
@@ -227,7 +227,7 @@ class Speaker:
         self._piles: dict[str, list[int]] = {}
 
     def say(self, template: Template) -> list[Segment]:
-        """One expansion, as segments without surplus spaces; adjacent plain segments are joined."""
+        """Expand a template to segments without surplus spaces. Adjacent plain segments are joined."""
         segments: list[Segment] = []
         for text, entity in self._expand(template.nodes, None):
             before = segments[-1].text if segments else " "
@@ -267,7 +267,7 @@ class Speaker:
 
 
 def _squeezed(segments: list[Segment]) -> list[Segment]:
-    """Without a run of spaces anywhere, and without one at the end."""
+    """Reduce runs of spaces to one space, and remove spaces at the end."""
     squeezed = [
         Segment(segment.text if segment.entity else _single_spaces(segment.text), segment.entity)
         for segment in segments

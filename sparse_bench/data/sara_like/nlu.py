@@ -1,8 +1,8 @@
-"""Sara-like: the embedded NLU corpus, generated from phrase templates.
+"""Sara-like: an NLU corpus generated from phrase templates.
 
-It stands in for the training data of the assistant Sara, which may not be shipped: an original corpus of the same
-statistics (intents and their sizes, entity types and their counts, lengths, vocabulary, overlap between intents,
-typing errors), about another, invented product. ``results/rasa/sara_like_calibration.md`` compares the two.
+It replaces the training data of the assistant Sara, which may not be distributed. It is an original corpus about an
+invented product, with similar statistics: intents and their sizes, entity types and their counts, lengths, vocabulary,
+overlap between intents, and typing errors. ``results/rasa/sara_like_calibration.md`` compares the two.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from sparse_bench.errors import ConfigError
 from sparse_bench.limits import Many, Seed, checked
 from sparse_bench.streams import Streams
 
-#: Examples of each intent at full size: the sorted sizes are those of Sara.
+#: Number of examples of each intent at full size. The sorted sizes are those of Sara.
 SIZES = {
     "chitchat": 820,
     "faq": 771,
@@ -56,12 +56,12 @@ SIZES = {
     "restart": 10,
 }
 FULL_SIZE = sum(SIZES.values())
-#: Fewest examples of an intent, at any size.
+#: Least number of examples of an intent, at any size.
 FEWEST = 3
 #: Longest message, in whitespace tokens.
 LONGEST = 24
 
-#: Share of an intent's examples that people would rather have put under a neighbour: where each intent borrows from.
+#: Overlap between intents: intent → other intent → share of the first one's examples made from the other's templates.
 BORROWED: dict[str, dict[str, float]] = {
     "out_of_scope": {
         "technical_question": 0.01,
@@ -166,17 +166,17 @@ def grammar() -> Grammar:
 
 
 def sizes(examples: int) -> dict[str, int]:
-    """Examples of each intent when there are ``examples`` in all: proportional, but at least :data:`FEWEST` of each.
+    """Number of examples of each intent for ``examples`` in total: proportional, but at least :data:`FEWEST`.
 
     Raises:
         ConfigError: too few examples for all intents.
     """
     least = FEWEST * len(SIZES)
     if examples < least:
-        raise ConfigError(f"Sara-like needs at least {least} examples ({FEWEST} an intent), not {examples}.")
+        raise ConfigError(f"Sara-like needs at least {least} examples ({FEWEST} per intent), not {examples}.")
     shares = {intent: size * examples / FULL_SIZE for intent, size in SIZES.items()}
     counts = {intent: max(FEWEST, int(share)) for intent, share in shares.items()}
-    # What rounding took or the minimum gave is settled one by one with the intents furthest from their share.
+    # Correct the difference due to rounding and the minimum one by one, at the intents furthest from their share.
     while (difference := examples - sum(counts.values())) != 0:
         step = 1 if difference > 0 else -1
         movable = [intent for intent in counts if counts[intent] + step >= FEWEST]
@@ -198,7 +198,7 @@ def spread(random: Random, templates: tuple[Template, ...], count: int) -> list[
 
 
 def message(segments: list[Segment], intent: str) -> Message:
-    """The text of the segments, and the entities where they stand in it."""
+    """Make a message from segments: their text, and the entities with their positions in it."""
     entities, position = [], 0
     for segment in segments:
         end = position + len(segment.text)
@@ -209,11 +209,11 @@ def message(segments: list[Segment], intent: str) -> Message:
 
 
 class _Crowd:
-    """The people who wrote the examples: one random stream, decks of words, and what was already written."""
+    """The simulated authors of the examples: one random stream, the decks of words, and all texts written so far."""
 
-    #: Attempts at a message that is not there yet, before one is repeated.
+    #: Attempts to write a new message before a duplicate is accepted.
     ATTEMPTS = 40
-    #: Share of messages that are not compared with what is there: the corpus has a few duplicates.
+    #: Share of messages for which a duplicate is accepted at once, since the real corpus has a few.
     CARELESS = 0.004
 
     def __init__(self, seed: int, rates: NoiseRates) -> None:
@@ -223,7 +223,7 @@ class _Crowd:
         self._exact: set[tuple[str, str]] = set()
 
     def write(self, intent: str, count: int) -> list[Message]:
-        """``count`` examples of an intent."""
+        """Write ``count`` examples of an intent."""
         phrases = grammar().intents
         lent = {source: round(share * count) for source, share in BORROWED.get(intent, {}).items()}
         templates = spread(self._random, phrases[intent], count - sum(lent.values()))
@@ -255,16 +255,16 @@ class _Crowd:
 
 @checked
 def sara_like(seed: Seed = 0, examples: Many = FULL_SIZE) -> NluCorpus:
-    """The Sara-like corpus: 32 intents, 10 entity types.
+    """Generate the Sara-like corpus, with 32 intents and 10 entity types.
 
     Args:
-        seed: of the generator; other seeds give other corpora of the same statistics.
-        examples: number of messages; below the full size every intent shrinks alike, above it small intents repeat
-            themselves.
+        seed: seed of the generator. Other seeds give other corpora with similar statistics.
+        examples: number of messages. Below the full size all intents shrink in proportion; above it small intents get
+            duplicates.
 
     Returns:
-        messages grouped by intent, with synonyms, regexes and lookups; ``checksums["sara_like"]`` is the SHA-256 of
-        the messages. The same arguments give the same corpus on every machine and in every Python version.
+        Messages grouped by intent, with synonyms, regexes and lookups. ``checksums["sara_like"]`` is the SHA-256 of the
+        messages. The same arguments give the same corpus on every machine and in every Python version.
 
     Raises:
         ConfigError: fewer than three examples for each intent.
@@ -275,7 +275,7 @@ def sara_like(seed: Seed = 0, examples: Many = FULL_SIZE) -> NluCorpus:
 
 
 def checksum(messages: tuple[Message, ...]) -> str:
-    """SHA-256 of the messages: one line of JSON each, ``[text, intent, [[start, end, type, value], ...]]``."""
+    """SHA-256 of the messages, with one line of JSON each: ``[text, intent, [[start, end, type, value], ...]]``."""
     digest = hashlib.sha256()
     for one in messages:
         entities = [[entity.start, entity.end, entity.type, entity.value] for entity in one.entities]

@@ -1,6 +1,6 @@
-"""How people really type: capitals, missing apostrophes, question marks or none, typing errors.
+"""Noise of typed messages: capitals, punctuation, missing apostrophes and typing errors.
 
-Each function changes segments, never their entity types, so the spans of entities follow from the changed text.
+The functions change the text of segments and keep their entity types, so entity spans follow from the changed text.
 """
 
 import re
@@ -10,13 +10,13 @@ from random import Random
 
 from sparse_bench.data.sara_like.grammar import Segment, pick
 
-#: First words of a question, also behind an opening.
+#: First words of a question, also after an opening phrase.
 QUESTION = re.compile(
     r"(?:.*, )?(what|whats|wat|how|why|where|when|which|who|whom|any"
     r"|can|could|do|does|did|is|are|am|will|would|should|may)\b",
     re.IGNORECASE,
 )
-#: Letters that lie beside each other on a keyboard, in rows.
+#: Rows of letters on a keyboard.
 KEYBOARD = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 WORD = re.compile(r"[^\W\d_]{4,}")
 
@@ -27,7 +27,7 @@ class NoiseRates:
 
     Attributes:
         typo: one word of plain text is misspelt.
-        second_typo: and then another one.
+        second_typo: if so, a second word is misspelt as well.
         entity_typo: a word inside an entity is misspelt.
         sentence_case: the first letter is a capital.
         upper_case: the whole message is in capitals.
@@ -36,7 +36,7 @@ class NoiseRates:
         exclamation: any other message ends in one or more of them.
         no_apostrophe: apostrophes are left out.
         stretched: a message of one or two words ends in a repeated letter (``heyyy``).
-        unmarked: the annotator overlooked the entities.
+        unmarked: the annotator missed the entities.
     """
 
     typo: float = 0.035
@@ -53,7 +53,7 @@ class NoiseRates:
 
 
 def typed(segments: list[Segment], random: Random, rates: NoiseRates) -> list[Segment]:
-    """The message as somebody typed it."""
+    """Apply noise to the segments of a message."""
     if random.random() < rates.typo:
         segments = _misspelt(segments, random, entity=False)
         if random.random() < rates.second_typo:
@@ -102,7 +102,7 @@ def _punctuated(segments: list[Segment], random: Random, rates: NoiseRates) -> l
 
 
 def _misspelt(segments: list[Segment], random: Random, entity: bool) -> list[Segment]:
-    """One word of at least four letters with a typing error, in an entity or outside of all; none if there is none."""
+    """Misspell one word of at least four letters, inside an entity or outside of all, if there is one."""
     places = [
         (number, match)
         for number, segment in enumerate(segments)
@@ -118,9 +118,9 @@ def _misspelt(segments: list[Segment], random: Random, entity: bool) -> list[Seg
 
 
 def misspell(word: str, random: Random) -> str:
-    """A word of at least two letters with two letters swapped, one left out, doubled, or hit on the key beside it.
+    """Misspell a word of at least two letters: swap two letters, drop one, double one, or hit the key beside it.
 
-    It stays as it is where the two are the same letter, or the key is the last one of its row.
+    The word stays the same if the swapped letters are equal, or if the key is at the end of its row.
     """
     kind = random.random()
     place = pick(random, len(word) - 1)
