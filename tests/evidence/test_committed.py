@@ -88,6 +88,7 @@ def test_documents_are_current(committed: Committed) -> None:
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)], ids=["desk, light", "phone, dark"])
 def test_the_papers_pages_fit_the_screen(
     browser: str, committed: Committed, pages: list[Path], tmp_path: Path, width: int, dark: bool

@@ -31,6 +31,7 @@ def _rank(rank: int, port: int, execution: str, folder: str) -> None:
     distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("execution", ["masked", "kernel"])
 def test_ranks_keep_the_same_topology_and_weights(execution: str, tmp_path: Path) -> None:
     with socket.socket() as free:

@@ -31,11 +31,13 @@ def test_a_plain_loop() -> None:
     assert losses[-1] < 0.5 * losses[0]
 
 
+@pytest.mark.slow
 def test_hugging_face() -> None:
     first, last = load("hugging_face").main()
     assert last < 0.8 * first
 
 
+@pytest.mark.slow
 def test_lightning(capsys: pytest.CaptureFixture[str]) -> None:
     model = load("lightning_module").main()
     assert sum(model.losses[-8:]) < 0.8 * sum(model.losses[:8])
@@ -43,6 +45,7 @@ def test_lightning(capsys: pytest.CaptureFixture[str]) -> None:
     assert model.sparse.steps == 40
 
 
+@pytest.mark.slow
 def test_data_parallel() -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     path = str(EXAMPLES / "data_parallel.py")
