@@ -198,8 +198,8 @@ def _favoured(described: Sequence[Mapping[str, Any]]) -> int:
 
 def _caption(first: Snapshot, last: Snapshot, names: Sequence[str], seed: int) -> str:
     parts = [
-        f"Seed {seed}, a line for each layer, without unconnected units. Dotted: the maximum-likelihood discrete power law "
-        "above the x_min with the smallest Kolmogorov-Smirnov distance (Clauset, Shalizi & Newman 2009)."
+        f"Seed {seed}, a line for each layer, without unconnected units. Dotted: the maximum-likelihood discrete power "
+        "law above the x_min with the smallest Kolmogorov-Smirnov distance (Clauset, Shalizi & Newman 2009)."
     ]
     for side, title in _SIDES.items():
         described = _fitted(last, names, side)

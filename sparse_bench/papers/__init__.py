@@ -1,10 +1,10 @@
-"""What is told of each reproduced document: a folder each.
+"""Descriptions of the reproduced documents, one folder each.
 
 page.yaml      the paper's page: sections, figures, findings, and the sweeps that reproduce it (:mod:`.page`)
 claims.yaml    the paper's claims and the rules that decide them (:mod:`.claims`)
-NAME.csv       numbers that the paper prints, to be shown beside ours (:mod:`.published`)
+NAME.csv       numbers that the paper prints, shown with our measurements (:mod:`.published`)
 
-Nothing here knows what was measured.
+Nothing here depends on measurements.
 """
 
 from pathlib import Path

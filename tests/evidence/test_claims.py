@@ -447,13 +447,13 @@ FAULTS: dict[str, tuple[str, str]] = {
         "several cases need a label",
     ),
     "overlap": ("contradicted: below 1", "'above 0' and 'below 1' overlap"),
-    "no region": ("reproduced: more than 0", "is no region"),
+    "no region": ("reproduced: more than 0", "is not a region"),
     "epochs": ("epochs: final", "write 'epoch N', 'last N', 'lowest' or 'highest'"),
     "no experiment": ("cases: [{first: {}, second: {}}]", "no scale has an experiment or a table for every side"),
     "wrong scale": ("experiment: {paper: rasa/diet_small}", "'rasa/diet_small' has the scale reduced, not paper"),
     "reduced stand-in": ("experiment: {stand-in: rasa/diet_small}", "has the scale reduced, not stand-in"),
     "unknown scale": ("experiment: {small: p/x}", "Input should be 'paper', 'stand-in' or 'reduced'"),
-    "biases": ("biases: 3", "biases are added to a value alone"),
+    "biases": ("biases: 3", "biases are allowed only with the measure .value."),
     "unknown side": ("cases: [{first: {tabel: p/x}, second: {}}]", "Unknown key 'tabel'. Did you mean 'table'"),
 }  # fmt: skip
 
