@@ -15,6 +15,6 @@ PAPERS = ("rasa", "brouns", "demeester", "sparselang", "embeddings")
 
 
 def papers_in(folder: Path) -> list[str]:
-    """Names of the papers that have a folder here, in the order of their pages; others behind them."""
+    """Names of the papers with a folder below ``folder``, in the order of their pages; others follow by name."""
     found = {path.parent.name for path in folder.glob("*/*.yaml")}
     return [*(name for name in PAPERS if name in found), *sorted(found - set(PAPERS))]
