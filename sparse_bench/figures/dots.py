@@ -57,6 +57,7 @@ def dot_plot(
     Returns:
         None if no measurement of ours is left after diverged ones are removed.
     """
+    # Diverged means would flatten all others, so they are listed in the caption instead.
     bound = diverged_beyond(_places(dots))
     diverged = [dot.label for dot in dots if dot.ours is not None and abs(dot.ours.mean) > bound]
     dots = [replace(dot, ours=None, runs=()) if dot.label in diverged else dot for dot in dots]
@@ -94,6 +95,7 @@ def dot_plot(
         axes.set_xlabel(axis)
         legend(canvas, axes, compact)
 
+    # The caption explains only the marks that are drawn.
     seeds = {dot.ours.n for dot in dots if dot.ours is not None and not dot.exact}
     parts = [note]
     if any(n > 1 for n in seeds):
@@ -104,6 +106,7 @@ def dot_plot(
         parts.append("Faint dots: single runs.")
     if 1 in seeds:
         parts.append("A dot without a line may be a single run.")
+    # The text alternative repeats all numbers.
     sentences = [f"Dot plot of {axis}."]
     for dot in dots:
         text = f"published {decimal(dot.published.value)}, " if dot.published is not None else ""

@@ -117,6 +117,7 @@ def weight_figure(stem: str, label: str, summary: Mapping[str, Any], seed: int) 
         summary: weight summary of one run.
         seed: seed of the run.
     """
+    # The largest layers are drawn; names[0] is the one whose map was kept.
     edges, layers = np.asarray(summary["edges"]), summary["layers"]
     names = sorted(layers, key=lambda name: -sum(layers[name]["counts"]))
     shown = [name for name in names[:_MOST_HISTOGRAMS] if sum(layers[name]["counts"])]

@@ -68,6 +68,7 @@ def metric_figure(study: Study, metric: str) -> Figure | None:
     drawn = [line for found in lines.values() for line in found]
     if len(drawn) < 2:
         return None
+    # Against density, arms of one scheme form a line; against weights, arms of one density do.
     curves = _families(lines) if by_density else [_joined(found) for found in lines.values() if found]
     against = "density" if by_density else "weights in the sparse layers"
     counted = "realised density" if by_density else "number of existing weights"

@@ -113,6 +113,7 @@ def page_texts(
         revisions=revisions(entries),
         runs=sum(len(content.table.runs) for content in contents if content.table is not None),
     )
+    # Each paper has a page, a list of its runs, and a page a run.
     for content in contents:
         paper = content.paper
         render(

@@ -57,6 +57,7 @@ def write_report(
     title = title or (experiments[0] if len(experiments) == 1 else f"Results of {len(experiments)} experiments")
     followed = {name for study in studies for name in followed_metrics(study, table.histories, chosen)}
 
+    # The tables first: the page links to them.
     out.mkdir(parents=True, exist_ok=True)
     write(curves_kept(table, sorted(followed)), out)
     texts = {

@@ -81,6 +81,7 @@ def _entry(row: dict[str, Any], history: Any, main: Sequence[str]) -> RunEntry:
             labels.append(percent(float(value)) + unlike(value, [density]))
         elif column.startswith("label:") and value is not None:
             labels.append(str(value).replace("_", " "))
+    # Measurements: all metrics, two counts, the realised density, the time.
     metrics = {c.removeprefix("metric:"): v for c, v in row.items() if c.startswith("metric:") and v is not None}
     first = next((metric for metric in main if metric in metrics), None)
     measured = [(names.title(name), decimal(value)) for name, value in metrics.items()]
@@ -97,6 +98,7 @@ def _entry(row: dict[str, Any], history: Any, main: Sequence[str]) -> RunEntry:
     ]
     known = {"processor": "{}", "device": "{}", "torch": "torch {}", "commit": "commit {:.12}"}
     made = [form.format(str(row[f"made:{name}"])) for name, form in known.items() if row.get(f"made:{name}")]
+    # A curve needs two epochs.
     curves = []
     if history is not None:
         for name in history.columns:
