@@ -80,7 +80,7 @@ def test_a_benchmark_has_no_epochs(measured: Evidence, paper: Paper) -> None:
 
 
 def test_a_series_is_of_runs_or_of_a_table() -> None:
-    with pytest.raises(ValidationError, match="not of both"):
+    with pytest.raises(ValidationError, match="not both"):
         Series(label="x", experiment="rasa/diet", table=TABLE)
     with pytest.raises(ValidationError, match="needs an experiment or a table"):
         Series(label="x")

@@ -110,7 +110,7 @@ def test_degrees_on_logarithmic_axes_with_the_fit(tmp_path: Path, drawn: list[Ca
     # ζ(2.5, 2) = 0.341487, ζ(2.5, 4) = ζ(2.5, 2) − 2^-2.5 − 3^-2.5 = 0.100560
     assert list(fit.get_ydata()) == pytest.approx([0.5, 0.5 * 0.100560 / 0.341487], rel=1e-4)
     assert figure.caption.startswith("Seed 0, a line for each layer")
-    assert "α from 2.5 to 2.5, for a tail of 40 % of the units" in figure.caption
+    assert "α is 2.5 to 2.5; the tail holds 40 % of the units" in figure.caption
     assert "in 2 of 2 layers, before training in 0." in figure.caption
     assert "largest degree 4" in figure.alt
     assert len(drawn[1].axes) == 2  # the compact form has both panels too
