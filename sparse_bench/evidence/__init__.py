@@ -1,4 +1,4 @@
-"""What all runs say: one table, arms and their statistics, comparisons, and the verdicts on claims.
+"""Evidence from all runs: one table, arms with statistics, comparisons, and verdicts on claims.
 
-Figures and pages are made from it; it knows neither. Nothing here trains or draws.
+Figures and pages are made from it; it imports neither. Nothing here trains or draws.
 """

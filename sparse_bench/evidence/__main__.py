@@ -18,7 +18,7 @@ from sparse_bench.papers.page import read_papers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 1 if there is nothing to take in, or the claims do not fit the results."""
+    """Run the command. Return 1 if there are no runs to collect, or if the claims do not fit the results."""
     options = _parser().parse_args(arguments)
     try:
         return int(options.command(options))
@@ -32,19 +32,19 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
     runs = [Path(os.environ.get("SPARSE_BENCH_RUNS", "runs"))]
 
-    one = commands.add_parser("collect", help="take the runs on disk into the committed tables; nothing is trained")
+    one = commands.add_parser("collect", help="add the runs on disk to the committed tables; nothing is trained")
     one.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="the committed tables")
     where = "folders to search for runs, at any depth (default: $SPARSE_BENCH_RUNS, else runs)"
     one.add_argument("--runs", type=Path, nargs="+", metavar="DIR", default=runs, help=where)
-    forget = "forget the committed runs of these experiments first (their code has changed, say)"
+    forget = "first drop the committed runs of these experiments, for instance because their code has changed"
     one.add_argument("--fresh", nargs="+", default=[], metavar="EXPERIMENT", help=forget)
     one.set_defaults(command=_collect)
 
-    two = commands.add_parser("claims", help="which claims hold, from the committed tables; writes claims.md and .csv")
+    two = commands.add_parser("claims", help="judge the claims from the committed tables; writes claims.md and .csv")
     two.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="the committed tables")
-    more = "run folders to add to them, without writing"
+    more = "run folders to judge too; the tables stay as they are"
     two.add_argument("--runs", type=Path, nargs="+", default=[], metavar="DIR", help=more)
-    two.add_argument("--out", type=Path, metavar="DIR", help="where the ledger goes (default: the results)")
+    two.add_argument("--out", type=Path, metavar="DIR", help="folder for the ledger (default: the folder of --results)")
     two.set_defaults(command=_claims)
     return parser
 
@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
 def _collect(options: argparse.Namespace) -> int:
     papers = read_papers(experiments())
     lines = collect(options.results, list(papers.values()), options.runs, options.fresh)
-    print("\n".join(lines) or "No run belongs to an experiment of the papers; the tables are as they were.")
+    print("\n".join(lines) or "No run belongs to an experiment of the papers. The tables are unchanged.")
     return 0
 
 
@@ -66,7 +66,7 @@ def _claims(options: argparse.Namespace) -> int:
     elif not evidence.tables:
         raise StoreError(f"No committed results in '{options.results}': no paper's folder there has a table.")
     out = options.out or options.results
-    out.mkdir(parents=True, exist_ok=True)  # before the work, but not for a misspelt folder of results
+    out.mkdir(parents=True, exist_ok=True)  # fail before the work; a misspelt folder of results was refused above
     entries = evaluate(documents, evidence)
     titles = {name: paper.short for name, paper in papers.items()}
     write_ledger(entries, titles, out)

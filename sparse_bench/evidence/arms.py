@@ -1,7 +1,7 @@
-"""How runs belong together: an arm is repeated over seeds, a curve joins arms of one kind, a study holds curves.
+"""Groups of runs: arms, curves and studies.
 
-Everything is found from the results: an arm is everything that defines a run but its seed; arms of the same scheme
-and density that differ in the size of the model lie on one curve.
+All groups are found from the results. The runs of an arm differ in their seed alone. Arms with the same scheme and
+density that differ in the model's size form a curve. The curves of one model and dataset form a study.
 """
 
 import math
@@ -20,14 +20,15 @@ from sparse_bench.evidence.store import WARNINGS
 from sparse_bench.record import FINISHED
 
 Kind = Literal["dense", "sparse", "small_dense"]
-#: Labels of schemes that keep every weight of the model as it is configured, and of the one that narrows the model.
+#: Labels of the schemes that keep every weight of the configured model.
 DENSE_SCHEMES = frozenset({"dense", "none"})
+#: Label of the scheme that makes the model narrower and keeps it dense.
 SMALL_DENSE_SCHEME = "small_dense"
-#: Labels that tell the curves of one study apart; all other labels tell studies apart.
+#: Labels that distinguish the curves of one study. All other labels distinguish studies.
 CURVE_LABELS = ("scheme", "density")
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
-#: A realised density is told beside the one asked for where they differ by more than this share of the latter.
+#: A realised density is shown where it differs from the nominal density by more than this share of the latter.
 _ROUNDING = 0.01
 
 SPARSE_WEIGHTS = "count:sparse_layers"
@@ -39,15 +40,15 @@ TRAINABLE = "count:trainable"
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """Runs that differ in nothing but their seed.
+    """Runs that differ in their seed alone.
 
     Attributes:
         experiment: name of the experiment.
         labels: model, dataset, scheme, density and any further label.
-        settings: configuration values by dotted path, of those that differ between the report's runs.
-        runs: the rows of the finished runs, by seed.
-        failed: how many runs of the arm failed.
-        ids: of all its runs, failed ones included.
+        settings: configuration values by dotted path; only settings that differ between the table's runs.
+        runs: the rows of the finished runs.
+        failed: number of failed runs.
+        ids: ids of all runs, failed ones included.
     """
 
     experiment: str
@@ -58,7 +59,7 @@ class Arm:
     ids: Sequence[str]
 
     def values(self, column: str) -> dict[int, float]:
-        """A column's value for each seed; the mean where a seed was run more than once. Gaps are left out."""
+        """A column's value by seed. A seed that was run several times has their mean. Empty cells are skipped."""
         if column not in self.runs.columns:
             return {}
         by_seed: dict[int, list[float]] = {}
@@ -79,15 +80,15 @@ class Arm:
 
     @property
     def realised(self) -> float | None:
-        """Share of the places in the sparse layers that hold a weight, mean over seeds.
+        """Realised density: the share of entries of the sparse layers that hold a weight, mean over seeds.
 
-        None for a narrower dense model: its density is a share of the full model's places, which its runs do not know.
+        None for a narrower dense model: its density refers to the full model, whose size its runs do not record.
         """
         return None if self.kind == "small_dense" else self.mean(DENSITY)
 
     @property
     def seeds(self) -> str:
-        """How many seeds finished, and how many runs failed or carry a warning, for the cell of a table."""
+        """Cell of a table: the number of finished seeds, then of failed runs and of runs with a warning."""
         noted = int(self.runs[WARNINGS].notna().sum()) if WARNINGS in self.runs else 0
         more = [f"{self.failed} failed"] if self.failed else []
         more += [f"{noted} with a warning"] if noted else []
@@ -95,7 +96,7 @@ class Arm:
 
     @property
     def kind(self) -> Kind:
-        """Whether the arm is dense, sparse, or a narrower dense model."""
+        """``dense``, ``sparse``, or ``small_dense`` for a narrower dense model."""
         scheme, density = self.labels.get("scheme"), self.labels.get("density")
         if scheme == SMALL_DENSE_SCHEME:
             return "small_dense"
@@ -103,26 +104,26 @@ class Arm:
 
     @cached_property
     def full_size(self) -> int | None:
-        """Trainable weights that the arm's model would have if its sparse layers were dense and trained: its width."""
+        """Trainable weights of the arm's model if its sparse layers were dense; a measure of its width."""
         parts = [self.mean(column) for column in (TRAINABLE, SPARSE_WEIGHTS, SPARSE_SIZE)]
         if any(part is None for part in parts):
             return None
         trainable, weights, size = (part or 0.0 for part in parts)
-        frozen = self.mean(FROZEN) or 0.0  # which the trainable ones do not include
-        # Seeds differ in these but not in the sum; rounding takes out what dividing by their number left.
+        frozen = self.mean(FROZEN) or 0.0  # not part of the trainable weights
+        # The parts differ between seeds, their sum does not; rounding removes the error of taking means.
         return round(trainable + frozen - weights + size)
 
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """Arms of one scheme and density, from the fewest weights in the sparse layers to the most.
+    """Arms of one scheme and density, ordered by the number of weights in the sparse layers.
 
     Attributes:
-        label: names it, with the density as it was asked for.
-        kind: how it is drawn.
+        label: name of the curve, with the nominal density.
+        kind: decides how it is drawn.
         scheme: the scheme's label.
-        density: the density's label; None for a narrower dense model, whose density is its place on the curve.
-        variant: settings other than the model's size that set this curve apart, as text; often empty.
+        density: the nominal density; None for narrower dense models, whose density varies along the curve.
+        variant: settings other than the model's size that distinguish this curve, as text; often empty.
         arms: at least one.
     """
 
@@ -135,18 +136,18 @@ class Curve:
 
     @property
     def told(self) -> str:
-        """The label for a reader: with the realised density where it is not the one that was asked for."""
+        """The label, with the realised density where it differs from the nominal one."""
         return self.label + unlike(self.density, (arm.realised for arm in self.arms))
 
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """The arms of one experiment that can be compared: same model, same data.
+    """The comparable arms of one experiment: same model, same data.
 
     Attributes:
         experiment: name of the experiment.
-        labels: those that all arms of the study share (model, dataset, …).
-        arms: in the order of the runs' table.
+        labels: labels that all arms share (model, dataset, …).
+        arms: in the order of the table of runs.
     """
 
     experiment: str
@@ -155,16 +156,16 @@ class Study:
 
     @cached_property
     def curves(self) -> list[Curve]:
-        """Curves in the order of a legend: dense, narrower dense, then by scheme from the highest density down."""
+        """Curves in legend order: dense, narrower dense, then by scheme with falling density."""
         return _curves([arm for arm in self.arms if len(arm.runs)])
 
     @property
     def one_width(self) -> bool:
-        """Whether no curve has a second point: then the metric is read against density."""
+        """Whether every curve has a single point. The metric is then drawn against density."""
         return all(len(curve.arms) == 1 for curve in self.curves if curve.kind != "small_dense")
 
     def realised(self, arm: Arm) -> float | None:
-        """:attr:`Arm.realised`; a narrower dense model's share of the full one's places, where these are known."""
+        """:attr:`Arm.realised`; for a narrower dense model its weights as a share of the full model's, if known."""
         sizes = {other.mean(SPARSE_SIZE) for other in self.arms if other.kind != "small_dense"}
         weights, size = arm.mean(SPARSE_WEIGHTS), sizes.pop() if len(sizes) == 1 else None
         if arm.kind != "small_dense" or weights is None or not size:
@@ -173,7 +174,7 @@ class Study:
 
     @cached_property
     def settings(self) -> tuple[list[str], list[str]]:
-        """Settings that vary in the study: those that identify an arm beside its labels, and those that follow."""
+        """Settings that vary in the study; see :func:`identifying_settings`."""
         return identifying_settings(self.arms)
 
 
@@ -208,7 +209,10 @@ def arms_of(runs: pd.DataFrame) -> list[Arm]:
 
 
 def studies_of(runs: pd.DataFrame) -> list[Study]:
-    """Split a table of runs into studies: one for each experiment and combination of labels but scheme and density."""
+    """Split a table of runs into studies: one for each experiment and combination of labels.
+
+    The labels ``scheme`` and ``density`` do not count: they distinguish the curves of a study.
+    """
 
     def shared(arm: Arm) -> dict[str, Any]:
         return {name: value for name, value in arm.labels.items() if name not in CURVE_LABELS and value is not None}
@@ -218,17 +222,17 @@ def studies_of(runs: pd.DataFrame) -> list[Study]:
 
 
 def identifying_settings(arms: Sequence[Arm]) -> tuple[list[str], list[str]]:
-    """The varying settings of ``arms``, split into those needed to tell arms apart and those that follow from these.
+    """Split the varying settings of ``arms`` into those that identify an arm and those that follow from these.
 
-    A setting follows if arms with equal labels and equal identifying settings always agree in it (the width of a
-    feed-forward layer follows from that of the model, a scheme's options from the scheme's label).
+    A setting follows if arms with equal labels and equal identifying settings always agree in it. For instance, the
+    width of a feed-forward layer follows from that of the model.
     """
     names = [
         name
         for name in sorted(arms[0].settings)
         if len({sort_key(arm.settings[name]) for arm in arms}) > 1 and not _repeats_label(name, arms)
     ]
-    # Names of classes come last: they seldom say more than the settings that a reader knows.
+    # Class names come last, so that they identify an arm only where no ordinary setting does.
     names.sort(key=lambda name: name.rsplit(".", 1)[-1].startswith("_"))
     chosen: list[str] = []
     implied: list[str] = []
@@ -242,12 +246,12 @@ def identifying_settings(arms: Sequence[Arm]) -> tuple[list[str], list[str]]:
 
 
 def percent(density: float, digits: int = 4) -> str:
-    """``0.2`` → ``20 %`` (a no-break space), with at most so many significant digits."""
+    """``0.2`` → ``20 %`` with a no-break space and at most ``digits`` significant digits."""
     return f"{100 * density:.{digits}g}{NO_BREAK}%"
 
 
 def density_range(densities: Iterable[float | None]) -> str:
-    """``14 %``, or ``1.1 to 4.2 %``; empty where none is known."""
+    """``14 %``, or ``1.1 to 4.2 %``; empty if no density is known."""
     known = [density for density in densities if density is not None]
     if not known:
         return ""
@@ -256,7 +260,7 @@ def density_range(densities: Iterable[float | None]) -> str:
 
 
 def by_density(arms: Iterable[Arm]) -> dict[float, list[float | None]]:
-    """The realised densities of arms by the one that was asked for, from the smallest up; arms without one left out."""
+    """Realised densities of arms by nominal density, in rising order. Arms without a nominal density are skipped."""
     found: dict[float, list[float | None]] = {}
     for arm in arms:
         if isinstance(asked := arm.labels.get("density"), int | float):
@@ -265,11 +269,11 @@ def by_density(arms: Iterable[Arm]) -> dict[float, list[float | None]]:
 
 
 def unlike(asked: Any, realised: Iterable[float | None]) -> str:
-    """`` (realised 14 %)`` where a density is not the one that was asked for, by more than rounding; else empty.
+    """`` (realised 14 %)`` where the realised density differs from the nominal one by more than rounding; else empty.
 
     Args:
-        asked: the density as labelled; anything but a number has nothing to be compared with.
-        realised: of the arms that the label stands for.
+        asked: the nominal density; empty text is returned if it is no number.
+        realised: realised densities of the arms with that label.
     """
     known = [density for density in realised if density is not None]
     if not isinstance(asked, int | float) or all(abs(one - asked) <= _ROUNDING * asked for one in known):
@@ -278,7 +282,7 @@ def unlike(asked: Any, realised: Iterable[float | None]) -> str:
 
 
 def warned(*runs: pd.DataFrame) -> str:
-    """The warnings that finished runs carry, each once, with the number of runs that carry it; empty without any."""
+    """The distinct warnings of finished runs, each with its number of runs; empty without warnings."""
     found = [part.loc[part["status"] == FINISHED, WARNINGS].dropna() for part in runs if WARNINGS in part]
     counts = Counter(str(text) for texts in found for text in texts)
     return "; ".join(f"{text} ({count} run{'' if count == 1 else 's'})" for text, count in counts.items())
@@ -316,7 +320,7 @@ def _curves(arms: list[Arm]) -> list[Curve]:
 
 
 def _variants(arms: list[Arm]) -> list[tuple[str, list[Arm]]]:
-    """Arms of equal width that still differ do so in settings that are not the width: each value is a curve."""
+    """Split arms by the settings in which arms of equal width differ; each combination of values is a curve."""
     names = set[str]()
     for same_width in _group(arms, lambda arm: (arm.full_size, *map(sort_key, arm.labels.values()))):
         if len(same_width) > 1:
@@ -327,7 +331,7 @@ def _variants(arms: list[Arm]) -> list[tuple[str, list[Arm]]]:
 
 
 def _repeats_label(name: str, arms: Sequence[Arm]) -> bool:
-    """Whether a setting is a label under another name (``sparsity.density``)."""
+    """Whether a setting holds the same values as a label (``sparsity.density`` and ``density``)."""
     label = name.rsplit(".", 1)[-1]
     return all(sort_key(arm.labels.get(label)) == sort_key(arm.settings[name]) for arm in arms)
 

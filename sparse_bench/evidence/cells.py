@@ -19,7 +19,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """A cell as a table holds it: lists and mappings as JSON, text on one line, numbers with ten digits."""
+    """The value as a cell: lists and mappings as JSON, text on one line, numbers with ten digits."""
     if isinstance(value, list | dict):
         value = json.dumps(value, sort_keys=True)
     if isinstance(value, float):
@@ -33,19 +33,19 @@ def is_missing(value: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a number; a truth value is none."""
+    """Whether the value is a number. Booleans are not."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def is_finite(value: Any) -> bool:
-    """Whether it is a number, and neither infinite nor NaN."""
+    """Whether the value is a number other than NaN and infinity. Booleans are not numbers."""
     return is_number(value) and math.isfinite(value)
 
 
 def sort_key(value: Any) -> tuple[int, float, str]:
-    """Orders missing values, then numbers by size, then everything else by its text; equal for equal cells.
+    """Sort key of a cell: missing values first, then numbers by size, then texts. Equal cells have equal keys.
 
-    A number counts as such also where it stands in a column of texts.
+    A text that reads as a number counts as that number.
     """
     if is_missing(value):
         return 0, 0.0, ""

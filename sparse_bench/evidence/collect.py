@@ -1,7 +1,6 @@
-"""Takes what run folders hold into the committed tables of each paper.
+"""Collects runs from their folders into the committed tables of each paper.
 
-Runs that are in the tables and not in the folders stay: a sweep is run over weeks and on several machines, and its
-folders are not committed.
+A run whose folder is gone stays in the tables: sweeps take weeks and several machines, and folders are not committed.
 """
 
 import math
@@ -34,17 +33,20 @@ from sparse_bench.papers.page import Paper
 from sparse_bench.record import FINISHED, RunFolder
 
 _METRIC, _SECONDS = "metric:", "seconds:total"
-#: Tables hold ten digits; what differs by no more of its value than this is the same there.
+#: Tables hold ten digits. Values with at most this relative difference count as equal.
 _SAME = 1e-9
-#: How the text of a second stage's alteration begins.
+#: Start of the mark on a second stage whose first stage was altered.
 _STARTED = "started from a run with "
 
 
 def joined(evidence: Evidence, papers: Sequence[Paper], folders: Sequence[Path]) -> tuple[Evidence, list[str]]:
-    """The committed runs and those in ``folders``, in memory; and warnings of runs that are not whole, a line each.
+    """Join the committed runs with those in ``folders``, in memory.
+
+    Returns:
+        The joined tables, and one warning for each run that is incomplete or unreadable.
 
     Raises:
-        StoreError: the folders hold no run at all.
+        StoreError: the folders hold no run.
     """
     found, problems = load(folders)
     tables = dict(evidence.tables)
@@ -56,20 +58,20 @@ def joined(evidence: Evidence, papers: Sequence[Paper], folders: Sequence[Path])
 
 
 def collect(results: Path, papers: Sequence[Paper], folders: Sequence[Path], forget: Sequence[str] = ()) -> list[str]:
-    """Bring the committed tables up to date with the runs in ``folders``.
+    """Update the committed tables with the runs in ``folders``.
 
     Args:
         results: the folder of results.
-        papers: whose tables.
+        papers: the papers whose tables are updated.
         folders: searched for runs, at any depth.
-        forget: experiments whose committed runs are dropped first (their code has changed, say).
+        forget: experiments whose committed runs are dropped first, for instance because their code has changed.
 
     Returns:
-        What was done, a line each.
+        Lines for the console: one for each updated table, then the warnings.
 
     Raises:
-        StoreError: the folders hold no run at all, or a table cannot be read or written.
-        UnknownExperimentError: ``forget`` names one.
+        StoreError: the folders hold no run, or a table cannot be read or written.
+        UnknownExperimentError: ``forget`` names an unknown experiment.
     """
     for name in forget:
         check_experiment(name, experiments())
@@ -79,7 +81,7 @@ def collect(results: Path, papers: Sequence[Paper], folders: Sequence[Path], for
         folder = results / paper.name
         if not set(found.runs["experiment"]) & set(paper.experiments) and not set(forget) & set(paper.experiments):
             continue
-        with locked(results):  # two processes that collect at once would lose each other's rows
+        with locked(results):  # two processes that collect at once would overwrite each other's rows
             old = read(folder) if (folder / RUNS).is_file() else None
             kept = old.only(set(old.runs["experiment"]) - set(forget)) if old is not None else None
             fresh, table = _merged(kept, found, paper, problems)
@@ -88,7 +90,7 @@ def collect(results: Path, papers: Sequence[Paper], folders: Sequence[Path], for
             evidence = Evidence(results, {paper.name: table})
             portraits = single_runs.take(paper.single_runs, evidence, found.folders, single_runs.read(folder))
             single_runs.write(portraits, folder)
-        lines.append(f"{folder}: {_told(fresh, table)}{again}")
+        lines.append(f"{folder}: {_collected(fresh, table)}{again}")
     return lines + _warnings(problems)
 
 
@@ -97,9 +99,9 @@ def _warnings(problems: Sequence[Problem]) -> list[str]:
 
 
 def _merged(old: RunTable | None, found: RunTable, paper: Paper, problems: list[Problem]) -> tuple[RunTable, RunTable]:
-    """The runs of a paper that were found, and its table with them; each is marked if it is not as shipped.
+    """The runs of ``paper`` that were found, and its updated table. Runs that differ from shipped ones are marked.
 
-    A run whose learning curve is gone while ``old`` has it is left out, and added to ``problems``.
+    A run that has lost the learning curve that ``old`` holds is skipped, and added to ``problems``.
     """
     part = found.only(paper.experiments)
     fresh = curves_kept(part, paper.curves)
@@ -112,13 +114,13 @@ def _merged(old: RunTable | None, found: RunTable, paper: Paper, problems: list[
 
 
 def marked(table: RunTable, second_stages: Mapping[RunKey, RunKey] | None = None) -> RunTable:
-    """The table with each run's alterations as the configuration tree has it now: what was shipped once may not be.
+    """The table with each run's differences from the runs that the present configuration tree ships.
 
-    A second stage is as shipped as its first. What was found of it when its folder was read stays.
+    A second stage inherits the mark of its first stage. Without its folder, it keeps the mark that it has.
 
     Args:
         table: the runs.
-        second_stages: the first stages of those that have one, as far as they are known.
+        second_stages: second stage → first stage, where known.
     """
     rows = {_key(row): row for row in table.rows()}
     own = {key: alterations(row["experiment"], table.config(row)) for key, row in rows.items()}
@@ -143,7 +145,7 @@ def _with_marks(table: RunTable, marks: Sequence[str | None]) -> RunTable:
 
 
 def _second_stages(table: RunTable) -> dict[RunKey, RunKey]:
-    """The first stage of each run that is a second one, for runs that were read from folders."""
+    """Second stage → first stage, for runs that were read from folders."""
     found = {}
     for key in map(_key, table.rows()):
         notes = read_result(RunFolder(table.folders[key]).result_path).notes
@@ -158,10 +160,10 @@ def _key(row: Mapping[str, Any]) -> RunKey:
 
 
 def _vanished(fresh: RunTable, old: RunTable, problems: list[Problem]) -> set[RunKey]:
-    """Runs without a learning curve that the tables have one of: taking them in would erase it."""
+    """Runs without a learning curve whose curve is in the tables. Collecting them would erase it."""
     finished = set(zip(fresh.finished["experiment"], fresh.finished["id"], strict=True))
     gone = (finished & old.histories.keys()) - fresh.histories.keys()
-    reason = "Its learning curve is gone, and the tables have it. The run is left out."
+    reason = "The folder has lost the learning curve that the tables hold. The run is skipped."
     problems += [Problem(f"{experiment}/{run}", reason) for experiment, run in sorted(gone)]
     return gone
 
@@ -171,19 +173,19 @@ def _without(table: RunTable, gone: set[RunKey]) -> RunTable:
     return replace(table, runs=table.runs[np.array(keep, dtype=bool)].reset_index(drop=True))
 
 
-def _told(fresh: RunTable, table: RunTable) -> str:
-    told = f"{len(fresh)} runs read, {len(table.finished)} finished runs in the tables"
+def _collected(fresh: RunTable, table: RunTable) -> str:
+    text = f"{len(fresh)} runs read, {len(table.finished)} finished runs in the tables"
     altered = int(fresh.runs[ALTERED].notna().sum()) if ALTERED in fresh.runs else 0
     if altered:
-        told += f"; {altered} of those read have settings of their own, so no claim takes more of them than weights"
-    return told
+        text += f"; {altered} of those read have settings of their own, so claims use only their weight counts"
+    return text
 
 
 def repetition(old: RunTable, new: RunTable) -> str:
-    """Whether runs that were made again measured what the tables hold, as the end of a line; empty if none was.
+    """Compare repeated runs with the tables: the end of a console line, empty without repeated runs.
 
-    A run that took the same time to the last digit is the same one, read again. Metrics that only one side has, as
-    another version of the code measured them, are left out.
+    A run with the same time to the last digit is the same run, read again. Metrics that only one side has are skipped:
+    another version of the code measured them.
     """
     known, made = _numbers(old), _numbers(new)
     again = {key: row for key, row in made.items() if key in known and _apart(row, known[key], _SECONDS) > _SAME}
@@ -195,11 +197,11 @@ def repetition(old: RunTable, new: RunTable) -> str:
         worst.append((*max(found, default=(0.0, "")), "/".join(key)))
     same = sum(found <= _SAME for found, *_ in worst)
     if same == len(worst):
-        return f"; {same} of them made again, with the same metrics"
+        return f"; {same} of them repeated, with the same metrics"
     largest, name, run = max(worst)
     return (
-        f"; {len(worst)} of them made again, {same} with the same metrics; the others differ by up to {largest:.2g} "
-        f"of a value ({run}, {name.removeprefix(_METRIC)})"
+        f"; {len(worst)} of them repeated, {same} with the same metrics; the others differ by up to "
+        f"{largest:.2g} of a value ({run}, {name.removeprefix(_METRIC)})"
     )
 
 
@@ -214,7 +216,7 @@ def _numbers(table: RunTable) -> dict[RunKey, dict[str, float]]:
 
 
 def _apart(row: Mapping[str, float], other: Mapping[str, float], name: str) -> float:
-    """How far two values are apart, as a share of the larger one; what is not there on both sides is not apart."""
+    """Relative difference of two values, as a share of the larger one; 0 if either is missing."""
     if name not in row or name not in other or row[name] == other[name]:
         return 0.0
     found = abs(row[name] - other[name]) / max(abs(row[name]), abs(other[name]))

@@ -1,6 +1,6 @@
-"""What runs or a benchmark say about a quantity: a value for each seed, or one exact number.
+"""Measures a quantity from runs or a benchmark: a value for each seed, or one exact number.
 
-Claims and figures ask here, so that they cannot disagree.
+Claims and figures both use it, so they cannot disagree.
 """
 
 import json
@@ -23,23 +23,23 @@ from sparse_bench.papers.claims import is_exact
 from sparse_bench.papers.schema import Comparison, Measure, Target
 from sparse_bench.record import FINISHED
 
-#: Cells of the column :data:`ALTERED`: of a run as shipped, and of one that differs in the length of training alone.
+#: Patterns of the column :data:`ALTERED`: a run as shipped, and one that differs in the length of training alone.
 _NOTHING = re.compile("")
 _LENGTH = re.compile(r"((^|; )(trainer\.(epochs|steps)|dataset\.batch_epochs): [^;]*)+")
 
 
 class SelectionError(SparseBenchError):
-    """A choice of runs or of rows that cannot be made from the results at hand; the message names the problem."""
+    """Runs or rows cannot be selected from the results; the message says why."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What was measured.
+    """A measurement.
 
     Attributes:
-        values: one a seed; the single number of a benchmark or a count.
-        exact: whether the value is known without error, so that it needs no second seed.
-        remark: what has to be known of the runs, such as a density other than asked for; without its full stop.
+        values: one a seed; a single number for a benchmark.
+        exact: whether the value has no error, so that one seed is enough.
+        remark: what a reader has to know, such as a realised density; without its full stop.
     """
 
     values: Sequence[float]
@@ -48,18 +48,18 @@ class Sample:
 
     @property
     def interval(self) -> Interval:
-        """Mean and t-interval over the seeds; an exact sample's mean alone."""
+        """Mean and t-interval over the seeds; half-width 0 for an exact sample."""
         found = mean_interval(self.values)
         return Interval(found.mean, 0.0, found.n) if self.exact else found
 
 
 @dataclass(frozen=True)
 class Unavailable:
-    """Why something could not be measured.
+    """A measurement that is not possible.
 
     Attributes:
-        reason: a sentence without its full stop.
-        run: whether there are runs at all.
+        reason: why, without its full stop.
+        run: whether there are runs.
     """
 
     reason: str
@@ -68,7 +68,7 @@ class Unavailable:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything that claims, figures and pages are made from.
+    """The committed tables, from which claims, figures and pages are made.
 
     Attributes:
         root: the folder of results.
@@ -87,15 +87,15 @@ class Evidence:
         return cls(root, {paper: read(root / paper) for paper in papers if (root / paper / RUNS).is_file()})
 
     def runs(self, target: Target, *, any_length: bool = False) -> tuple[RunTable, pd.DataFrame] | None:
-        """The finished runs as shipped that ``target`` names, and the table that holds them; None if there is none.
+        """The finished runs that ``target`` names, and their table; None without such runs. Altered runs do not count.
 
         Args:
-            target: which.
-            any_length: take runs that were altered in nothing but the length of training where none is as shipped:
-                they have the weights of those that are.
+            target: the runs to find.
+            any_length: where no run is as shipped, accept runs whose length of training alone was altered. They have
+                the same weights.
 
         Raises:
-            SelectionError: ``where`` names what is neither a label nor a setting of any run of the experiment.
+            SelectionError: ``where`` names neither a label nor a setting of any run of the experiment.
         """
         for allowed in (_NOTHING, _LENGTH) if any_length else (_NOTHING,):
             key = (target.experiment, json.dumps(dict(target.where), sort_keys=True, default=str), allowed.pattern)
@@ -122,10 +122,10 @@ class Evidence:
         return None
 
     def rows(self, target: Target) -> list[dict[str, Any]]:
-        """The rows of a benchmark's table that fit; none if there is no such table.
+        """The matching rows of a benchmark's table; empty without the table.
 
         Raises:
-            SelectionError: a column is unknown.
+            SelectionError: ``where`` names an unknown column.
         """
         path = self.root / target.table
         if not path.is_file():
@@ -139,17 +139,17 @@ class Evidence:
         return [row for row in rows if all(sort_key(row[name]) == value for name, value in wanted.items())]
 
     def exists(self, target: Target, of: str) -> bool:
-        """Whether there are runs, or a table, of a side."""
+        """Whether a side has runs, or its table exists."""
         if target.table:
             return (self.root / target.table).is_file()
         return self.runs(target, any_length=of.startswith("count:")) is not None
 
 
 def measure(comparison: Comparison, evidence: Evidence) -> Sample | Unavailable:
-    """Measure one side, or two against each other, paired over the seeds that both have.
+    """Measure one side, or compare two sides, paired over the seeds that both have.
 
     Raises:
-        SelectionError: the results do not know a name that is used.
+        SelectionError: the comparison uses a name that the results lack.
     """
     of, sides = comparison.of, comparison.sides
     if missing := [side for side in sides if not evidence.exists(side, of)]:
@@ -175,32 +175,32 @@ def measure(comparison: Comparison, evidence: Evidence) -> Sample | Unavailable:
 
 
 def remarks_on(runs: pd.DataFrame) -> list[str]:
-    """What has to be known of chosen runs: that they were altered, that a density is not as asked for, warnings."""
+    """Remarks on runs: that their length was altered, realised densities other than nominal, warnings."""
     found = ["from runs of another length"] if ALTERED in runs and runs[ALTERED].notna().any() else []
     asked = by_density(arms_of(runs)).items()
     other = [(density, realised) for density, realised in asked if unlike(density, realised)]
-    if told := [f"{density_range(realised)} for {percent(density)}" for density, realised in other]:
-        found.append(f"realised density {', '.join(told)}")
+    if texts := [f"{density_range(realised)} for {percent(density)}" for density, realised in other]:
+        found.append(f"realised density {', '.join(texts)}")
     warnings = warned(runs)
     return [*found, f"with a warning: {warnings}"] if warnings else found
 
 
 def one_arm(runs: pd.DataFrame) -> Arm:
-    """The arm of runs that differ in nothing but their seed, or in settings that follow the seed.
+    """The arm of runs that differ in their seed alone, or in settings that follow the seed.
 
     Raises:
-        SelectionError: they are several arms; the message names in what they differ.
+        SelectionError: the runs form several arms; the message lists their differences.
     """
     arms = arms_of(runs)
     first = arms[0]
     if found := differing(arms):
-        told = "; ".join(f"{name} ({', '.join(values)})" for name, values in found.items())
-        raise SelectionError(f"{len(arms)} arms fit, which differ in {told}")
+        texts = "; ".join(f"{name} ({', '.join(values)})" for name, values in found.items())
+        raise SelectionError(f"{len(arms)} arms fit, which differ in {texts}")
     return first if len(arms) == 1 else Arm(first.experiment, first.labels, first.settings, runs, 0, list(runs["id"]))
 
 
 def differing(arms: Sequence[Arm]) -> dict[str, list[str]]:
-    """Labels and settings in which arms differ, with their values as text; not those that follow the seed."""
+    """Labels and settings in which arms differ, with their values as text. Those that follow the seed are skipped."""
     return {
         name: sorted({str(plain(values[name])) for values in all_values})
         for all_values in ([arm.labels for arm in arms], [arm.settings for arm in arms])
@@ -210,12 +210,12 @@ def differing(arms: Sequence[Arm]) -> dict[str, list[str]]:
 
 
 def curves_by_seed(table: RunTable, runs: pd.DataFrame, metric: str, name: str) -> dict[int, pd.Series]:
-    """For each seed of an arm a metric by epoch.
+    """An arm's learning curves: seed → a metric by epoch.
 
     Raises:
-        SelectionError: the runs are of several arms, or their curves know no such metric; ``name`` is theirs in it.
+        SelectionError: the runs form several arms, or their curves lack the metric. The message calls them ``name``.
     """
-    one_arm(runs)  # a mean over anything else would say nothing
+    one_arm(runs)  # a mean over several arms has no meaning
     wanted = table.curves["id"].isin(set(runs["id"])) & table.curves["experiment"].isin(set(runs["experiment"]))
     rows = table.curves[wanted]
     if len(rows) and metric not in set(rows["metric"]):
@@ -225,7 +225,7 @@ def curves_by_seed(table: RunTable, runs: pd.DataFrame, metric: str, name: str) 
 
 
 class _UnmeasurableError(Exception):
-    """Runs or rows fit, but not those that the quantity needs: those of one arm, a number."""
+    """Runs or rows fit, but they are not of one arm, or the cell holds no number."""
 
 
 def _values(side: Target, table: RunTable, runs: pd.DataFrame, comparison: Comparison) -> dict[int, float]:
@@ -247,7 +247,15 @@ def _values(side: Target, table: RunTable, runs: pd.DataFrame, comparison: Compa
 
 
 def at_epochs(curve: pd.Series, epochs: str) -> float | None:
-    """A curve's value at an epoch, its mean over the last ones, or an extreme; None if it is too short or diverged."""
+    """A curve's value at an epoch, its mean over the last epochs, or an extreme.
+
+    Args:
+        curve: values by epoch.
+        epochs: ``epoch N``, ``last N``, ``lowest`` or ``highest``.
+
+    Returns:
+        None if the curve is too short, or has no extreme because it diverged.
+    """
     if epochs in ("lowest", "highest"):
         extreme = float(curve.min(skipna=False) if epochs == "lowest" else curve.max(skipna=False))
         return None if math.isnan(extreme) else extreme
@@ -261,7 +269,7 @@ def at_epochs(curve: pd.Series, epochs: str) -> float | None:
 def _no_seed(by_seed: Sequence[Mapping[int, float]], epochs: str | None) -> str:
     """Why no seed could be measured on all sides."""
     if not all(by_seed):
-        return f"no run of a side has the epochs asked for ({epochs})" if epochs else "no run of a side has this number"
+        return f"no run of a side has the epochs of the rule ({epochs})" if epochs else "no run of a side has a value"
     return f"the two sides share no seed ({' and '.join(str(sorted(found)) for found in by_seed)})"
 
 

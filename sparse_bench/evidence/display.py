@@ -1,4 +1,4 @@
-"""Tables that people read, as data, as Markdown and in a terminal, and how their numbers are written."""
+"""Tables for readers, as data, Markdown and plain text, and the formats of their numbers."""
 
 import html
 import math
@@ -9,9 +9,9 @@ from typing import Any
 from sparse_bench.evidence.statistics import Interval
 
 MISSING = "–"
-#: Below this three decimals would show a spread as none.
+#: Below this, three decimals would show a spread as 0.000.
 _SMALLEST_SHOWN = 0.0005
-#: Above this a number is written with its exponent: digits before the point would fill a column.
+#: From this size on a number is written with an exponent, to keep columns narrow.
 _LARGEST_SHOWN = 1e9
 
 
@@ -20,10 +20,10 @@ class DisplayTable:
     """A table of formatted text.
 
     Attributes:
-        caption: what the numbers are.
-        columns: headings.
-        rows: cells, as many as columns each.
-        numeric: for each column, whether it is set flush right.
+        caption: explains the numbers.
+        columns: headings [columns].
+        rows: cells [rows][columns].
+        numeric: for each column, whether it is right-aligned.
     """
 
     caption: str
@@ -32,7 +32,7 @@ class DisplayTable:
     numeric: Sequence[bool] = field(default_factory=tuple)
 
     def without(self, dropped: Sequence[str]) -> "DisplayTable":
-        """The table without some columns and without its caption."""
+        """The table without the columns ``dropped`` and without its caption."""
         kept = [place for place, column in enumerate(self.columns) if column not in dropped]
         rows = [[row[place] for place in kept] for row in self.rows]
         return DisplayTable("", [self.columns[place] for place in kept], rows, [self.numeric[place] for place in kept])
@@ -50,7 +50,7 @@ def markdown(table: DisplayTable) -> str:
 
 
 def _escaped(cell: str) -> str:
-    """A cell as text: no bar ends it, no break tears it, and no tag is taken for HTML."""
+    """A cell with bars, line breaks and HTML tags escaped."""
     return html.escape(cell, quote=False).replace("|", "\\|").replace("\n", " ")
 
 
@@ -79,7 +79,7 @@ def whole_range(values: Sequence[float]) -> str:
 
 
 def decimal(value: float | None, *, signed: bool = False) -> str:
-    """Three decimals; thousands separators where it is large."""
+    """Three decimals and thousands separators; an exponent for very large values."""
     if value is None or not math.isfinite(value):
         return MISSING
     if abs(value) >= _LARGEST_SHOWN:
@@ -91,7 +91,7 @@ def decimal(value: float | None, *, signed: bool = False) -> str:
 
 
 def interval(value: Interval | None, *, signed: bool = False) -> str:
-    """``0.843 ± 0.012``; a single seed's value alone, marked."""
+    """``0.843 ± 0.012``, or ``0.843 (n = 1)`` for a single seed."""
     if value is None:
         return MISSING
     mean = decimal(value.mean, signed=signed)
@@ -118,5 +118,5 @@ def duration(seconds: float) -> str:
 
 
 def joined(parts: Sequence[str]) -> str:
-    """Sentences, the empty ones left out."""
+    """Join sentences with spaces; empty ones are skipped."""
     return " ".join(part for part in parts if part)

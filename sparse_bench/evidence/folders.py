@@ -1,6 +1,6 @@
-"""Run folders on disk → a row for each run, and its learning curves.
+"""Reads run folders: a row for each run, and its learning curves.
 
-A folder that cannot be read, or a run that never ended, is reported and left out; it never stops a report.
+A folder that cannot be read, or whose run has not ended, is reported and skipped. It never stops a report.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from sparse_bench.evidence.cells import flatten, is_finite, is_number, plain
 from sparse_bench.record import SCHEMA, Result, RunFolder
 
-#: A folder that holds one of these is a run's; without a result, the run did not end.
+#: A folder with one of these files is a run folder. Without a result, the run has not ended.
 _RUN_FILES = ("result.json", "metrics.jsonl", ".lock")
 _RESULT = TypeAdapter(Result)
 _LARGEST = 2**63
@@ -25,11 +25,11 @@ _PLAIN = ("tokens_per_second", "examples_per_second", "peak_memory_bytes", "epoc
 
 @dataclass(frozen=True)
 class Problem:
-    """A folder that gave no row, or a row that needs a warning.
+    """A folder without a readable run, or a run with a warning.
 
     Attributes:
-        folder: the folder, relative to the directory that was searched, or the run's name.
-        reason: what is wrong, as a sentence.
+        folder: path relative to the searched directory, or the run's name.
+        reason: the problem, as a sentence.
     """
 
     folder: str
@@ -37,19 +37,19 @@ class Problem:
 
 
 def read_runs(folders: Iterable[Path], problems: list[Problem]) -> Iterator[tuple[Path, Result]]:
-    """Every run below ``folders`` that has a readable result, each once; adds to ``problems``."""
+    """Yield every run below ``folders`` with a readable result, each once. Others are added to ``problems``."""
     seen: set[tuple[str, str]] = set()
     for folder, name in _run_folders(folders):
         try:
             record = read_result(RunFolder(folder).result_path)
         except FileNotFoundError:
-            problems.append(Problem(name, "The run has not ended: there is no result.json."))
+            problems.append(Problem(name, "The run has not ended: result.json is missing."))
             continue
         except (OSError, ValueError) as error:
             problems.append(Problem(name, f"The result cannot be read: {error}"))
             continue
         if (record.experiment, record.id) in seen:
-            problems.append(Problem(name, f"Run {record.id} was read from another folder; this copy is left out."))
+            problems.append(Problem(name, f"Run {record.id} was read from another folder. This copy is skipped."))
             continue
         seen.add((record.experiment, record.id))
         yield folder, record
@@ -59,13 +59,13 @@ def read_result(path: Path) -> Result:
     """Parse and check one ``result.json``.
 
     Raises:
-        ValueError: it is no JSON, of another schema, or a part is missing, of the wrong type or too large; the message
-            says which.
-        FileNotFoundError: there is none.
+        ValueError: it is not JSON or has another schema, or a part is missing, of the wrong type or too large. The
+            message names the fault.
+        FileNotFoundError: the file does not exist.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        json.dumps(content, ensure_ascii=False).encode()  # half a character pair is no text that can be written
+        json.dumps(content, ensure_ascii=False).encode()  # lone surrogates cannot be written as UTF-8
     except (json.JSONDecodeError, UnicodeError) as error:
         raise ValueError(f"not valid JSON ({error}).") from error
     except RecursionError as error:
@@ -82,7 +82,7 @@ def read_result(path: Path) -> Result:
     counts = {name: value for name, value in flatten(record.counts).items() if value != {}}
     wrong = [name for name, value in counts.items() if not is_number(value)]
     if wrong:
-        raise ValueError(f"no numbers: {', '.join(f'counts.{name}' for name in wrong)}.")
+        raise ValueError(f"not a number: {', '.join(f'counts.{name}' for name in wrong)}.")
     whole = {"seed": record.seed, "epochs": record.epochs, "steps": record.steps, **counts}
     large = [name for name, value in whole.items() if value is not None and abs(value) >= _LARGEST]
     if large:
@@ -91,12 +91,12 @@ def read_result(path: Path) -> Result:
 
 
 def read_history(folder: Path) -> pd.DataFrame:
-    """What a run logged while it trained: index ``epoch``, one column a metric, the last value of each epoch.
+    """Read a run's learning curves: index ``epoch``, one column a metric, the last value of each epoch.
 
-    Lines without an epoch are passed over, and so is an unfinished last line. Empty if there is no history.
+    Lines without an epoch and an unfinished last line are skipped. The table is empty without a history.
 
     Raises:
-        ValueError: a line before the last is no JSON object.
+        ValueError: a line before the last is not a JSON object.
     """
     path = RunFolder(folder).metrics.path
     epochs: dict[int, dict[str, float]] = {}
@@ -120,7 +120,7 @@ def read_history(folder: Path) -> pd.DataFrame:
 
 
 def row_of(record: Result) -> dict[str, Any]:
-    """The cells of one run, without its settings. A metric that is no finite number is an empty cell."""
+    """The cells of one run by column, without its settings. A metric that is not finite is an empty cell."""
 
     def part(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
         return {f"{prefix}:{key}": value for key, value in flatten(values).items()}
@@ -145,7 +145,7 @@ def row_of(record: Result) -> dict[str, Any]:
 
 
 def _made(record: Result) -> dict[str, Any]:
-    """What a number has to be traced back with: the code, the machine, the data (a digest of all its checksums)."""
+    """The provenance of a run: code, machine, and a digest of all checksums of its data."""
     data = json.dumps(record.data, sort_keys=True, default=str)
     known = {
         **{key: record.git.get(key) for key in ("commit", "dirty")},
@@ -157,7 +157,7 @@ def _made(record: Result) -> dict[str, Any]:
 
 
 def _run_folders(roots: Iterable[Path]) -> Iterator[tuple[Path, str]]:
-    """Folders that hold a run, each once, with a name for messages; hidden folders are not searched."""
+    """Yield each run folder once, with a name for messages. Hidden folders are not searched."""
     seen: set[Path] = set()
     for root in roots:
         candidates = {path.parent for name in _RUN_FILES for path in root.rglob(name)}

@@ -1,4 +1,4 @@
-"""The ledger: every claim with its published value, what was measured, and the verdict, as text."""
+"""The ledger: every claim with its published value, its measurements and its verdict, as text."""
 
 import re
 from collections import Counter
@@ -16,7 +16,7 @@ from sparse_bench.papers.claims import Resolved, Test, is_exact
 from sparse_bench.papers.schema import Comparison, Measure, Origin
 from sparse_bench.record import write_together
 
-#: What is said before a quantity, and between the two sides that are compared in it.
+#: Words before a quantity, and the sign between the two sides that are compared.
 _MEASURES: dict[Measure, tuple[str, str]] = {
     "value": ("", ""),
     "difference": ("difference in ", " − "),
@@ -28,28 +28,33 @@ _SCALES: dict[Origin, str] = {
     "benchmark": "In a benchmark",
     "reduced": "At reduced scale",
 }
-#: What decided a verdict, an exact count or measurements at a scale, as the summary's columns say it.
+#: Columns of the summary: what decided a verdict, an exact count or measurements at a scale.
 _GROUNDS = {"counts": "by counts"} | {str(scale): text[0].lower() + text[1:] for scale, text in _SCALES.items()}
 LEDGER_CAPTION = (
-    "Measured: mean over seeds ± half-width of the 95 % t-interval, differences and ratios paired over seeds; counts "
-    "and benchmarks are single numbers. A rule is post hoc where it was written or changed after a run that it judges. "
-    "Scales: the paper's; a stand-in, of its size on another corpus, as its own is not to be had; a benchmark; reduced."
+    "Measured: mean over seeds ± half-width of the 95 % t-interval. Differences and ratios are paired over seeds. "
+    "Counts and benchmarks are single numbers. Rows without a claim belong to the claim above. No rule judges a row "
+    "marked “not judged”. Rule: a rule written “before the runs” was committed before the first run that it judges; "
+    "every other rule is “post hoc”. Scale: “paper” is the paper's own; a “stand-in” has the paper's size, on another "
+    "corpus, because the paper's is not available; “reduced” is smaller."
 )
-#: How a claim's verdict comes about, as a sentence or two that start with it.
+#: How a claim gets its verdict.
 VERDICT_RULE = (
-    "A verdict is the paper's scale's. Where that was not run, or has too few seeds to decide anything, it is the "
-    "first decided one of a stand-in for the paper's corpus, a benchmark and the reduced scale, and says so. Of "
-    "several tests at one scale all have to be reproduced; one that is contradicted contradicts."
+    "Each claim is judged at the paper's own scale. Where that was not run, or has too few seeds to decide, the claim "
+    "is judged at the first of these scales that decides it, and labelled so: a stand-in for the paper's corpus, a "
+    "benchmark, the reduced scale. If a claim has several tests at one scale, all must be reproduced. One contradicted "
+    "test contradicts the claim."
 )
-#: What a reader of an earlier ledger has to know of it.
+#: What changed in the verdicts of earlier ledgers.
 _VERDICT_REVISED = (
-    "How verdicts come about was revised when runs were there: a verdict had been that of the first scale with any "
-    "run, be it a single seed, and of several tests there the first."
+    "This procedure was changed after runs existed. Before, a claim was judged at the first scale with any run, even a "
+    "single seed, and by the first of several tests there."
 )
+#: Verdict of a row that no rule judges.
+_NOT_JUDGED = "not judged"
 
 
 def rule_text(test: Resolved) -> str:
-    """A rule at one scale in words: what is compared, and where the interval has to lie."""
+    """A rule at one scale in words: what is compared, and which values confirm or contradict the claim."""
     rule = test.rule
     before, between = _MEASURES[rule.measure]
     what = f"{before}{quantity(rule.of)}" if test.scale != "benchmark" else f"{before}column “{rule.of}”"
@@ -61,7 +66,7 @@ def rule_text(test: Resolved) -> str:
     compared = "; ".join(_sides(comparison, between, rule.epochs) for _, comparison in test.cases)
     what = f"{_SCALES[test.scale]}, {what}: {compared}."
     if not isinstance(rule, Test):
-        return f"{what} Measured beside the claim, judged by no rule."
+        return f"{what} Shown with the claim; no rule judges it."
     every = " in every case" if len(rule.cases) > 1 else ""
     some = " in any, Holm-corrected" if len(rule.cases) > 1 else ""
     return (
@@ -85,12 +90,12 @@ def _epochs(epochs: str) -> str:
 
 
 def minus(text: str) -> str:
-    """Numbers with a real minus sign."""
+    """Replace hyphens before numbers by minus signs."""
     return re.sub(r"(?<!\w)-(?=[\d.])", "−", text)
 
 
 def measured(outcome: Outcome) -> str:
-    """What a test measured, case by case."""
+    """A test's measurements, case by case."""
     if outcome.verdict == "not run":
         return "not run"
     parts = []
@@ -102,7 +107,7 @@ def measured(outcome: Outcome) -> str:
 
 
 def number(found: Interval, test: Resolved) -> str:
-    """A measured value: a count without decimals, an exact number without an interval."""
+    """A measured value: an exact number has no interval, and a count no decimals."""
     signed = test.rule.measure == "difference"
     exact = found.half_width == 0.0 and (test.scale == "benchmark" or test.rule.of.startswith(("count:", "macs:")))
     if not exact:
@@ -113,7 +118,7 @@ def number(found: Interval, test: Resolved) -> str:
 
 
 def seeds(outcome: Outcome) -> str:
-    """How many seeds stand behind an outcome."""
+    """The number of seeds of an outcome; a dash for a benchmark."""
     if outcome.seeds is None or outcome.test.scale == "benchmark":
         return MISSING
     low, high = outcome.seeds
@@ -121,37 +126,49 @@ def seeds(outcome: Outcome) -> str:
 
 
 def rule_written(entry: Entry) -> str:
-    """Whether the rule is older than every run that it judges."""
+    """Whether the rule was committed before the first run that it judges; a dash without a rule."""
     if entry.claim.untestable:
         return MISSING
     return "before the runs" if entry.claim.registered else "post hoc"
 
 
+def revisions(entries: Sequence[Entry]) -> str:
+    """How many rules are older than their runs, and how many were revised, as two sentences."""
+    registered = sum(bool(entry.claim.registered) for entry in entries)
+    revised = sum(bool(entry.claim.revised) for entry in entries)
+    return (
+        f"{registered} of {len(entries)} claims have a rule that was committed before the first run that it judges. "
+        f"For {revised} of {len(entries)} claims the rule was changed, added or dropped after runs existed; each says "
+        "what was changed."
+    )
+
+
 def verdict_text(entry: Entry) -> str:
-    """The verdict, with the scale where it is not the paper's."""
+    """The verdict, followed by the scale where it is not the paper's own."""
     return entry.verdict if entry.scale in ("paper", None) else f"{entry.verdict} ({entry.scale})"
 
 
 def ledger_table(entries: Sequence[Entry], titles: Mapping[str, str]) -> DisplayTable:
-    """One row a claim and scale.
+    """One row a measurement. Only the first row of a claim repeats the claim.
 
     Args:
         entries: the decided claims.
-        titles: of the documents, by name.
+        titles: the documents' short titles, by name.
     """
     rows = []
     for entry in entries:
         known = [titles[entry.document], entry.claim.text, entry.claim.where, entry.claim.published]
-        if entry.claim.untestable:
-            rows.append([*known, MISSING, entry.claim.untestable, MISSING, entry.verdict, MISSING])
-        written = rule_written(entry)
-        rows += [[*known, o.test.scale, measured(o), seeds(o), o.verdict or MISSING, written] for o in entry.shown]
+        found = [[MISSING, entry.claim.untestable, MISSING, entry.verdict, MISSING]] if entry.claim.untestable else []
+        for outcome in entry.shown:
+            judged = [outcome.verdict or _NOT_JUDGED, rule_written(entry)] if outcome.judged else [_NOT_JUDGED, MISSING]
+            found.append([outcome.test.scale, measured(outcome), seeds(outcome), *judged])
+        rows += [[*(known if place == 0 else [""] * len(known)), *cells] for place, cells in enumerate(found)]
     columns = ["document", "claim", "where", "published", "scale", "measured", "seeds", "verdict", "rule"]
     return DisplayTable(LEDGER_CAPTION, columns, rows, [False] * 6 + [True, False, False])
 
 
 def summary_table(entries: Sequence[Entry], titles: Mapping[str, str]) -> DisplayTable:
-    """How many claims of each document have each verdict, and on what ground those were decided that are."""
+    """The number of claims by document and verdict, and what decided the decided ones."""
     rows = []
     named = {titles[entry.document]: [e for e in entries if e.document == entry.document] for entry in entries}
     for title, found in {**named, "all": list(entries)}.items():
@@ -160,16 +177,16 @@ def summary_table(entries: Sequence[Entry], titles: Mapping[str, str]) -> Displa
         counts = [*(verdicts[v] for v in VERDICTS), len(found), *(grounds[g] for g in _GROUNDS)]
         rows.append([title, *map(str, counts)])
     caption = (
-        f"Claims by verdict. {VERDICT_RULE} The last columns say what decided those that are reproduced or "
-        "contradicted: a count, which follows from the configuration (and says little where sizes that a document does "
-        "not give were chosen to fit its counts, as Rasa's widths were), or measurements at a scale."
+        f"Claims by verdict. {VERDICT_RULE} The last columns say what decided the reproduced and contradicted claims: "
+        "a count, or measurements at a scale. A count follows from the configuration. It is weak evidence where a size "
+        "that the document does not give was chosen to fit its counts, as Rasa's widths were."
     )
     columns = ["document", *VERDICTS, "claims", *_GROUNDS.values()]
     return DisplayTable(caption, columns, rows, [False] + [True] * (len(columns) - 1))
 
 
 def _ground(entry: Entry) -> str | None:
-    """What decided a claim, one of ``_GROUNDS``; None if nothing has."""
+    """What decided a claim, one of ``_GROUNDS``; None for an undecided claim."""
     if entry.verdict not in DECIDED or entry.scale is None:
         return None
     rules = [o.test.rule for o in entry.outcomes if o.judged and o.test.scale == entry.scale]
@@ -178,7 +195,7 @@ def _ground(entry: Entry) -> str | None:
 
 
 def headline_table(entries: Sequence[Entry], titles: Mapping[str, str]) -> DisplayTable:
-    """The headline claims in plain English, a row each, with the outcome that gave the verdict."""
+    """The headline claims in plain English, a row each, with the measurements behind the verdict."""
     rows = []
     for entry in (entry for entry in entries if entry.claim.headline):
         judged = [o for o in entry.outcomes if o.judged and o.test.scale == entry.scale]
@@ -191,10 +208,10 @@ def headline_table(entries: Sequence[Entry], titles: Mapping[str, str]) -> Displ
 
 
 def ledger_markdown(entries: Sequence[Entry], titles: Mapping[str, str]) -> str:
-    """The whole ledger as a document."""
+    """The whole ledger as a Markdown document."""
     summary, table = summary_table(entries, titles), ledger_table(entries, titles)
     rules = [f"- **{entry.claim.id}** " + " ".join(_rules(entry)) for entry in entries]
-    head = ["# Claims", "", markdown(summary), _VERDICT_REVISED, ""]
+    head = ["# Claims", "", revisions(entries), "", markdown(summary), _VERDICT_REVISED, ""]
     return "\n".join([*head, "## Ledger", "", markdown(table), "## Rules", "", *rules, ""])
 
 
@@ -208,7 +225,7 @@ def _rules(entry: Entry) -> list[str]:
 
 
 def write_ledger(entries: Sequence[Entry], titles: Mapping[str, str], folder: Path) -> None:
-    """``claims.md`` and ``claims.csv`` in ``folder``, which is there."""
+    """Write ``claims.md`` and ``claims.csv`` into an existing ``folder``."""
     texts = {"claims.md": ledger_markdown(entries, titles), "claims.csv": ledger_csv(entries)}
     write_together({folder / name: text.encode() for name, text in texts.items()})
 

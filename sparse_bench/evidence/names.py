@@ -1,4 +1,4 @@
-"""What the name of a quantity says: its column, a title for people, and whether more of it is better."""
+"""Names of quantities: column, title, and the direction in which each is better."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -6,17 +6,17 @@ from collections.abc import Iterable, Sequence
 from sparse_bench.errors import SparseBenchError, unknown_choice
 
 _LOWER_IS_BETTER = re.compile(r"loss|perplexity|ppl|nll|cross_entropy|error|bits_per|seconds|bytes")
-#: Names that say something else to a stranger: accuracy of tokens, averaged within each sentence first.
+#: Names that could be misunderstood: this accuracy is of tokens, averaged within each sentence first.
 _TITLES = {"sentence_accuracy": "token accuracy, mean over sentences"}
 _SPELLING = {"f1": "F1", "bleu": "BLEU", "crf": "CRF", "ppl": "perplexity", "nll": "NLL", "l1": "L1", "l2": "L2"}
 
 
 class UnknownMetricError(SparseBenchError):
-    """A metric was asked for that no run has measured."""
+    """A requested metric that no run has measured."""
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether a smaller value of ``metric`` is the better one, judged by its name (losses, perplexity, errors)."""
+    """Whether smaller values of ``metric`` are better, judged by its name (losses, perplexity, errors)."""
     return _LOWER_IS_BETTER.search(metric.rsplit("/", 1)[-1].lower()) is not None
 
 
@@ -28,10 +28,10 @@ def title(metric: str) -> str:
 
 
 def choose(available: Iterable[str], asked: Sequence[str] = ()) -> list[str]:
-    """The metrics to report: those asked for, in that order; else all of the test split, else all.
+    """The metrics to report: those requested, in that order; else all of the test split; else all.
 
     Raises:
-        UnknownMetricError: one asked for is in no result; the message lists those that are.
+        UnknownMetricError: no result has a requested metric; the message lists the known ones.
     """
     known = sorted(set(available))
     for metric in asked:
@@ -41,9 +41,9 @@ def choose(available: Iterable[str], asked: Sequence[str] = ()) -> list[str]:
 
 
 def matching(metric: str, available: Iterable[str]) -> list[str]:
-    """Names under which ``metric`` was followed during training: itself if it was, else its other splits.
+    """Names under which ``metric`` was logged during training: its own, else those of its other splits.
 
-    A metric that is measured on the test split at the end is often followed on a validation split.
+    A metric of the test split is often logged on the validation split during training.
     """
     known = sorted(set(available))
     if metric in known:
@@ -52,18 +52,18 @@ def matching(metric: str, available: Iterable[str]) -> list[str]:
     return [other for other in known if other.rsplit("/", 1)[-1] == name]
 
 
-#: Columns of runs that are no metrics.
+#: Columns of runs that are not metrics.
 _PREFIXED = re.compile(r"(count|seconds|macs):.+|tokens_per_second|examples_per_second|peak_memory_bytes|epochs|steps")
 _WORDS = {"count:sparse_layers": "weights in the sparse layers", "count:trainable": "trainable weights"}
 
 
 def column_of(name: str) -> str:
-    """The column of a table of runs that holds a quantity."""
+    """The column that holds a quantity in a table of runs."""
     return name if _PREFIXED.fullmatch(name) else f"metric:{name}"
 
 
 def quantity(name: str) -> str:
-    """A quantity for people: a metric's :func:`title`, or the words for a count, a time or a number of operations."""
+    """A readable name: a metric's :func:`title`, or words for a count, a time or a number of operations."""
     kind, _, rest = name.partition(":")
     if name in _WORDS:
         return _WORDS[name]
@@ -77,7 +77,7 @@ def quantity(name: str) -> str:
 
 
 def direction(metric: str) -> str:
-    """A metric's title with the direction in which it gets better; a topology is neither good nor bad."""
+    """A metric's title, and whether lower or higher is better. Topology metrics have no direction."""
     if metric.startswith("topology/"):
         return title(metric)
     return f"{title(metric)}, {'lower' if lower_is_better(metric) else 'higher'} is better"

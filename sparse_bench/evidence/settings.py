@@ -1,4 +1,4 @@
-"""Settings of runs: which define an arm, what older runs had where they lack one, and which runs are as shipped."""
+"""Settings of runs: those that define an arm, the defaults of older runs, and differences from shipped runs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
@@ -15,21 +15,21 @@ from sparse_bench.config.schema import TrainerConfig
 from sparse_bench.evidence.cells import flatten, plain, sort_key
 from sparse_bench.sweeps import jobs, may_start, shipped_config
 
-#: Null where the code's default is another. An empty cell is a setting that is younger than its run.
+#: Text for a null where the code's default is not null. An empty cell means that the setting is younger than the run.
 _NULL = "null"
-#: Ways of computing a product are left to the machine: all agree to rounding.
+#: Ways of computing a product may differ between machines: all agree to rounding.
 _FREE = frozenset({"sparsity.execution"})
 
 
 def defining(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that define an arm, by dotted path. None is the code's default; another null is a text."""
+    """The settings that define an arm, by dotted path. None is the code's default; any other null is a text."""
     found = {path: value for path, value in sorted(flatten(config).items()) if defines_an_arm(path)}
     nulls = [path for path, value in found.items() if value is None and _default(found, path) not in (MISSING, None)]
     return found | dict.fromkeys(nulls, _NULL)
 
 
 def shared_and_varying(configs: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], list[str]]:
-    """Of flat defining settings: those on which all agree, with their value, and the names of the others."""
+    """Split flat settings into those on which all configurations agree, with values, and the names of the others."""
     paths = sorted({path for config in configs for path in config})
     values = {path: {sort_key(config.get(path)): config.get(path) for config in configs} for path in paths}
     shared = {path: plain(next(iter(found.values()))) for path, found in values.items() if len(found) == 1}
@@ -37,9 +37,9 @@ def shared_and_varying(configs: Sequence[Mapping[str, Any]]) -> tuple[dict[str, 
 
 
 def completed(configs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Flat defining settings with those that some runs are too old to have.
+    """Add the settings that some runs are too old to have, with the code's default.
 
-    A setting that is younger than a run had the code's default there: a default in the code never changes its meaning.
+    This is valid because a default in the code never changes its meaning.
     """
     filled = [dict(config) for config in configs]
     paths = sorted({path for config in filled for path in config})
@@ -51,7 +51,7 @@ def completed(configs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _default(config: Mapping[str, Any], path: str) -> Any:
-    """What the code takes for a setting that a configuration lacks; MISSING if it belongs to nothing in it."""
+    """The code's default of a setting; MISSING if the configuration has no node with such a setting."""
     node, _, name = path.rpartition(".")
     if node == "trainer":
         return {field.name: field.default for field in fields(TrainerConfig)}.get(name, MISSING)
@@ -61,7 +61,7 @@ def _default(config: Mapping[str, Any], path: str) -> Any:
 
 @cache
 def _defaults(target: str) -> Mapping[str, Any]:
-    """Defaults of a target's arguments, as a configuration would hold them, where they can be known."""
+    """Known defaults of a target's arguments, as a configuration would hold them."""
     found = {
         name: list(one.default) if isinstance(one.default, tuple) else one.default
         for name, one in recorded_parameters(target).items()
@@ -70,15 +70,15 @@ def _defaults(target: str) -> Mapping[str, Any]:
 
 
 def alterations(experiment: str, config: Mapping[str, Any]) -> str | None:
-    """In what a run differs from the most similar one that the configuration tree defines; None if in nothing.
+    """Differences of a run from the most similar run that the configuration tree ships; None without differences.
 
-    An experiment's name says which paper and which scale its runs speak for. Someone who trains it for three epochs
-    keeps the name; such runs are shown, but no claim and no figure beside the paper's counts them. Any seed is as
-    shipped. A setting that the run does not have is younger than it is: the run had the code's default.
+    An experiment's name stands for a paper and a scale. A run with other settings, such as three epochs, keeps the
+    name: pages show it, but no claim and no comparison with published values uses it. Any seed counts as shipped. A
+    setting that the run lacks has the code's default.
 
     Args:
         experiment: name of the experiment.
-        config: the run's configuration, whole or flat.
+        config: the run's configuration, nested or flat.
     """
     known = _shipped(experiment)
     if not known:
@@ -90,7 +90,7 @@ def alterations(experiment: str, config: Mapping[str, Any]) -> str | None:
 
 
 def _differences(own: Mapping[str, Any], shipped: Mapping[str, Any]) -> list[str]:
-    """What is set otherwise in one flat configuration than in the other, a text each."""
+    """The settings in which two flat configurations differ, a text each."""
     found = []
     for path in sorted({*own, *shipped} - _FREE):
         value, other = _value(own, path), _value(shipped, path)
@@ -100,7 +100,7 @@ def _differences(own: Mapping[str, Any], shipped: Mapping[str, Any]) -> list[str
 
 
 def _value(config: Mapping[str, Any], path: str) -> Any:
-    """A setting, or the code's default where it is left out, as a table would hold it."""
+    """A setting as a cell; the code's default where the configuration lacks it."""
     value = config.get(path)
     value = _default(config, path) if value is None else value
     return None if value is MISSING else plain(value)
@@ -108,8 +108,8 @@ def _value(config: Mapping[str, Any], path: str) -> Any:
 
 @cache
 def _shipped(experiment: str) -> tuple[Mapping[str, Any], ...]:
-    """The settings of every run of an experiment that a sweep, or the experiment's own file, starts."""
-    # Composing takes half a second a file, so only sweeps that may have the experiment are looked at.
+    """The settings of every run of an experiment that a sweep or the experiment's own file starts."""
+    # Composing takes half a second a file, so only sweeps that may start the experiment are composed.
     sweeps = [sweep for sweep in choices("sweep") if may_start(sweep, experiment)]
     found = [settings for sweep in sweeps for name, settings in _started(sweep) if name == experiment]
     if experiment in choices("experiment"):

@@ -1,7 +1,6 @@
-"""What is kept of single runs beside their numbers: the degrees of a topology at first and at last, and the weights.
+"""Drawing data of single runs: degree distributions before and after training, and summaries of trained weights.
 
-A run's folder stays where it was made. Of the runs that a paper's page draws one by one, ``portraits.json`` beside the
-paper's tables keeps what the drawing needs.
+Run folders are not committed. For each run that a paper's page draws, the paper's ``portraits.json`` keeps the data.
 """
 
 import json
@@ -16,31 +15,31 @@ from sparse_bench.papers.page import SingleRun
 from sparse_bench.record import RunFolder, write_atomically
 
 FILE = "portraits.json"
-#: Numbers are kept to so many digits: a drawing shows fewer.
+#: Significant digits of the numbers; a drawing shows fewer.
 _DIGITS = 3
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All sparse layers of a run at one moment, as its ``topology.jsonl`` has them."""
+    """The topology of all sparse layers of a run at one moment, as in its ``topology.jsonl``."""
 
     epoch: int
     layers: Mapping[str, Mapping[str, Any]]
 
     @property
     def connections(self) -> int:
-        """Of all layers together."""
+        """Number of connections in all layers."""
         return sum(int(layer["active"]) for layer in self.layers.values())
 
 
 @dataclass(frozen=True)
 class Change:
-    """What training did to a run's topology.
+    """How training changed a run's topology.
 
     Attributes:
         first: before the first epoch.
-        last: the last one with as many connections as the first, else the last of all: after its last epoch SET may
-            remove connections and grow none.
+        last: the last snapshot with as many connections as the first, if there is one; else the last snapshot. After
+            its last epoch SET may remove connections without growing new ones.
     """
 
     first: Snapshot
@@ -49,13 +48,13 @@ class Change:
 
 @dataclass(frozen=True)
 class Portrait:
-    """What one run looks like.
+    """Drawing data of one run.
 
     Attributes:
         kind: ``degrees`` or ``weights``.
-        experiment: the run's.
-        id: the run's.
-        seed: the run's.
+        experiment: experiment of the run.
+        id: id of the run.
+        seed: seed of the run.
         content: ``first`` and ``last`` snapshots of the topology, or the summary of the weights.
     """
 
@@ -67,10 +66,10 @@ class Portrait:
 
 
 def read_topology(folder: RunFolder) -> Change | None:
-    """How a run's topology changed; None if it did not. An unfinished last line is passed over.
+    """Read how a run's topology changed; None if it did not. An unfinished last line is skipped.
 
     Raises:
-        ValueError: a line before the last is no record of a topology.
+        ValueError: a line before the last does not describe a topology.
     """
     path = folder.topology.path
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
@@ -84,7 +83,7 @@ def read_topology(folder: RunFolder) -> Change | None:
                 break
             raise ValueError(f"{path.name}, line {number}: not valid JSON ({error})") from error
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path.name}, line {number}: no record of a topology ({error!r})") from error
+            raise ValueError(f"{path.name}, line {number}: not a description of a topology ({error!r})") from error
         if first is None:
             first = last
         elif last.connections == first.connections:
@@ -93,10 +92,10 @@ def read_topology(folder: RunFolder) -> Change | None:
 
 
 def read_summary(folder: RunFolder) -> Mapping[str, Any] | None:
-    """The weight summary of a run; None if it has none, or no weights to summarise.
+    """Read the weight summary of a run; None without a summary or without layers in it.
 
     Raises:
-        ValueError: it cannot be read, or lacks a part.
+        ValueError: the file cannot be read, or lacks a part.
     """
     path = folder.weight_summary
     if not path.exists():
@@ -114,13 +113,13 @@ def read_summary(folder: RunFolder) -> Mapping[str, Any] | None:
 def take(
     wanted: Sequence[SingleRun], evidence: Evidence, folders: Mapping[RunKey, Path], old: Sequence[Portrait]
 ) -> list[Portrait]:
-    """A portrait for each figure of one run, of the first seed that there is anything of.
+    """A portrait for each figure of a single run, from the first seed that has data.
 
     Args:
         wanted: the figures.
-        evidence: tables that know all runs.
-        folders: of the runs that are at hand.
-        old: what was kept before; it serves where a run's folder is no longer there.
+        evidence: the tables of all runs.
+        folders: folders of the runs that are on this machine.
+        old: the portraits kept so far, used where a run's folder is missing.
     """
     kept = {(portrait.kind, portrait.experiment, portrait.id): portrait for portrait in old}
     found: dict[tuple[str, str, str], Portrait] = {}
@@ -143,7 +142,7 @@ def take(
 
 
 def find(figure: SingleRun, evidence: Evidence, portraits: Sequence[Portrait]) -> Portrait | None:
-    """The portrait that a figure draws; None where nothing is kept of such a run."""
+    """The portrait that a figure draws; None if no matching run has one."""
     chosen = evidence.runs(figure.target)
     ids = set() if chosen is None else set(chosen[1]["id"])
     of_kind = [one for one in portraits if (one.kind, one.experiment) == (figure.kind, figure.experiment)]
@@ -151,7 +150,7 @@ def find(figure: SingleRun, evidence: Evidence, portraits: Sequence[Portrait]) -
 
 
 def read(folder: Path) -> list[Portrait]:
-    """The portraits beside a paper's tables; none where there is no file."""
+    """Read the portraits in a paper's folder; empty without the file."""
     path = folder / FILE
     if not path.is_file():
         return []
@@ -159,7 +158,7 @@ def read(folder: Path) -> list[Portrait]:
 
 
 def write(portraits: Sequence[Portrait], folder: Path) -> None:
-    """Write them, in their order; no portraits leave no file."""
+    """Write the portraits, in their order; without portraits the file is removed."""
     if not portraits:
         (folder / FILE).unlink(missing_ok=True)
         return
@@ -174,7 +173,7 @@ def _content(kind: str, folder: RunFolder) -> Mapping[str, Any] | None:
     summary = read_summary(folder)
     if summary is None:
         return None
-    # The map that is drawn is that of the layer with most weights.
+    # Only the map of the layer with most weights is drawn, so only this map is kept.
     layers = summary["layers"]
     drawn = max(layers, key=lambda name: sum(layers[name]["counts"]))
     rest = {name: {k: v for k, v in layer.items() if k != "map"} for name, layer in layers.items()}

@@ -1,4 +1,4 @@
-"""Means, intervals and tests over few seeds."""
+"""Means, confidence intervals and tests for few seeds."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,12 +11,12 @@ from scipy import stats
 from sparse_bench.errors import SparseBenchError
 
 CONFIDENCE = 0.95
-#: From so many seeds on an interval is shown and used: that of two is twelve times their distance wide.
+#: Fewest seeds for which an interval is shown and used. The interval of two seeds is twelve times their distance wide.
 ENOUGH = 3
 
 
 class StatisticsError(SparseBenchError):
-    """The runs at hand do not allow the quantity that was asked for."""
+    """Too few values for the requested quantity."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Interval:
 
     Attributes:
         mean: the sample mean.
-        half_width: half the width of the t-interval; None where a single seed allows none.
+        half_width: half the width of the t-interval; None for a single seed.
         n: number of seeds.
     """
 
@@ -35,12 +35,12 @@ class Interval:
 
     @property
     def low(self) -> float:
-        """Lower end; the mean itself without an interval."""
+        """Lower end; the mean for a single seed."""
         return self.mean - (self.half_width or 0.0)
 
     @property
     def high(self) -> float:
-        """Upper end; the mean itself without an interval."""
+        """Upper end; the mean for a single seed."""
         return self.mean + (self.half_width or 0.0)
 
 
@@ -48,7 +48,7 @@ def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> In
     """Mean and two-sided t-interval (n − 1 degrees of freedom) of independent values, one a seed.
 
     Raises:
-        StatisticsError: there are no values.
+        StatisticsError: ``values`` is empty.
     """
     n = len(values)
     if n == 0:
@@ -58,58 +58,57 @@ def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> In
         return Interval(mean, None, 1)
     try:
         deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-    except OverflowError:  # of an arm that diverged
+    except OverflowError:  # the arm diverged
         deviation = math.inf
     quantile = float(stats.t.ppf(0.5 + confidence / 2, n - 1))
     return Interval(mean, quantile * deviation / math.sqrt(n), n)
 
 
-#: So many equal values are no coincidence.
+#: Fewest equal values that count as a result without spread; two could be equal by chance.
 _TELLING = 3
 
 Alternative = Literal["greater", "less", "two-sided"]
 
 
 def p_value(values: Sequence[float], bound: float = 0.0, alternative: Alternative = "two-sided") -> float | None:
-    """p-value of the one-sample t-test that the mean lies above (``greater``) or below (``less``) ``bound``, or apart.
+    """p-value of a one-sample t-test: the mean is above, below or different from ``bound``.
 
-    One-sided, it is at most 0.025 exactly where the 95 % interval of :func:`mean_interval` lies beyond the bound.
+    A one-sided p-value is at most 0.025 exactly where the 95 % interval of :func:`mean_interval` lies beyond the bound.
 
     Args:
-        values: independent values (or paired differences), one a seed.
-        bound: what the mean is compared with.
-        alternative: the side.
+        values: independent values or paired differences, one a seed.
+        bound: value that the mean is compared with.
+        alternative: ``greater``, ``less`` or ``two-sided``.
 
     Returns:
-        None for a single value, or two equal ones, which say nothing of their spread.
+        None for a single value or two equal ones, whose spread is unknown.
 
     Raises:
-        StatisticsError: there are no values.
+        StatisticsError: ``values`` is empty.
     """
     interval = mean_interval(values)
     if interval.half_width is None or (interval.half_width == 0.0 and interval.n < _TELLING):
         return None
-    if interval.half_width == 0.0:  # equal values: no spread to compare the distance with
+    if interval.half_width == 0.0:  # equal values have no spread, so the t statistic is undefined
         distance = interval.mean - bound
         apart = {"greater": distance > 0, "less": distance < 0, "two-sided": distance != 0}
         return 0.0 if apart[alternative] else 1.0
     with np.errstate(over="ignore", invalid="ignore"):
         p = float(stats.ttest_1samp(values, bound, alternative=alternative).pvalue)
-    return p if math.isfinite(p) else 1.0  # values too large for their squares decide nothing
+    return p if math.isfinite(p) else 1.0  # values whose squares overflow decide nothing
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction for many comparisons (Scandinavian Journal of Statistics 6, 1979).
+    """Holm's step-down correction for multiple comparisons (Scandinavian Journal of Statistics 6, 1979).
 
-    The chance that any true hypothesis is rejected stays at the level that the adjusted values are compared with,
-    however the comparisons depend on each other; it rejects whatever Bonferroni's correction rejects, and more.
+    It controls the family-wise error rate for any dependence between the comparisons. It rejects at least what
+    Bonferroni's correction rejects.
 
     Args:
-        p_values: one a comparison.
+        p_values: one a comparison [m].
 
     Returns:
-        Adjusted values in the same order: the i-th smallest times (m − i), i from 0, never below a smaller one's and
-        at most 1.
+        Adjusted p-values [m] in the same order: the i-th smallest (i from 0) times m − i, made monotone, at most 1.
     """
     adjusted = [0.0] * len(p_values)
     highest = 0.0
@@ -122,17 +121,20 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def smallest_density_within(
     arms: Mapping[float, Sequence[float]], dense: Sequence[float], *, lower_is_better: bool = False
 ) -> float | None:
-    """The smallest density whose mean is no worse than the dense arm's by more than the dense arm's half-width.
+    """The smallest density whose mean is worse than the dense arm's by at most the dense arm's half-width.
 
-    Densities in between may lie outside; None if no density qualifies.
+    Higher densities may still be worse than that.
 
     Args:
         arms: density → values, one a seed.
         dense: the dense arm's values, one a seed.
-        lower_is_better: the direction of the metric.
+        lower_is_better: direction of the metric.
+
+    Returns:
+        None if no density qualifies.
 
     Raises:
-        StatisticsError: the dense arm has fewer than three seeds: the interval of two is no measure.
+        StatisticsError: the dense arm has fewer than three seeds.
     """
     reference = mean_interval(dense)
     if reference.half_width is None or reference.n < ENOUGH:

@@ -1,10 +1,9 @@
-"""The one table of runs, in memory and as the files that are committed.
+"""The table of runs, in memory and as committed files.
 
-A run's folder stays on the machine that made it. Three files are what remains of it, and everything that is published
-is made from them alone:
+Run folders are not committed. Everything that is published is made from these three files:
 
     runs.csv      a row a run: labels, the settings that differ between runs, counts, metrics, seconds, code, machine
-    settings.csv  the settings on which all runs agree; with a run's row, its whole configuration
+    settings.csv  the settings on which all runs agree; with the row of a run, its whole configuration
     curves.csv    a row a value: experiment, id, seed, epoch, metric, value
 """
 
@@ -33,11 +32,11 @@ from sparse_bench.record import FINISHED, Result, write_together
 RUNS, SETTINGS, CURVES = "runs.csv", "settings.csv", "curves.csv"
 FILES = (RUNS, SETTINGS, CURVES)
 CURVE_COLUMNS = ("experiment", "id", "seed", "epoch", "metric", "value")
-#: The column of runs that no shipped sweep starts: what was changed, as text; empty for a run as shipped.
+#: Column that lists a run's differences from shipped runs, as text; empty for a run as shipped.
 ALTERED = "altered"
-#: The column of what a reader has to know of a run's numbers, as text; it is there where any run has such a warning.
+#: Column with a run's warnings, as text; the table has it only if a run has a warning.
 WARNINGS = "warnings"
-#: The tables thin a longer curve: to this many epochs, evenly spaced, and the last ones, over which means are claimed.
+#: Longer curves are thinned to this many evenly spaced epochs and the last ones, over which claims take means.
 _SPACED, _LAST = 50, 10
 #: Columns whose cells are text even where they look like numbers.
 _TEXT = re.compile(
@@ -48,29 +47,29 @@ _COLUMN_ORDER = (
     *("experiment", "id", "status", "label:", "seed", "setting:", "count:", "metric:", "macs:", "seconds:"),
     *(*_PLAIN, "made:"),
 )
-#: Ten significant digits, so that a table made again differs only where results differ.
+#: Ten significant digits, so that a table written again differs only where results differ.
 _DIGITS = "%.10g"
 
-#: A run is known by its experiment and id.
+#: Experiment and id, which identify a run.
 RunKey = tuple[str, str]
 
 
 class StoreError(SparseBenchError):
-    """No runs where some were asked for, or a file that is no table of runs; the message names it."""
+    """There are no runs, or a file is not a table of runs; the message names it."""
 
 
 @dataclass(frozen=True)
 class RunTable:
-    """Runs and what is known of them.
+    """Runs with their settings and learning curves.
 
     Attributes:
         runs: a row a run, stably sorted. Columns: ``experiment``, ``id``, ``status``, ``label:*``, ``seed``,
             ``setting:*`` (those that differ between the runs), ``count:*``, ``metric:*``, ``macs:*``, ``seconds:*``,
             ``tokens_per_second``, ``examples_per_second``, ``peak_memory_bytes``, ``epochs``, ``steps``, ``made:*``
-            (code, machine, data), ``error``, and ``altered`` and ``warnings`` where there are any.
-        settings: those on which all runs agree, by dotted path.
-        curves: columns :data:`CURVE_COLUMNS`.
-        folders: of the runs that were read from disk.
+            (code, machine, data), ``error``, and, where any run has one, ``altered`` and ``warnings``.
+        settings: settings on which all runs agree, by dotted path.
+        curves: a row a value, with columns :data:`CURVE_COLUMNS`.
+        folders: folders of the runs that were read from disk.
     """
 
     runs: pd.DataFrame
@@ -88,22 +87,22 @@ class RunTable:
 
     @property
     def finished(self) -> pd.DataFrame:
-        """The rows of the runs that ended well."""
+        """The rows of the finished runs."""
         return self.runs[self.runs["status"] == FINISHED]
 
     def rows(self) -> list[dict[str, Any]]:
-        """The rows of :attr:`runs`; gaps are None."""
+        """The rows of :attr:`runs` by column; empty cells are None."""
         found = self.runs.to_dict("records")
         return [{str(c): None if is_missing(value) else value for c, value in row.items()} for row in found]
 
     def config(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings that define the run of one of :meth:`rows`, by dotted path; None is the code's default."""
+        """The defining settings of one of :meth:`rows`, by dotted path; None is the code's default."""
         own = {c.removeprefix("setting:"): value for c, value in row.items() if c.startswith("setting:")}
         return {**self.settings, **own}
 
-    @cached_property  # each figure of learning curves asks for it
+    @cached_property  # every figure of learning curves uses it
     def histories(self) -> Mapping[RunKey, pd.DataFrame]:
-        """The learning curves by run: index epoch, a column a metric."""
+        """Learning curves by run: index ``epoch``, a column a metric."""
         found = {}
         for key, rows in self.curves.groupby(["experiment", "id"], sort=False):
             experiment, run = key
@@ -111,14 +110,14 @@ class RunTable:
         return found
 
     def only(self, experiments: Iterable[str]) -> "RunTable":
-        """The part that belongs to these experiments."""
+        """The runs and curves of these experiments."""
         names = list(experiments)
         runs = self.runs[self.runs["experiment"].isin(names)].reset_index(drop=True)
         curves = self.curves[self.curves["experiment"].isin(names)].reset_index(drop=True)
         return replace(self, runs=runs, curves=curves)
 
     def texts(self) -> dict[str, str]:
-        """The three files; the same runs give the same bytes."""
+        """The text of each file by name. The same runs give the same bytes."""
         rows = [(path, json.dumps(value)) for path, value in sorted(self.settings.items())]
         return {
             RUNS: csv_text(self.runs),
@@ -128,14 +127,14 @@ class RunTable:
 
 
 def load(folders: Iterable[Path], experiment: str | None = None) -> tuple[RunTable, list[Problem]]:
-    """Read every run below ``folders``, and what could not be read.
+    """Read every run below ``folders``. Return the table, and the problems found while reading.
 
     Args:
         folders: directories to search, at any depth.
-        experiment: keep this experiment only, or all below it (``rasa`` keeps ``rasa/diet`` and ``rasa/ted``).
+        experiment: keep only this experiment or those below it (``rasa`` keeps ``rasa/diet`` and ``rasa/ted``).
 
     Raises:
-        StoreError: nothing to report; the message names the folders and what to run.
+        StoreError: there are no runs; the message names the folders and the command to run.
     """
     folders, problems = list(folders), list[Problem]()
     found = list(read_runs(folders, problems))
@@ -163,11 +162,11 @@ def _of_records(found: Sequence[tuple[Path, Result]], problems: list[Problem]) -
         problems += [Problem(name, warning) for warning in record.warnings]
         broken = [metric for metric, value in record.metrics.items() if not is_finite(value)]
         if broken and record.status == FINISHED:
-            problems.append(Problem(name, f"Not a finite number, left out of the means: {', '.join(broken)}."))
+            problems.append(Problem(name, f"Excluded from the means, as not finite: {', '.join(broken)}."))
         try:
             history = read_history(folder) if record.status == FINISHED else pd.DataFrame()
         except ValueError as error:
-            problems.append(Problem(name, f"Its learning curve cannot be read, so it has none: {error}"))
+            problems.append(Problem(name, f"The learning curve cannot be read and is skipped: {error}"))
             history = pd.DataFrame()
         rows.append(row_of(record))
         configs.append(defining(record.config))
@@ -180,7 +179,7 @@ def _of_records(found: Sequence[tuple[Path, Result]], problems: list[Problem]) -
 
 
 def _kept_epochs(epochs: Sequence[int]) -> set[int]:
-    """At most 60 epochs of a learning curve: evenly spaced ones, the first included, and the last ten."""
+    """At most 60 epochs of a learning curve: 50 evenly spaced ones from the first on, and the last ten."""
     if len(epochs) <= _SPACED + _LAST:
         return set(epochs)
     spaced = np.linspace(0, len(epochs) - _LAST - 1, _SPACED).round().astype(int)
@@ -190,7 +189,13 @@ def _kept_epochs(epochs: Sequence[int]) -> set[int]:
 def assembled(
     rows: Sequence[Mapping[str, Any]], configs: Sequence[Mapping[str, Any]], curves: pd.DataFrame
 ) -> RunTable:
-    """One table from the cells of runs, their flat defining settings, and their learning curves."""
+    """Build the table from cells of runs, their flat defining settings, and their learning curves.
+
+    Args:
+        rows: cells by column, one mapping a run.
+        configs: defining settings by dotted path, in the order of ``rows``.
+        curves: columns :data:`CURVE_COLUMNS`.
+    """
     shared, varying = shared_and_varying(configs)
     complete = [
         {**row, **{f"setting:{path}": plain(config.get(path)) for path in varying}}
@@ -202,7 +207,7 @@ def assembled(
     keys = [c for c in columns if c == "experiment" or c.startswith(("label:", "setting:"))] + ["seed", "id"]
     complete.sort(key=lambda row: [sort_key(row.get(column)) for column in keys])
     frame = pd.DataFrame({column: pd.Series([row.get(column) for row in complete], dtype=object) for column in columns})
-    runs = _typed(csv_text(frame))  # a table is what its file says, whether it was read from there or not
+    runs = _typed(csv_text(frame))  # through text, so that a fresh table equals one that was read from its file
     order = {(e, i): place for place, (e, i) in enumerate(zip(runs["experiment"], runs["id"], strict=True))}
     places = [order[e, i] for e, i in zip(curves["experiment"], curves["id"], strict=True)]
     ordered = curves.iloc[np.argsort(places, kind="stable")]
@@ -210,7 +215,7 @@ def assembled(
 
 
 def _ordered_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Columns in a fixed order of kinds; labels keep the order of the results, other kinds are sorted by name."""
+    """Columns by kind; labels keep the order of the results, all other kinds are sorted by name."""
     seen = list(dict.fromkeys(column for row in rows for column in row))
 
     def key(column: str) -> tuple[int, str]:
@@ -223,7 +228,7 @@ def _ordered_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def merge(old: RunTable, new: RunTable) -> RunTable:
-    """Both tables' runs; where both hold a run, the new row counts unless it failed and the old one did not."""
+    """Merge two tables. Of a run in both, the new row is kept, unless it failed and the old one did not."""
     kept: dict[RunKey, tuple[dict[str, Any], dict[str, Any], int]] = {}
     for number, table in enumerate((old, new)):
         for row in table.rows():
@@ -246,7 +251,7 @@ def merge(old: RunTable, new: RunTable) -> RunTable:
 
 @contextmanager
 def locked(results: Path) -> Iterator[None]:
-    """Hold all tables below a folder while some are read, joined and written; another process waits."""
+    """Lock all tables below a folder while they are read, merged and written. Other processes wait."""
     results.mkdir(parents=True, exist_ok=True)
     with FileLock(results / ".lock"):
         for left_over in results.glob("*/*.tmp"):  # of a process that was killed
@@ -255,10 +260,10 @@ def locked(results: Path) -> Iterator[None]:
 
 
 def write(table: RunTable, folder: Path) -> None:
-    """Write the three files into ``folder``, all or none; a table without a run leaves none.
+    """Write the three files into ``folder``, all or none. For an empty table the files are removed.
 
     Raises:
-        StoreError: the files would not say what the table says.
+        StoreError: the files, read back, would differ from the table.
     """
     if not len(table):
         for name in FILES:
@@ -267,26 +272,26 @@ def write(table: RunTable, folder: Path) -> None:
     texts = table.texts()
     again = _parsed(texts, folder)
     if again.texts() != texts:
-        raise StoreError(f"The tables for '{folder}' cannot be written: read back, they would say something else.")
+        raise StoreError(f"The tables for '{folder}' cannot be written: read back, they would differ.")
     folder.mkdir(parents=True, exist_ok=True)
     write_together({folder / name: text.encode() for name, text in texts.items()})
 
 
 def read(folder: Path) -> RunTable:
-    """Read what :func:`write` wrote; the settings and the curves may be missing.
+    """Read the files of :func:`write`. The files of settings and curves may be missing.
 
     Raises:
-        StoreError: there is no table of runs, or a file is no such table.
+        StoreError: the table of runs is missing, or a file is incomplete or lacks a column.
     """
     if not (folder / RUNS).is_file():
-        raise StoreError(f"No committed results in '{folder}': there is no {RUNS}.")
+        raise StoreError(f"No committed results in '{folder}': {RUNS} is missing.")
     return _parsed({name: _text(folder / name) for name in FILES if (folder / name).is_file()}, folder)
 
 
 def _parsed(texts: Mapping[str, str], folder: Path) -> RunTable:
     runs = _typed(texts[RUNS], folder / RUNS)
     if lacking := {"experiment", "id", "status", "seed"} - set(runs.columns):
-        raise StoreError(f"'{folder / RUNS}' is no table of runs: it lacks {', '.join(sorted(lacking))}.")
+        raise StoreError(f"'{folder / RUNS}' is not a table of runs: it lacks {', '.join(sorted(lacking))}.")
     settings = _typed(texts.get(SETTINGS, "setting,value\n"), folder / SETTINGS, {"value"})
     shared = {path: json.loads(value) for path, value in zip(settings["setting"], settings["value"], strict=True)}
     curves = _curves(texts.get(CURVES, ",".join(CURVE_COLUMNS) + "\n"), folder / CURVES)
@@ -294,12 +299,12 @@ def _parsed(texts: Mapping[str, str], folder: Path) -> RunTable:
 
 
 def read_rows(path: Path) -> pd.DataFrame:
-    """A CSV file of a benchmark, typed cell by cell; lines that begin with ``#`` are left out.
+    """Read a benchmark's CSV file; lines that begin with ``#`` are skipped.
 
-    A text in a column of numbers (``OOM``) leaves the others what they are.
+    In a column that holds texts and numbers (``OOM``, ``1.5``), the numbers stay numbers.
 
     Raises:
-        StoreError: the file is torn.
+        StoreError: the file is incomplete.
     """
     lines = _text(path).splitlines(keepends=True)
     frame = _typed("".join(line for line in lines if not line.startswith("#")), path)
@@ -325,17 +330,17 @@ def _curves(text: str, path: Path | str = "the table") -> pd.DataFrame:
 
 
 def _typed(text: str, path: Path | str = "the table", as_text: Iterable[str] = ()) -> pd.DataFrame:
-    """A CSV text as a table: whole numbers (with gaps), floats, truth values and text; empty cells are missing.
+    """Parse CSV text. Columns are nullable integers, floats, booleans or text; empty cells are missing.
 
     Raises:
-        StoreError: it ends within a line, or a row has not one cell for each column.
+        StoreError: the text ends within a line, or a row has too few or too many cells.
     """
     if text and not text.endswith("\n"):
-        raise StoreError(f"'{path}' ends in the middle of a line, without a newline: it is not whole.")
+        raise StoreError(f"'{path}' is incomplete: it ends in the middle of a line, without a newline.")
     header, *rows = csv.reader(io.StringIO(text, newline="")) if text else [[]]
     for number, row in enumerate(rows, start=1):
         if len(row) != len(header):
-            raise StoreError(f"'{path}' is not whole: row {number} has not one cell for each column.")
+            raise StoreError(f"'{path}' is damaged: row {number} has {len(row)} cells for {len(header)} columns.")
     kinds = {name: "str" for name in header if _TEXT.fullmatch(name) or name in as_text}
     frame = pd.read_csv(
         io.StringIO(text, newline=""),
@@ -353,15 +358,15 @@ def _curves_text(curves: pd.DataFrame) -> str:
 
 
 def csv_text(frame: pd.DataFrame) -> str:
-    """A table as CSV: no index, ten significant digits, newlines of Unix."""
+    """A table as CSV: no index, ten significant digits, Unix newlines."""
     text: str = frame.to_csv(index=False, float_format=_DIGITS, lineterminator="\n")
     return text
 
 
 def curves_kept(table: RunTable, patterns: Sequence[str]) -> RunTable:
-    """The table with the learning curves of these metrics alone (``test/*``), thinned.
+    """The table with only the learning curves of matching metrics (``test/*``), thinned.
 
-    An epoch that one run of an experiment keeps is kept of all: a mean over seeds needs it of each, however long it is.
+    All runs of an experiment keep the same epochs, because a mean over seeds needs each epoch from every run.
     """
     names = {name for name in table.curves["metric"].unique() if any(fnmatchcase(name, p) for p in patterns)}
     curves = table.curves[table.curves["metric"].isin(names)]

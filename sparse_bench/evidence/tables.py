@@ -1,4 +1,4 @@
-"""Tables of arms: what each measured, how it differs from another, and how far the density can go down."""
+"""Tables of arms: measurements, differences to a reference arm, and the smallest density as good as dense."""
 
 import math
 from collections import Counter
@@ -47,34 +47,34 @@ from sparse_bench.evidence.store import ALTERED, WARNINGS, RunTable
 from sparse_bench.record import FINISHED
 
 DEVICE = "made:device"
-#: What a metric is called whose last value along the learning curves stands for it.
+#: Suffix of a metric that is read from the last epoch of the learning curves.
 AT_LAST = " at the last epoch"
 _DIFFERENCES = (
-    "Paired over the seeds that both have: mean ± half-width of the 95 % t-interval of the differences. A star marks "
-    "those that differ at the 5 % level after Holm's correction over the column."
+    "Paired over the seeds that both arms have: mean ± half-width of the 95 % t-interval of the differences. A star "
+    "marks differences that are significant at the 5 % level after Holm's correction over the column."
 )
 _ARMS = (
-    "Mean over seeds ± half-width of the 95 % t-interval; a single seed has none. Density: as asked for. Realised: the "
-    "share of the places in the sparse layers that hold a weight at the end. Of a narrower dense model it is the share "
-    "of the full model's places, where these are known. Trainable: every trainable weight, biases included."
+    "Mean over seeds ± half-width of the 95 % t-interval; a single seed has no interval. Density: the nominal density. "
+    "Realised density: the share of entries of the sparse layers that hold a weight after training; for a narrower "
+    "dense model, its weights as a share of the full model's. Trainable: all trainable weights, biases included."
 )
 _SMALLEST = (
-    "The smallest realised density whose mean is no worse than the dense arm's by more than half the width of that "
-    "arm's 95 % interval. None: no density is. A dash: the dense arm has fewer than three seeds."
+    "The smallest realised density whose mean is worse than the dense arm's by at most the half-width of the dense "
+    "arm's 95 % interval. None: no density qualifies. A dash: the dense arm has fewer than three seeds."
 )
 
 
 def measured_metrics(arms: Sequence[Arm], metrics: Sequence[str]) -> list[str]:
-    """Those of ``metrics`` that any arm has."""
+    """The ``metrics`` that at least one arm has."""
     return [metric for metric in metrics if any(arm.values(f"metric:{metric}") for arm in arms)]
 
 
 def arms_table(arms: Sequence[Arm], metrics: Sequence[str]) -> DisplayTable:
-    """An arm a row: what tells it apart, its weights, and those metrics that any arm has.
+    """One row an arm: its identifying settings, its weights, and the metrics that at least one arm has.
 
-    The experiment is named where there are several, and the device where not all runs were made on the same.
+    There is a column for the experiment if there are several, and one for the device if the runs used several.
     """
-    columns, cells = _told_apart(arms)
+    columns, cells = _identified(arms)
     several = len(_devices(arms)) > 1
     metrics = [metric for metric in metrics if any(arm.values(f"metric:{metric}") for arm in arms)]
     rows = []
@@ -85,24 +85,24 @@ def arms_table(arms: Sequence[Arm], metrics: Sequence[str]) -> DisplayTable:
     columns = [*columns, "weights in sparse layers", *map(names.title, metrics), "seeds", "trainable"]
     numeric = [all(_looks_numeric(row[i]) for row in rows) for i in range(text)] + [True] * (len(columns) - text)
     if several:
-        columns, numeric = [*columns, "made"], [*numeric, False]
+        columns, numeric = [*columns, "device"], [*numeric, False]
     return DisplayTable(with_warnings(_ARMS, arms), columns, rows, numeric)
 
 
 def differences_table(arms: Sequence[Arm], reference: Arm, name: str, metrics: Sequence[str]) -> DisplayTable | None:
-    """How far each arm is from the reference, called ``name``, seed by seed; None if nothing can be compared."""
+    """Differences of each arm to the reference, called ``name``, paired by seed; None if nothing can be compared."""
     others = [arm for arm in arms if set(arm.ids) != set(reference.ids)]
     measured = [metric for metric in metrics if reference.values(f"metric:{metric}")]
     if not others or not measured:
         return None
-    columns, cells = _told_apart(others)
+    columns, cells = _identified(others)
     found = {metric: _differences(others, reference, metric) for metric in measured}
     rows = [[*cells[place], *(found[metric][place] for metric in measured)] for place in range(len(others))]
     caption = f"Differences to {name}. {_DIFFERENCES}"
     if len(_devices([*others, reference])) > 1:
         caption += (
-            " Not all runs were made on the same device. A seed's runs on different ones drew different random numbers "
-            "while they trained, so pairing them takes little noise out."
+            " The runs used several devices. On different devices, runs of one seed drew different random numbers "
+            "during training, so pairing removes little noise."
         )
     numeric = [False] * len(columns) + [True] * len(measured)
     columns = [*columns, *map(names.title, measured)]
@@ -110,7 +110,7 @@ def differences_table(arms: Sequence[Arm], reference: Arm, name: str, metrics: S
 
 
 def _differences(arms: Sequence[Arm], reference: Arm, metric: str) -> list[str]:
-    """Each arm's difference to the reference as text, with a star where it stands the correction."""
+    """Each arm's difference to the reference as text, with a star if it is significant after the correction."""
     column = f"metric:{metric}"
     second = reference.values(column)
     texts, p_values = [], []
@@ -126,21 +126,22 @@ def _differences(arms: Sequence[Arm], reference: Arm, metric: str) -> list[str]:
 
 
 def density_table(study: Study, metrics: Sequence[str]) -> DisplayTable | None:
-    """For each scheme and width of model that has a dense arm, the smallest density that is as good.
+    """For each scheme and width with a dense arm, the smallest density that is as good as dense.
 
     Returns:
-        None if no sparse arm has a dense one of its width.
+        None if no sparse arm has a dense arm of the same width.
     """
     dense = [arm for arm in study.arms if arm.kind == "dense" and arm.full_size and len(arm.runs)]
     settings = [name for name in study.settings[0] if not name.startswith("sparsity.")]
+    # A family is a scheme at one width: its arms differ in density and share a dense arm.
     families: dict[tuple[str, Arm], dict[float, Arm]] = {}
     for curve in study.curves:
         for arm in curve.arms if curve.kind == "sparse" else ():
             partner, density = _dense_partner(arm, dense, settings), arm.mean(DENSITY)
             if partner is not None and density:
                 words = [name for name in settings if isinstance(arm.settings[name], str)]
-                told = [f"{name.rsplit('.', 1)[-1].replace('_', ' ')} {arm.settings[name]}" for name in words]
-                own = [text for text in told if text not in curve.variant]
+                texts = [f"{name.rsplit('.', 1)[-1].replace('_', ' ')} {arm.settings[name]}" for name in words]
+                own = [text for text in texts if text not in curve.variant]
                 name = ", ".join(filter(None, (curve.scheme.replace("_", " "), curve.variant, *own)))
                 families.setdefault((name, partner), {})[density] = arm
     if not families:
@@ -150,12 +151,12 @@ def density_table(study: Study, metrics: Sequence[str]) -> DisplayTable | None:
         cells = [_smallest(arms, partner, metric) for metric in metrics]
         rows.append([name, whole(partner.mean(SPARSE_SIZE)), whole(partner.full_size), *cells])
     columns = ["scheme", "weights of the dense layers", "of the dense model"]
-    columns += [f"{names.title(metric)}: smallest density within dense" for metric in metrics]
+    columns += [f"{names.title(metric)}: smallest density as good as dense" for metric in metrics]
     return DisplayTable(with_warnings(_SMALLEST, study.arms), columns, rows, [False] + [True] * (len(columns) - 1))
 
 
 def _dense_partner(arm: Arm, dense: Sequence[Arm], settings: Sequence[str]) -> Arm | None:
-    """The dense arm of its width; of several the one with the same settings, and none if there is no such."""
+    """The dense arm of the same width; of several, the one with the same settings; else None."""
     wide = [other for other in dense if other.full_size == arm.full_size]
     if len(wide) > 1:
         wide = [other for other in wide if all(other.settings[name] == arm.settings[name] for name in settings)]
@@ -175,19 +176,19 @@ def _smallest(arms: Mapping[float, Arm], dense: Arm, metric: str) -> str:
     if found is None:
         return "none"
     asked = arms[found].labels.get("density")
-    other = f" (asked for: {percent(float(asked))})" if asked is not None and unlike(asked, [found]) else ""
+    other = f" (nominal {percent(float(asked))})" if asked is not None and unlike(asked, [found]) else ""
     return percent(found, digits=3) + other
 
 
 def each_run_table(runs: pd.DataFrame, columns: Mapping[str, str]) -> DisplayTable:
-    """A finished run a row: its experiment, its seed, what these columns hold, and its warnings if any run has some.
+    """One row a finished run: experiment, seed, the chosen columns, and warnings if any run has one.
 
     Args:
-        runs: the runs.
-        columns: names of columns by heading.
+        runs: rows of a table of runs.
+        columns: heading → name of the column.
 
     Raises:
-        SelectionError: there is no such column.
+        SelectionError: a column does not exist.
     """
     finished = runs[runs["status"] == FINISHED]
     if warned(finished):
@@ -205,9 +206,12 @@ def each_run_table(runs: pd.DataFrame, columns: Mapping[str, str]) -> DisplayTab
 
 
 def with_last_epochs(table: RunTable, metrics: Sequence[str]) -> tuple[RunTable, list[str]]:
-    """The table with a column for each metric that only learning curves hold, and the names to look for.
+    """Add a column for each metric that only learning curves hold, such as training accuracy.
 
-    Such a metric (accuracy in training, for one) is what it was at a run's last epoch, and its name says so.
+    The column has the value at the run's last epoch; its name ends with :data:`AT_LAST`.
+
+    Returns:
+        The table, and the names of all ``metrics`` in it.
     """
     runs, found = table.runs, []
     for metric in metrics:
@@ -223,18 +227,18 @@ def with_last_epochs(table: RunTable, metrics: Sequence[str]) -> tuple[RunTable,
 
 
 def facts(runs: pd.DataFrame, metrics: Sequence[str]) -> list[tuple[str, str]]:
-    """What was run, in short: a name and a text each."""
+    """A summary of the runs: name and text of each fact."""
     finished = runs[runs["status"] == FINISHED]
     failed = len(runs) - len(finished)
     found = [("runs", f"{len(finished)} finished" + (f", {failed} failed" if failed else ""))]
     altered = finished[finished[ALTERED].notna()] if ALTERED in finished else finished[:0]
     if len(altered):
         what = " / ".join(sorted(set(altered[ALTERED])))
-        found.append(("not as shipped, so not counted beside published values", f"{len(altered)} runs ({what})"))
-    if told := warned(finished):
-        found.append(("warnings", told))
+        found.append(("altered settings, so not compared with published values", f"{len(altered)} runs ({what})"))
+    if warnings := warned(finished):
+        found.append(("warnings", warnings))
     if made := made_on(finished):
-        found.append(("made", made))
+        found.append(("device", made))
     columns = {metric: f"metric:{metric}" for metric in metrics}
     lacking = [m for m, column in columns.items() if column not in finished or finished[column].isna().all()]
     if lacking and len(finished):
@@ -244,12 +248,12 @@ def facts(runs: pd.DataFrame, metrics: Sequence[str]) -> list[tuple[str, str]]:
         values = [int(value) for value in finished[name].dropna()] if name in finished else []
         found += [(name, whole_range(values))] if values else []
     if "seconds:total" in runs.columns:
-        found.append(("clocks of all runs, added up", duration(float(runs["seconds:total"].fillna(0.0).sum()))))
+        found.append(("total time of all runs", duration(float(runs["seconds:total"].fillna(0.0).sum()))))
     return found
 
 
 def provenance(runs: pd.DataFrame) -> list[tuple[str, Sequence[tuple[str, int]]]]:
-    """What the numbers were made with: for each name its values, the most frequent first, with their number of runs."""
+    """Code, machine and data of the runs: each name with its values and their numbers of runs, most frequent first."""
     titles = {
         "made:commit": "code, at commit", "made:dirty": "uncommitted changes in the code",
         "made:processor": "processor", "made:vectors": "vector instructions", DEVICE: "device",
@@ -265,23 +269,23 @@ def provenance(runs: pd.DataFrame) -> list[tuple[str, Sequence[tuple[str, int]]]
 
 
 def made_on(runs: pd.DataFrame) -> str:
-    """How many runs were made on which kind of device; empty where none is known."""
+    """The number of runs on each device, as text; empty if no device is known."""
     devices = runs[DEVICE].dropna() if DEVICE in runs else pd.Series(dtype="object")
     return ", ".join(f"{n} on {'a CPU' if name == 'cpu' else name}" for name, n in devices.value_counts().items())
 
 
 def with_warnings(caption: str, arms: Sequence[Arm]) -> str:
-    """A caption that also says the warnings of the arms' runs."""
-    told = warned(*(arm.runs for arm in arms))
-    return f"{caption} Warnings: {told}." if told else caption
+    """The caption, followed by the warnings of the arms' runs."""
+    warnings = warned(*(arm.runs for arm in arms))
+    return f"{caption} Warnings: {warnings}." if warnings else caption
 
 
 def summary_frame(runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
-    """One row an arm.
+    """One row an arm, for ``summary.csv``.
 
-    Columns: ``experiment``, ``label:*``, ``setting:*``, ``seeds`` (finished), ``failed``, means of all counts, of
-    multiply-accumulates, seconds and throughput (``mean:*``), and ``metric:NAME:mean``, ``:half_width`` (of the 95 %
-    t-interval over seeds; empty for a single seed) and ``:n`` for each metric; ``warnings`` where any run has one.
+    Columns: ``experiment``, ``label:*``, ``setting:*``, ``seeds`` (finished), ``failed``; ``mean:*``, the means of
+    counts, multiply-accumulates, seconds and throughput; for each metric ``metric:NAME:mean``, ``:half_width`` of the
+    95 % t-interval (empty for a single seed) and ``:n``; and ``warnings`` where any run has one.
     """
     averaged = [column for column in runs.columns if column.startswith(("count:", "macs:", "seconds:"))]
     averaged += [name for name in ("tokens_per_second", "examples_per_second", "peak_memory_bytes") if name in runs]
@@ -303,17 +307,17 @@ def summary_frame(runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
 
 
 def _mean_of_seeds(arm: Arm, metric: str) -> str:
-    """A metric's interval, with the number of its runs if some of the arm's runs lack the metric."""
+    """A metric's interval, with its number of seeds if some of the arm's seeds lack the metric."""
     found = arm.interval(f"metric:{metric}")
     fewer = found is not None and 1 < found.n < arm.runs["seed"].nunique()
     return f"{interval(found)} (n = {found.n})" if found is not None and fewer else interval(found)
 
 
-def _told_apart(arms: Sequence[Arm]) -> tuple[list[str], list[list[str]]]:
-    """Columns that tell arms apart, and each arm's cells."""
+def _identified(arms: Sequence[Arm]) -> tuple[list[str], list[list[str]]]:
+    """Columns that identify arms, and each arm's cells."""
     experiments = dict.fromkeys(arm.experiment for arm in arms)
     chosen = [name for name in identifying_settings(arms)[0] if not name.rsplit(".", 1)[-1].startswith("_")]
-    # A setting that differs only between experiments is told by the experiment's name.
+    # A setting that differs only between experiments needs no column: the experiment's name identifies it.
     chosen = [name for name in chosen if any(_differs(name, arms, experiment) for experiment in experiments)]
     last = [name.rsplit(".", 1)[-1] for name in chosen]
     short = [(own if last.count(own) == 1 else name).replace("_", " ") for name, own in zip(chosen, last, strict=True)]
@@ -329,7 +333,7 @@ def _told_apart(arms: Sequence[Arm]) -> tuple[list[str], list[list[str]]]:
 
 
 def realised(arm: Arm, arms: Sequence[Arm]) -> float | None:
-    """An arm's realised density; of a narrower dense model its share of the full one's places, if these are known."""
+    """An arm's realised density; for a narrower dense model its weights as a share of the full model's, if known."""
     sizes = {other.mean(SPARSE_SIZE) for other in arms if other.kind != "small_dense"}
     weights, size = arm.mean(SPARSE_WEIGHTS), sizes.pop() if len(sizes) == 1 else None
     return weights / size if arm.kind == "small_dense" and weights is not None and size else arm.realised
@@ -340,7 +344,7 @@ def _differs(name: str, arms: Sequence[Arm], experiment: str) -> bool:
 
 
 def _devices(arms: Sequence[Arm]) -> set[str]:
-    """What the arms' runs were made on, as far as it is known."""
+    """The known devices of the arms' runs."""
     return {str(device) for arm in arms if DEVICE in arm.runs for device in arm.runs[DEVICE].dropna()}
 
 

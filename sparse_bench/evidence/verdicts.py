@@ -1,16 +1,16 @@
-"""From what was measured to a verdict.
+"""Verdicts on claims, from measurements.
 
-A test is reproduced if the 95 % interval of every case lies in its region. That all have to agree is itself the
-protection against many comparisons (an intersection-union test), so nothing is corrected. It is contradicted if any
-case lies in the contradicting region after Holm's correction over the cases. Anything else is inconclusive.
+A test is reproduced if the 95 % interval of every case lies in its region. All cases must agree, which already guards
+against multiple comparisons (an intersection-union test), so nothing is corrected. A test is contradicted if any case
+lies in the contradicting region after Holm's correction over the cases. Otherwise it is inconclusive.
 
-A single seed has no interval and decides nothing, and neither do two with equal values; counts and benchmarks are
-single numbers and need none.
+A single seed has no interval and decides nothing. Two seeds with equal values decide nothing either. Counts and
+benchmarks are single numbers and need no interval.
 
-Several tests at one scale are one: reproduced if all are, contradicted if any is. A claim's verdict is the paper's
-scale's. Where that was not run, or has too few seeds to decide anything, it is the first that is decided of a stand-in
-for the paper's corpus, a benchmark and a reduced scale, and is labelled so. A scale with intervals that decide neither
-way is left undecided: a smaller one does not speak for it.
+Several tests at one scale are reproduced if all are, and contradicted if any is. Each claim is judged at the paper's
+own scale. Where that was not run, or has too few seeds, the claim is judged at the first decided one of these scales,
+and labelled so: a stand-in for the paper's corpus, a benchmark, a reduced scale. If the runs at a scale are enough
+but decide neither way, the claim is inconclusive: a smaller scale does not overrule them.
 """
 
 import math
@@ -26,21 +26,21 @@ from sparse_bench.papers.schema import Origin
 Verdict = Literal["reproduced", "contradicted", "inconclusive", "not run", "not testable"]
 VERDICTS: tuple[Verdict, ...] = ("reproduced", "contradicted", "inconclusive", "not run", "not testable")
 DECIDED: tuple[Verdict, ...] = ("reproduced", "contradicted")
-#: One-sided level at which "the whole two-sided 95 % interval lies beyond the bound" is decided.
+#: One-sided level at which the whole two-sided 95 % interval lies beyond a bound.
 LEVEL = (1.0 - CONFIDENCE) / 2
 
 
 @dataclass(frozen=True)
 class CaseOutcome:
-    """One case, decided.
+    """The outcome of one case.
 
     Attributes:
-        label: of the case; empty where there is only one.
-        interval: what was measured; None without runs.
-        p_reproduced: p-value of lying in the reproducing region; None if that cannot be said.
-        p_contradicted: of lying in the contradicting one, after Holm's correction.
-        problem: why there is no measurement, or none that decides.
-        remark: what has to be known of the runs that were measured.
+        label: label of the case; empty if the test has a single case.
+        interval: the measurement; None without runs.
+        p_reproduced: p-value for the reproducing region; None if it cannot be computed.
+        p_contradicted: p-value for the contradicting region, after Holm's correction.
+        problem: why there is no measurement, or none that can decide.
+        remark: what a reader has to know of the runs.
     """
 
     label: str
@@ -53,7 +53,7 @@ class CaseOutcome:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A test at one scale, decided; or a measurement beside it, which no rule judges and which has no verdict."""
+    """The outcome of a test at one scale. An unjudged measurement has no verdict, unless it was not run."""
 
     test: Resolved
     cases: Sequence[CaseOutcome]
@@ -61,24 +61,24 @@ class Outcome:
 
     @property
     def judged(self) -> bool:
-        """Whether a rule judges it; else it stands beside those that are judged."""
+        """Whether a rule judges the measurement."""
         return isinstance(self.test.rule, Test)
 
     @property
     def seeds(self) -> tuple[int, int] | None:
-        """Fewest and most seeds of its cases."""
+        """Fewest and most seeds of the cases; None without a measurement."""
         counts = [case.interval.n for case in self.cases if case.interval is not None]
         return (min(counts), max(counts)) if counts else None
 
     @property
     def decidable(self) -> bool:
-        """Whether every case was measured well enough to decide it."""
+        """Whether every case has a p-value."""
         return all(case.p_reproduced is not None for case in self.cases)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of the ledger: a claim with all its outcomes."""
+    """An entry of the ledger: a claim with all its outcomes."""
 
     document: str
     claim: Claim
@@ -86,7 +86,7 @@ class Entry:
 
     @property
     def scale(self) -> Origin | None:
-        """The scale that the verdict is taken from; None without runs, or if the claim is not testable."""
+        """The scale that decides the verdict; None without runs, or if the claim is not testable."""
         if self.claim.untestable:
             return None
         run = [scale for scale in self._by_scale if self._at(scale) != "not run"]
@@ -99,16 +99,20 @@ class Entry:
 
     @property
     def shown(self) -> list[Outcome]:
-        """Outcomes worth a line: what was run, and what of the paper's size was not; one line if no test was."""
+        """The outcomes to show, judged ones first.
+
+        A test that was not run is shown unless it is of the reduced scale. If no test was run, one is shown.
+        """
         tests = [found for found in self.outcomes if found.judged] or list(self.outcomes)
         worth = [found for found in tests if found.verdict != "not run" or found.test.scale != "reduced"]
         if all(found.verdict == "not run" for found in tests):
             worth = tests[:1]
-        return [found for found in self.outcomes if found in worth or found.verdict is None]
+        shown = [found for found in self.outcomes if found in worth or found.verdict is None]
+        return sorted(shown, key=lambda found: not found.judged)
 
     @property
     def verdict(self) -> Verdict:
-        """The claim's verdict."""
+        """The claim's verdict, from the outcomes at :attr:`scale`."""
         if self.claim.untestable:
             return "not testable"
         return self._at(self.scale) if self.scale else "not run"
@@ -122,7 +126,7 @@ class Entry:
         return found
 
     def _at(self, scale: Origin) -> Verdict:
-        """The verdict of all tests at one scale together."""
+        """The joint verdict of all tests at one scale."""
         verdicts = {outcome.verdict for outcome in self._by_scale[scale] if outcome.verdict is not None}
         if "contradicted" in verdicts:
             return "contradicted"
@@ -133,7 +137,7 @@ def evaluate(documents: Sequence[Document], evidence: Evidence) -> list[Entry]:
     """Decide every claim.
 
     Raises:
-        SelectionError: results know no such name; the message holds every claim that this happens to.
+        SelectionError: a claim uses a name that the results lack; the message lists every such claim.
     """
     entries, faults = [], []
     for document in documents:
@@ -151,13 +155,13 @@ def evaluate(documents: Sequence[Document], evidence: Evidence) -> list[Entry]:
 
 
 def decide(test: Resolved, evidence: Evidence) -> Outcome:
-    """Decide one test from what was measured."""
+    """Decide one test from its measurements."""
     rule = test.rule
     measured = [measure(comparison, evidence) for _, comparison in test.cases]
     if not isinstance(rule, Test):
-        return _beside(test, measured)
+        return _unjudged(test, measured)
     p_contradicted: list[float | None] = [_p(sample, rule.contradicted) for sample in measured]
-    # A case without a p-value is a comparison that was made (or will be), so it counts in the correction.
+    # A case without a p-value is still a planned comparison, so it counts in the correction.
     corrected = holm([1.0 if p is None else p for p in p_contradicted])
     cases = []
     for (label, _), sample, before, after in zip(test.cases, measured, p_contradicted, corrected, strict=True):
@@ -181,8 +185,8 @@ def decide(test: Resolved, evidence: Evidence) -> Outcome:
     return Outcome(test, cases, verdict)
 
 
-def _beside(test: Resolved, measured: Sequence[Sample | Unavailable]) -> Outcome:
-    """What was measured beside a claim."""
+def _unjudged(test: Resolved, measured: Sequence[Sample | Unavailable]) -> Outcome:
+    """The outcome of a measurement that no rule judges."""
     cases = [
         CaseOutcome(label, None, problem=sample.reason)
         if isinstance(sample, Unavailable)
@@ -193,10 +197,10 @@ def _beside(test: Resolved, measured: Sequence[Sample | Unavailable]) -> Outcome
 
 
 def _p(sample: Sample | Unavailable, where: Region) -> float | None:
-    """One-sided p-value of the mean lying in a region.
+    """One-sided p-value for the mean to lie in a region; None if it cannot be computed.
 
-    Of a region between two borders the larger of two, as it has to lie on the right side of both; of what is outside
-    them the smaller.
+    For a region between two borders it is the larger of two p-values, as the mean must clear both borders. For the
+    region outside of them it is the smaller.
     """
     if isinstance(sample, Unavailable):
         return None

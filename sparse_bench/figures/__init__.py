@@ -1,1 +1,1 @@
-"""Drawings of what runs measured: lines with bands, dots, and what single runs look like. Nothing here computes."""
+"""Drawings of measurements: lines with bands, dots, and single runs. All statistics come from :mod:`.evidence`."""

@@ -1,4 +1,4 @@
-"""The figures that a paper's page describes: our numbers beside the published ones."""
+"""Figures described in a paper's page.yaml: our measurements with the published numbers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,13 +26,13 @@ _Runs = list[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Shown:
-    """What a described figure gives.
+    """The result of a described figure.
 
     Attributes:
-        figure: None where nothing of ours has been run.
-        table: ours beside the published ones; None for lines.
-        title: of the figure.
-        lacking: labels of what has not been run.
+        figure: None if nothing of ours was run.
+        table: our numbers and the published ones; None for lines.
+        title: title of the figure.
+        lacking: labels of what was not run.
     """
 
     figure: Figure | None
@@ -42,11 +42,11 @@ class Shown:
 
 
 class FigureError(SparseBenchError):
-    """A figure that the results at hand cannot fill."""
+    """A figure that the results cannot fill."""
 
 
 def lines_figure(spec: Epochs | Along, evidence: Evidence, paper: Paper) -> Shown:
-    """A metric per epoch, or against a count, a label or a setting: our arms drawn, published numbers dashed."""
+    """Draw a metric per epoch, or against a count, a label or a setting. Published numbers are dashed."""
     published = read_published(paper.folder, spec.published)
     lines: list[Line] = []
     lacking, remarks = [], {}
@@ -62,7 +62,8 @@ def lines_figure(spec: Epochs | Along, evidence: Evidence, paper: Paper) -> Show
             lines.append(Line(f"{series.label}, published", printed, Look(look.colour), published=True))
     ours = [line for line in lines if not line.published]
     compared = len({one.ink for one in spec.series}) == 2
-    if not ours or (compared and all(line.look.colour == INK for line in ours)):  # what others are compared with, alone
+    # A reference line without the lines that it is compared with is not worth a figure.
+    if not ours or (compared and all(line.look.colour == INK for line in ours)):
         return Shown(None, None, spec.title, lacking)
     after = [f"Not shown: {'; '.join(lacking)}." if lacking else "", _remarked(remarks)]
     after.append(published.source if len(ours) < len(lines) else "")
@@ -71,7 +72,7 @@ def lines_figure(spec: Epochs | Along, evidence: Evidence, paper: Paper) -> Show
     else:
         whole_places = all(float(x).is_integer() for line in lines for x in line.x)
         axis = "logarithmic" if spec.logarithmic else "whole" if whole_places else "linear"
-        below = spec.below or ("density asked for" if spec.along == "density" else names.quantity(spec.along))
+        below = spec.below or ("nominal density" if spec.along == "density" else names.quantity(spec.along))
         chart = Chart(
             [Panel("", lines)], below, spec.axis or names.direction(spec.of), axis,  # type: ignore[arg-type]
             logarithmic=spec.logarithmic_values, remarks=[spec.note],
@@ -81,7 +82,7 @@ def lines_figure(spec: Epochs | Along, evidence: Evidence, paper: Paper) -> Show
 
 
 def dots_figure(spec: Dots, evidence: Evidence, paper: Paper) -> Shown:
-    """Single numbers, one a row: ours with its interval, the published one hollow."""
+    """Draw single numbers, one a row: ours with its interval, the published one hollow."""
     published = read_published(paper.folder, spec.published)
     dots, lacking, remarks = [], [], {}
     for row in spec.rows:
@@ -102,7 +103,7 @@ def dots_figure(spec: Dots, evidence: Evidence, paper: Paper) -> Shown:
 
 
 def _points(series: Series, spec: Epochs | Along, evidence: Evidence) -> tuple[_Points, _Runs]:
-    """The points of a series, from left to right, and single runs; none where nothing has been run or measured."""
+    """The points of a series, from left to right, and its single runs; both empty without runs or measurements."""
     target = series.only()
     if target is None:
         return [], []
@@ -113,7 +114,7 @@ def _points(series: Series, spec: Epochs | Along, evidence: Evidence) -> tuple[_
         return [], []
     table, runs = found
     if isinstance(spec, Epochs):
-        one_arm(runs)  # a mean over anything else would say nothing
+        one_arm(runs)  # a mean over several arms has no meaning
         keys = zip(runs["experiment"], runs["id"], strict=True)
         return mean_curve([table.histories[key] for key in keys if key in table.histories], spec.of), []
     metric, axis = names.column_of(spec.of), names.column_of(spec.along)
@@ -130,20 +131,20 @@ def _points(series: Series, spec: Epochs | Along, evidence: Evidence) -> tuple[_
 
 
 def _benchmark_points(target: Target, spec: Epochs | Along, evidence: Evidence) -> _Points:
-    """A benchmark's rows; a timing is one number, which knows no interval."""
+    """The points of a benchmark's rows; a timing is a single number without an interval."""
     if isinstance(spec, Epochs):
         raise FigureError(f"'{spec.title}': a benchmark has no epochs.")
     rows = evidence.rows(target)
     for name in (spec.of, spec.along):
         if rows and not any(is_finite(row.get(name)) for row in rows):
-            raise SelectionError(f"In {target.table}: '{name}' is no column of numbers.")
+            raise SelectionError(f"In {target.table}: '{name}' is not a column of numbers.")
     kept = [row for row in rows if is_finite(row[spec.of]) and is_finite(row[spec.along])]
     points = [(float(row[spec.along]), Interval(float(row[spec.of]), 0.0, 1)) for row in kept]
     return sorted(points, key=lambda point: point[0])
 
 
 def _looks(series: Sequence[Series]) -> list[Look]:
-    """A colour and a marker for each series: hues in order, ink for the one that the others are compared with."""
+    """A colour and a marker for each series: hues in order, ink for the reference series."""
     hues, found = iter(range(len(series))), []
     for place, one in enumerate(series):
         colour = INK if one.ink else SERIES[next(hues) % len(SERIES)]
@@ -152,20 +153,20 @@ def _looks(series: Sequence[Series]) -> list[Look]:
 
 
 def _remark(series: Series, spec: Epochs | Along, evidence: Evidence) -> str:
-    """What has to be known of the runs or rows behind a series."""
+    """Remarks on the runs or rows of a series."""
     target = series.only()
     if target is not None and target.table and isinstance(spec, Along):
         without = [row for row in evidence.rows(target) if not is_finite(row[spec.of])]
-        told = [f"{spec.along} {row[spec.along]}" for row in without]
-        return f"no number at {', '.join(told)}" if told else ""
+        places = [f"{spec.along} {row[spec.along]}" for row in without]
+        return f"no number at {', '.join(places)}" if places else ""
     found = evidence.runs(target) if target is not None and target.experiment else None
     return "; ".join(remarks_on(found[1])) if found else ""
 
 
 def _remarked(remarks: Mapping[str, str]) -> str:
-    """What has to be known of the runs behind what a figure's labels name, as a sentence."""
-    told = [f"{label}: {text}" for label, text in remarks.items() if text]
-    return f"Remarks: {'. '.join(told)}." if told else ""
+    """The remarks on a figure's series or rows, by label, as a sentence of the caption."""
+    texts = [f"{label}: {text}" for label, text in remarks.items() if text]
+    return f"Remarks: {'. '.join(texts)}." if texts else ""
 
 
 def _table(caption: str, dots: Sequence[Dot], *, with_published: bool) -> DisplayTable:
@@ -175,7 +176,7 @@ def _table(caption: str, dots: Sequence[Dot], *, with_published: bool) -> Displa
 
 
 def _ours(dot: Dot) -> tuple[str, str]:
-    """What was measured, and over how many seeds: a count or a timing is one number without an interval."""
+    """Measurement and number of seeds; a count or a timing has neither interval nor seeds."""
     if dot.ours is None or not dot.exact:
         return interval(dot.ours), str(dot.ours.n) if dot.ours else MISSING
     mean = dot.ours.mean

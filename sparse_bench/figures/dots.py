@@ -1,4 +1,4 @@
-"""The one dot plot: single numbers, a row each, ours beside the published one."""
+"""The dot plot: single numbers, one a row, measured and published."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,9 +19,9 @@ class Dot:
     """A row.
 
     Attributes:
-        label: at its left.
-        ours: what was measured; None where nothing was.
-        exact: whether it is known without error.
+        label: text at the left.
+        ours: the measurement; None if there is none.
+        exact: whether the measurement has no error.
         published: the document's number, if it gives one.
         runs: values of single runs, drawn as faint dots.
     """
@@ -43,17 +43,21 @@ def dot_plot(
     after: Sequence[str] = (),
     logarithmic: bool = False,
 ) -> Figure | None:
-    """Draw the rows from top to bottom; None if nothing of ours is left to draw.
+    """Draw the rows from top to bottom.
 
     Args:
-        stem: name of the figure's files.
-        title: a few words.
+        stem: stem of the file names.
+        title: title of the figure.
         dots: the rows.
         axis: title of the horizontal axis.
-        note: what begins the caption.
-        after: sentences that end it.
-        logarithmic: the horizontal axis is.
+        note: first sentence of the caption.
+        after: last sentences of the caption.
+        logarithmic: whether the horizontal axis is logarithmic.
+
+    Returns:
+        None if no measurement of ours is left after diverged ones are removed.
     """
+    # Diverged means would flatten all others, so they are listed in the caption instead.
     bound = diverged_beyond(_places(dots))
     diverged = [dot.label for dot in dots if dot.ours is not None and abs(dot.ours.mean) > bound]
     dots = [replace(dot, ours=None, runs=()) if dot.label in diverged else dot for dot in dots]
@@ -64,7 +68,7 @@ def dot_plot(
         axes = canvas.add_subplot()
         both = any(dot.published is not None for dot in dots)
         for place, dot in enumerate(reversed(dots)):
-            # A published number stands as far above the label's line as ours below it; alone, a number stands on it.
+            # With both numbers, the published one is above the label's line and ours below; a single one is on it.
             aside = 0.14 if both else 0.0
             if dot.published is not None:
                 spread = dot.published.spread or 0.0
@@ -91,6 +95,7 @@ def dot_plot(
         axes.set_xlabel(axis)
         legend(canvas, axes, compact)
 
+    # The caption explains only the marks that are drawn.
     seeds = {dot.ours.n for dot in dots if dot.ours is not None and not dot.exact}
     parts = [note]
     if any(n > 1 for n in seeds):
@@ -101,10 +106,11 @@ def dot_plot(
         parts.append("Faint dots: single runs.")
     if 1 in seeds:
         parts.append("A dot without a line may be a single run.")
+    # The text alternative repeats all numbers.
     sentences = [f"Dot plot of {axis}."]
     for dot in dots:
-        told = f"published {decimal(dot.published.value)}, " if dot.published is not None else ""
-        sentences.append(f"{dot.label}: {told}measured {decimal(dot.ours.mean if dot.ours else None)}.")
+        text = f"published {decimal(dot.published.value)}, " if dot.published is not None else ""
+        sentences.append(f"{dot.label}: {text}measured {decimal(dot.ours.mean if dot.ours else None)}.")
     caption = joined([*parts, left_out(diverged), *after])
     return render(stem, title, caption, " ".join(sentences), draw, height=1.3 + 0.45 * len(dots))
 
@@ -115,5 +121,5 @@ def _places(dots: Sequence[Dot]) -> list[float]:
 
 
 def _once(label: str, axes: Axes) -> str:
-    """A label for the legend; hidden where it has been given already."""
+    """The label for the legend, or the hidden label if the legend has it already."""
     return "_nolegend_" if label in axes.get_legend_handles_labels()[1] else label

@@ -1,6 +1,6 @@
-"""The one line chart: means with their intervals along an axis, in one panel or several, and its caption.
+"""The line chart: means with intervals along an axis, in one or several panels, and its caption.
 
-Learning curves, a metric against weights or density, published curves and what rewiring did are all drawn here.
+It draws learning curves, metrics against weights or density, published curves, and the topology during training.
 """
 
 from collections.abc import Sequence
@@ -17,17 +17,17 @@ from sparse_bench.evidence.display import decimal, joined
 from sparse_bench.evidence.statistics import ENOUGH, Interval
 from sparse_bench.figures.style import INK, Figure, render
 
-#: Intervals may stretch the vertical axis by this share of the range of the values; longer ones are cut at its edge.
+#: Intervals extend the vertical axis by at most this share of the range of the values; longer ones are cut.
 _STRETCH = 0.5
-#: Values that span more than this factor are drawn on a logarithmic axis.
+#: Values that span more than this factor get a logarithmic axis.
 LOG_FROM = 20.0
-#: A mean has diverged, and would flatten all others, beyond this many times their median, and beyond this much anyway.
+#: A mean counts as diverged beyond this many times the median of all means, and beyond this magnitude in any case.
 _TIMES, _LARGEST = 1e6, 1e30
 
 
 @dataclass(frozen=True)
 class Look:
-    """How a line is drawn; ``strength`` is its opacity."""
+    """The look of a line; ``strength`` is its opacity, 0 to 1."""
 
     colour: str
     marker: str = ""
@@ -37,16 +37,16 @@ class Look:
 
 @dataclass(frozen=True)
 class Line:
-    """A line: means at places, from left to right.
+    """Means along the horizontal axis, from left to right.
 
     Attributes:
-        label: for the legend.
-        points: place, and mean with its interval.
-        look: how it is drawn.
-        runs: place and value of single runs, drawn as faint dots.
-        published: whether the numbers are a document's.
-        level: drawn as a horizontal line besides, to compare others with.
-        aside: the share of a density axis by which it is drawn to the right, beside lines at the same densities.
+        label: text of the legend.
+        points: x, and mean with its interval.
+        look: colour, marker, dashes and opacity.
+        runs: x and value of single runs, drawn as faint dots.
+        published: whether the numbers are from a document.
+        level: whether a horizontal reference line is drawn too.
+        aside: shift to the right, as a share of a density axis, so that lines at equal densities do not overlap.
     """
 
     label: str
@@ -59,7 +59,7 @@ class Line:
 
     @property
     def x(self) -> np.ndarray:
-        """Places [points]."""
+        """Horizontal positions [points]."""
         return np.array([x for x, _ in self.points], dtype=float)
 
     @property
@@ -69,12 +69,12 @@ class Line:
 
     @property
     def half_width(self) -> np.ndarray:
-        """Half widths of the intervals [points]; zero where there are fewer than three seeds."""
+        """Half-widths of the intervals [points]; zero for fewer than three seeds."""
         return np.array([(mean.half_width or 0.0) if mean.n >= ENOUGH else 0.0 for _, mean in self.points])
 
     @property
     def seeds(self) -> set[int]:
-        """How many seeds its points are means over; what is known exactly, such as a timing, has none."""
+        """The numbers of seeds behind the points; exact points, such as timings, have none."""
         return {mean.n for _, mean in self.points if mean.n > 1 or mean.half_width is None}
 
 
@@ -92,14 +92,13 @@ class Chart:
 
     Attributes:
         panels: one, or several on the same axes.
-        x, y: titles of the axes; the vertical one stands above.
-        axis: what lies along the horizontal axis: whole numbers (epochs), any numbers, amounts on a logarithmic axis,
-            or densities.
-        bands: intervals are bands around lines, instead of bars at markers.
-        logarithmic: the vertical axis is.
-        from_zero: the vertical axis begins there.
-        shared: all panels have the same vertical axis.
-        remarks: sentences of the caption, before what is said of every chart.
+        x, y: titles of the axes; the vertical one is above the chart.
+        axis: kind of the horizontal axis: whole numbers (epochs), any numbers, logarithmic, or densities.
+        bands: whether intervals are bands around lines, instead of bars at markers.
+        logarithmic: whether the vertical axis is logarithmic.
+        from_zero: whether the vertical axis starts at zero.
+        shared: whether all panels have the same vertical axis.
+        remarks: first sentences of the caption.
     """
 
     panels: Sequence[Panel]
@@ -114,14 +113,17 @@ class Chart:
 
 
 def line_chart(stem: str, title: str, chart: Chart, *, after: Sequence[str] = (), height: float = 3.7) -> Figure | None:
-    """Draw a chart; None if nothing of ours is left to draw.
+    """Draw a chart.
 
     Args:
-        stem: name of the figure's files.
-        title: a few words.
-        chart: what is drawn.
-        after: sentences that end the caption.
+        stem: stem of the file names.
+        title: title of the figure.
+        chart: the panels and axes.
+        after: last sentences of the caption.
         height: inches.
+
+    Returns:
+        None if no line of ours is left after diverged points are removed.
     """
     panels, diverged = _without_diverged(chart)
     lines = [line for panel in panels for line in panel.lines]
@@ -155,20 +157,20 @@ def line_chart(stem: str, title: str, chart: Chart, *, after: Sequence[str] = ()
 
 
 def diverged_beyond(values: Sequence[float]) -> float:
-    """The magnitude beyond which a mean has diverged, beside all that are drawn with it."""
+    """The magnitude beyond which a mean counts as diverged, given all means of a figure."""
     magnitudes = sorted(abs(value) for value in values)
-    # Of two values the smaller one: half of them may have diverged.
+    # The lower median, so that half of the values may have diverged.
     median = magnitudes[(len(magnitudes) - 1) // 2] if magnitudes else 0.0
     return min(_TIMES * median or _LARGEST, _LARGEST)
 
 
 def left_out(diverged: Sequence[str]) -> str:
-    """What a caption says of means that have diverged."""
-    return f"Left out, as they diverged: {'; '.join(diverged)}." if diverged else ""
+    """The sentence of a caption that lists diverged means; empty without any."""
+    return f"Not drawn, because they diverged: {'; '.join(diverged)}." if diverged else ""
 
 
 def legend(canvas: Canvas, axes: Axes, compact: bool) -> None:
-    """A legend outside the axes: to the right, or below them in the compact form."""
+    """Add a legend outside the axes: to the right, or below them in the compact form."""
     handles, labels = axes.get_legend_handles_labels()
     if not labels:
         return
@@ -181,7 +183,7 @@ def legend(canvas: Canvas, axes: Axes, compact: bool) -> None:
 
 
 def _two_lines(label: str) -> str:
-    """A label with the realised density, if it tells one, on a line of its own."""
+    """The label, with the realised density on a second line if it has one."""
     return label.replace(" (realised", "\n(realised")
 
 
@@ -190,7 +192,7 @@ def _draw(axes: Axes, panel: Panel, chart: Chart, limits: tuple[float, float]) -
     for line in panel.lines:
         look, x, y, half = line.look, _moved(line.x, line.aside, places), line.y, line.half_width
         low, high = y - half, y + half
-        if chart.logarithmic:  # such an axis has no place for zero or less
+        if chart.logarithmic:  # a logarithmic axis needs positive values
             low = np.maximum(low, y * 1e-3)
         if line.level:
             axes.axhline(float(y[0]), color=INK, linewidth=1, linestyle=(0, (1, 1.6)), zorder=1.5)
@@ -203,7 +205,7 @@ def _draw(axes: Axes, panel: Panel, chart: Chart, limits: tuple[float, float]) -
             at = _moved(at, line.aside, places)
             axes.plot(at, values, "o", color=look.colour, alpha=0.4, markersize=3.6, markeredgewidth=0)
         for edge, cut, mark in ((limits[0], low < limits[0], "v"), (limits[1], high > limits[1], "^")):
-            if not chart.bands and cut.any():  # where a bar goes on beyond the axis
+            if not chart.bands and cut.any():  # an arrowhead where a bar leaves the axis
                 axes.plot(x[cut], [edge] * cut.sum(), mark, color=look.colour, markersize=4, clip_on=False)
         dashes = (0, (4, 2)) if line.published else look.dashes
         width = 1.2 if line.published else 1.4 if chart.bands else 1.7
@@ -224,7 +226,7 @@ def _places(lines: Sequence[Line]) -> list[float]:
 
 
 def _moved(x: np.ndarray, share: float, places: Sequence[float]) -> np.ndarray:
-    """Densities [points] moved by a share of the axis, so that bars of lines at the same density stand side by side."""
+    """Densities [points] shifted by a share of the axis, so that bars at equal densities do not overlap."""
     low, high = places[0], places[-1]
     if not share:
         return x
@@ -242,11 +244,11 @@ def _horizontal(axes: Axes, lines: Sequence[Line], chart: Chart) -> None:
 
 
 def logarithmic_axis(axes: Axes, places: Sequence[float]) -> None:
-    """A horizontal axis of powers of ten, with short numbers and room at both ends."""
+    """Make the horizontal axis logarithmic, with short numbers and room at both ends."""
     axes.set_xscale("log")
     low, high = min(places), max(places)
     axes.set_xlim(low / 1.25, high * 1.25)
-    # Within a decade or two, a tick at every power of ten would be too few.
+    # Over one or two decades, ticks at powers of ten alone would be too few.
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if high / low > 30 else (1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -269,7 +271,7 @@ def _density_axis(axes: Axes, places: Sequence[float]) -> None:
 
 
 def _spans_decades(low: float, high: float) -> bool:
-    """Whether densities span enough to stand on a logarithmic axis."""
+    """Whether the span of densities needs a logarithmic axis."""
     return high / low >= 4
 
 
@@ -281,7 +283,7 @@ def _short(value: float) -> str:
 
 
 def _without_diverged(chart: Chart) -> tuple[list[Panel], list[str]]:
-    """The panels without values that are beyond all others, and what the caption calls these."""
+    """The panels without diverged points, and the names of what was removed."""
     bound = diverged_beyond([mean.mean for panel in chart.panels for line in panel.lines for _, mean in line.points])
     panels, gone = [], []
     for panel in chart.panels:
@@ -293,20 +295,20 @@ def _without_diverged(chart: Chart) -> tuple[list[Panel], list[str]]:
                 kept.append(replace(line, points=points, runs=runs))
             if places := [x for x, mean in line.points if abs(mean.mean) > bound]:
                 name = ", ".join(filter(None, (panel.title, line.label)))
-                gone.append(f"{name} at {_told(places, chart)}" if points else name)
+                gone.append(f"{name} at {_span(places, chart)}" if points else name)
         panels += [Panel(panel.title, kept)] if kept else []
     return panels, gone
 
 
-def _told(places: Sequence[float], chart: Chart) -> str:
-    """``5 %``, or ``epoch 3 to 12``."""
+def _span(places: Sequence[float], chart: Chart) -> str:
+    """First and last position as text: ``5 %``, or ``epoch 3 to 12``."""
     texts = [percent(x, digits=3) if chart.axis == "density" else f"{x:,.6g}" for x in (places[0], places[-1])]
     text = " to ".join(dict.fromkeys(texts))
     return f"{chart.x} {text}" if chart.axis == "whole" else text
 
 
 def _limits(lines: Sequence[Line], chart: Chart) -> tuple[float, float]:
-    """Room for every value, and for intervals of reasonable length (few seeds can give enormous ones)."""
+    """Limits of the vertical axis: room for all values, and for intervals up to a length (few seeds give huge ones)."""
     values = np.concatenate([*(line.y for line in lines), *([y for _, y in line.runs] for line in lines)])
     low, high = float(values.min()), float(values.max())
     if chart.logarithmic:
@@ -319,7 +321,7 @@ def _limits(lines: Sequence[Line], chart: Chart) -> tuple[float, float]:
 
 
 def _spread(lines: Sequence[Line], chart: Chart, limits: tuple[float, float]) -> list[str]:
-    """What the caption says of seeds, intervals and published lines."""
+    """Sentences of the caption about seeds, intervals and published lines."""
     ours = [line for line in lines if not line.published]
     seeds = sorted(set[int]().union(*(line.seeds for line in ours)))
     shape, what = ("Bands", "line") if chart.bands else ("Bars", "marker")
@@ -352,5 +354,5 @@ def _alt(panels: Sequence[Panel], chart: Chart) -> str:
     for panel in panels:
         for line in panel.lines:
             name = ", ".join(filter(None, (panel.title, line.label)))
-            sentences.append(f"{name}: {decimal(float(line.y[0]))} at first, {decimal(float(line.y[-1]))} at last.")
+            sentences.append(f"{name}: from {decimal(float(line.y[0]))} to {decimal(float(line.y[-1]))}.")
     return " ".join(sentences)

@@ -1,4 +1,4 @@
-"""What one run looks like: the degrees of its topology at first and at last, or its trained weights."""
+"""Figures of one run: degree distributions before and after training, or trained weights."""
 
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -21,14 +21,20 @@ from sparse_bench.record import RunFolder
 
 #: Key in the record → title of its panel.
 _SIDES = {"in_degree": "in-degree of outputs", "out_degree": "out-degree of inputs"}
-#: Layers drawn in a figure at most; more would hide one another.
+#: Most layers in one figure; more would hide one another.
 _MOST_TOPOLOGIES, _MOST_HISTOGRAMS = 12, 8
 
 _Read = TypeVar("_Read")
 
 
 def portrait_figure(portrait: Portrait, title: str, stem: str) -> Figure:
-    """The drawing of a kept portrait; ``stem`` is what its file's name ends with."""
+    """Draw a portrait.
+
+    Args:
+        portrait: the data of one run.
+        title: label of the arm.
+        stem: end of the file names.
+    """
     if portrait.kind == "weights":
         return weight_figure(f"trained--{stem}", title, portrait.content, portrait.seed)
     first, last = (Snapshot(**portrait.content[moment]) for moment in ("first", "last"))
@@ -36,9 +42,9 @@ def portrait_figure(portrait: Portrait, title: str, stem: str) -> Figure:
 
 
 def study_portraits(study: Study, table: RunTable, problems: list[Problem]) -> list[Figure]:
-    """For each curve of a study the degrees and the weights of a run of its widest model, read from disk.
+    """Degrees and weights of a run of each curve's widest model, read from the run folders.
 
-    Each is of the first seed that has left one.
+    Each figure shows the first seed with data. Unreadable files are added to ``problems``.
     """
     figures = []
     for curve in study.curves:
@@ -53,7 +59,7 @@ def study_portraits(study: Study, table: RunTable, problems: list[Problem]) -> l
 def _first(
     arm: Arm, read: Callable[[RunFolder], _Read | None], table: RunTable, problems: list[Problem]
 ) -> tuple[_Read, int] | None:
-    """What the first seed of an arm has left, with the seed; None if none has left anything."""
+    """The data of the first seed of an arm that has any, and the seed; None if no seed has data."""
     runs = arm.runs.sort_values("seed")
     for experiment, run, seed in zip(runs["experiment"], runs["id"], runs["seed"], strict=True):
         folder = table.folders.get((str(experiment), str(run)))
@@ -68,13 +74,13 @@ def _first(
 
 
 def degree_figure(stem: str, label: str, change: Change, seed: int) -> Figure:
-    """Degree distributions of every layer, first against last, with the last one's power-law fits.
+    """Draw the degree distributions of every layer before and after training, with power-law fits of the latter.
 
     Args:
-        stem: name of the figure's files.
-        label: of the arm.
-        change: of one run.
-        seed: the run's.
+        stem: stem of the file names.
+        label: label of the arm.
+        change: topology of one run.
+        seed: seed of the run.
     """
     first, last = change.first, change.last
     names = list(first.layers)[:_MOST_TOPOLOGIES]
@@ -91,26 +97,27 @@ def degree_figure(stem: str, label: str, change: Change, seed: int) -> Figure:
             axes.set_title(title, fontsize=9)
             axes.set_xlabel("degree k")
         grid[0].set_ylabel("share of units of degree ≥ k")
-        # One entry a kind of line, not one a layer.
+        # The legend has an entry for each kind of line, not for each layer.
         grid[0].plot([], [], "-", color=MUTED, linewidth=1.1, label="first")
         grid[0].plot([], [], "-", color=SERIES[0], linewidth=1.1, label=f"after epoch {last.epoch}")
         grid[0].plot([], [], ":", color=INK, linewidth=1.0, label="power-law fit")
         legend(canvas, grid[0], compact)
 
-    title = f"Degrees at first and at last: {label}"
+    title = f"Degrees before and after training: {label}"
     alt = _alt(first, last, names, label)
     return render(stem, title, _caption(first, last, names, seed), alt, draw, height=3.4)
 
 
 def weight_figure(stem: str, label: str, summary: Mapping[str, Any], seed: int) -> Figure:
-    """Histograms of the existing weights of every layer, and mean magnitudes over the matrix that holds most of them.
+    """Draw histograms of the existing weights by layer, and a map of mean magnitudes of the largest layer.
 
     Args:
-        stem: name of the figure's files.
-        label: of the arm.
-        summary: of one run.
-        seed: the run's.
+        stem: stem of the file names.
+        label: label of the arm.
+        summary: weight summary of one run.
+        seed: seed of the run.
     """
+    # The largest layers are drawn; names[0] is the one whose map was kept.
     edges, layers = np.asarray(summary["edges"]), summary["layers"]
     names = sorted(layers, key=lambda name: -sum(layers[name]["counts"]))
     shown = [name for name in names[:_MOST_HISTOGRAMS] if sum(layers[name]["counts"])]
@@ -132,16 +139,16 @@ def weight_figure(stem: str, label: str, summary: Mapping[str, Any], seed: int) 
         heat.set_xticks([])
         heat.set_yticks([])
         canvas.colorbar(image, ax=heat, label="mean magnitude")
-        # Names of layers are long: beside the frames they would leave these no room.
+        # Layer names are long, so the legend is below the panels.
         handles, labels = histogram.get_legend_handles_labels()
         canvas.legend(handles, labels, loc="outside lower left", ncols=1 if compact else 2)
 
     shares = [f"{name} {100 * layers[name]['share_small']:.0f} %" for name in shown]
-    more = f" The {len(shown)} layers with most weights of {len(names)}." if len(shown) < len(names) else ""
+    more = f" Shown: the {len(shown)} largest of {len(names)} layers." if len(shown) < len(names) else ""
     small = f"Below {summary['small']}: {', '.join(shares)}." if shares else "No weight exists."
     caption = (
-        f"Left: existing weights after training (seed {seed}); dotted: ±{summary['small']}. Right: mean magnitude over "
-        f"the entries of a matrix, missing ones being 0. {small}{more}"
+        f"Left: histograms of the existing weights after training (seed {seed}); dotted: ±{summary['small']}. Right: "
+        f"mean magnitude over the entries of one matrix; missing entries count as 0. {small}{more}"
     )
     largest = decimal(float(edges[-1]))
     alt = f"Histograms of the weights of {len(shown)} layers, from −{largest} to {largest}, and a map of {names[0]}."
@@ -150,7 +157,7 @@ def weight_figure(stem: str, label: str, summary: Mapping[str, Any], seed: int) 
 
 
 def _tail_function(described: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Degrees k of the units that are not dead, and the share of these units with at least k connections."""
+    """Degrees k of the connected units, and the share of these units with at least k connections."""
     degrees, counts = (np.array(described[key]) for key in ("degrees", "counts"))
     degrees, counts = degrees[degrees > 0], counts[degrees > 0]
     return degrees, counts[::-1].cumsum()[::-1] / max(1, counts.sum())
@@ -186,40 +193,39 @@ def _fitted(snapshot: Snapshot, names: Sequence[str], side: str) -> list[Mapping
 
 
 def _favoured(described: Sequence[Mapping[str, Any]]) -> int:
-    """How many of them a power law describes better than both other distributions."""
+    """The number of layers that a power law describes better than both other distributions."""
     return sum(degrees["power_law"]["favoured"] for degrees in described)
 
 
 def _caption(first: Snapshot, last: Snapshot, names: Sequence[str], seed: int) -> str:
     parts = [
-        f"Seed {seed}, a line for each layer, units without a connection left out. Dotted: the discrete power law of "
-        "highest likelihood, from the x_min with the least Kolmogorov-Smirnov distance on (Clauset, Shalizi & Newman "
-        "2009)."
+        f"Seed {seed}, a line for each layer, without unconnected units. Dotted: the maximum-likelihood discrete power "
+        "law above the x_min with the smallest Kolmogorov-Smirnov distance (Clauset, Shalizi & Newman 2009)."
     ]
     for side, title in _SIDES.items():
         described = _fitted(last, names, side)
         if not described:
-            parts.append(f"No fit of the {title}: too few units.")
+            parts.append(f"No fit for the {title}: too few units.")
             continue
         alphas = [degrees["power_law"]["alpha"] for degrees in described]
         share = float(np.median([degrees["power_law"]["tail"] / sum(degrees["counts"]) for degrees in described]))
         parts.append(
-            f"At last, {title}: α from {min(alphas):.1f} to {max(alphas):.1f}, for a tail of {100 * share:.0f} % of "
-            "the units (median); a power law is likelier than both an exponential and a Poisson distribution "
-            f"(p < 0.1) in {_favoured(described)} of {_count(len(names), 'layer')}, at first in "
+            f"After training, {title}: α is {min(alphas):.1f} to {max(alphas):.1f}; the tail holds {100 * share:.0f} % "
+            "of the units (median). A power law is likelier than both an exponential and a Poisson distribution "
+            f"(p < 0.1) in {_favoured(described)} of {_count(len(names), 'layer')}, before training in "
             f"{_favoured(_fitted(first, names, side))}."
         )
     if len(names) < len(first.layers):
         parts.append(f"The first {len(names)} of {len(first.layers)} layers are drawn.")
     if last.connections != first.connections:
-        parts.append(f"Connections: {first.connections:,} at first, {last.connections:,} at last.")
+        parts.append(f"Connections: {first.connections:,} before training, {last.connections:,} after.")
     return " ".join(parts)
 
 
 def _alt(first: Snapshot, last: Snapshot, names: Sequence[str], label: str) -> str:
     sentences = [f"Degree distributions on logarithmic axes, {label}, {_count(len(names), 'layer')}."]
     for side, title in _SIDES.items():
-        for moment, snapshot in (("at first", first), ("at last", last)):
+        for moment, snapshot in (("before training", first), ("after training", last)):
             ratios = [snapshot.layers[name][side]["variance_to_mean"] for name in names]
             largest = max(max(snapshot.layers[name][side]["degrees"]) for name in names)
             spread = decimal(float(np.mean(ratios)))

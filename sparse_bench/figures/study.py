@@ -1,4 +1,4 @@
-"""The figures that every study gets: a metric against weights or density, learning curves, what rewiring did."""
+"""Figures of every study: metrics against weights or density, learning curves, the topology during training."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,9 +17,9 @@ from sparse_bench.figures.lines import LOG_FROM, Chart, Line, Look, Panel, diver
 from sparse_bench.figures.style import INK, MARKERS, MUTED, SERIES, SMALL_DENSE_MARKER, Figure, file_stem
 
 Histories = Mapping[RunKey, pd.DataFrame]
-#: Schemes at the same density stand this share of the axis apart.
+#: Distance between schemes at the same density, as a share of the axis.
 _ASIDE = 0.014
-#: What is followed of a topology: name in the metrics → title of its panel.
+#: Topology metrics that are drawn: name → title of the panel.
 _FOLLOWED = {
     "topology/turnover": "turnover",
     "topology/overlap": "overlap with the start",
@@ -28,9 +28,9 @@ _FOLLOWED = {
 
 
 def looks(study: Study) -> dict[Curve, Look]:
-    """A look for every curve: dense in ink, narrower dense models dashed, the others each with a hue and a marker.
+    """A look for every curve: dense in ink, narrower dense models dashed, every other one with a hue and a marker.
 
-    Where several schemes are compared over several densities, the hue tells the scheme and the marker the density.
+    If several schemes are compared at several densities, the hue stands for the scheme and the marker for the density.
     """
     sparse = [curve for curve in study.curves if curve.kind == "sparse"]
     families = list(dict.fromkeys((curve.scheme, curve.variant) for curve in sparse))
@@ -50,10 +50,10 @@ def looks(study: Study) -> dict[Curve, Look]:
 
 
 def metric_figure(study: Study, metric: str) -> Figure | None:
-    """Metric against the trainable weights in the sparse layers, on a logarithmic axis: one curve a density.
+    """Draw a metric against the trainable weights in the sparse layers (log scale), one curve a density.
 
-    This is the figure of the blog post on randomly connected layers, for whatever the study holds. If no curve has a
-    second point (one width of model), the metric is drawn against the realised density instead.
+    The figure follows the blog post on randomly connected layers. If the study has a single width, the metric is drawn
+    against the realised density instead.
 
     Returns:
         None if fewer than two arms have both sparse layers and the metric.
@@ -68,18 +68,22 @@ def metric_figure(study: Study, metric: str) -> Figure | None:
     drawn = [line for found in lines.values() for line in found]
     if len(drawn) < 2:
         return None
+    # Against density, arms of one scheme form a line; against weights, arms of one density do.
     curves = _families(lines) if by_density else [_joined(found) for found in lines.values() if found]
     against = "density" if by_density else "weights in the sparse layers"
-    remarks = [f"Horizontal place: mean of the realised {'densities' if by_density else 'mask sums'}."]
+    counted = "realised density" if by_density else "number of existing weights"
+    remarks = [f"Horizontal position: {counted}, mean over seeds."]
     if by_density and any(curve.kind == "small_dense" for curve in lines):
-        remarks.append("A narrower dense model stands at its weights as a share of the full model's.")
+        remarks.append("For a narrower dense model it is the share of the full model's weights.")
     if by_density and any(line.level for line in curves):
         remarks.append("Dotted: the dense arm's mean.")
     if any(line.aside for line in curves):
-        remarks.append("Arms of equal density stand side by side.")
+        remarks.append("Arms of equal density are drawn side by side.")
     after = [_outside(study)]
     if missing := sum(len(curve.arms) for curve in study.curves) - len(drawn):
-        after.append(f"Not drawn, for want of sparse layers or of this metric: {missing} arms.")
+        after.append(
+            f"Not drawn: {missing} arm{'' if missing == 1 else 's'} without sparse layers or without this metric."
+        )
     x = "density: share of the sparse layers' weights that exist" if by_density else f"{against} (log scale)"
     axis = "density" if by_density else "logarithmic"
     chart = Chart([Panel("", curves)], x, names.direction(metric), axis, remarks=remarks)  # type: ignore[arg-type]
@@ -89,9 +93,10 @@ def metric_figure(study: Study, metric: str) -> Figure | None:
 
 
 def learning_curves(study: Study, histories: Histories, metric: str) -> Figure | None:
-    """Metric per epoch: a panel for each curve with a line for each width, or one panel if there is one width.
+    """Draw a metric per epoch: a panel a curve with a line a width, or one panel for a single width.
 
-    None if fewer than two epochs of the metric are known for every arm.
+    Returns:
+        None if no arm has two epochs of the metric.
     """
     panels, together = [], study.one_width
     for curve, look in looks(study).items():
@@ -99,7 +104,7 @@ def learning_curves(study: Study, histories: Histories, metric: str) -> Figure |
         strengths = np.linspace(0.3, 1.0, len(known)) if len(known) > 1 else [1.0] * len(known)
         lines = []
         for (arm, points), strength in zip(known, map(float, strengths), strict=True):
-            if not together:  # bands of one hue would hide one another
+            if not together:  # without bands: bands of one hue would hide one another
                 points = [(epoch, Interval(mean.mean, None, mean.n)) for epoch, mean in points]
             lines.append(Line(f"{whole(arm.mean(SPARSE_WEIGHTS))} weights", points, replace(look, strength=strength)))
         panels += [Panel(curve.told, lines)] if lines else []
@@ -108,13 +113,13 @@ def learning_curves(study: Study, histories: Histories, metric: str) -> Figure |
     values = np.concatenate([line.y for panel in panels for line in panel.lines])
     values = values[np.abs(values) <= diverged_beyond(values.tolist())]
     logarithmic = bool(len(values) and values.min() > 0 and values.max() / values.min() > LOG_FROM)
-    remarks = ["At each epoch that all of an arm's runs reached."]
+    remarks = ["Drawn up to the last epoch that all runs of an arm reached."]
     if together:
         panels = [Panel("", _one_panel(panels))]
         if len({line.look.colour for line in panels[0].lines}) < len(panels[0].lines):
-            remarks.append("Lines of one hue: the denser the arm, the stronger its line.")
+            remarks.append("Among lines of one hue, denser arms have stronger lines.")
     else:
-        remarks.append("One line a width of the model; the more weights in the sparse layers, the stronger the line.")
+        remarks.append("One line for each width of the model; stronger lines have more weights in the sparse layers.")
     direction = names.direction(metric)
     chart = Chart(panels, "epoch", direction, "whole", bands=True, logarithmic=logarithmic, remarks=remarks)
     height = 3.7 if len(panels) == 1 else 0.9 + 2.1 * -(-len(panels) // 3)
@@ -124,7 +129,7 @@ def learning_curves(study: Study, histories: Histories, metric: str) -> Figure |
 
 
 def evolution_figure(study: Study, histories: Histories) -> Figure | None:
-    """Turnover, overlap with the start and exploration per epoch: a line for each curve; None without two epochs."""
+    """Draw turnover, overlap with the start and exploration per epoch, a line a curve; None without two epochs."""
     panels = []
     for metric, title in _FOLLOWED.items():
         found = {curve: mean_curve(_frames(curve.arms[-1], histories), metric) for curve in study.curves}
@@ -133,23 +138,23 @@ def evolution_figure(study: Study, histories: Histories) -> Figure | None:
     if not panels:
         return None
     remarks = [
-        "Turnover: share of the connections that a rewiring takes away and does not put back (mean of the epoch's "
-        "rewirings). Overlap: share of the first connections that are there after the epoch. Places ever connected: "
-        "share of all entries of the sparse layers."
+        "Turnover: share of the connections that a rewiring removes and does not regrow, mean over the epoch's "
+        "rewirings. Overlap: share of the initial connections that exist after the epoch. Places ever connected: share "
+        "of all entries of the sparse layers that have held a connection."
     ]
     chart = Chart(panels, "epoch", "", "whole", bands=True, from_zero=True, shared=False, remarks=remarks)
     return line_chart(file_stem("topology", *_names(study)), "The topology during training", chart, height=2.9)
 
 
 def followed_metrics(study: Study, histories: Histories, metrics: Sequence[str]) -> list[str]:
-    """Metrics that were logged during training and that belong to ``metrics``; then the training loss."""
+    """The logged metrics that match ``metrics``, then the training loss."""
     logged = sorted({name for arm in study.arms for frame in _frames(arm, histories) for name in frame.columns})
     found = [name for metric in metrics for name in names.matching(metric, logged)]
     return list(dict.fromkeys([*found, *(name for name in ("train/loss",) if name in logged)]))
 
 
 def mean_curve(frames: Sequence[pd.DataFrame], metric: str) -> list[tuple[float, Interval]]:
-    """A metric's mean over runs by epoch; empty if fewer than two epochs of it are known to all of them."""
+    """A metric's mean over runs by epoch; empty if all runs share fewer than two finite epochs."""
     series = [frame[metric].dropna() for frame in frames if metric in frame.columns]
     joined = pd.concat(series, axis=1, join="inner") if series else pd.DataFrame()
     finite = joined[np.isfinite(joined.to_numpy(dtype=float)).all(axis=1)]
@@ -167,7 +172,7 @@ def _names(study: Study) -> list[str]:
 
 
 def _point(arm: Arm, metric: str, full: float, by_density: bool) -> tuple[tuple[float, Interval], Any] | None:
-    """An arm at its weights, at its realised density, or at its weights as a share of ``full``; and its single runs."""
+    """An arm's point and its single runs; x is its weights, its realised density, or its weights over ``full``."""
     values = arm.values(f"metric:{metric}")
     places = arm.values(DENSITY if by_density and not full else SPARSE_WEIGHTS)
     if full:
@@ -181,13 +186,13 @@ def _point(arm: Arm, metric: str, full: float, by_density: bool) -> tuple[tuple[
 
 
 def _joined(lines: Sequence[Line], label: str = "") -> Line:
-    """One line through the points of several, with the look of the first."""
+    """Join lines into one, with the look of the first."""
     points = sorted((point for line in lines for point in line.points), key=lambda point: point[0])
     return Line(label or lines[0].label, points, lines[0].look, [run for line in lines for run in line.runs])
 
 
 def _families(lines: Mapping[Curve, Sequence[Line]]) -> list[Line]:
-    """Against density: arms of one scheme are joined; a dense arm is a level to compare with."""
+    """Lines against density: arms of one scheme are joined, and a dense arm becomes a reference level."""
     dense = [replace(line, level=True) for curve, found in lines.items() for line in found if curve.kind == "dense"]
     families: dict[str, list[Line]] = {}
     for curve, found in lines.items():
@@ -200,7 +205,7 @@ def _families(lines: Mapping[Curve, Sequence[Line]]) -> list[Line]:
 
 
 def _one_panel(panels: Sequence[Panel]) -> list[Line]:
-    """The lines of several panels; those that share a hue are told apart by their strength, the densest strongest."""
+    """The lines of several panels. Lines with the same hue get different opacity, the densest the highest."""
     hues = [panel.lines[0].look.colour for panel in panels]
     lines = []
     for place, panel in enumerate(panels):
@@ -212,7 +217,7 @@ def _one_panel(panels: Sequence[Panel]) -> list[Line]:
 
 
 def _outside(study: Study) -> str:
-    """How many trainable weights lie outside the sparse layers, as a sentence."""
+    """The number of trainable weights outside the sparse layers, as a sentence."""
     outside = [
         trainable - weights
         for arm in study.arms

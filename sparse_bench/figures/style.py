@@ -1,7 +1,7 @@
-"""How figures look, and how a drawing becomes files and a piece of a page.
+"""Style of figures, and their forms as SVG files and as parts of a page.
 
-Every figure is drawn twice: wide, for files and screens, and compact, for phones. Its colours are few and fixed; in a
-page each becomes a CSS variable, so that figures follow the page's light or dark theme.
+Every figure is drawn twice: wide for files and screens, compact for phones. In a page each colour becomes a CSS
+variable, so that figures follow the light or dark theme.
 """
 
 import io
@@ -22,12 +22,12 @@ INK = "#1b1f24"
 MUTED = "#5c6670"
 RULE = "#d8dce1"
 PAPER = "#ffffff"
-#: Hues chosen so that any two, INK and MUTED included, stay apart under simulated red-, green- and blue-blindness.
+#: Any two of these hues, INK and MUTED included, differ under simulated red-, green- and blue-blindness.
 SERIES = ("#1f77d0", "#d47a00", "#6a1b9a", "#00a88a", "#ef5a47", "#4d4a00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 SMALL_DENSE_MARKER = "d"
 
-#: The colours that a page may replace, by the name of their CSS variable: on a light and on a dark page.
+#: Colours that a page may replace: name of the CSS variable → colour on a light and on a dark page.
 THEME: dict[str, tuple[str, str]] = {
     "ink": (INK, "#e8eaed"),
     "muted": (MUTED, "#a2abb5"),
@@ -77,10 +77,10 @@ _RC: Any = {
     "figure.constrained_layout.w_pad": 0.08,
     "figure.constrained_layout.h_pad": 0.08,
     "svg.fonttype": "none",
-    # Names inside an SVG are hashes; a fixed salt makes a figure drawn again the same bytes.
+    # Names inside an SVG are hashes; with a fixed salt the same figure gives the same bytes.
     "svg.hashsalt": "sparse_bench",
 }
-#: Inches between the title of an axis and the canvas's edge: a browser sets text a little wider than it is measured.
+#: Inches between an axis title and the edge of the canvas: browsers set text slightly wider than it is measured.
 _EDGE = 0.05
 
 
@@ -89,10 +89,10 @@ class Figure:
     """A finished figure.
 
     Attributes:
-        name: stem of its files.
+        name: stem of the file names.
         title: a few words.
-        caption: what is drawn and how each number was made; plain text.
-        alt: what a reader sees, in words.
+        caption: plain text that explains what is drawn and how each number was computed.
+        alt: the content in words, for readers who cannot see the figure.
         svg: the wide drawing, a complete SVG document.
         compact_svg: the compact drawing.
     """
@@ -105,7 +105,7 @@ class Figure:
     compact_svg: str
 
     def inline(self, *, compact: bool) -> str:
-        """The drawing for the body of an HTML page: themed, with names that no other figure of the page uses."""
+        """The drawing for the body of an HTML page: with theme variables, and ids that are unique in the page."""
         prefix = f"{self.name}-{'c' if compact else 'w'}-"
         return _inline(self.compact_svg if compact else self.svg, prefix, self.alt)
 
@@ -116,12 +116,12 @@ def render(
     """Draw a figure in both forms.
 
     Args:
-        name: stem of its files.
+        name: stem of the file names.
         title: a few words.
-        caption: what is drawn.
-        alt: what a reader sees.
-        draw: puts everything on an empty canvas; the second argument is true for the compact form.
-        height: of the wide form in inches; the compact form is a fifth higher.
+        caption: plain text.
+        alt: the content in words.
+        draw: draws on an empty canvas; its second argument is true for the compact form.
+        height: height of the wide form in inches; the compact form is a fifth higher.
     """
     with _styled():
         wide = Canvas(figsize=(7.4, height), layout="constrained")
@@ -136,18 +136,18 @@ def render(
 @contextmanager
 def _styled() -> Iterator[None]:
     with mpl.rc_context():
-        mpl.rcdefaults()  # a reader's own matplotlibrc must not change a figure
+        mpl.rcdefaults()  # a user's matplotlibrc must not change a figure
         mpl.rcParams.update(_RC)
         yield
 
 
 def file_stem(*parts: str) -> str:
-    """A file name from free text: lower case, words joined by hyphens, parts by two."""
+    """A file name from free text: lower case, words joined by a hyphen, parts by two hyphens."""
     return "--".join(re.sub(r"[^a-z0-9.]+", "-", part.lower()).strip("-") for part in parts if part)
 
 
 def theme_css() -> str:
-    """CSS declarations of the figure colours: light, and dark where the reader's system asks for it."""
+    """CSS declarations of the figure colours, for the light theme and the system's dark theme."""
 
     light = " ".join(f"--figure-{name}: {colour};" for name, (colour, _) in THEME.items())
     dark = " ".join(f"--figure-{name}: {colour};" for name, (_, colour) in THEME.items())
@@ -155,24 +155,24 @@ def theme_css() -> str:
 
 
 def _fix_layout(canvas: Canvas) -> None:
-    """Lay the drawing out once; otherwise every file that is written of it would do so again."""
+    """Compute the layout once; otherwise it would be computed again for every file."""
     canvas.draw_without_rendering()
     titles = [axis.label for axes in canvas.axes for axis in (axes.xaxis, axes.yaxis)] + canvas.texts
     titles += [child for axes in canvas.axes for child in axes.get_children() if isinstance(child, Text)]
     while any(_wrap(title, canvas) for title in titles):
-        canvas.draw_without_rendering()  # another line takes room from the axes, whose middle moves
+        canvas.draw_without_rendering()  # a further line of text makes the axes smaller and moves their centre
     canvas.set_layout_engine("none")
 
 
 def _wrap(title: Text, canvas: Canvas) -> bool:
-    """Break a title where it leaves the canvas; whether that made it another."""
+    """Break a title that leaves the canvas into lines. Return whether the title changed."""
     text = title.get_text()
     box, margin = title.get_window_extent(), _EDGE * canvas.dpi
     low, high, end = (box.x0, box.x1, canvas.bbox.x1) if title.get_rotation() == 0 else (box.y0, box.y1, canvas.bbox.y1)
     outside = max(margin - low, high - (end - margin))
     if not text or outside <= 0:
         return False
-    sides = 2 if title.get_horizontalalignment() == "center" else 1  # a centred title is shortened at both ends
+    sides = 2 if title.get_horizontalalignment() == "center" else 1  # a centred title gets shorter at both ends
     letters = max(map(len, text.splitlines())) * (1 - sides * outside / (high - low))
     title.set_text(textwrap.fill(text, max(1, int(letters)), break_long_words=False))
     return title.get_text() != text
@@ -180,10 +180,10 @@ def _wrap(title: Text, canvas: Canvas) -> bool:
 
 def _svg(canvas: Canvas) -> str:
     buffer = io.StringIO()
-    # Not savefig, which goes through the whole drawing once more before it writes.
+    # savefig would draw everything once more before it writes.
     FigureCanvasSVG(canvas).print_svg(buffer, metadata={"Date": None, "Creator": None})
     FigureCanvasAgg(canvas)
-    # A clip path's name hashes floats to their last bit, which another machine rounds otherwise; its place does not.
+    # Names of clip paths are hashes of floats, whose last bits differ between machines; numbers replace them.
     text = buffer.getvalue()
     for number, name in enumerate(dict.fromkeys(re.findall(r'<clipPath id="(\w+)"', text)), start=1):
         text = text.replace(name, f"clip{number}")

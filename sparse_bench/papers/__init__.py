@@ -1,10 +1,10 @@
-"""What is told of each reproduced document: a folder each.
+"""Descriptions of the reproduced documents, one folder each.
 
 page.yaml      the paper's page: sections, figures, findings, and the sweeps that reproduce it (:mod:`.page`)
 claims.yaml    the paper's claims and the rules that decide them (:mod:`.claims`)
-NAME.csv       numbers that the paper prints, to be shown beside ours (:mod:`.published`)
+NAME.csv       numbers that the paper prints, shown with our measurements (:mod:`.published`)
 
-Nothing here knows what was measured.
+Nothing here depends on measurements.
 """
 
 from pathlib import Path
@@ -15,6 +15,6 @@ PAPERS = ("rasa", "brouns", "demeester", "sparselang", "embeddings")
 
 
 def papers_in(folder: Path) -> list[str]:
-    """Names of the papers that have a folder here, in the order of their pages; others behind them."""
+    """Names of the papers with a folder below ``folder``, in the order of their pages; others follow by name."""
     found = {path.parent.name for path in folder.glob("*/*.yaml")}
     return [*(name for name in PAPERS if name in found), *sorted(found - set(PAPERS))]

@@ -1,4 +1,4 @@
-"""Command line: ``python -m sparse_bench.papers sweeps NAME …``: what reproduces a paper, a name a line."""
+"""Command line: ``python -m sparse_bench.papers sweeps NAME …`` lists the sweeps that reproduce papers."""
 
 import argparse
 import sys
@@ -11,11 +11,11 @@ from sparse_bench.papers.page import Sizes, read_papers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the sweeps of papers, or the corpora that these need."""
+    """Print the sweeps of papers, or the corpora that these need, one a line. Return 1 if a description is faulty."""
     parser = argparse.ArgumentParser(prog="python -m sparse_bench.papers", description=__doc__)
     parser.add_argument("what", choices=("sweeps", "corpora"))
     parser.add_argument("papers", nargs="+", choices=PAPERS, metavar="NAME")
-    parser.add_argument("--size", choices=tuple(Sizes.model_fields), default="full", help="small: in minutes")
+    parser.add_argument("--size", choices=tuple(Sizes.model_fields), default="full", help="small takes minutes")
     options = parser.parse_args(arguments)
     try:
         papers = read_papers(experiments())

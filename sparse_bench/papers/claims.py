@@ -1,30 +1,30 @@
-"""The vocabulary of claims, checked strictly.
+"""The form of claims.yaml, checked strictly.
 
-A file holds ``claims``, and ``caveats``: what has to be known of all results of some ``experiments`` (patterns), as
-``text``. A caveat becomes a note of whatever measures them, except of their counts.
+A file holds ``claims`` and ``caveats``. A caveat has ``experiments`` (patterns) and a ``text``, which becomes a note of
+every rule that measures these experiments, except rules about counts.
 
 A claim has
 
     id            unique, lower case, words joined by hyphens
-    where         where the sentence stands in the document
-    quotation     its words, or ``paraphrase``: its sense (a figure's, a table's)
+    where         place of the sentence in the document
+    quotation     the words of the document; or ``paraphrase``: the meaning, for instance of a figure
     published     the value that the document gives, in a few words
-    tests         one or more rules; or ``untestable``: why there can be none
-    registered    the commit in which the rules were written, if that was before any run that they judge
+    tests         one or more rules; or ``untestable``: why there is no rule
+    registered    the commit of the rules, if it is older than every run that they judge
     beside        optional: measurements that no rule judges
     headline      optional: the claim in plain English, for the table of headline claims
-    note          what a reader has to know, optional
-    revised       what of the rules was changed when runs that they judge were there, and what the verdict had been
+    note          optional: what a reader has to know
+    revised       optional: how the rules were changed after runs existed, and the verdict before
 
 A test has ``measure``, ``of``, ``epochs`` and ``biases`` as in :class:`sparse_bench.papers.schema.Comparison`, and
 
     experiment    of all cases: a name, or ``{paper: NAME, reduced: NAME}``, which makes a test for each scale
-    where         labels and settings that all cases have in common
-    cases         ``first`` and ``second`` (or ``first`` alone for a value); ``label`` where there are several;
-                  ``epochs`` where it is not the test's
-    reproduced    where the interval has to lie: ``above X``, ``below X``, ``within A to B``, ``outside A to B`` (clear
-                  of both on one side), and ``exactly X`` for counts
-    contradicted  the same; it must not overlap with ``reproduced``. Anything else is inconclusive.
+    where         labels and settings that all cases share
+    cases         ``first`` and ``second`` (``first`` alone for a value); ``label`` if there are several cases;
+                  ``epochs`` if they differ from the test's
+    reproduced    region in which the interval has to lie: ``above X``, ``below X``, ``within A to B``,
+                  ``outside A to B`` (wholly below A or wholly above B), and ``exactly X`` for counts
+    contradicted  the same form; must not overlap with ``reproduced``. All else is inconclusive.
 """
 
 import math
@@ -54,18 +54,18 @@ from sparse_bench.papers.schema import (
 
 _REGION = re.compile(r"(above|below) (\S+)|(within|outside) (\S+) to (\S+)|exactly (\S+)")
 _EPOCHS = re.compile(r"epoch [1-9]\d*|last [1-9]\d*|lowest|highest")
-#: Counts follow from the configuration (and a seed's topology), so they have no error to speak of.
+#: Counts follow from the configuration and a seed's topology, so they have no error.
 _EXACT = re.compile(r"(count|macs):.+|epochs|steps")
 
 
 def is_exact(name: str) -> bool:
-    """Whether a quantity of runs is known without error."""
+    """Whether a quantity of runs has no error."""
     return _EXACT.fullmatch(name) is not None
 
 
 @dataclass(frozen=True)
 class Region:
-    """Where an interval has to lie: between ``low`` and ``high``, or, inverted, clear of them."""
+    """A region for an interval: between ``low`` and ``high``, or outside of them if ``inverted``."""
 
     text: str
     low: float
@@ -73,7 +73,11 @@ class Region:
     inverted: bool = False
 
     def holds(self, value: float) -> bool:
-        """Whether a number without error lies in it. The borders of an interval belong to it, a single one does not."""
+        """Whether a number without error lies in the region.
+
+        The borders of ``within`` and ``exactly`` belong to the region; those of ``above``, ``below`` and ``outside``
+        do not.
+        """
         if self.inverted:
             return value < self.low or value > self.high
         if math.isinf(self.low) or math.isinf(self.high):
@@ -81,7 +85,7 @@ class Region:
         return self.low <= value <= self.high
 
     def overlaps(self, other: "Region") -> bool:
-        """Whether a value can lie in both; a shared border is no overlap."""
+        """Whether a value can lie in both regions; a shared border does not count."""
         return any(max(a, c) < min(b, d) for a, b in self._parts for c, d in other._parts)
 
     @property
@@ -90,22 +94,26 @@ class Region:
 
 
 def region(text: str) -> Region:
-    """Parse ``above 0``, ``below -0.02``, ``within 58.2 to 59.4``, ``outside 0.9 to 1.1`` or ``exactly 106496``."""
+    """Parse ``above 0``, ``below -0.02``, ``within 58.2 to 59.4``, ``outside 0.9 to 1.1`` or ``exactly 106496``.
+
+    Raises:
+        ValueError: the text has another form, or a number that is not finite.
+    """
     match = _REGION.fullmatch(text.strip())
     if match is None:
         raise ValueError(
-            f"'{text}' is no region; write 'above X', 'below X', 'within A to B', 'outside A to B' or 'exactly X'"
+            f"'{text}' is not a region; write 'above X', 'below X', 'within A to B', 'outside A to B' or 'exactly X'"
         )
     try:
         bounds = [float(match[i]) for i in (2, 4, 5, 6) if match[i] is not None]
     except ValueError:
-        raise ValueError(f"'{text}' holds what is no number") from None
+        raise ValueError(f"'{text}' does not hold numbers") from None
     if not all(map(math.isfinite, bounds)):
         raise ValueError(f"'{text}' holds a number that is not finite")
     if match[1]:
         return Region(text, bounds[0], math.inf) if match[1] == "above" else Region(text, -math.inf, bounds[0])
     if bounds[0] > bounds[-1]:
-        raise ValueError(f"in '{text}' the first number has to be the smaller one")
+        raise ValueError(f"in '{text}' the first number must not be larger than the second")
     return Region(text, bounds[0], bounds[-1], match[3] == "outside")
 
 
@@ -113,7 +121,7 @@ Regions = Annotated[Region, BeforeValidator(lambda value: region(str(value)))]
 
 
 class Case(Strict):
-    """What is compared."""
+    """One comparison of a test; see the module."""
 
     label: str = ""
     first: Side
@@ -122,7 +130,7 @@ class Case(Strict):
 
 
 class Measurement(Strict):
-    """What is measured; see the module."""
+    """A measurement; see the module."""
 
     measure: Measure
     of: str
@@ -136,7 +144,7 @@ class Measurement(Strict):
     @model_validator(mode="after")
     def _fits_together(self) -> "Measurement":
         if self.biases and self.measure != "value":
-            raise ValueError("biases are added to a value alone")
+            raise ValueError("biases are allowed only with the measure 'value'")
         for case in self.cases:
             epochs = case.epochs or self.epochs
             if epochs is not None and not _EPOCHS.fullmatch(epochs):
@@ -150,7 +158,7 @@ class Measurement(Strict):
         return self
 
     def resolved(self) -> list["Resolved"]:
-        """The test at each scale for which every side names an experiment (or a table)."""
+        """The test at each scale at which every side has an experiment or a table."""
         shared, found = Side(experiment=self.experiment, where=self.where), []
         for origin in ORIGINS:
             cases: list[tuple[str, Comparison]] = []
@@ -168,7 +176,7 @@ class Measurement(Strict):
 class Test(Measurement):
     """A rule; see the module."""
 
-    __test__ = False  # no test of pytest's
+    __test__ = False  # pytest must not collect it
 
     reproduced: Regions
     contradicted: Regions
@@ -182,7 +190,7 @@ class Test(Measurement):
 
 @dataclass(frozen=True)
 class Resolved:
-    """A test at one scale, or a measurement that is no test; ``cases`` are labels and what is compared."""
+    """A test, or an unjudged measurement, at one scale; ``cases`` are pairs of label and comparison."""
 
     rule: Measurement
     scale: Origin
@@ -215,24 +223,24 @@ class Claim(Strict):
 
     @property
     def text(self) -> str:
-        """The claim in the document's words, in quotation marks, or its sense."""
+        """The quotation in quotation marks, or the paraphrase."""
         return f"“{self.quotation}”" if self.quotation else self.paraphrase
 
     def resolved(self) -> list[Resolved]:
-        """All tests (or what is shown without one) at all their scales, in the order of the scales."""
+        """All tests and unjudged measurements at all their scales, in the order of the scales."""
         found = [one for rule in (*self.tests, *self.beside) for one in rule.resolved()]
         return sorted(found, key=lambda one: ORIGINS.index(one.scale))
 
 
 class Caveat(Strict):
-    """What has to be known of all results of some experiments."""
+    """A note on all results of some experiments."""
 
     experiments: list[str] = Field(min_length=1)
     text: str
 
 
 class Document(Strict):
-    """The claims of one document. After reading, its caveats are in the notes of the tests."""
+    """The claims of one document. :func:`read_claims` adds its caveats to the notes of the tests."""
 
     name: str
     caveats: list[Caveat] = Field(default_factory=list)
@@ -240,14 +248,14 @@ class Document(Strict):
 
 
 def read_claims(known: Iterable[str], folder: Path = FOLDER) -> list[Document]:
-    """The claims of every paper that has any, in the order of the ledger.
+    """Read the claims of every paper with claims.yaml, in the order of the ledger.
 
     Args:
         known: experiments that exist.
-        folder: where the papers' folders are.
+        folder: parent of the papers' folders.
 
     Raises:
-        DescriptionError: a file does not follow the vocabulary.
+        DescriptionError: a file does not follow the form, or two claims have the same id.
         UnknownExperimentError: a test or a caveat names an experiment that does not exist.
     """
     known = set(known)
@@ -269,7 +277,7 @@ def read_claims(known: Iterable[str], folder: Path = FOLDER) -> list[Document]:
 
 
 def targets(resolved: Sequence[Resolved]) -> list[Target]:
-    """Every side of these tests."""
+    """The sides of all tests."""
     return [side for test in resolved for _, comparison in test.cases for side in comparison.sides]
 
 
@@ -277,8 +285,8 @@ _Measured = TypeVar("_Measured", bound=Measurement)
 
 
 def _with_caveats(document: Document, known: set[str]) -> Document:
-    told = [(set(expand(caveat.experiments, known)), caveat.text.strip()) for caveat in document.caveats]
-    noted = partial(_noted, told=told)
+    caveats = [(set(expand(caveat.experiments, known)), caveat.text.strip()) for caveat in document.caveats]
+    noted = partial(_noted, caveats=caveats)
     claims = [
         claim.model_copy(update={"tests": list(map(noted, claim.tests)), "beside": list(map(noted, claim.beside))})
         for claim in document.claims
@@ -286,7 +294,7 @@ def _with_caveats(document: Document, known: set[str]) -> Document:
     return document.model_copy(update={"claims": claims})
 
 
-def _noted(test: _Measured, told: Sequence[tuple[set[str], str]]) -> _Measured:
+def _noted(test: _Measured, caveats: Sequence[tuple[set[str], str]]) -> _Measured:
     judged = {target.experiment for target in targets(test.resolved())}
-    texts = [] if is_exact(test.of) else [text for names, text in told if names & judged]
+    texts = [] if is_exact(test.of) else [text for names, text in caveats if names & judged]
     return test.model_copy(update={"note": " ".join(filter(None, [test.note.strip(), *texts]))})

@@ -1,32 +1,32 @@
-"""What a paper's page holds, checked strictly.
+"""The form of page.yaml, which describes a paper's page, checked strictly.
 
     title, short    the page's heading, and the name in tables and navigation
-    document        who published it where
-    summary         what it did, in a sentence or two
-    findings        what came of it here, a sentence or two each: ``text``, and ``rests_on``: claims' ids and verdicts
-                    (``reproduced``, ``reproduced (reduced)``); shown only as long as all of these hold
-    experiments     those whose runs are committed below ``results/NAME`` (patterns such as ``brouns/*``)
-    sweeps          the sweeps that reproduce it, ``full`` and ``small`` (in minutes)
-    corpora         what these two need to be downloaded
+    document        authors and place of publication
+    summary         what the document did, in a sentence or two
+    findings        what we found, a sentence or two each: ``text``, and ``rests_on``: ids of claims with their
+                    verdicts (``reproduced``, ``reproduced (reduced)``). A finding is shown while all of these hold.
+    experiments     experiments whose runs are committed below ``results/NAME`` (patterns such as ``brouns/*``)
+    sweeps          the sweeps that reproduce the paper, ``full`` and ``small`` (minutes)
+    corpora         downloads that the sweeps need, ``full`` and ``small``
     curves          patterns of the metrics whose learning curves are committed
     sections        parts of the page
 
-A section has ``heading``, ``text`` (optional), ``experiments`` (patterns), ``metrics``, ``command`` (what runs them),
-``against`` (optional: the arm that the others are compared with), ``each_run`` (optional: columns of ``runs.csv`` by
-heading, for a table with a row a run) and ``figures``. A metric that only learning curves hold is shown as it was at
-the last epoch. A figure is one of
+A section has ``heading``, ``text`` (optional), ``experiments`` (patterns), ``metrics``, ``command`` (how to run them),
+``against`` (optional: the reference arm), ``each_run`` (optional: heading → column of ``runs.csv``, for a table with a
+row a run) and ``figures``. A metric that only learning curves hold is shown with its value at the last epoch. A figure
+is one of
 
     {kind: studies}                    each experiment's metric against weights or density, and its learning curves
     {kind: epochs, of, series, …}      a metric per epoch, an arm a line
-    {kind: curve, of, along, series}   a metric against a count or a setting, arms of a series joined; or a column of
-                                       a benchmark's table (series with ``table``) against another
-    {kind: dots, rows, …}              single numbers beside published ones
-    {kind: degrees, experiment, …}     degrees of a run's layers before and after training (its first seed)
-    {kind: weights, experiment, …}     histograms and a map of a run's trained weights (its first seed)
+    {kind: curve, of, along, series}   a metric against a count or a setting, the arms of a series joined; or one
+                                       column of a benchmark against another (series with ``table``)
+    {kind: dots, rows, …}              single numbers, measured and published
+    {kind: degrees, experiment, …}     degrees of a run's layers before and after training (first seed)
+    {kind: weights, experiment, …}     histograms and a map of a run's trained weights (first seed)
 
-with ``title``; ``published`` names a file of numbers beside the page, and a series or a row says which of its series
-it belongs to. A row without sides shows a published number alone. ``front`` makes one of epochs, a curve or dots the
-figure of the project's README, the first that has been run, and says there what it is.
+with a ``title``. ``published`` names a CSV file in the paper's folder; in a series or a row it names a series of that
+file. A row without sides shows a published number alone. ``front`` is the caption of a figure in the project's README,
+which shows the first such figure that was run.
 """
 
 from collections.abc import Iterable
@@ -50,7 +50,7 @@ class Series(Side):
     @model_validator(mode="after")
     def _something_to_draw(self) -> "Series":
         if self.experiment is not None and self.table is not None:
-            raise ValueError("a series is of an experiment or of a table, not of both")
+            raise ValueError("a series has an experiment or a table, not both")
         if self.experiment is None and self.table is None and self.published is None:
             raise ValueError("a series needs an experiment or a table, a published series, or both")
         return self
@@ -72,14 +72,14 @@ class Epochs(_Figure):
 
     @property
     def targets(self) -> list[Target]:
-        """What it shows."""
+        """The runs and rows that the figure shows."""
         return [target for one in self.series if (target := one.only()) is not None]
 
 
 class Along(_Figure):
     """A metric against a count or a setting; or a column of a benchmark's table against another.
 
-    ``axis`` and ``below`` stand at the left and below, where the names of the columns do not say it.
+    ``axis`` and ``below`` are titles of the vertical and horizontal axis; by default the names of the quantities.
     """
 
     kind: Literal["curve"]
@@ -93,7 +93,7 @@ class Along(_Figure):
 
     @property
     def targets(self) -> list[Target]:
-        """What it shows."""
+        """The runs and rows that the figure shows."""
         return [target for one in self.series if (target := one.only()) is not None]
 
 
@@ -118,14 +118,14 @@ class Row(Strict):
 
     @property
     def comparison(self) -> Comparison | None:
-        """Where its number comes from; None where only the published one is shown."""
+        """What is measured; None if the row shows a published number alone."""
         sides = [side.only() for side in (self.first, self.second) if side is not None]
         known = [side for side in sides if side is not None]
         return Comparison(self.measure, self.of, known, self.epochs) if known else None
 
 
 class Dots(_Figure):
-    """Single numbers beside published ones."""
+    """Single numbers, measured and published."""
 
     kind: Literal["dots"]
     rows: list[Row] = Field(min_length=1)
@@ -134,24 +134,24 @@ class Dots(_Figure):
 
     @property
     def targets(self) -> list[Target]:
-        """What it shows."""
+        """The runs and rows that the figure shows."""
         return [side for row in self.rows if row.comparison is not None for side in row.comparison.sides]
 
 
 class Studies(Strict):
-    """What every experiment gets without being asked: metric against weights or density, learning curves."""
+    """The default figures of each experiment: metric against weights or density, learning curves."""
 
     kind: Literal["studies"]
     curves: bool = True
 
     @property
     def targets(self) -> list[Target]:
-        """None of its own: it shows the section's."""
+        """Empty: it shows the section's experiments."""
         return []
 
 
 class SingleRun(_Figure):
-    """What one run looks like: the degrees of its topology at first and at last, or its trained weights."""
+    """A figure of one run: its degree distributions before and after training, or its trained weights."""
 
     kind: Literal["degrees", "weights"]
     experiment: str
@@ -159,12 +159,12 @@ class SingleRun(_Figure):
 
     @property
     def target(self) -> Target:
-        """The runs that it is chosen from."""
+        """The runs from which one is chosen."""
         return Target(self.experiment, "", self.where)
 
     @property
     def targets(self) -> list[Target]:
-        """What it shows."""
+        """The runs from which one is chosen, as a list."""
         return [self.target]
 
 
@@ -185,21 +185,21 @@ class Section(Strict):
 
 
 class Finding(Strict):
-    """What came of the experiments, in words, and the verdicts that it rests on."""
+    """A finding in words, and the verdicts that it rests on."""
 
     text: str
     rests_on: dict[str, str] = Field(min_length=1)
 
 
 class Sizes(Strict):
-    """Names for the two ways in which a paper is reproduced."""
+    """Names for the full and the small reproduction of a paper."""
 
     full: list[str]
     small: list[str]
 
 
 class Paper(Strict):
-    """A paper's page; see the module. After reading, ``experiments`` are names, not patterns."""
+    """A paper's page; see the module. :func:`read_papers` replaces patterns of experiments by names."""
 
     title: str
     short: str
@@ -216,12 +216,12 @@ class Paper(Strict):
 
     @property
     def single_runs(self) -> list[SingleRun]:
-        """The figures of all sections that show one run."""
+        """All figures of single runs, in the order of the sections."""
         return [figure for section in self.sections for figure in section.figures if isinstance(figure, SingleRun)]
 
 
 def read_papers(known: Iterable[str], folder: Path = FOLDER) -> dict[str, Paper]:
-    """All pages by the papers' names, in their order.
+    """Read all pages, by the papers' names, in their order.
 
     Raises:
         DescriptionError: a file does not follow the form.

@@ -1,8 +1,8 @@
-"""Numbers that a document prints, to be shown beside our own.
+"""Published numbers of a document, shown with our measurements.
 
-A CSV file in the paper's folder: comment lines that begin with ``# source:`` say where the numbers stand, and the
-columns are ``series``, ``x`` (an epoch, a density; empty for a single number), ``value`` and ``spread`` (± as printed,
-or empty).
+They are in a CSV file in the paper's folder. Comment lines that begin with ``# source:`` give their place in the
+document. Columns: ``series``, ``x`` (an epoch or a density; empty for a single number), ``value``, and ``spread`` (the
+printed ±, or empty).
 """
 
 import csv
@@ -18,7 +18,7 @@ COLUMNS = ("series", "x", "value", "spread")
 
 @dataclass(frozen=True)
 class Number:
-    """A printed number: what it stands at (if anything), the number, and the ± printed behind it."""
+    """A published number: its x (None for a single number), its value, and the printed ± (None without)."""
 
     x: float | None
     value: float
@@ -27,11 +27,11 @@ class Number:
 
 @dataclass(frozen=True)
 class Published:
-    """A file of printed numbers.
+    """A file of published numbers.
 
     Attributes:
-        name: of the file.
-        source: where the numbers stand, as a sentence.
+        name: name of the file.
+        source: place of the numbers in the document, as a sentence.
         series: numbers by series, in the order of the file.
     """
 
@@ -40,10 +40,10 @@ class Published:
     series: dict[str, list[Number]]
 
     def get(self, series: str | None) -> list[Number]:
-        """The numbers of a series; none for None.
+        """The numbers of a series; empty for None.
 
         Raises:
-            DescriptionError: there is no such series; the message lists those that are.
+            DescriptionError: the series is unknown; the message lists the known ones.
         """
         if series is not None and series not in self.series:
             raise DescriptionError(f"In {self.name}: {unknown_choice('series', series, self.series)}")
@@ -53,7 +53,7 @@ class Published:
         """The only number of a series; None for None.
 
         Raises:
-            DescriptionError: there is no such series, or it has several numbers.
+            DescriptionError: the series is unknown, or has several numbers.
         """
         numbers = self.get(series)
         if len(numbers) > 1:
@@ -69,7 +69,7 @@ def read_published(folder: Path, name: str | None) -> Published:
     """Read ``NAME.csv`` of a paper's folder; :data:`NONE` for None.
 
     Raises:
-        DescriptionError: there is no such file, it names no source, its columns are others, or a cell is no number.
+        DescriptionError: the file is missing, lacks a source, has other columns, or has a cell that is not a number.
     """
     if name is None:
         return NONE

@@ -1,4 +1,4 @@
-"""What claims and pages are written with: a side, and what is measured of one side or two."""
+"""Parts that claims and pages share: sides, and measurements of one or two sides."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ from sparse_bench.config.catalog import Scale, experiments
 from sparse_bench.errors import SparseBenchError, unknown_choice
 
 Measure = Literal["value", "difference", "ratio"]
-#: Where a number comes from: runs of an experiment, which has a scale, or a benchmark.
+#: Origin of a number: the scale of an experiment, or a benchmark.
 Origin = Literal["paper", "stand-in", "benchmark", "reduced"]
-#: In the order in which verdicts are taken from them.
+#: Origins in the order in which they decide a verdict.
 ORIGINS: tuple[Origin, ...] = ("paper", "stand-in", "benchmark", "reduced")
 
 
 class DescriptionError(SparseBenchError):
-    """A file about a paper that does not follow its form; the message names the place and the valid choices."""
+    """A description does not follow its form; the message names the place and the valid choices."""
 
 
 class Strict(BaseModel):
-    """A part of a description, without unknown keys."""
+    """Base of all parts of descriptions: immutable, and unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
@@ -42,8 +42,8 @@ class Side(Strict):
     Attributes:
         experiment: a name, or one for each scale.
         table: path of a CSV file below the folder of results.
-        where: a value, or a list of values, for labels (``density``) and settings by dotted path
-            (``model.transformer_size``), or for columns of the table. What lacks the setting does not match.
+        where: a value or a list of values for labels (``density``), for settings by dotted path
+            (``model.transformer_size``), or for columns of the table. Runs without the setting do not match.
     """
 
     experiment: Names | None = None
@@ -58,7 +58,7 @@ class Side(Strict):
         return self
 
     def at(self, origin: Origin, shared: "Side") -> "Target | None":
-        """The side at one scale, with what all sides share; None if it is not there."""
+        """The side at one scale, with the parts that all sides share; None if it has nothing at that scale."""
         where = {**shared.where, **self.where}
         if self.table is not None:
             return Target("", self.table, where) if origin == "benchmark" else None
@@ -66,14 +66,14 @@ class Side(Strict):
         return Target(names[origin], "", where) if origin != "benchmark" and origin in names else None
 
     def only(self) -> "Target | None":
-        """The side where one scale alone is named, as on pages."""
+        """The side at its only scale, as on pages; None without experiment and table."""
         found = [self.at(origin, Side()) for origin in ORIGINS]
         return next((target for target in found if target is not None), None)
 
 
 @dataclass(frozen=True)
 class Target:
-    """A side at one scale: an experiment's runs, or a row of a table; the other name is empty."""
+    """A side at one scale: runs of an experiment, or a row of a table. The other name is empty."""
 
     experiment: str
     table: str
@@ -87,16 +87,16 @@ class Target:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is measured.
+    """A measurement of one or two sides.
 
     Attributes:
         measure: ``value`` of the first side, ``difference`` first − second or ``ratio`` first / second, paired over the
             seeds that both have.
         of: a metric (``test/intent_f1``), ``count:…``, ``seconds:…``, ``macs:…``, or a column of a benchmark's table.
-        sides: one, or two.
-        epochs: ``epoch N``, ``last N`` (their mean), ``lowest`` or ``highest``: of the learning curve, each seed its
-            own, in place of the final value.
-        biases: weights that the document counts besides; added to a value.
+        sides: one side for a value, else two.
+        epochs: what is taken from each seed's learning curve in place of the final value: ``epoch N``, ``last N``
+            (their mean), ``lowest`` or ``highest``.
+        biases: number of biases that the document counts too; added to a value.
     """
 
     measure: Measure
@@ -113,7 +113,7 @@ def read_description(path: Path, model: type[_Model], **extra: Any) -> _Model:
     """Read and check a YAML file.
 
     Raises:
-        DescriptionError: it is no YAML, gives a key twice, or does not follow ``model``.
+        DescriptionError: the file is not YAML, repeats a key, or does not follow ``model``.
     """
     try:
         content = OmegaConf.to_container(OmegaConf.load(path))
@@ -127,7 +127,7 @@ def read_description(path: Path, model: type[_Model], **extra: Any) -> _Model:
 
 
 def _reason(content: Any, model: type[BaseModel], problem: Mapping[str, Any]) -> str:
-    """One fault, with the id of its claim if it has one, and the valid keys for an unknown one."""
+    """One fault as text, with the id of its claim if it has one, and the valid keys if a key is unknown."""
     place = list(problem["loc"])
     text = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
@@ -139,7 +139,7 @@ def _reason(content: Any, model: type[BaseModel], problem: Mapping[str, Any]) ->
 
 
 def _fields(model: Any, place: Sequence[Any]) -> set[str]:
-    """The keys that are valid at a place: of the models that its last named part may hold."""
+    """The valid keys at a place: the fields of all models that may stand there."""
     models = {model}
     for part in place:
         if isinstance(part, str):

@@ -1,1 +1,1 @@
-"""Pages: what the papers' runs say, and a report of one's own runs. Everything here is made from tables."""
+"""Pages of the papers' results, and reports of one's own runs, made from tables alone."""

@@ -1,4 +1,4 @@
-"""Command line: ``python -m sparse_bench.site OUT``: a report of one's own runs, or the papers' pages."""
+"""Command line: ``python -m sparse_bench.site OUT`` writes a report of one's own runs, or the papers' pages."""
 
 import argparse
 import os
@@ -21,22 +21,26 @@ from sparse_bench.site.report import write_report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the pages and say where they are; 1 if there is nothing to show, or descriptions and results do not fit."""
+    """Write the pages and print where they are.
+
+    Returns:
+        1 if there is nothing to show, or if descriptions and results do not fit together; else 0.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m sparse_bench.site",
-        description="Tables, figures and pages. Nothing is trained. By default a report of the runs below --runs.",
+        description="Write tables, figures and pages, by default of the runs below --runs. Nothing is trained.",
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
     runs = [Path(os.environ.get("SPARSE_BENCH_RUNS", "runs"))]
     where = "folders to search for runs, at any depth (default: $SPARSE_BENCH_RUNS, else runs)"
     parser.add_argument("--runs", type=Path, nargs="+", metavar="DIR", default=runs, help=where)
-    parser.add_argument("--experiment", metavar="NAME", help="only this experiment, or all below it (rasa: rasa/…)")
+    parser.add_argument("--experiment", metavar="NAME", help="report this experiment, or all below it (rasa: rasa/…)")
     which = "metrics to report (default: all of the test split)"
     parser.add_argument("--metric", nargs="+", metavar="M", default=[], help=which)
     parser.add_argument("--title", help="title of the page (default: the experiment's name)")
-    papers = "the papers' pages instead, from these committed tables; README.md and the ledger go beside them"
+    papers = "write the papers' pages from these committed tables, and README.md and the ledger into the same folder"
     parser.add_argument("--results", type=Path, metavar="DIR", help=papers)
-    parser.add_argument("--readme", type=Path, metavar="FILE", help="the project's README, to bring up to date")
+    parser.add_argument("--readme", type=Path, metavar="FILE", help="the project's README, whose results are updated")
     options = parser.parse_args(arguments)
     try:
         return _papers(options) if options.results is not None else _own(options)
@@ -50,11 +54,11 @@ def _papers(options: argparse.Namespace) -> int:
     evidence = Evidence.committed(options.results, papers)
     if not evidence.tables:
         raise StoreError(f"No committed results in '{options.results}': no paper's folder there has a table.")
-    options.out.mkdir(parents=True, exist_ok=True)  # before a minute's work
+    options.out.mkdir(parents=True, exist_ok=True)  # fail before the minute that the pages take
     entries = evaluate(read_claims(experiments()), evidence)
     paths = build_site(evidence, papers, entries, options.out, options.readme)
     write_ledger(entries, {name: paper.short for name, paper in papers.items()}, options.results)
-    print(f"{len(paths)} files; the first page: {options.out / 'index.html'}")
+    print(f"Written: {len(paths)} files. Start at {options.out / 'index.html'}")
     return 0
 
 

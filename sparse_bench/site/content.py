@@ -1,4 +1,4 @@
-"""What a page shows: sections with figures, tables and what has not been run."""
+"""Content of a page: sections with figures, tables, and a list of what was not run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -33,15 +33,15 @@ from sparse_bench.papers.schema import ORIGINS, DescriptionError
 
 @dataclass
 class SectionContent:
-    """A part of a page.
+    """Content of a section.
 
     Attributes:
-        heading, text, command: as the page has them.
-        facts: what was run, in short.
+        heading, text, command: as in :class:`sparse_bench.papers.page.Section`.
+        facts: a summary of the runs, name and text each.
         figures: in the order of the description.
-        front: those that may stand in the project's README, each with what is said of it there.
+        front: figures for the project's README, each with its caption there.
         tables: arms, comparisons, densities; each with a caption.
-        lacking: what could not be drawn because it has not been run, as sentences.
+        lacking: sentences that list what was not run.
     """
 
     heading: str
@@ -56,13 +56,13 @@ class SectionContent:
 
 @dataclass(frozen=True)
 class PaperContent:
-    """A page.
+    """Content of a paper's page.
 
     Attributes:
-        paper: its description.
-        table: the committed runs; None if nothing has been run.
-        sections: its parts.
-        made: what stands behind the numbers: name → values with their number of runs.
+        paper: description of the page.
+        table: the committed runs; None without any.
+        sections: parts of the page.
+        made: code, machine and data behind the numbers: name, and values with their numbers of runs.
     """
 
     paper: Paper
@@ -77,7 +77,7 @@ class PaperContent:
 
 
 def paper_content(paper: Paper, evidence: Evidence) -> PaperContent:
-    """Everything that the page of ``paper`` shows."""
+    """Build the content of the page of ``paper``."""
     table = evidence.tables.get(paper.name)
     sections = [_section(section, paper, evidence, table) for section in paper.sections]
     return PaperContent(paper, table, sections, provenance(table.runs) if table is not None else [])
@@ -99,8 +99,8 @@ def _section(section: Section, paper: Paper, evidence: Evidence, table: RunTable
         if isinstance(spec, SingleRun):
             kept = single_runs.find(spec, evidence, single_runs.read(evidence.root / paper.name))
             chosen = evidence.runs(spec.target)
-            told = ", ".join([spec.title, *(remarks_on(chosen[1]) if chosen is not None else ())])
-            figure = portrait_figure(kept, told, file_stem(paper.name, spec.title)) if kept is not None else None
+            label = ", ".join([spec.title, *(remarks_on(chosen[1]) if chosen is not None else ())])
+            figure = portrait_figure(kept, label, file_stem(paper.name, spec.title)) if kept is not None else None
         else:
             draw = dots_figure if isinstance(spec, Dots) else lines_figure
             shown = draw(spec, evidence, paper)  # type: ignore[arg-type]
@@ -123,7 +123,15 @@ def _section(section: Section, paper: Paper, evidence: Evidence, table: RunTable
 
 
 def add_study(found: SectionContent, study: Study, table: RunTable, metrics: Sequence[str], *, curves: bool) -> None:
-    """Add the figures and tables that every study gets."""
+    """Add the default figures and tables of a study to a section.
+
+    Args:
+        found: the section.
+        study: the arms to show.
+        table: the runs, with their learning curves.
+        metrics: metrics to show.
+        curves: whether to draw learning curves.
+    """
     measured, histories = measured_metrics(study.arms, metrics), table.histories
     drawn = [metric_figure(study, metric) for metric in measured]
     if curves:
@@ -140,7 +148,7 @@ def add_study(found: SectionContent, study: Study, table: RunTable, metrics: Seq
 
 
 def _arms(part: RunTable, metrics: Sequence[str], section: Section, evidence: Evidence) -> list[DisplayTable]:
-    """The arms, their differences to the one that the section names, and how far the density can go down."""
+    """Tables of the arms, of their differences to the section's reference arm, and of the smallest good density."""
     arms = _ordered(arms_of(part.runs))
     tables: list[DisplayTable | None] = [arms_table(arms, measured_metrics(arms, metrics))]
     target = section.against.only() if section.against is not None else None
@@ -165,7 +173,7 @@ def _reduced(experiment: str) -> bool:
 
 
 def _ordered(arms: Sequence[Arm]) -> list[Arm]:
-    """The paper's scale first."""
+    """Arms at reduced scale last."""
     return sorted(arms, key=lambda arm: _reduced(arm.experiment))
 
 
@@ -174,15 +182,15 @@ def _ordered_studies(part: RunTable | None) -> list[Study]:
 
 
 def findings(paper: Paper, entries: Sequence[Entry]) -> list[str]:
-    """The findings of ``paper`` whose claims have the verdicts that they rest on.
+    """The findings of ``paper`` whose claims all have the verdicts that they rest on.
 
     Args:
-        paper: the description that holds them.
+        paper: description of the page.
         entries: all decided claims.
 
     Raises:
-        DescriptionError: a finding rests on a claim of another paper, on none, or on what is no verdict; the message
-            has the valid choices.
+        DescriptionError: a finding names an unknown claim of the paper or an unknown verdict; the message lists the
+            valid choices.
     """
     verdicts = {entry.claim.id: verdict_text(entry) for entry in entries if entry.document == paper.name}
     valid = [*VERDICTS, *(f"{verdict} ({scale})" for verdict in VERDICTS for scale in ORIGINS if scale != "paper")]

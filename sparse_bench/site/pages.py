@@ -1,14 +1,15 @@
-"""From committed tables to a folder of static pages, and to the README beside the tables.
+"""Writes static pages from the committed tables, and the README in the folder of results.
 
-    index.html            overview, and the ledger of claims
-    NAME.html             a paper: its claims, our figures beside the published ones, tables
-    NAME-runs.html        its runs
-    runs/*.html           a run: its numbers, learning curves and configuration
-    performance.html      what was measured of speed
+    index.html            overview: findings, and the ledger of claims
+    NAME.html             a paper: claims, figures with published numbers, tables
+    NAME-runs.html        the paper's runs
+    runs/*.html           a run: its measurements, learning curves and configuration
+    performance.html      speed measurements
     figures/NAME/*.svg    the figures of the pages
-    data/                 copies of the tables that everything was made from
+    data/                 copies of the tables from which everything was made
 
-The pages load nothing from elsewhere and have no scripts. The same tables give the same bytes.
+The pages load nothing from elsewhere. The only script filters the overview's claims, and the overview works without it.
+The same tables give the same bytes.
 """
 
 import os
@@ -19,7 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from sparse_bench.evidence.compare import Evidence
-from sparse_bench.evidence.ledger import VERDICT_RULE, measured, rule_text, rule_written, seeds, verdict_text
+from sparse_bench.evidence.ledger import (
+    VERDICT_RULE,
+    measured,
+    revisions,
+    rule_text,
+    rule_written,
+    seeds,
+    verdict_text,
+)
 from sparse_bench.evidence.store import FILES
 from sparse_bench.evidence.verdicts import VERDICTS, Entry
 from sparse_bench.papers.page import Paper
@@ -43,14 +52,14 @@ def build_site(
         evidence: the committed tables.
         papers: descriptions by name.
         entries: the decided claims.
-        out: a folder; made if it does not exist. Figures of an earlier site are removed.
-        front: the project's README, whose part on results is brought up to date.
+        out: folder of the pages, created if missing. Figures of an earlier site are removed.
+        front: the project's README, whose part on results is updated.
 
     Returns:
         Every file written.
 
     Raises:
-        ReadmeError: ``front`` has no place for it.
+        ReadmeError: ``front`` lacks the lines that mark the part on results.
     """
     contents = [paper_content(paper, evidence) for paper in papers.values()]
     measurements = benchmarks(evidence.root / FOLDER)
@@ -60,8 +69,8 @@ def build_site(
         name = content.paper.name
         if content.table is not None:
             paths += _copy(_table_files(evidence.root / name), out / "data" / name)
-        for told in _told(evidence.root / name):
-            paths += _copy(told.files, out / "data" / name)
+        for report in _reports(evidence.root / name):
+            paths += _copy(report.files, out / "data" / name)
     for measurement in measurements:
         paths += _copy(measurement.files, out / "data" / FOLDER)
     paths += _write_figures(evidence.root, contents, below="figures")
@@ -79,9 +88,9 @@ def page_texts(
 
     Args:
         results: the folder of the committed tables.
-        contents: what the papers' pages show.
+        contents: content of the papers' pages.
         entries: the decided claims.
-        measurements: what was measured of speed.
+        measurements: the benchmarks.
     """
     templates = environment()
     papers = [content.paper for content in contents]
@@ -101,8 +110,10 @@ def page_texts(
         claims=[(paper, [_claim(entry) for entry in _of(entries, paper)]) for paper in papers],
         totals=_totals(entries),
         verdict_rule=VERDICT_RULE,
+        revisions=revisions(entries),
         runs=sum(len(content.table.runs) for content in contents if content.table is not None),
     )
+    # Each paper has a page, a list of its runs, and a page a run.
     for content in contents:
         paper = content.paper
         render(
@@ -115,7 +126,7 @@ def page_texts(
             claims=[_claim(entry) for entry in _of(entries, paper)],
             totals=_totals(_of(entries, paper)),
             made=content.made,
-            told=_told(results / paper.name),
+            reports=_reports(results / paper.name),
             files=_table_files(results / paper.name) if content.table is not None else [],
         )
         if content.table is not None:
@@ -140,6 +151,7 @@ def _totals(entries: Sequence[Entry]) -> list[tuple[str, int]]:
 def _card(content: PaperContent, entries: Sequence[Entry]) -> dict[str, Any]:
     return {
         "paper": content.paper,
+        "findings": findings(content.paper, entries),
         "totals": _totals(_of(entries, content.paper)),
         "runs": 0 if content.table is None else len(content.table.runs),
     }
@@ -149,7 +161,7 @@ def _claim(entry: Entry) -> dict[str, Any]:
     outcomes = [
         {
             "scale": outcome.test.scale,
-            "beside": not outcome.judged,
+            "judged": outcome.judged,
             "measured": unbroken(measured(outcome)),
             "seeds": seeds(outcome),
         }
@@ -174,7 +186,7 @@ def _claim(entry: Entry) -> dict[str, Any]:
 
 
 def section_parts(number: int, content: SectionContent) -> dict[str, Any]:
-    """What a template needs of a section."""
+    """The values of a section that a template needs."""
     return {
         "anchor": f"section-{number}",
         "heading": content.heading,
@@ -187,9 +199,9 @@ def section_parts(number: int, content: SectionContent) -> dict[str, Any]:
     }
 
 
-def _told(folder: Path) -> list[Benchmark]:
-    """What else was found out about a paper, told beside its tables; the summary of a report is no such thing."""
-    return [told for told in benchmarks(folder, (".md",)) if told.name != "summary"]
+def _reports(folder: Path) -> list[Benchmark]:
+    """Further measurements of a paper, as Markdown files in its folder, without the summary of its runs."""
+    return [report for report in benchmarks(folder, (".md",)) if report.name != "summary"]
 
 
 def _table_files(folder: Path) -> list[Path]:
@@ -207,7 +219,7 @@ def _write_texts(out: Path, texts: Mapping[str, str]) -> list[Path]:
 
 
 def _write_figures(root: Path, contents: Sequence[PaperContent], below: str = "") -> list[Path]:
-    """Each paper's figures as SVG; those of an earlier site that are no more are removed."""
+    """Write each paper's figures as SVG, and remove old ones that no page has now."""
     paths = []
     for content in contents:
         folder = root / content.paper.name / below

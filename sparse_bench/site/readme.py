@@ -1,4 +1,4 @@
-"""``results/README.md``: the overview for those who read it where the tables are, and its gist for the project's."""
+"""The overview in ``results/README.md``, and its summary for the project's README."""
 
 import re
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from sparse_bench.errors import SparseBenchError
 from sparse_bench.evidence.cells import is_finite
 from sparse_bench.evidence.compare import Evidence
 from sparse_bench.evidence.display import DisplayTable, markdown
-from sparse_bench.evidence.ledger import LEDGER_CAPTION, headline_table, ledger_table, summary_table
+from sparse_bench.evidence.ledger import LEDGER_CAPTION, headline_table, ledger_table, revisions, summary_table
 from sparse_bench.evidence.store import FILES
 from sparse_bench.evidence.tables import made_on
 from sparse_bench.evidence.verdicts import Entry
@@ -16,15 +16,15 @@ from sparse_bench.papers.schema import Target
 from sparse_bench.site.benchmarks import FOLDER, Benchmark
 from sparse_bench.site.content import PaperContent, findings
 
-#: Columns of the ledger that a paper's own part does not repeat.
+#: Columns of the ledger that a paper's own part omits.
 _REPEATED = ("document", "where")
-#: What stands between these lines of the project's README is written by a command.
+#: The part of the project's README between these lines is written by a command.
 BEGIN, END = "<!-- results: written by make results -->", "<!-- end of results -->"
 
 _TIME = "time / dense"
 _DENSE, _FUSED = "dense, float32, two cores", "torch's fused Adam, two cores"
 _MODELS, _KERNEL = "sparse_models", "kernel, density 0.2"
-#: The rows of the speed table: model, density, what it is compared with, and a cell of a benchmark.
+#: The rows of the speed table: model, density, reference, and a benchmark's file, row and column.
 _SPEED: tuple[tuple[str, str, str, str, dict[str, Any], str], ...] = (
     ("DIET, 256 units", "20 %", _DENSE, _MODELS, {"model": "DIET, U = 256", "arm": _KERNEL}, _TIME),
     ("Transformer, Multi30k", "20 %", _DENSE, _MODELS, {"model": "transformer, Multi30k", "arm": _KERNEL}, _TIME),
@@ -34,26 +34,33 @@ _SPEED: tuple[tuple[str, str, str, str, dict[str, Any], str], ...] = (
 
 
 class ReadmeError(SparseBenchError):
-    """A README that has no place for the results."""
+    """A README lacks the lines that mark the part on results."""
 
 
 def gist(contents: Sequence[PaperContent], entries: Sequence[Entry], evidence: Evidence, folder: str) -> str:
-    """The headline claims, the speed table and a figure, for a document beside the ``folder``."""
+    """The headline claims, the speed table and a figure, as Markdown for the project's README.
+
+    Args:
+        contents: content of the papers' pages.
+        entries: the decided claims.
+        evidence: the committed tables.
+        folder: the folder of results, relative to the README.
+    """
     titles = {content.paper.name: content.paper.short for content in contents}
-    text = markdown(headline_table(entries, titles)).lstrip()
+    text = f"{markdown(headline_table(entries, titles)).lstrip()}\n{revisions(entries)}\n"
     speed = _speed_table(evidence)
     if speed.rows:
         text += f"\n{markdown(speed).lstrip()}"
     drawn = [(c.paper.name, *front) for c in contents for section in c.sections for front in section.front]
     if not drawn:
         return text
-    paper, figure, told = drawn[0]
+    paper, figure, caption = drawn[0]
     image = f"![{figure.title}]({folder}/{paper}/figures/{figure.name}.svg)"
-    return f"{text}\n{image}\n\n{told}\n"
+    return f"{text}\n{image}\n\n{caption}\n"
 
 
 def _speed_table(evidence: Evidence) -> DisplayTable:
-    """How much faster a training step is, from the benchmarks that are there."""
+    """Speed-ups of a training step, from the existing benchmarks."""
     rows = []
     for model, density, rival, stem, where, column in _SPEED:
         for row in evidence.rows(Target("", f"{FOLDER}/{stem}.csv", where)):
@@ -66,10 +73,10 @@ def _speed_table(evidence: Evidence) -> DisplayTable:
 
 
 def with_gist(text: str, written: str) -> str:
-    """``text`` with ``written`` between its two markers.
+    """``text`` with ``written`` between its two marking lines.
 
     Raises:
-        ReadmeError: it lacks them.
+        ReadmeError: ``text`` does not have each line once.
     """
     found = re.subn(
         f"({re.escape(BEGIN)}\n).*?({re.escape(END)})", lambda m: f"{m[1]}{written}{m[2]}", text, flags=re.S
@@ -80,13 +87,15 @@ def with_gist(text: str, written: str) -> str:
 
 
 def readme(contents: Sequence[PaperContent], entries: Sequence[Entry], benchmarks: Sequence[Benchmark]) -> str:
-    """The text: what reproduces, each paper's claims with its first figures, and what else is there."""
+    """The text: headline claims, totals, each paper's claims with its first figures, and a list of benchmarks."""
     titles = {content.paper.name: content.paper.short for content in contents}
     parts = [
         "# Results",
         "",
-        "Made by a command from the tables in this folder; not edited by hand. "
+        "A command writes this file from the tables in this folder. Do not edit it by hand. "
         "[claims.md](claims.md) has every rule, [claims.csv](claims.csv) every comparison.",
+        "",
+        revisions(entries),
         "",
         "## Headline claims",
         "",
@@ -94,13 +103,13 @@ def readme(contents: Sequence[PaperContent], entries: Sequence[Entry], benchmark
         "## All claims",
         "",
         markdown(summary_table(entries, titles)),
-        f"In the tables below: {LEDGER_CAPTION[0].lower()}{LEDGER_CAPTION[1:]}",
+        f"In the tables below: {LEDGER_CAPTION}",
         "",
     ]
     for content in contents:
         parts += _paper(content, [entry for entry in entries if entry.document == content.paper.name], titles)
     parts += ["## Performance", ""]
-    parts += [f"- [{b.title}]({FOLDER}/{b.files[0].name})" for b in benchmarks] or ["Nothing has been measured."]
+    parts += [f"- [{b.title}]({FOLDER}/{b.files[0].name})" for b in benchmarks] or ["No benchmark was run."]
     return "\n".join([*parts, ""])
 
 

@@ -1,4 +1,4 @@
-"""The one renderer: templates, tables and Markdown as HTML, figures for the body of a page."""
+"""Renders templates, tables and Markdown as HTML, and figures for the body of a page."""
 
 import html
 from importlib.resources import files
@@ -17,7 +17,7 @@ _TABLE = '<div class="table" tabindex="0" role="region" aria-label="Table, scrol
 
 
 def environment() -> jinja2.Environment:
-    """The templates, with the styles of all pages."""
+    """The Jinja environment with the templates and the styles of all pages."""
     found = jinja2.Environment(
         loader=jinja2.PackageLoader("sparse_bench.site"),
         autoescape=True,
@@ -33,7 +33,7 @@ def environment() -> jinja2.Environment:
 
 
 def figure_parts(figure: Figure) -> dict[str, Any]:
-    """What a template needs of a figure."""
+    """The values of a figure that a template needs."""
     return {
         "name": figure.name,
         "title": figure.title,
@@ -44,7 +44,7 @@ def figure_parts(figure: Figure) -> dict[str, Any]:
 
 
 def table_parts(table: DisplayTable) -> tuple[Markup, str]:
-    """A table that scrolls sideways in its own box, and its caption."""
+    """A table as HTML that scrolls sideways in its own box, and its caption."""
     numeric = table.numeric or [False] * len(table.columns)
 
     def cells(tag: str, texts: Any, scope: str = "") -> str:
@@ -59,7 +59,7 @@ def table_parts(table: DisplayTable) -> tuple[Markup, str]:
 
 
 def markdown_html(text: str) -> Markup:
-    """The Markdown of the project's own tables as HTML: headings a level deeper, links as their text, no HTML in it."""
+    """Markdown as HTML: headings one level deeper, links replaced by their text, HTML tags escaped."""
     reader = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = reader.parse(text)
     for token in tokens:
@@ -73,5 +73,5 @@ def markdown_html(text: str) -> Markup:
 
 
 def unbroken(text: str) -> str:
-    """Keeps a percent sign on the line of its number."""
+    """Keep each percent sign on the line of its number, by a no-break space."""
     return text.replace(" %", "\N{NO-BREAK SPACE}%")

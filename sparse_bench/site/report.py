@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
+from sparse_bench.config import CONF, choices
 from sparse_bench.evidence import names
-from sparse_bench.evidence.arms import Study, studies_of
-from sparse_bench.evidence.display import markdown
+from sparse_bench.evidence.arms import SPARSE_WEIGHTS, Study, studies_of
+from sparse_bench.evidence.display import interval, joined, markdown, whole
 from sparse_bench.evidence.folders import Problem
 from sparse_bench.evidence.store import FILES, WARNINGS, RunTable, csv_text, curves_kept, write
 from sparse_bench.evidence.tables import facts, provenance, summary_frame
@@ -20,12 +22,12 @@ from sparse_bench.site.render import environment
 
 @dataclass(frozen=True)
 class Report:
-    """What was written.
+    """A written report.
 
     Attributes:
         paths: every file, in the order of writing.
-        metrics: those reported.
-        studies: those found.
+        metrics: the reported metrics.
+        studies: the studies of the runs.
     """
 
     paths: Sequence[Path]
@@ -40,10 +42,10 @@ def write_report(
 
     Args:
         table: the runs, as :func:`sparse_bench.evidence.store.load` gives them.
-        out: a folder; made if it does not exist.
-        problems: what could not be read; what cannot be drawn is added.
-        metrics: those to report; by default all of the test split.
-        title: of the page; by default the experiment's name.
+        out: folder of the report, created if missing.
+        problems: what could not be read. What cannot be drawn is added.
+        metrics: metrics to report; by default all of the test split.
+        title: title of the page; by default the experiment's name.
 
     Raises:
         UnknownMetricError: no run has measured one of ``metrics``.
@@ -55,6 +57,7 @@ def write_report(
     title = title or (experiments[0] if len(experiments) == 1 else f"Results of {len(experiments)} experiments")
     followed = {name for study in studies for name in followed_metrics(study, table.histories, chosen)}
 
+    # The tables first: the page links to them.
     out.mkdir(parents=True, exist_ok=True)
     write(curves_kept(table, sorted(followed)), out)
     texts = {
@@ -91,7 +94,7 @@ def write_report(
     for figure in (figure for section in sections for figure in section.figures):
         paths.append(out / "figures" / f"{figure.name}.svg")
         paths[-1].write_text(figure.svg, encoding="utf-8")
-    for old in (out / "figures").glob("*--*.svg"):  # of an earlier report, which would pass for this one's
+    for old in (out / "figures").glob("*--*.svg"):  # remove figures of an earlier report
         if old not in paths:
             old.unlink()
     return Report(paths, chosen, studies)
@@ -102,39 +105,68 @@ def _section(study: Study, table: RunTable, metrics: Sequence[str], problems: li
     found = SectionContent(f"{study.experiment} ({labels})" if labels else study.experiment)
     ids = {run for arm in study.arms for run in arm.ids}
     runs = table.runs[(table.runs["experiment"] == study.experiment) & table.runs["id"].isin(ids)]
+    found.text = joined([_finding(study, metrics), _described(study)])
     found.facts = facts(runs, metrics)
     add_study(found, study, table, metrics, curves=True)
     found.figures += study_portraits(study, table, problems)
     return found
 
 
+def _finding(study: Study, metrics: Sequence[str]) -> str:
+    """The best mean of the first measured metric for each curve, as a sentence; empty without a metric."""
+    for metric in metrics:
+        sign = -1.0 if names.lower_is_better(metric) else 1.0
+        parts = []
+        for curve in study.curves:
+            known = [(arm, value) for arm in curve.arms if (value := arm.interval(f"metric:{metric}")) is not None]
+            if known:
+                arm, best = max(known, key=lambda pair: sign * pair[1].mean)
+                parts.append(f"{curve.told} {interval(best)} with {whole(arm.mean(SPARSE_WEIGHTS))} weights")
+        if parts:
+            return f"Best {names.title(metric)}, with the weights in the sparse layers: {'; '.join(parts)}."
+    return ""
+
+
+def _described(study: Study) -> str:
+    """What the model and the dataset are: the comments at the top of their configuration files."""
+    texts = []
+    for group in ("model", "dataset"):
+        label = str(study.labels.get(group))
+        if label in choices(group):
+            lines = (CONF / group / f"{label}.yaml").read_text(encoding="utf-8").splitlines()
+            comment = " ".join(line.removeprefix("#").strip() for line in takewhile(lambda x: x.startswith("#"), lines))
+            texts += [f"{group.capitalize()} {label}: {comment}"] if comment else []
+    return joined(texts)
+
+
 def _summary(title: str, sections: Sequence[SectionContent]) -> str:
     parts = [f"# {title}\n"]
     for section in sections:
-        parts += [f"## {section.heading}\n", *map(markdown, section.tables)]
+        parts += [f"## {section.heading}\n", *([f"{section.text}\n"] if section.text else [])]
+        parts += map(markdown, section.tables)
     return "\n".join(parts)
 
 
 def _warnings(table: RunTable) -> list[str]:
-    """What a reader must know before trusting a comparison."""
+    """Warnings that a reader must know before trusting a comparison."""
     values = {name: [value for value, _ in found] for name, found in provenance(table.runs)}
     found = []
     if "True" in values.get("uncommitted changes in the code", []):
-        found.append("Some runs were made with uncommitted changes: their commit alone does not reproduce them.")
+        found.append("Some runs were made with uncommitted changes. Their commit alone does not reproduce them.")
     if len(commits := values.get("code, at commit", [])) > 1:
         found.append(f"The runs were made at {len(commits)} different commits of the code.")
     if len(values.get("data, digest of checksums", [])) > 1 and table.runs["experiment"].nunique() == 1:
         found.append("Not all runs read the same data.")
     machines = [values.get(name, []) for name in ("processor", "device", "threads")]
     if any(len(kinds) > 1 for kinds in machines):
-        found.append("The runs were made on several kinds of machine or settings of threads: compare times with care.")
+        found.append("The runs used several kinds of machine or numbers of threads. Compare times with care.")
     if WARNINGS in table.runs:
         found += sorted(set(table.runs[WARNINGS].dropna()))
     return found
 
 
 def _repeated_seeds(studies: Sequence[Study]) -> list[Problem]:
-    """A warning for each arm in which a seed finished more than once: such runs are averaged, not counted twice."""
+    """A warning for each arm and seed that finished more than once. Such runs are averaged, not counted twice."""
     problems = []
     for arm in (arm for study in studies for arm in study.arms):
         counts = arm.runs["seed"].value_counts().sort_index()

@@ -1,4 +1,4 @@
-"""The runs of a paper, each with what it measured, how it was configured and how it learned."""
+"""The runs of a paper as entries of its pages: measurements, settings and learning curves."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,15 +27,18 @@ _WIDTH, _HEIGHT = 320.0, 150.0
 
 @dataclass(frozen=True)
 class RunEntry:
-    """A run.
+    """A run on the papers' pages.
 
     Attributes:
-        file: name of its page.
+        file: name of the run's page.
         labels: model, dataset, scheme, density.
-        measured: metrics, weights, time.
-        settings: those in which the paper's runs differ.
-        warnings: what a reader has to know of its numbers; often empty.
-        curves: a title and a small drawing for each learning curve.
+        headline: the paper's main metric with its value; empty if the run lacks it.
+        measured: metrics, weights and time, name and text each.
+        settings: settings in which the paper's runs differ.
+        made: processor, device, version of torch, commit.
+        error: why the run failed; empty for a finished run.
+        warnings: warnings of the run; often empty.
+        curves: title and small drawing of each learning curve.
     """
 
     file: str
@@ -54,7 +57,7 @@ class RunEntry:
 
 
 def run_entries(paper: Paper, table: RunTable) -> list[RunEntry]:
-    """All runs of the tables, in their order."""
+    """Entries for all runs of ``table``, in its order."""
     histories = table.histories
     main = [metric for section in paper.sections for metric in section.metrics]
     entries = []
@@ -71,13 +74,14 @@ def shared_settings(table: RunTable) -> list[tuple[str, str]]:
 
 def _entry(row: dict[str, Any], history: Any, main: Sequence[str]) -> RunEntry:
     labels = []
-    # A narrower dense model is dense; its label is a share of a model that its own row does not know.
+    # The label of a narrower dense model is a share of the full model's weights, which its row does not hold.
     density = None if row.get("label:scheme") == SMALL_DENSE_SCHEME else row.get(DENSITY)
     for column, value in row.items():
         if column == "label:density" and value is not None:
             labels.append(percent(float(value)) + unlike(value, [density]))
         elif column.startswith("label:") and value is not None:
             labels.append(str(value).replace("_", " "))
+    # Measurements: all metrics, two counts, the realised density, the time.
     metrics = {c.removeprefix("metric:"): v for c, v in row.items() if c.startswith("metric:") and v is not None}
     first = next((metric for metric in main if metric in metrics), None)
     measured = [(names.title(name), decimal(value)) for name, value in metrics.items()]
@@ -94,6 +98,7 @@ def _entry(row: dict[str, Any], history: Any, main: Sequence[str]) -> RunEntry:
     ]
     known = {"processor": "{}", "device": "{}", "torch": "torch {}", "commit": "commit {:.12}"}
     made = [form.format(str(row[f"made:{name}"])) for name, form in known.items() if row.get(f"made:{name}")]
+    # A curve needs two epochs.
     curves = []
     if history is not None:
         for name in history.columns:
@@ -118,7 +123,13 @@ def _entry(row: dict[str, Any], history: Any, main: Sequence[str]) -> RunEntry:
 
 
 def curve_drawing(epochs: Sequence[float], values: Sequence[float], name: str) -> Markup:
-    """A learning curve in the colours of the text: its lowest and highest value, its first and last epoch."""
+    """Draw a learning curve as SVG in the colours of the text.
+
+    Args:
+        epochs: epochs, at least two [points].
+        values: values at these epochs [points].
+        name: name of the metric, for the text alternative.
+    """
     low, high = min(values), max(values)
     span = (high - low) or 1.0
     width = (epochs[-1] - epochs[0]) or 1.0

@@ -52,7 +52,7 @@ def test_what_is_measured_beside_a_tested_claim_does_not_change_its_verdict(
         "reproduced", "paper", ["reproduced", None],
     )  # fmt: skip
     text = ledger_markdown([entry], {"p": "Paper"})
-    assert "| here | more | paper | alone: 0.810 ± 0.025 | 3 | – | post hoc |" in text
+    assert "|  |  | paper | alone: 0.810 ± 0.025 | 3 | not judged | – |" in text
     (entry,) = evaluate(claims, evidence(*pair([0.80, 0.81, 0.82], [])))
     assert entry.verdict == "not run", "a measurement beside it is no run of the test"
     assert [found.verdict for found in entry.shown] == ["not run", None]
@@ -447,13 +447,13 @@ FAULTS: dict[str, tuple[str, str]] = {
         "several cases need a label",
     ),
     "overlap": ("contradicted: below 1", "'above 0' and 'below 1' overlap"),
-    "no region": ("reproduced: more than 0", "is no region"),
+    "no region": ("reproduced: more than 0", "is not a region"),
     "epochs": ("epochs: final", "write 'epoch N', 'last N', 'lowest' or 'highest'"),
     "no experiment": ("cases: [{first: {}, second: {}}]", "no scale has an experiment or a table for every side"),
     "wrong scale": ("experiment: {paper: rasa/diet_small}", "'rasa/diet_small' has the scale reduced, not paper"),
     "reduced stand-in": ("experiment: {stand-in: rasa/diet_small}", "has the scale reduced, not stand-in"),
     "unknown scale": ("experiment: {small: p/x}", "Input should be 'paper', 'stand-in' or 'reduced'"),
-    "biases": ("biases: 3", "biases are added to a value alone"),
+    "biases": ("biases: 3", "biases are allowed only with the measure .value."),
     "unknown side": ("cases: [{first: {tabel: p/x}, second: {}}]", "Unknown key 'tabel'. Did you mean 'table'"),
 }  # fmt: skip
 
@@ -546,10 +546,9 @@ def test_what_is_measured_beside_an_untestable_claim_is_shown_and_decides_nothin
     assert (entry.verdict, entry.scale, verdict_text(entry)) == ("not testable", None, "not testable")
     text = ledger_markdown([entry], {"p": "Paper"})
     assert "| here | more | – | no data | – | not testable | – |" in text
-    assert "| here | more | paper | 0.810 ± 0.025 | 3 | – | – |" in text
+    assert "|  |  | paper | 0.810 ± 0.025 | 3 | not judged | – |" in text
     assert (
-        "Not testable: no data. At the paper's scale, F1 (test): p/x. Measured beside the claim, judged by no rule."
-        in text
+        "Not testable: no data. At the paper's scale, F1 (test): p/x. Shown with the claim; no rule judges it." in text
     )
     problem, measured = ledger_csv([entry]).splitlines()[1:]
     assert problem.endswith("no data")

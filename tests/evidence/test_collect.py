@@ -55,11 +55,11 @@ def test_tables_gather_runs_over_time(tmp_path: Path, capsys: pytest.CaptureFixt
     before = (results / "rasa/runs.csv").read_bytes()
     assert main(["collect", "--results", str(results), "--runs", str(tmp_path / "runs0")]) == 0
     assert (results / "rasa/runs.csv").read_bytes() == before
-    assert capsys.readouterr().out.endswith("18 finished runs in the tables\n")  # nothing was made again
+    assert capsys.readouterr().out.endswith("18 finished runs in the tables\n")  # nothing was repeated
     slower = next((tmp_path / "runs0").rglob("result.json"))
     slower.write_text(slower.read_text().replace('"total": ', '"total": 9'))
     assert main(["collect", "--results", str(results), "--runs", str(tmp_path / "runs0")]) == 0
-    assert "in the tables; 1 of them made again, with the same metrics\n" in capsys.readouterr().out
+    assert "in the tables; 1 of them repeated, with the same metrics\n" in capsys.readouterr().out
     fresh = ["--results", str(results), "--runs", str(tmp_path / "runs0"), "--fresh", "rasa/diet"]
     assert main(["collect", *fresh]) == 0
     assert "6 runs read, 6 finished runs" in capsys.readouterr().out
@@ -115,7 +115,7 @@ def test_a_run_without_its_learning_curve_erases_none(
     assert {path: path.read_bytes() for path in before} == before
     printed = capsys.readouterr().out
     assert "5 runs read, 6 finished runs in the tables\n" in printed
-    assert f"warning: rasa/diet/{metrics.parent.name}: Its learning curve" in printed
+    assert f"warning: rasa/diet/{metrics.parent.name}: The " in printed
 
 
 def test_claims_with_runs_keep_a_curve_that_is_gone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,7 +129,9 @@ def test_claims_with_runs_keep_a_curve_that_is_gone(tmp_path: Path, capsys: pyte
     found, _ = joined(committed, list(papers.values()), [tmp_path / "runs"])
     assert found.tables["rasa"].histories.keys() == committed.tables["rasa"].histories.keys()
     assert main(["claims", *arguments, "--out", str(tmp_path / "out")]) == 0
-    assert f"warning: rasa/diet/{metrics.parent.name}: Its learning curve is gone" in capsys.readouterr().err
+    assert (
+        f"warning: rasa/diet/{metrics.parent.name}: The folder has lost the learning curve" in capsys.readouterr().err
+    )
 
 
 def test_runs_with_settings_of_their_own_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,7 +140,7 @@ def test_runs_with_settings_of_their_own_are_told(tmp_path: Path, capsys: pytest
     own = config | {"trainer": config["trainer"] | {"epochs": 3}}
     write_run(tmp_path / "runs", experiment="rasa/diet", config=own)
     assert main(["collect", "--results", str(tmp_path / "results"), "--runs", str(tmp_path / "runs")]) == 0
-    told = "7 runs read, 7 finished runs in the tables; 1 of those read have settings of their own, so no claim takes"
+    told = "7 runs read, 7 finished runs in the tables; 1 of those read have settings of their own, so claims use"
     assert told in capsys.readouterr().out
 
 

@@ -38,7 +38,7 @@ def test_by_hand(tmp_path: Path) -> None:
     assert table is not None
     assert list(table.columns) == [
         "scheme", "weights of the dense layers", "of the dense model",
-        "F1 (test): smallest density within dense",
+        "F1 (test): smallest density as good as dense",
     ]  # fmt: skip
     assert [row[:2] + row[3:] for row in map(list, table.rows)] == [
         ["rigl", "106,496", "none"],

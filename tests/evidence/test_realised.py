@@ -1,4 +1,4 @@
-"""The realised density stands beside the one that was asked for, and a run's warnings beside its numbers."""
+"""The realised density is shown with the nominal one, and a run's warnings with its numbers."""
 
 import json
 import re
@@ -43,7 +43,7 @@ def column(table: DisplayTable | None, name: str) -> list[str]:
 
 
 def write_scheme(root: Path, scheme: str, share: float, *, asked: float = 0.2, seeds: int = 3, **more: Any) -> None:
-    """Runs of one width that were asked for a density and have ``share`` of the places."""
+    """Runs of one width and a nominal density, with ``share`` of the weights realised."""
     for seed in range(seeds):
         metrics = {"test/f1": 0.8 + 0.01 * seed}
         weights = round(share * SIZE)
@@ -85,9 +85,9 @@ def test_tables_of_arms_have_both(study: Study) -> None:
     assert dict(zip(column(compared, "scheme"), column(compared, "realised density"), strict=True)) == {
         "small dense": "15 %", "rigl": "20 %", "set": "14 %",
     }  # fmt: skip
-    name = "F1 (test): smallest density within dense"
+    name = "F1 (test): smallest density as good as dense"
     assert sorted(column(density_table(study, ["test/f1"]), name)) == [
-        "14 % (asked for: 20 %)",
+        "14 % (nominal 20 %)",
         "20 %",
     ]
 
@@ -158,7 +158,7 @@ def test_captions_of_described_figures_tell_it(drawn: list[Canvas]) -> None:
     curve = lines_figure(Along.model_validate(described), lost(), paper()).figure
     assert curve is not None
     assert f"Remarks: all: {TOLD}." in plain(curve.caption)
-    assert drawn[-1].axes[0].get_xlabel() == "density asked for"
+    assert drawn[-1].axes[0].get_xlabel() == "nominal density"
     rows = [
         {"label": f"at {density}", "of": "test/f1", "first": {"experiment": "p/x", "where": {"density": density}}}
         for density in (0.1, 0.2)

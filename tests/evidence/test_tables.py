@@ -108,7 +108,7 @@ def test_study_table_says_what_its_numbers_are(results: RunTable) -> None:
     ]  # fmt: skip
     assert all(len(row) == len(table.columns) == len(table.numeric) for row in table.rows)
     assert list(table.numeric) == [False] + [True] * 7
-    for words in ("95 % t-interval", "a single seed has none", "biases included"):
+    for words in ("95 % t-interval", "a single seed has no interval", "biases included"):
         assert words in table.caption
     assert any("(1 failed)" in row[6] for row in table.rows)
 

@@ -93,11 +93,11 @@ def test_a_torn_table_is_refused(name: str, runs: Path, tmp_path: Path) -> None:
     path = tmp_path / "out" / name
     whole = path.read_bytes()
     path.write_bytes(whole[:-3])
-    with pytest.raises(StoreError, match=rf"{name}' ends in the middle of a line"):
+    with pytest.raises(StoreError, match=rf"{name}' is incomplete: it ends in the middle of a line"):
         read(tmp_path / "out")
     lines = whole.splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[:-1], lines[-1].rpartition(b",")[0] + b"\n"]))
-    with pytest.raises(StoreError, match=rf"{name}' is not whole: row {len(lines) - 1} has not one cell"):
+    with pytest.raises(StoreError, match=rf"{name}' is damaged: row {len(lines) - 1} has"):
         read(tmp_path / "out")
 
 
@@ -153,7 +153,7 @@ def test_an_own_report_has_the_whole_curve_and_a_run_without_a_readable_one(tmp_
     assert list(found.runs["metric:test/f1"]) == [0.5]
     assert not len(found.curves)
     (problem,) = problems
-    assert problem.reason.startswith("Its learning curve cannot be read, so it has none: metrics.jsonl, line 1")
+    assert problem.reason.startswith("The learning curve cannot be read and is skipped: metrics.jsonl, line 1")
 
 
 def test_corpora_that_are_named_by_their_path_are_two_arms(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_an_id_of_digits_stays_text(tmp_path: Path) -> None:
 
 
 def test_no_table(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"there is no runs\.csv"):
+    with pytest.raises(StoreError, match=r"runs\.csv is missing"):
         read(tmp_path)
     (tmp_path / "runs.csv").write_text("experiment,seed\nx,0\n")
     with pytest.raises(StoreError, match="lacks id, status"):

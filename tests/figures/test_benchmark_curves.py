@@ -47,7 +47,7 @@ def test_rows_of_a_series_are_joined_from_left_to_right(measured: Evidence, pape
     found = shown(measured, paper, ours, other)
     assert found.figure is not None
     assert found.figure.name == "beside--embeddings--speed"
-    assert "Line chart of times faster against words. ours: 2.000 at first, 20.000 at last." in found.figure.alt
+    assert "Line chart of times faster against words. ours: from 2.000 to 20.000." in found.figure.alt
     assert found.lacking == ["other (not run)"]
     assert "Not shown: other (not run)." in found.figure.caption
     for words in ("no interval", "ingle run", "eans"):
@@ -57,7 +57,7 @@ def test_rows_of_a_series_are_joined_from_left_to_right(measured: Evidence, pape
 def test_a_row_without_a_number_is_left_out_and_named(measured: Evidence, paper: Paper) -> None:
     found = shown(measured, paper, Series(label="theirs", table=TABLE, where={"arm": "theirs"}))
     assert found.figure is not None
-    assert "theirs: 1.000 at first, 1.000 at last." in found.figure.alt
+    assert "theirs: from 1.000 to 1.000." in found.figure.alt
     assert "Remarks: theirs: no number at words 100." in found.figure.caption
 
 
@@ -67,7 +67,7 @@ def test_nothing_measured(tmp_path: Path, paper: Paper) -> None:
 
 def test_a_column_that_holds_no_numbers_or_does_not_exist(measured: Evidence, paper: Paper) -> None:
     theirs = Series(label="theirs", table=TABLE, where={"arm": "nobody's"})
-    with pytest.raises(SparseBenchError, match="'ratio' is no column of numbers"):
+    with pytest.raises(SparseBenchError, match="'ratio' is not a column of numbers"):
         shown(measured, paper, theirs)
     with pytest.raises(SparseBenchError, match="Valid choices: arm, ratio, words"):
         measured.rows(Target("", TABLE, {"arms": "ours"}))
@@ -80,7 +80,7 @@ def test_a_benchmark_has_no_epochs(measured: Evidence, paper: Paper) -> None:
 
 
 def test_a_series_is_of_runs_or_of_a_table() -> None:
-    with pytest.raises(ValidationError, match="not of both"):
+    with pytest.raises(ValidationError, match="not both"):
         Series(label="x", experiment="rasa/diet", table=TABLE)
     with pytest.raises(ValidationError, match="needs an experiment or a table"):
         Series(label="x")

@@ -128,14 +128,14 @@ def test_an_arm_that_diverged_is_left_out_and_named(paper: Paper, drawn: list[Ca
     found = evidence(*runs({0.1: 2, 0.2: 2}), lost)
     figure = lines_figure(along(), found, paper).figure
     assert figure is not None
-    assert figure.caption.endswith("Left out, as they diverged: x at 0.5.")
+    assert figure.caption.endswith("Not drawn, because they diverged: x at 0.5.")
     assert drawn[0].axes[0].get_ylim()[1] < 1
     rows = [
         {"label": str(d), "of": "test/f1", "first": {"experiment": "p/x", "where": {"density": d}}} for d in (0.1, 0.5)
     ]
     shown = dots_figure(dots(rows=rows), found, paper)
     assert shown.figure is not None
-    assert shown.figure.caption.endswith("Left out, as they diverged: 0.5.")
+    assert shown.figure.caption.endswith("Not drawn, because they diverged: 0.5.")
     assert drawn[-1].axes[0].get_xlim()[1] < 1
     assert shown.table is not None
     assert [row[1] for row in shown.table.rows][1] == "2.9e+294 (n = 1)"

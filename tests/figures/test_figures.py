@@ -86,7 +86,7 @@ def test_the_caption_says_how_each_number_was_made(results: RunTable, drawn: lis
     for words in (
         "Means over 3 seeds.",
         "95 % t-interval",
-        "realised mask sums",
+        "number of existing weights",
         "Faint dots: single runs.",
         "Outside the sparse layers each model has between 3,700,008 and 3,701,024 trainable weights, all dense.",
     ):
@@ -97,7 +97,7 @@ def test_the_alternative_text_names_every_curve(results: RunTable, drawn: list[C
     alt = figure_of(results.runs, "test/intent_f1").alt.replace("\N{NO-BREAK SPACE}", " ")
     assert alt.startswith("Line chart of intent F1 (test) against weights in the sparse layers")
     for name in ("dense", "small dense", "density 20 %", "density 5 %", "density 1 %"):
-        assert re.search(rf"{name}: 0\.\d+ at first, 0\.\d+ at last", alt)
+        assert re.search(rf"{name}: from 0\.\d+ to 0\.\d+", alt)
 
 
 def test_one_width_is_drawn_against_density(compared: RunTable, drawn: list[Canvas]) -> None:
@@ -115,7 +115,7 @@ def test_one_width_is_drawn_against_density(compared: RunTable, drawn: list[Canv
     # The narrower dense model stands at its weights as a share of the full model's, moved as far to the left.
     assert list(found["small dense"].get_xdata()) == pytest.approx([10_500 / 106_496], rel=0.05)
     assert "Dotted: the dense arm's mean." in figure.caption
-    assert "Arms of equal density stand side by side." in figure.caption
+    assert "Arms of equal density are drawn side by side." in figure.caption
 
 
 def test_the_axis_says_the_densities_and_not_where_arms_are_drawn_aside(
@@ -170,7 +170,7 @@ def test_an_arm_that_diverged_is_left_out_and_named(tmp_path: Path, drawn: list[
     axes = drawn[0].axes[0]
     assert list(curves(axes)["set"].get_ydata()) == pytest.approx([0.41, 0.61])
     assert axes.get_ylim()[1] < 1
-    assert "Left out, as they diverged: set at 5\N{NO-BREAK SPACE}%." in figure.caption
+    assert "Not drawn, because they diverged: set at 5\N{NO-BREAK SPACE}%." in figure.caption
     ((_, dots),) = marked(axes, "o")
     assert sorted(dots) == [0.3, 0.31, 0.4, 0.41, 0.42, 0.6, 0.61, 0.62]
 
@@ -180,7 +180,7 @@ def test_a_curve_that_diverged_all_along_is_named_alone(tmp_path: Path, drawn: l
         write_run(tmp_path, scheme=scheme, metrics={"test/score": score}, history=False)
     figure = figure_of(load([tmp_path])[0].runs, "test/score")
     assert list(curves(drawn[0].axes[0])) == ["set"]
-    assert "Left out, as they diverged: rigl." in figure.caption
+    assert "Not drawn, because they diverged: rigl." in figure.caption
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_runs_without_sparse_layers_are_said_to_be_missing(tmp_path: Path, drawn
     counts = {"sparse_layers": 0, "sparse_layers_size": 0, "density": 0.0, "trainable": 5, "groups": {}}
     write_run(tmp_path, width=64, counts=counts)
     assert (
-        "Not drawn, for want of sparse layers or of this metric: 1 arm"
+        "Not drawn: 1 arm without sparse layers or without this metric"
         in figure_of(load([tmp_path])[0].runs, "test/intent_f1").caption
     )
 

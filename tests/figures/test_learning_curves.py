@@ -74,7 +74,7 @@ def test_a_panel_for_each_curve_and_a_line_for_each_width(tmp_path: Path, drawn:
     strengths = [line.get_alpha() for line in panels[0].get_lines()]
     assert strengths == pytest.approx([0.3, 0.65, 1.0])
     assert "Single runs" in figure.caption
-    assert "the more weights in the sparse layers, the stronger the line" in figure.caption
+    assert "stronger lines have more weights in the sparse layers" in figure.caption
 
 
 def test_lines_of_several_widths_have_neither_bands_nor_bars(tmp_path: Path, drawn: list[Canvas]) -> None:
@@ -99,7 +99,7 @@ def test_lines_of_one_hue_are_told_apart_by_their_strength(tmp_path: Path, drawn
     looks = [(line.get_color(), line.get_alpha()) for line in drawn[0].axes[0].get_lines()]
     assert len(set(looks)) == 4
     assert len({colour for colour, _ in looks}) == 2
-    assert "the denser the arm, the stronger its line" in figure.caption
+    assert "denser arms have stronger lines" in figure.caption
 
 
 def test_values_over_decades_stand_on_a_logarithmic_axis(tmp_path: Path, drawn: list[Canvas]) -> None:
@@ -110,7 +110,7 @@ def test_values_over_decades_stand_on_a_logarithmic_axis(tmp_path: Path, drawn: 
     assert figure is not None
     assert drawn[0].axes[0].get_yscale() == "log"
     assert "logarithmic" in figure.caption
-    assert "5,000.000 at first, 100.000 at last" in figure.alt
+    assert "from 5,000.000 to 100.000" in figure.alt
 
 
 def test_epochs_that_diverged_are_left_out_and_named(tmp_path: Path, drawn: list[Canvas]) -> None:
@@ -124,7 +124,7 @@ def test_epochs_that_diverged_are_left_out_and_named(tmp_path: Path, drawn: list
     assert list(line.get_ydata()) == [0.5, 0.4, 0.3]
     assert drawn[0].axes[0].get_yscale() == "linear"
     caption = figure.caption.replace("\N{NO-BREAK SPACE}", " ")
-    assert "Left out, as they diverged: density 20 % at epoch 4 to 5." in caption
+    assert "Not drawn, because they diverged: density 20 % at epoch 4 to 5." in caption
 
 
 def test_followed_metrics(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_an_unfinished_last_line_is_passed_over(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("nonsense\n{}\n", "line 1: not valid JSON"), ('{"epoch": 1}\n{}\n', "line 1: no record of a topology")],
+    [("nonsense\n{}\n", "line 1: not valid JSON"), ('{"epoch": 1}\n{}\n', "line 1: not a description of a topology")],
 )
 def test_a_broken_record_is_reported_and_the_next_seed_drawn(
     tmp_path: Path, text: str, message: str, drawn: list[Canvas]
@@ -90,7 +90,7 @@ def test_one_line_a_curve_with_the_mean_over_seeds(tmp_path: Path, drawn: list[C
     assert list(panels[2].get_lines()[0].get_ydata()) == pytest.approx([0.205, 0.305, 0.405])
     assert "Means over 2 seeds." in figure.caption
     alt = figure.alt.replace("\N{NO-BREAK SPACE}", " ")
-    assert "turnover, density 20 %: 0.300 at first, 0.100 at last" in alt
+    assert "turnover, density 20 %: from 0.300 to 0.100" in alt
 
 
 def test_degrees_on_logarithmic_axes_with_the_fit(tmp_path: Path, drawn: list[Canvas]) -> None:
@@ -110,16 +110,16 @@ def test_degrees_on_logarithmic_axes_with_the_fit(tmp_path: Path, drawn: list[Ca
     # ζ(2.5, 2) = 0.341487, ζ(2.5, 4) = ζ(2.5, 2) − 2^-2.5 − 3^-2.5 = 0.100560
     assert list(fit.get_ydata()) == pytest.approx([0.5, 0.5 * 0.100560 / 0.341487], rel=1e-4)
     assert figure.caption.startswith("Seed 0, a line for each layer")
-    assert "α from 2.5 to 2.5, for a tail of 40 % of the units" in figure.caption
-    assert "in 2 of 2 layers, at first in 0." in figure.caption
+    assert "α is 2.5 to 2.5; the tail holds 40 % of the units" in figure.caption
+    assert "in 2 of 2 layers, before training in 0." in figure.caption
     assert "largest degree 4" in figure.alt
     assert len(drawn[1].axes) == 2  # the compact form has both panels too
 
 
 def test_a_change_of_the_number_of_connections_is_said(drawn: list[Canvas]) -> None:
     figure = degree_figure("stem", "SET", change(line(0, 1500), line(1, 4)), 0)
-    assert "Connections: 3,000 at first, 8 at last." in figure.caption
-    assert "No fit of the in-degree of outputs: too few units." in figure.caption
+    assert "Connections: 3,000 before training, 8 after." in figure.caption
+    assert "No fit for the in-degree of outputs: too few units." in figure.caption
 
 
 def test_a_title_tells_the_realised_density_where_it_is_not_the_one_asked_for(
@@ -128,7 +128,7 @@ def test_a_title_tells_the_realised_density_where_it_is_not_the_one_asked_for(
     write_dynamic_run(tmp_path, weights=20_000)
     (figure,), _ = portraits(tmp_path)
     title = figure.title.replace("\N{NO-BREAK SPACE}", " ")
-    assert title == "Degrees at first and at last: density 20 % (realised 18.8 %)"
+    assert title == "Degrees before and after training: density 20 % (realised 18.8 %)"
     assert figure.name == "degrees--rasa-diet--diet--sara--density-20"
 
 

@@ -70,7 +70,7 @@ def test_weights_that_cannot_be_read_do_not_hide_the_topology(tmp_path: Path, dr
 def test_an_empty_layer_is_left_out(drawn: list[Canvas]) -> None:
     figure = weight_figure("stem", "x", {**SUMMARY, "layers": {"empty": EMPTY, **SUMMARY["layers"]}}, 0)
     assert "empty" not in figure.caption
-    assert "The 2 layers with most weights of 3." in figure.caption
+    assert "Shown: the 2 largest of 3 layers." in figure.caption
 
 
 def letters(axes: Axes) -> list[tuple[str, Bbox]]:

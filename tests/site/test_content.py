@@ -70,7 +70,7 @@ def test_arms_say_what_they_were_made_on_where_that_differs() -> None:
     runs, original = found.runs(Target(ORIGINAL, "", {})), found.tables["rasa"].runs
     assert runs is not None
     table = arms_table(arms_of(original), [METRIC])
-    assert table.columns[-1] == "made"
+    assert table.columns[-1] == "device"
     assert {row[0]: row[-1] for row in table.rows} == {ORIGINAL: "2 on GPU", SET: "1 on GPU, 1 on a CPU"}
     differences = differences_table(arms_of(original), one_arm(runs[1]), ORIGINAL, [METRIC])
     assert differences is not None

@@ -110,6 +110,9 @@ def test_the_page_says_what_was_run_and_how(page: str) -> None:
     for words in (
         "Intents &amp; densities",
         "57 finished runs and 1 failed.",
+        "Best intent F1 (test), with the weights in the sparse layers: dense",
+        "Model diet: DIET, Rasa 2.6",
+        "Dataset sara: Sara, the Rasa demo assistant",
         "57 finished, 1 failed",
         "NonFiniteLossError: diverged",
         "rasa/diet/0123456789ab The run has not ended",
@@ -131,8 +134,9 @@ def test_the_page_follows_the_reader_s_theme(page: str, elements: Elements) -> N
 def test_the_summary_is_markdown(report: Built) -> None:
     text = (report[0] / "summary.md").read_text(encoding="utf-8")
     assert text.startswith(
-        "# Intents & densities\n\n## rasa/diet (diet, sara)\n\nrasa/diet. Mean over seeds ± half-width of the 95 %"
+        "# Intents & densities\n\n## rasa/diet (diet, sara)\n\nBest intent F1 (test), with the weights"
     )
+    assert "\n\nrasa/diet. Mean over seeds ± half-width of the 95 %" in text
     rows = [line for line in text.splitlines() if re.match(r"\| (dense|random connected|small dense) \|", line)]
     assert len(rows) == 19 + 3  # arms, and three widths of sparse models that a dense arm has
 
@@ -176,8 +180,8 @@ def test_a_broken_learning_curve_is_reported(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "runs")
     (folder / "metrics.jsonl").write_text("nonsense\n{}\n")
     table, problems = load([tmp_path / "runs"])
-    assert list(table.runs["seed"]) == [1]
-    assert "Its learning curve cannot be read, so it is left out: metrics.jsonl, line 1" in problems[0].reason
+    assert list(table.runs["seed"]) == [0, 1], "the run keeps its numbers"
+    assert "The learning curve cannot be read and is skipped: metrics.jsonl, line 1" in problems[0].reason
 
 
 def test_runs_made_differently_are_a_warning(tmp_path: Path) -> None:

@@ -53,7 +53,9 @@ def test_pages_are_well_formed_and_need_nothing_from_elsewhere(example_site: Sit
     for name, text in pages(example_site).items():
         found = Elements(text).found
         assert not re.search(r"https?://|@import|@font-face|url\((?!#)", text), name
-        assert not {tag for tag, _ in found} & {"script", "link", "iframe", "img", "object", "embed"}, name
+        assert not {tag for tag, _ in found} & {"link", "iframe", "img", "object", "embed"}, name
+        scripts = [attributes for tag, attributes in found if tag == "script"]
+        assert scripts == ([{}] if name == "index.html" else []), name
         ids = [attributes["id"] for _, attributes in found if "id" in attributes]
         assert len(ids) == len(set(ids)), name
         assert "prefers-color-scheme: dark" in text
@@ -79,10 +81,25 @@ def test_the_overview_has_the_ledger(example_site: Site) -> None:
         "“sparse is better” page 3 published +2 points measured, paper scale +0.020 ± 0.001 seeds: 2",
         "It is fast. page 1 published 7 times measured, benchmark 7.5 verdict reproduced (benchmark)",
         "It is good. page 2 published 0.9 measured, paper scale not run verdict not run",
-        "A &lt;first&gt; paper",
+        "A &lt;first&gt; paper Dropping &amp; regrowing pays. 1 reproduced",
         "8 runs",
+        "For 0 of 3 claims the rule was changed",
     ):
         assert words in text, words
+
+
+def test_the_overview_filters_claims_by_verdict_and_paper(example_site: Site) -> None:
+    text = pages(example_site)["index.html"]
+    found = Elements(text).found
+    assert [attributes["data-verdict"] for _, attributes in found if "data-verdict" in attributes] == [
+        "reproduced", "reproduced", "not run",
+    ]  # fmt: skip
+    assert [attributes["data-paper"] for _, attributes in found if "data-paper" in attributes] == ["first", "second"]
+    assert ("form", {"class": "filter", "id": "filter", "hidden": None}) in found, "hidden without a script"
+    assert [attributes.get("name") for tag, attributes in found if tag == "select"] == ["verdict", "paper"]
+    for option in ("<option>reproduced</option>", "<option>not run</option>", '<option value="first">First</option>'):
+        assert option in text
+    assert text[text.index("<script>") : text.index("</script>")].count("\n") <= 30
 
 
 def test_a_paper_s_page_shows_ours_beside_the_published(example_site: Site) -> None:
@@ -180,7 +197,7 @@ def test_the_project_s_readme_gets_the_gist_between_its_markers(example_site: Si
     assert text.endswith(f"{END}\nAfter.\n")
     assert "old | table" not in text
     assert "| First | Dropping pays. | +2 points | +0.020 ± 0.001 | paper | 2 | reproduced | post hoc |" in text
-    (figure,) = re.findall(r"!\[BLEU against weights\]\(([^)]+)\)\n\nHow well two widths translate\. ", text)
+    (figure,) = re.findall(r"!\[BLEU against weights\]\(([^)]+)\)\n\nHow well two widths translate\.\n", text)
     assert (tmp_path / figure).resolve().is_file()
     assert with_gist(text, "") == f"Before.\n{BEGIN}\n{END}\nAfter.\n"
 
