@@ -267,12 +267,12 @@ def test_a_run_that_does_not_fit_is_named_with_the_reason(
 ) -> None:
     other = run(toy_config(**{"experiment_name": "first", "trainer__keep": "weights", **settings}))
     assert other is not None
-    with pytest.raises(ConfigError, match=rf"Runs there: first/{other.id} \({reason}\)"):
+    with pytest.raises(ConfigError, match=rf"Runs found: first/{other.id} \({reason}\)"):
         run(second_stage(toy_config))
 
 
 def test_where_there_is_no_run_it_says_so(toy_config: Make) -> None:
-    with pytest.raises(ConfigError, match=r"start_from='first' needs .* Runs there: none"):
+    with pytest.raises(ConfigError, match=r"start_from='first' needs .* Runs found: none"):
         run(second_stage(toy_config))
 
 
