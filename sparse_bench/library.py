@@ -184,11 +184,21 @@ class SparseTraining(Driver):
     @torch.no_grad()
     def _gradients_complete(self) -> None:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
+            self._check_ranks()
             for weight in self.scheme.weights.values():
                 if (gradient := weight.dense_gradient()) is not None:  # every rank ranks the same gradient
                     torch.distributed.all_reduce(gradient)
                     gradient /= torch.distributed.get_world_size()
         super()._gradients_complete()
+
+    def _check_ranks(self) -> None:
+        pruned = isinstance(self.scheme, Dynamic) and self.scheme.dynamics.grow is None
+        compressed = any(isinstance(weight, CompressedWeight) for weight in self.scheme.weights.values())
+        if pruned and compressed and torch.distributed.get_world_size() > 1:
+            raise ConfigError(
+                f"{type(self.scheme).__name__} under execution={self.scheme.execution} makes new parameters, whose "
+                "gradients a data-parallel training does not average. Use execution=masked."
+            )
 
     def _after_step(self, *hook: Any) -> None:
         super()._after_step(*hook)

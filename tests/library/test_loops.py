@@ -219,3 +219,13 @@ def test_refusals_come_before_any_change() -> None:
             sb.Random(density=0.3, execution="kernel"),
             steps=3,
         )
+
+
+def test_pruning_by_new_parameters_is_refused_in_data_parallel_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = mlp()
+    optimizer = adam(model)
+    sb.sparsify(model, optimizer, sb.GMP(density=0.2, interval=1, execution="kernel"), steps=5)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    with pytest.raises(ConfigError, match="does not average"):
+        train(model, optimizer, range(1))
