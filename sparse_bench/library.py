@@ -40,7 +40,8 @@ def sparsify(
     """Make layers of ``model`` sparse, and keep them so in every step of ``optimizer``.
 
     The loop stays as it is. The scheme acts before and after each ``optimizer.step()``. A step that a gradient scaler
-    leaves out changes no topology. Gradients of several backward passes are ranked as their sum.
+    leaves out changes no topology. Gradients of several backward passes are ranked as their sum. A running average of
+    the weights (EMA) needs ``execution="masked"`` where the scheme rewires: the others move values as they rewire.
 
     Args:
         model: changed in place. Layers are replaced by sparse ones under all executions but ``masked``.
@@ -141,6 +142,9 @@ class SparseTraining(Driver):
             owner = plain.get_submodule(path)
             owner._buffers.pop(attribute + MASK_SUFFIX, None)
             owner._load_state_dict_pre_hooks.clear()
+            owner._load_state_dict_post_hooks.clear()
+            if (masked := getattr(owner, attribute, None)) is not None:  # a parameter without the gradient's hook
+                setattr(owner, attribute, nn.Parameter(masked.detach(), masked.requires_grad))
             if form == "csr" and type(owner) is nn.Linear:
                 owner.weight = nn.Parameter(weight.dense().clone().to_sparse_csr(), requires_grad=False)
         return plain
@@ -148,19 +152,26 @@ class SparseTraining(Driver):
     def load_exported(self, state: Mapping[str, Tensor]) -> None:
         """Take the weights of an exported model's state dict; its entries other than zero are the topology.
 
+        The optimizer moments of the sparse weights begin at zero again.
+
         Raises:
             RuntimeError: names or shapes do not fit, as of :meth:`torch.nn.Module.load_state_dict`.
         """
         masks = {name + MASK_SUFFIX: state[name] != 0 for name in self.scheme.weights if name in state}
+        parameters = dict(self.model.named_parameters())
+        shapes = {name: parameters[name].shape for name in self.scheme.weights if name in parameters}
         self.model.load_state_dict({**state, **masks})
-        for weight in self.scheme.weights.values():
-            weight.active = int(weight.mask.sum())
+        for name, shape in shapes.items():
+            moments = self.optimizer.state.get(parameters[name], {})
+            for key, moment in moments.items():
+                if isinstance(moment, Tensor) and moment.shape == shape:
+                    moments[key] = moment.new_zeros(parameters[name].shape)
 
     def _restored(self, path: str, original: nn.Module) -> nn.Module:
         """The original layer at ``path`` with today's numbers."""
         module = self.model.get_submodule(path)
         like = next(module.parameters())
-        plain = copy.deepcopy(original).to_empty(device=like.device)
+        plain = copy.deepcopy(original).to_empty(device=like.device).to(like.dtype)
         with torch.no_grad():
             for name, parameter in plain.named_parameters():
                 weight = self.scheme.weights.get(f"{path}.{name}")
@@ -170,18 +181,29 @@ class SparseTraining(Driver):
                     parameter.copy_(module.get_parameter(name) if weight is None else weight.dense())
         return plain.train(module.training)
 
-    def _before_step(self, *hook: Any) -> None:
+    @torch.no_grad()
+    def _gradients_complete(self) -> None:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
+            self._check_ranks()
             for weight in self.scheme.weights.values():
                 if (gradient := weight.dense_gradient()) is not None:  # every rank ranks the same gradient
                     torch.distributed.all_reduce(gradient)
                     gradient /= torch.distributed.get_world_size()
-        super()._before_step(*hook)
+        super()._gradients_complete()
+
+    def _check_ranks(self) -> None:
+        pruned = isinstance(self.scheme, Dynamic) and self.scheme.dynamics.grow is None
+        compressed = any(isinstance(weight, CompressedWeight) for weight in self.scheme.weights.values())
+        if pruned and compressed and torch.distributed.get_world_size() > 1:
+            raise ConfigError(
+                f"{type(self.scheme).__name__} under execution={self.scheme.execution} makes new parameters, whose "
+                "gradients a data-parallel training does not average. Use execution=masked."
+            )
 
     def _after_step(self, *hook: Any) -> None:
         super()._after_step(*hook)
-        if self._steps_per_epoch and self.steps % self._steps_per_epoch == 0:
-            self.end_epoch(self.steps // self._steps_per_epoch - 1, last=self.steps >= self._total)
+        if self._steps_per_epoch and self.steps % self._steps_per_epoch == 0 and self.steps <= self._total:
+            self.end_epoch(self.steps // self._steps_per_epoch - 1, last=self.steps == self._total)
 
     def _check(self, scheme: Scheme, optimizer: Optimizer) -> None:
         """Refuse what cannot work, before anything is changed."""
@@ -199,6 +221,8 @@ class SparseTraining(Driver):
                 raise ConfigError(
                     f"{path or 'The model'} is a {type(module).__name__}: call sparsify first, and wrap the model then."
                 )
+        if scheme.execution != "masked" and type(optimizer).__name__ == "Muon":
+            raise ConfigError(f"Muon works on matrices, and execution={scheme.execution} trains vectors: use masked.")
         held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         names = dict[int, list[str]]()
         for name, parameter in self.model.named_parameters(remove_duplicate=False):
@@ -207,6 +231,8 @@ class SparseTraining(Driver):
             parameter = self.model.get_parameter(name)
             if not parameter.is_floating_point() or type(parameter.data).__name__ == "DTensor":
                 raise ConfigError(f"'{name}' is quantised or sharded. Make the model sparse before, or leave it out.")
+            if not parameter.requires_grad and isinstance(scheme, Dynamic) and scheme.dynamics.grow is not None:
+                raise ConfigError(f"'{name}' is frozen, and {type(scheme).__name__} grows connections that must learn.")
             if len(found := names[id(parameter)]) > 1:
                 raise ConfigError(f"'{name}' is tied to {', '.join(found[1:])}. Untie them, or select other layers.")
             if parameter.requires_grad and id(parameter) not in held:
@@ -225,19 +251,27 @@ def _hand_over(
             if isinstance(moment, Tensor) and moment.shape == old.shape:
                 whole = moment * weight.mask
                 state[key] = weight.structure.gather(whole) if isinstance(weight, CompressedWeight) else whole
+            elif isinstance(moment, Tensor) and moment.dim() and isinstance(weight, CompressedWeight):
+                state = {}  # factored by rows and columns, which a vector of weights does not have
+                break
         if new is not None and state:
             optimizer.state[new] = state
+    given = set[str]()
     for group in optimizer.param_groups:
-        group["params"] = list(_renewed(group["params"], before, after))
+        group["params"] = list(_renewed(group["params"], before, after, given))
     held = {parameter for group in optimizer.param_groups for parameter in group["params"]}
     for parameter in [parameter for parameter in optimizer.state if parameter not in held]:
         del optimizer.state[parameter]  # of a layer that is gone
 
 
-def _renewed(parameters: list[Tensor], before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> Iterator[Tensor]:
-    """The parameters of a group, each as it is now; those of a replaced module give way to that module's own."""
+def _renewed(
+    parameters: list[Tensor], before: Mapping[str, Tensor], after: Mapping[str, Tensor], given: set[str]
+) -> Iterator[Tensor]:
+    """The parameters of a group, each as it is now; those of a replaced module give way to that module's own.
+
+    A weight gives way to weights and a bias to biases, by their attributes. ``given`` collects the names of new ones.
+    """
     names = {id(parameter): name for name, parameter in before.items()}
-    given = set[str]()
     for parameter in parameters:
         name = names.get(id(parameter))
         if name is None:  # of another model
@@ -245,9 +279,11 @@ def _renewed(parameters: list[Tensor], before: Mapping[str, Tensor], after: Mapp
         elif name in after:
             yield after[name]
         else:
-            path = name.rpartition(".")[0]
+            path, _, attribute = name.rpartition(".")
             for new, own in after.items():
-                if new.startswith(f"{path}.") and new not in before and new not in given:
+                kind = new.rpartition(".")[2]
+                fits = kind == attribute or f"{path}.{kind}" not in before
+                if fits and new.startswith(f"{path}.") and new not in before and new not in given:
                     given.add(new)
                     yield own
 
@@ -258,3 +294,5 @@ def _leave_fast_path(model: nn.Module) -> None:
         sparse = any(isinstance(module, SparseLinear | SparseLSTM) for module in layer.modules())
         if sparse and isinstance(layer, nn.TransformerEncoderLayer):
             layer.activation_relu_or_gelu = 0
+        if sparse and isinstance(layer, nn.TransformerEncoder):
+            layer.use_nested_tensor = False

@@ -185,7 +185,10 @@ class SparseStructure(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> "SparseStructure":
         self._derived.clear()
-        return super()._apply(fn, recurse)
+        super()._apply(fn, recurse)
+        if self.dense_gradient is not None:
+            self.dense_gradient = self.dense_gradient.to(self.column.device)
+        return self
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_derived": {}}  # what is derived may be a plan of one process
@@ -205,7 +208,7 @@ class SparseStructure(nn.Module):
 
 def stamp(gradient: Tensor) -> tuple[int, int]:
     """What tells whether a gradient has been written to, or replaced, since it was last looked at."""
-    return gradient.data_ptr(), gradient._version
+    return 0 if gradient.is_sparse else gradient.data_ptr(), gradient._version
 
 
 def continues(gradient: Tensor, seen: tuple[int, int]) -> bool:

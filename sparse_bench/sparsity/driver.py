@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch.optim import Optimizer
 
 from sparse_bench.sparsity.scheme import Length, Scheme
@@ -55,7 +56,21 @@ class Driver:
         """Say which step the backward passes to come belong to."""
         self.scheme.before_backward(self.steps + 1)
 
-    def _before_step(self, *hook: Any) -> None:
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: dict[str, Any]) -> Any:
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if closure is None:
+            self._gradients_complete()
+            return None
+
+        def observed() -> Any:  # the backward pass takes place within the step
+            value = closure()
+            self._gradients_complete()
+            return value
+
+        return args[:1], {**kwargs, "closure": observed}
+
+    @torch.no_grad()
+    def _gradients_complete(self) -> None:
         self.scheme.after_backward()
 
     def _after_step(self, *hook: Any) -> None:

@@ -6,7 +6,7 @@ a mask, and reads and changes it through :class:`SparseWeight`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from sparse_bench.sparsity.layers.linear import SparseLinear
 from sparse_bench.sparsity.layers.lstm import STRUCTURES, SparseLSTM
 
 MASK_SUFFIX = "_mask"
-#: Optimizers whose step of one entry depends on the gradients of others.
+#: Optimizers of torch whose step of one entry depends on the gradients of others.
 _MIXING = tuple(getattr(torch.optim, name) for name in ("LBFGS", "Muon") if hasattr(torch.optim, name))
 
 
@@ -36,6 +36,11 @@ class SparseWeight(ABC):
         self.size = size
         #: Entries in the topology; a host integer, so that reading it never waits for a device.
         self.active = active
+        owner.register_load_state_dict_post_hook(self._count)
+
+    def _count(self, *hook: Any) -> None:
+        """A state with another topology has been loaded."""
+        self.active = int(self.mask.sum())
 
     @property
     @abstractmethod
@@ -123,9 +128,24 @@ class MaskedWeight(SparseWeight):
             parameter.mul_(self.mask)
         self._kept, self._seen = False, UNSEEN
         self._dense_gradient: Tensor | None = None
-        if parameter.requires_grad:
-            parameter.register_post_accumulate_grad_hook(self._mask_gradient)
+        self._watch(parameter)
         owner.register_load_state_dict_pre_hook(self._expand_saved)
+
+    def _watch(self, parameter: nn.Parameter) -> None:
+        """Mask its gradients, also where it is frozen now and trained later."""
+        trained = parameter.requires_grad
+        parameter.requires_grad_(True).register_post_accumulate_grad_hook(self._mask_gradient)
+        parameter.requires_grad_(trained)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_dense_gradient": None, "parameter": self.parameter}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copied or unpickled model is sparse too; hooks are not copied with a parameter."""
+        parameter = state.pop("parameter")
+        self.__dict__.update(state)
+        self._seen = UNSEEN
+        self._watch(parameter)
 
     def _parameter_of(self, owner: nn.Module) -> nn.Parameter:
         parameter = getattr(owner, self._attribute)
@@ -141,6 +161,9 @@ class MaskedWeight(SparseWeight):
             found = SparseStructure.from_csr(row_start, column, self.shape[1])
             state_dict[prefix + self._attribute] = found.scatter(values)
             state_dict[prefix + self._attribute + MASK_SUFFIX] = found.mask()
+        saved = state_dict.get(prefix + self._attribute)
+        if prefix + self._attribute + MASK_SUFFIX not in state_dict and saved is not None and saved.shape == self.shape:
+            state_dict[prefix + self._attribute] = saved * self.mask.to(saved.device)  # of a dense model, not strictly
 
     @property
     def parameter(self) -> nn.Parameter:
@@ -169,6 +192,9 @@ class MaskedWeight(SparseWeight):
             self._kept, self._dense_gradient = wanted, None
 
     def dense_gradient(self) -> Tensor | None:
+        gradient = self.parameter.grad
+        if self._kept and self._dense_gradient is None and gradient is not None:  # written by hand
+            self._dense_gradient = gradient.to_dense().clone()
         return self._dense_gradient
 
     @torch.no_grad()
@@ -176,11 +202,12 @@ class MaskedWeight(SparseWeight):
         """Take the entries outside the topology out of the gradient, after each backward pass has added to it."""
         gradient = parameter.grad
         assert gradient is not None
-        if self._kept and not gradient.is_sparse:
+        if self._kept:
             earlier = self._dense_gradient if continues(gradient, self._seen) else None
             # Inside the topology the gradient holds the sum of the earlier passes already.
             outside = None if earlier is None else earlier.masked_fill(self.mask, 0)
-            self._dense_gradient = gradient.clone() if outside is None else gradient + outside
+            whole = gradient.to_dense()
+            self._dense_gradient = whole.clone() if outside is None else whole + outside
         self._mask(gradient)
 
     def after_backward(self) -> None:
@@ -193,11 +220,11 @@ class MaskedWeight(SparseWeight):
             gradient._values().mul_(self.mask.index_select(0, gradient._indices()[0]))
         else:
             gradient.mul_(self.mask)
-            self._seen = stamp(gradient)
+        self._seen = stamp(gradient)
 
     @torch.no_grad()
     def after_step(self, optimizer: Optimizer) -> None:
-        if isinstance(optimizer, _MIXING):
+        if isinstance(optimizer, _MIXING) or not type(optimizer).__module__.startswith("torch.optim."):
             self.parameter.mul_(self.mask)
 
     @torch.no_grad()
@@ -309,26 +336,37 @@ def sparsify(model: nn.Module, masks: Mapping[str, Tensor], execution: str) -> d
     owners: dict[str, list[str]] = {}
     for name in masks:
         owners.setdefault(name.rpartition(".")[0], []).append(name)
-    weights: dict[str, SparseWeight] = {}
-    for module, names in owners.items():
+    compressed = set[str]()
+    for module, names in owners.items():  # all are judged before any is changed
         owner = model.get_submodule(module)
+        if execution != "masked" and _can_be_compressed(module, owner, names):
+            compressed.add(module)
         for name in names:
             if isinstance(owner, SparseLinear | SparseLSTM) or hasattr(owner, name.rpartition(".")[2] + MASK_SUFFIX):
                 raise ConfigError(f"The weight '{name}' already has a topology; only one scheme can own it.")
-        own = {name: masks[name] for name in names}
-        if execution == "masked" or (execution == "auto" and not _can_be_compressed(module, owner, own)):
-            weights |= {name: MaskedWeight(name, owner, masks[name]) for name in names}
+        if module not in compressed and execution not in ("masked", "auto"):
+            raise ConfigError(
+                f"execution={execution} computes linear layers, and LSTM layers of one layer and one direction without "
+                f"projection whose two weight matrices are both selected. {' and '.join(names)} of a "
+                f"{type(owner).__name__} cannot be computed so: use execution=masked or auto, or select other layers."
+            )
+    weights: dict[str, SparseWeight] = {}
+    for module, names in owners.items():
+        owner = model.get_submodule(module)
+        if module in compressed:
+            weights |= _compress(model, module, owner, {name: masks[name] for name in names}, execution)
         else:
-            weights |= _compress(model, module, owner, own, execution)
+            weights |= {name: MaskedWeight(name, owner, masks[name]) for name in names}
     return {name: weights[name] for name in masks}
 
 
-def _can_be_compressed(module: str, owner: nn.Module, masks: Mapping[str, Tensor]) -> bool:
+def _can_be_compressed(module: str, owner: nn.Module, names: Sequence[str]) -> bool:
     """Whether a layer with these sparse weights has a form that computes with the existing ones alone."""
     if not module:  # the model itself, which nothing can replace
         return False
     if type(owner) is nn.LSTM:
-        return {name.rpartition(".")[2] for name in masks} == set(STRUCTURES)
+        whole = {name.rpartition(".")[2] for name in names} == set(STRUCTURES)
+        return whole and owner.num_layers == 1 and not owner.bidirectional and not owner.proj_size
     return type(owner) is nn.Linear
 
 
@@ -338,12 +376,6 @@ def _compress(
     """Replace the layer ``module`` by one that computes with the existing weights alone."""
     by_attribute = {name.rpartition(".")[2]: mask for name, mask in masks.items()}
     replacement: nn.Module
-    if not _can_be_compressed(module, owner, masks):
-        raise ConfigError(
-            f"execution={execution} computes linear layers, and LSTM layers whose two weight matrices are both "
-            f"selected. {' and '.join(masks)} of a {type(owner).__name__} cannot be computed so: use "
-            "execution=masked or auto, or select other layers."
-        )
     if isinstance(owner, nn.Linear):
         replacement = SparseLinear(owner, by_attribute["weight"], execution)
         structures = {"weight": replacement.structure}
