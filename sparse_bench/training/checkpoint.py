@@ -25,6 +25,8 @@ from sparse_bench.record import Origin, differences, write_atomically
 logger = logging.getLogger(__name__)
 
 VERSION = 4
+#: The first version with a checksum.
+_CHECKED = 3
 
 _MARK = b"sparse_bench checkpoint "
 #: The comment: the mark, three digits of the version, a space, and the checksum.
@@ -168,7 +170,7 @@ def _verify(path: Path, file: BinaryIO) -> None:
     file.seek(max(0, size - _COMMENT))
     comment = file.read()
     if not comment.startswith(_MARK):
-        raise _unreadable(path, f"it has no checksum: it is damaged, or of a version before {VERSION}")
+        raise _unreadable(path, f"it has no checksum: it is damaged, or of a version before {_CHECKED}")
     version, checksum = comment[len(_MARK) : -64], comment[-64:]
     if version != b"%03d " % VERSION:
         raise CheckpointError(
