@@ -147,7 +147,7 @@ def test_a_topology_that_can_never_change_is_told_before_training(
     assert result is not None
     assert result.status == "failed"
     assert result.warnings == [
-        "RigL never rewires in this run, so its topology is fixed: it does so every sparsity.interval = 14 steps "
+        "RigL never rewires in this run, so its topology is fixed: it rewires every sparsity.interval = 14 steps "
         "before step 13.5 (sparsity.stop = 0.75 of 18)."
     ]
     tiny = finished(toy_config(sparsity={**rigl, "interval": 13}))  # α is all but zero by then
