@@ -151,10 +151,10 @@ def test_a_run_that_goes_on_without_its_kernel_says_so(
     assert "resumed_from" not in whole.machine
     killed(config, 4)
     killed(config, 8)  # still with the kernel: no change
-    assert "goes on under" not in caplog.text
+    assert "resumes with" not in caplog.text
     no_compiler()
     killed(config, 12)
-    assert "goes on under {'computed': {'linear': 'csr (no kernel, no C++ compiler found)'}}" in caplog.text
+    assert "resumes with {'computed': {'linear': 'csr (no kernel, no C++ compiler found)'}}" in caplog.text
     result = finished(config)  # nothing has changed since the last checkpoint, and it is told all the same
     assert result.machine["computed"] == {"linear": "csr (no kernel, no C++ compiler found)"}
     (before,) = result.machine["resumed_from"]

@@ -56,7 +56,7 @@ def test_a_cache_that_cannot_be_read_is_measured_again(content: str | bytes, cap
     sparse_linear(x, structure, values, bias, "auto")
     assert "cannot be read" in caplog.text
     if content == "a folder":
-        assert "cannot be kept" in caplog.text
+        assert "cannot be stored" in caplog.text
         return
     assert len(json.loads(path.read_text())) == 1
     assert {one.name for one in path.parent.iterdir()} == {"auto.json", "auto.lock"}
