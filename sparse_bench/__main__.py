@@ -17,9 +17,10 @@ from sparse_bench.errors import ConfigError, SparseBenchError
 from sparse_bench.record import FAILED, FINISHED, RunFolder
 from sparse_bench.sharing import Ended, ended
 
-#: Statuses of jobs beside those of results: refused before any work; held by another process, and to be waited for.
+#: Statuses of jobs without a result. Refused: an error before any work. Elsewhere: another process works on the run.
+#: Awaited: the same, and this command waits for it.
 _REFUSED, _ELSEWHERE, _AWAITED = "refused", "elsewhere", "awaited"
-#: Seconds between two looks at runs that other processes work on.
+#: Seconds between two checks of runs that other processes work on.
 _LOOK = 1.0
 
 register()
@@ -29,11 +30,11 @@ logger = logging.getLogger("sparse_bench")
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def job(config: DictConfig, killed: str | None = None) -> Ended:
-    """One job of a command: carry out a run. Returns how it ended.
+    """Carry out one run, as one job of a command; returns how it ended.
 
     Args:
-        config: of the run.
-        killed: why the process died each time that the run was tried; only its failure is then noted.
+        config: the configuration of the run.
+        killed: why the run's process died in every attempt. If given, the run is only recorded as failed.
     """
     how = _carry_out(config, killed)
     ended.append(how)
@@ -41,13 +42,13 @@ def job(config: DictConfig, killed: str | None = None) -> Ended:
 
 
 def _carry_out(config: DictConfig, killed: str | None) -> Ended:
-    # torch is slow to import, and --help or --cfg do not need it
+    # importing torch is slow, and --help and --cfg do not need it
     from sparse_bench.run import run
 
     chosen = HydraConfig.get()
     launcher = chosen.runtime.choices.get("hydra/launcher", "basic")
     if launcher not in sharing.LAUNCHERS:
-        logger.warning("Under hydra/launcher=%s the command's exit status says nothing of its runs", launcher)
+        logger.warning("With hydra/launcher=%s, the exit status of this command does not depend on its runs", launcher)
     if launcher == "joblib":
         sharing.share(config, chosen.job.num)
     try:
@@ -55,7 +56,7 @@ def _carry_out(config: DictConfig, killed: str | None) -> Ended:
     except SparseBenchError as error:
         logger.error("%s", error)
         return Ended(_REFUSED)
-    except Exception:  # of the program or the machine, but the other runs of a sweep may still succeed
+    except Exception:  # an error of the program or the machine; other runs of a sweep may still succeed
         logger.exception("The run ended without a result")
         return Ended(FAILED)
     if isinstance(result, RunFolder):
@@ -71,23 +72,23 @@ def _show(result: Any) -> None:
     seconds = f"{result.seconds.get('total', 0.0):.0f} s"
     level, warnings = logging.INFO, ""
     if result.warnings:
-        level, warnings = logging.WARNING, f". But: {' '.join(result.warnings)}"
+        level, warnings = logging.WARNING, f". Warnings: {' '.join(result.warnings)}"
     logger.log(level, "run %s %s%s, %s%s", result.id, result.status, weights, seconds, warnings)
 
 
 def _stop(number: int, frame: object) -> NoReturn:
-    logger.error("%s: stopped. The same command goes on from here.", signal.Signals(number).name)
+    logger.error("%s: stopped. The same command resumes from here.", signal.Signals(number).name)
     sys.exit(128 + number)
 
 
 def _set(override: str) -> None:
-    """One more setting on the command line, behind the others: what follows flags is no setting to Hydra."""
+    """Add a setting to the command line, after the other settings and before flags, where Hydra expects it."""
     others = [place for place, one in enumerate(sys.argv) if "=" in one and not one.startswith("-")]
     sys.argv.insert(max(others, default=0) + 1, override)
 
 
 def _wait(folders: list[Path]) -> None:
-    """Until no process works on any of these runs any more."""
+    """Wait until no process works on any of these runs."""
     logger.info("Waiting for %d run(s) that other processes work on", len(folders))
     for folder in folders:
         while _held(folder):
@@ -100,7 +101,7 @@ def _held(folder: Path) -> bool:
 
 
 def _status(how: Ended) -> str:
-    """What the job came to; that of a run elsewhere may have ended since."""
+    """The status of a job. A run of another process may have finished in the meantime."""
     if how.elsewhere is None:
         return how.status
     try:
@@ -123,18 +124,18 @@ def main() -> None:
     while awaited := [how.elsewhere for how in ended if how.status == _AWAITED and how.elsewhere is not None]:
         _wait(awaited)
         ended.clear()
-        _set("force=false")  # what this command has run is not run again
-        job()  # skips what has finished, and goes on with what another process has left
+        _set("force=false")  # do not repeat the runs of this command
+        job()  # skips finished runs, and resumes those that another process has left unfinished
     statuses = [_status(how) for how in ended]
     well, elsewhere = statuses.count(FINISHED), statuses.count(_ELSEWHERE)
     if len(statuses) > 1:
-        parts = {"ended well": well, "did not": len(statuses) - well - elsewhere, "running elsewhere": elsewhere}
-        said = [f"{number} {what}" for what, number in parts.items() if number or what == "ended well"]
+        parts = {"finished": well, "failed": len(statuses) - well - elsewhere, "running elsewhere": elsewhere}
+        said = [f"{number} {what}" for what, number in parts.items() if number or what == "finished"]
         warned = sum(how.warned for how in ended)
-        tail = f"; {warned} carry warnings in their result.json" if warned else ""
+        tail = f"; {warned} have warnings in their result.json" if warned else ""
         logger.info("%d runs: %s%s", len(statuses), ", ".join(said), tail)
     if elsewhere:
-        logger.warning("%d not finished, in the hands of another process; wait_for_others=true waits", elsewhere)
+        logger.warning("%d runs belong to another process; with wait_for_others=true, this command waits", elsewhere)
     if well < len(statuses):
         sys.exit(1)
 

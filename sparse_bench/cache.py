@@ -1,8 +1,8 @@
-"""The folder of what can be fetched or made again: corpora, compiled kernels, measured choices between ways to compute.
+"""The cache folder, for files that can be made again: corpora, compiled kernels, measured choices of kernels.
 
-SPARSE_BENCH_CACHE   the folder itself
-XDG_CACHE_HOME       on Linux, the folder that it lies in, instead of ``~/.cache``
-SPARSE_BENCH_DATA    the folder of the corpora alone
+SPARSE_BENCH_CACHE   the cache folder itself
+XDG_CACHE_HOME       on Linux, its parent folder, instead of ``~/.cache``
+SPARSE_BENCH_DATA    another folder for the corpora
 """
 
 import os
@@ -15,17 +15,17 @@ CORPORA_VARIABLE = "SPARSE_BENCH_DATA"
 
 
 def cache_root() -> Path:
-    """The folder, existing or not: ``$SPARSE_BENCH_CACHE``, else the user's cache folder for this project.
+    """The cache folder, which may not exist: ``$SPARSE_BENCH_CACHE``, else the user's cache folder for this project.
 
     Raises:
-        RuntimeError: it would lie in the user's home, and there is none.
+        RuntimeError: it would be in the user's home, and there is none.
     """
-    # Where there is no home, both the library and a "~" that a user wrote leave it to be resolved here.
+    # platformdirs, and users too, may leave a "~" in the path, which needs a home directory.
     return Path(os.environ.get(CACHE_VARIABLE) or user_cache_dir("sparse_bench", appauthor=False)).expanduser()
 
 
 def corpora_folder() -> Path:
-    """The folder that holds the corpora, existing or not: ``$SPARSE_BENCH_DATA``, else :func:`cache_root`.
+    """The folder of the corpora, which may not exist: ``$SPARSE_BENCH_DATA``, else :func:`cache_root`.
 
     Raises:
         RuntimeError: as :func:`cache_root`.

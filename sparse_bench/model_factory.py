@@ -1,4 +1,4 @@
-"""From the configuration of a model to models."""
+"""Build models from their configuration."""
 
 from typing import Any
 
@@ -10,21 +10,21 @@ from sparse_bench.errors import ConfigError
 
 
 class ModelFactory:
-    """Builds the configured model for a task's sizes; a scheme may ask for other settings, a narrower width say."""
+    """Builds the configured model for a task's sizes; a scheme may replace some settings, such as the width."""
 
     def __init__(self, node: dict[str, Any], sizes: Any) -> None:
         self._node = node
         self._sizes = sizes
 
     def __call__(self, **settings: Any) -> Any:
-        """The model, with these settings in place of the configured ones."""
+        """Build the model, with ``settings`` in place of the configured ones."""
         return build(self._node, _partial_=True, **settings)(self._sizes)
 
     def check_memory(self, device: torch.device) -> None:
-        """Refuse a model whose weights alone are more than a device holds; nothing is drawn or held.
+        """Check that a device has enough memory for the model's weights, without allocating them.
 
         Raises:
-            ConfigError: see above.
+            ConfigError: it has not.
         """
         with torch.device("meta"):
             parameters = list(self().parameters())
@@ -37,7 +37,7 @@ class ModelFactory:
             )
 
     def widths(self) -> list[dict[str, Any]]:
-        """Settings of all narrower variants, narrowest first."""
+        """Settings of all variants of other width, narrowest first."""
         model = build(self._node, _partial_=True)
         found: list[dict[str, Any]] = model.func.widths(model.keywords)
         return found

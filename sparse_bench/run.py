@@ -1,4 +1,4 @@
-"""One run: a configuration in, a folder with one result out. A sweep is many of them."""
+"""Carry out one run: from a configuration to a folder with one result."""
 
 import json
 import logging
@@ -39,23 +39,24 @@ from sparse_bench.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
-_NO_CHECKSUMS = "The dataset names no checksums of its data, so that a change of them goes unnoticed."
+_NO_CHECKSUMS = "The dataset names no checksums of its data, so a change of the data would go unnoticed."
 _RESUMED_ELSEWHERE = (
-    "The run was interrupted and went on under other circumstances (machine.resumed_from): its last digits are not "
-    "those of an undisturbed run."
+    "The run was interrupted and resumed under other circumstances (machine.resumed_from), so its last digits differ "
+    "from those of an uninterrupted run."
 )
-#: Multiply-accumulates are counted on so many batches.
+#: Number of batches on which multiply-accumulates are counted.
 _COUNTED_BATCHES = 16
 
 
 def run(config: DictConfig, killed: str | None = None) -> Result | RunFolder:
-    """Carry out one run, or go on with it, or return its result if it has already ended.
+    """Carry out one run, or resume it, or return its result if it has already finished.
 
-    A failed run is tried again. Errors end up in the result and the log, and are not raised, so that a sweep goes on.
+    A failed run is tried again. Errors during the run are recorded in its result and logged, but not raised, so that a
+    sweep continues.
 
     Args:
-        config: of the run.
-        killed: why its process died each time that it was tried: the run fails with that instead of being tried again.
+        config: the configuration of the run.
+        killed: why the run's process died in every attempt. If given, the run is not tried again, and fails with this.
 
     Returns:
         The result, or the run's folder if another process is working on it.
@@ -63,6 +64,7 @@ def run(config: DictConfig, killed: str | None = None) -> Result | RunFolder:
     Raises:
         ConfigError: the configuration cannot be run; nothing has been done.
     """
+    # Check everything that needs no data, then find the run's name and folder.
     environment.tune_process()
     check(config)
     device = _device(config.device)
@@ -76,7 +78,7 @@ def run(config: DictConfig, killed: str | None = None) -> Result | RunFolder:
             held = stack.enter_context(folder.lock())
         except OSError as error:
             with suppress(OSError):
-                if result := _finished(plain, folder, source):  # by another user, say
+                if result := _finished(plain, folder, source):  # perhaps another user's run
                     return result
             raise ConfigError(f"output='{config.output}' cannot be written to: {error}") from error
         if not held:
@@ -85,6 +87,7 @@ def run(config: DictConfig, killed: str | None = None) -> Result | RunFolder:
         if result := _finished(plain, folder, source):
             _clean_up(config.trainer.keep, folder)
             return result
+        # Remove the remains of an earlier attempt, except its checkpoint.
         for leftover in [*folder.path.glob("*.tmp"), folder.result_path, folder.weights, folder.weight_summary]:
             leftover.unlink(missing_ok=True)
         folder.write_config(OmegaConf.to_yaml(config, resolve=True))
@@ -103,7 +106,7 @@ def _carry_out(
     source: Source | None,
     killed: str | None,
 ) -> Result:
-    """Train, measure and write the result, whatever happens on the way."""
+    """Train, measure and write the result, also if an error occurs."""
     result = Result(
         id=identifier,
         status=FAILED,
@@ -122,7 +125,7 @@ def _carry_out(
     started = time.perf_counter()
     try:
         if killed is not None:
-            raise KilledError(f"The run was begun anew each time, and {killed}.")
+            raise KilledError(f"The run was restarted each time, and {killed}.")
         trackers.start(
             RunInfo(
                 id=identifier,
@@ -138,7 +141,7 @@ def _carry_out(
     except Exception as error:
         result.error = {"type": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
         logger.error("%s failed: %s: %s", folder.path, type(error).__name__, error)
-    # The result comes before everything that may still be interrupted.
+    # Write the result first, because what follows may be interrupted.
     result.seconds["total"] = result.seconds.pop("earlier", 0.0) + time.perf_counter() - started
     folder.write_result(result)
     trackers.finish(result.status, _summary(result))
@@ -146,7 +149,7 @@ def _carry_out(
 
 
 def _summary(result: Result) -> dict[str, Any]:
-    """The final metrics, the densities (asked for and realised) and number of weights that they belong to, warnings."""
+    """Summary for trackers: final metrics, nominal and realised density, number of weights, and warnings."""
     summary: dict[str, Any] = dict(result.metrics)
     if result.counts:
         asked, counts = result.labels["density"], result.counts
@@ -165,7 +168,8 @@ def _train_and_measure(
     log: Callable[[dict[str, float], int, int], None],
     source: Source | None,
 ) -> None:
-    """The run itself; fills in ``result`` as it goes, so that a failure keeps what was measured before it."""
+    """The run itself; fills in ``result`` step by step, so that a failure keeps what was measured before it."""
+    # Record the machine, the data and the code.
     torch.set_num_threads(plain["threads"] or _cores())
     result.machine = environment.machine(device)
     environment.reset_peak_memory(device)
@@ -173,6 +177,7 @@ def _train_and_measure(
     result.data = task.checksums()
     origin = origin_of(plain, result.data, source)
     result.code, result.start_from = dict(origin["code"]), dict(origin["start_from"])
+    # Build the trainer, and count the weights before training.
     make = partial(assemble, plain, task, device, folder, log, source, origin)
     if plain["force"] and folder.checkpoint.exists():
         set_aside_unless_it_goes_on(make(), folder)
@@ -189,17 +194,18 @@ def _train_and_measure(
     no_checksums = [] if result.data else [_NO_CHECKSUMS]
     for said in (*scheme.warnings(), *many_unknown(task.unknown_tokens), *trainer.fallbacks(), *no_checksums):
         result.warn(said)
+    # Evaluate a few examples before training, so that errors appear early; then train and evaluate.
     if not folder.checkpoint.exists():
         rehearse(trainer)
     result.macs_per_example = _macs(trainer)
     _seed_globals(trainer.streams.derive("noise"))
     try:
         trainer.fit()
-        result.counts |= count(model, scheme).as_dict()  # again: training may have changed them
+        result.counts |= count(model, scheme).as_dict()  # training may have changed them
         if not scheme.reached():
-            result.warn(f"Training ended before the model was as sparse as asked for ({result.densities()}).")
+            result.warn(f"Training ended before the model reached its nominal sparsity ({result.densities()}).")
         if scheme.rewirings() == 0 and not scheme.warnings():
-            result.warn("The topology that was measured is the first one: no rewiring changed it.")
+            result.warn("No rewiring changed the topology, so the evaluated topology is the first one.")
         for split in task.splits:
             result.metrics |= trainer.evaluate(split)
         result.metrics |= trainer.report() | _look_at_weights(model, scheme, folder)
@@ -219,7 +225,7 @@ def _train_and_measure(
 
 
 def task_of(plain: dict[str, Any]) -> Task:
-    """The task over its corpus; read and encoded once for all runs of a process that share the dataset's settings."""
+    """The task with its corpus, which is read and encoded only once for successive runs with the same dataset."""
     return _cached_task(OmegaConf.to_yaml(OmegaConf.create(plain["dataset"])))
 
 
@@ -232,26 +238,26 @@ def assemble(
     source: Source | None = None,
     origin: Origin | None = None,
 ) -> Trainer:
-    """Model, scheme, optimizer and trainer of a run, as it begins; sets torch's determinism and the global seeds.
+    """Build a run's model, scheme, optimizer and trainer; set torch's determinism and the global seeds.
 
     Args:
         plain: the resolved configuration.
-        task: what is learned.
-        device: where.
-        folder: of the run.
-        log: where metrics go beside it.
-        source: the run that this one starts from.
-        origin: what the numbers come from besides the settings.
+        task: the task.
+        device: the device to train on.
+        folder: the run's folder.
+        log: receives metrics too, as (metrics, step, epoch).
+        source: the run whose weights this run starts from.
+        origin: checksums of data and code.
 
     Raises:
-        ConfigError: the parts do not fit.
+        ConfigError: the parts do not fit together.
         CheckpointError: the weights of ``source`` cannot be read, or are of other data.
     """
     _deterministic(plain["trainer"]["deterministic"], device)
     streams = Streams(plain["seed"])
     scheme: Scheme = build(plain["sparsity"])
     factory = ModelFactory(plain["model"], task.sizes)
-    if type(scheme).build is Scheme.build:  # another one may build less than the whole model
+    if type(scheme).build is Scheme.build:  # an overridden build may make a smaller model
         factory.check_memory(device)
     _seed_globals(streams.derive("init"))
     model = scheme.build(factory)
@@ -278,7 +284,7 @@ def assemble(
 
 
 def _look_at_weights(model: torch.nn.Module, scheme: Scheme, folder: RunFolder) -> dict[str, float]:
-    """Write what the weights look like, and give the one number of it that goes into the result."""
+    """Write the summary of the weights, and return its one number that goes into the result."""
     summary = summarise(model, scheme)
     write_atomically(folder.weight_summary, json.dumps(summary).encode())
     return {f"weights/share_below_{SMALL}": share_below(existing_weights(model, scheme))}
@@ -298,8 +304,10 @@ def _record_progress(result: Result, progress: Progress, device: torch.device) -
 
 
 def _macs(trainer: Trainer) -> dict[str, float]:
-    """Multiply-accumulates per example without dropout, over batches from all parts of the first epoch: their lengths
-    differ."""
+    """Multiply-accumulates per example, without dropout.
+
+    They are counted on batches from all parts of the first epoch, because the lengths of batches differ.
+    """
     task, model, streams = trainer.task, trainer.model, trainer.streams
     steps = task.epoch_steps(0, streams)
     wanted = {steps * part // _COUNTED_BATCHES for part in range(_COUNTED_BATCHES)}
@@ -314,7 +322,7 @@ def _macs(trainer: Trainer) -> dict[str, float]:
 
 
 def _finished(plain: dict[str, Any], folder: RunFolder, source: Source | None) -> Result | None:
-    """The result of a run that need not be made again, with a word about what is asked for and not there."""
+    """The result of a finished run, or None; warn if the run lacks the checkpoint or weights now requested."""
     result = finished_before(plain, folder, source)
     if result is None:
         return None
@@ -322,14 +330,14 @@ def _finished(plain: dict[str, Any], folder: RunFolder, source: Source | None) -
     keep = plain["trainer"]["keep"]
     wanted = {"weights": folder.weights, "checkpoint": folder.checkpoint}.get(keep)
     if wanted is not None and not wanted.exists():
-        logger.warning("%s: trainer.keep=%s, and what that keeps is not there", folder.path, keep)
+        logger.warning("%s: trainer.keep=%s, but this finished run did not keep that", folder.path, keep)
     if sent := [name for name in (plain["logger"] or {}) if name != "console"]:
-        logger.warning("%s: nothing of it is sent to %s now", folder.path, " or ".join(sent))
+        logger.warning("%s: this finished run is not sent to %s again", folder.path, " or ".join(sent))
     return result
 
 
 def _clean_up(keep: str, folder: RunFolder) -> None:
-    """Remove what a finished run no longer needs and the user did not ask for."""
+    """Remove the files of a finished run that ``trainer.keep`` does not request."""
     folder.best.unlink(missing_ok=True)
     if keep != "checkpoint":
         folder.checkpoint.unlink(missing_ok=True)
@@ -341,11 +349,11 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ConfigError(f"device='{name}' is no device that torch knows. Use auto, cpu, cuda or cuda:N.") from error
+        raise ConfigError(f"device='{name}' is unknown to torch. Use auto, cpu, cuda or cuda:N.") from error
     if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"device='{name}' is none that runs are made on. Use auto, cpu, cuda or cuda:N.")
+        raise ConfigError(f"device='{name}' is not supported. Use auto, cpu, cuda or cuda:N.")
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device='{name}' was asked for, and torch sees no CUDA device. Use device=auto or cpu.")
+        raise ConfigError(f"device='{name}' is not available: torch finds no CUDA device. Use device=auto or cpu.")
     return device
 
 
@@ -355,14 +363,14 @@ def _cores() -> int:
 
 def _deterministic(wanted: bool, device: torch.device) -> None:
     if wanted:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS needs it to be deterministic
     torch.use_deterministic_algorithms(wanted, warn_only=True)
-    # On a GPU fused attention's gradients are sums in any order, and with warn_only stay so.
+    # On a GPU, fused attention sums gradients in any order, which warn_only would allow.
     fused = not (wanted and device.type == "cuda")
     torch.backends.cuda.enable_flash_sdp(fused)
     torch.backends.cuda.enable_mem_efficient_sdp(fused)
     torch.backends.cuda.enable_cudnn_sdp(fused)
-    # Every buffer of ours is written before it is read. (mypy does not see the attribute.)
+    # Every buffer of this project is written before it is read. (mypy does not see the attribute.)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 

@@ -1,4 +1,4 @@
-"""The runs of a sweep: what Hydra would start, composed without starting anything."""
+"""List the runs of a sweep that Hydra would start, with their configurations, without starting them."""
 
 import copy
 import re
@@ -27,8 +27,8 @@ class Job:
 
     Attributes:
         sweep: the sweep's name.
-        arm: what tells the run from others of its sweep, besides the seed: its overrides, joined by spaces.
-        config: the whole configuration.
+        arm: the overrides that distinguish the run from others of its sweep, without the seed, joined by spaces.
+        config: the complete configuration.
         id: name of the run; None while the run that it starts from has not finished.
     """
 
@@ -43,7 +43,7 @@ class Job:
         return str(self.config.experiment_name)
 
     def result(self) -> Result | None:
-        """Its result, if it has finished."""
+        """The run's result if it has finished, else None."""
         if self.id is None:
             return None
         found = RunFolder(Path(self.config.output) / self.experiment / self.id).result()
@@ -51,7 +51,7 @@ class Job:
 
 
 def overrides(sweep: str) -> list[list[str]]:
-    """What a sweep's file sets for each of its runs, in the order of Hydra's own sweeper.
+    """The overrides of each run of a sweep, in the order of Hydra's own sweeper.
 
     Raises:
         ConfigError: there is no such sweep.
@@ -64,7 +64,7 @@ def overrides(sweep: str) -> list[list[str]]:
 
 
 def jobs(sweep: str, output: Path) -> list[Job]:
-    """Every run of a sweep, with ``output`` as the folder of runs.
+    """All runs of a sweep, with ``output`` as the folder of runs.
 
     Raises:
         ConfigError: there is no such sweep.
@@ -73,7 +73,7 @@ def jobs(sweep: str, output: Path) -> list[Job]:
 
 
 def may_start(sweep: str, experiment: str) -> bool:
-    """Whether a sweep may have runs of an experiment, by what its file says; where that is open, yes."""
+    """Whether a sweep may have runs of an experiment, according to its file; True if the file leaves that open."""
     node = _read("sweep", sweep)
     if "experiment_name" in node:
         named = [node["experiment_name"]]
@@ -87,11 +87,11 @@ def may_start(sweep: str, experiment: str) -> bool:
 
 
 def shipped_config(experiment: str) -> DictConfig:
-    """The configuration of ``experiment=NAME`` with nothing else set."""
+    """The configuration of ``experiment=NAME`` without further overrides."""
     return copy.deepcopy(_compose(f"experiment={experiment}"))
 
 
-@cache  # reading takes milliseconds, and finding what may start an experiment reads hundreds
+@cache  # reading a file takes milliseconds, and finding the sweeps of an experiment reads hundreds
 def _read(group: str, name: str) -> Any:
     return OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml"))
 
@@ -100,11 +100,11 @@ def _jobs(sweep: str, output: Path) -> Iterator[Job]:
     parser = OverridesParser.create()
     for job in overrides(sweep):
         parsed = parser.parse_overrides(job)
-        # Runs that choose the same files differ in values alone, which interpolations read.
+        # Runs with the same files differ only in values, so the composed configuration is reused.
         files = [text for text, override in zip(job, parsed, strict=True) if _chooses_a_file(override)]
         config = copy.deepcopy(_compose(f"sweep={sweep}", *files))
         with open_dict(config):
-            config.output = str(output)  # not as an override, in whose grammar a comma or a bracket means something
+            config.output = str(output)  # not an override, where commas and brackets have a meaning
             for override in parsed:
                 if not _chooses_a_file(override):
                     OmegaConf.update(config, override.key_or_group, override.value(), merge=False)
@@ -116,9 +116,9 @@ def _chooses_a_file(override: Override) -> bool:
     return (CONF / override.key_or_group).is_dir()
 
 
-@cache  # composing takes a fifth of a second, and several sweeps' runs are looked for again and again
+@cache  # composing takes 0.2 s, and callers list the runs of the same sweeps repeatedly
 def _compose(*chosen: str) -> DictConfig:
-    """A composed configuration, of which callers change copies alone."""
+    """A composed configuration; callers must copy it before they change it."""
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", overrides=list(chosen))

@@ -76,8 +76,7 @@ def test_ways_by_kind_of_layer(no_compiler: Callable[[], None]) -> None:
     said = "csr (no kernel, no C++ compiler found)"
     assert computed(compiled) == {"linear": said, "lstm": said}
     assert fallbacks(compiled) == [
-        f"execution=kernel was asked for, and {kind} layers are computed with csr, whose last digits differ: "
-        "no C++ compiler found."
+        f"execution=kernel is not available, so {kind} layers use csr, whose last digits differ: no C++ compiler found."
         for kind in ("linear", "lstm")
     ]
     assert fallbacks(model("csr", *LSTM)) == fallbacks(model("auto", *LSTM)) == []
@@ -109,7 +108,7 @@ def test_rows_of_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     assert updates.fallbacks() == []
     monkeypatch.setattr(compiled, "_library", lambda: None)
     assert updates.computed() == {"rows of tables": "torch"}
-    assert "without compiled code" in updates.fallbacks()[0]
+    assert "compiled code is not available" in updates.fallbacks()[0]
 
 
 class Killed(BaseException):
@@ -152,10 +151,10 @@ def test_a_run_that_goes_on_without_its_kernel_says_so(
     assert "resumed_from" not in whole.machine
     killed(config, 4)
     killed(config, 8)  # still with the kernel: no change
-    assert "goes on under" not in caplog.text
+    assert "resumes with" not in caplog.text
     no_compiler()
     killed(config, 12)
-    assert "goes on under {'computed': {'linear': 'csr (no kernel, no C++ compiler found)'}}" in caplog.text
+    assert "resumes with {'computed': {'linear': 'csr (no kernel, no C++ compiler found)'}}" in caplog.text
     result = finished(config)  # nothing has changed since the last checkpoint, and it is told all the same
     assert result.machine["computed"] == {"linear": "csr (no kernel, no C++ compiler found)"}
     (before,) = result.machine["resumed_from"]
@@ -174,7 +173,7 @@ def test_a_run_without_its_kernel_from_the_start_says_so(
         result = finished(toy_config(sparsity__execution="kernel", seed=seed))
         assert result.machine["computed"] == {"linear": "csr (no kernel, no C++ compiler found)"}
         (warning,) = result.warnings
-        assert "execution=kernel was asked for, and linear layers are computed with csr" in warning
+        assert "execution=kernel is not available, so linear layers use csr" in warning
         assert warning in caplog.text
 
 

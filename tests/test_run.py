@@ -167,7 +167,7 @@ def test_a_run_whose_process_died_each_time_fails_with_the_reason_and_is_tried_a
 @pytest.mark.parametrize("setting", ["experiment_name", "start_from"])
 @pytest.mark.parametrize("name", [".hidden", "a/.hidden/b", "../a", "a/../../b", "/a", "", "."])
 def test_names_outside_the_output_or_hidden_are_refused(toy_config: Make, setting: str, name: str) -> None:
-    below = f"{setting} must be a path below the output folder, no part of which begins"
+    below = f"{setting} must be a path below the output folder; no part of it may begin"
     with pytest.raises(ConfigError, match=below if name else f"'{setting}' = '' does not fit"):
         run(toy_config(**{setting: name}))
 
@@ -407,9 +407,9 @@ def test_bad_settings_are_refused_before_any_work(toy_config: Make) -> None:
         ({"threads": 0}, "'threads' = 0 does not fit: it has to be at least 1"),
         ({"experiment_name": "../elsewhere"}, "below the output folder"),
         ({"experiment_name": ""}, "at least 1 character"),
-        ({"optimizer__lr": -1.0}, "'optimizer' cannot be made: Invalid learning rate"),
+        ({"optimizer__lr": -1.0}, "'optimizer' cannot be built: Invalid learning rate"),
         ({"optimizer__lr": "abc"}, "'optimizer.lr' = 'abc' does not fit: Input should be a valid number.$"),
-        ({"optimizer": {"_target_": "torch.optim.LBFGS", "_partial_": True}}, "several times a step"),
+        ({"optimizer": {"_target_": "torch.optim.LBFGS", "_partial_": True}}, "several times per step"),
     ]:
         config = toy_config(**settings)
         with pytest.raises(ConfigError, match=message):

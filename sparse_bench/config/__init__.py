@@ -1,8 +1,8 @@
 """The configuration's schema, its checks, and the identity of a run.
 
-Hydra composes the YAML files under ``conf/``. Shared fields have a dataclass schema here; a node with ``_target_`` has
-the signature of its target as its schema: unknown settings, values of the wrong type and combinations that cannot work
-are refused before any data is read.
+Hydra composes the YAML files under ``conf/``. A dataclass here is the schema of the common settings. For a node with
+``_target_``, the signature of the target is the schema. Unknown settings, values of the wrong type and combinations
+that cannot work are refused before any data are read.
 """
 
 from sparse_bench.config.checks import check

@@ -1,4 +1,4 @@
-"""Names of experiments that the configuration tree defines, each with its scale."""
+"""The experiments that the configuration tree defines, each with its scale."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -11,22 +11,21 @@ import yaml
 from sparse_bench.config.schema import CONF
 from sparse_bench.errors import ConfigError, unknown_choice
 
-#: A stand-in has the paper's size and another corpus, as the paper's own is not to be had.
+#: A stand-in has the paper's size, on another corpus, as the paper's own corpus is not available.
 Scale = Literal["paper", "stand-in", "reduced"]
 SCALES: tuple[Scale, ...] = get_args(Scale)
 
 
 class UnknownExperimentError(ConfigError):
-    """An experiment that no file of the configuration tree defines."""
+    """An experiment is not defined by any file of the configuration tree."""
 
 
 @cache
 def experiments(conf: Path = CONF) -> Mapping[str, Scale]:
-    """The scale of every experiment: of each file of the groups ``experiment`` and ``sweep`` with an
-    ``experiment_name``.
+    """Experiment → its scale, for each file of the groups ``experiment`` and ``sweep`` with an ``experiment_name``.
 
-    A name with a group's label, as ``x_${optimizer.label}``, stands for one name for each file of that group that the
-    sweep goes over.
+    A name with the label of a group, such as ``x_${optimizer.label}``, stands for several: one for each file of that
+    group in the sweep.
     """
     found: dict[str, Scale] = {}
     for path in sorted([*(conf / "experiment").rglob("*.yaml"), *(conf / "sweep").rglob("*.yaml")]):
@@ -43,7 +42,7 @@ def _names(name: str, swept: Mapping[str, Any], conf: Path) -> list[str]:
     start, _, rest = name.partition("${")
     key, _, end = rest.partition("}")
     group, _, field = key.partition(".")
-    if field != "label":  # a point of the sweep, which another file names
+    if field != "label":  # a value that another file defines
         return []
     files = [conf / group / f"{file.strip()}.yaml" for file in str(swept.get(group, "")).split(",")]
     labels = [yaml.safe_load(path.read_text(encoding="utf-8"))["label"] for path in files if path.is_file()]
@@ -51,10 +50,10 @@ def _names(name: str, swept: Mapping[str, Any], conf: Path) -> list[str]:
 
 
 def check_experiment(name: str, known: Iterable[str]) -> None:
-    """Refuse an unknown name.
+    """Check that an experiment is known.
 
     Raises:
-        UnknownExperimentError: see above; lists the known ones.
+        UnknownExperimentError: it is not; the message lists the known ones.
     """
     known = list(known)
     if name not in known:
@@ -62,10 +61,10 @@ def check_experiment(name: str, known: Iterable[str]) -> None:
 
 
 def expand(patterns: Sequence[str], known: Iterable[str]) -> list[str]:
-    """Experiments that patterns such as ``brouns/*`` name, in the order of the patterns.
+    """The experiments that match patterns such as ``brouns/*``, in the order of the patterns.
 
     Raises:
-        UnknownExperimentError: a pattern names none.
+        UnknownExperimentError: a pattern matches no experiment.
     """
     names = sorted(known)
     found: dict[str, None] = {}

@@ -1,4 +1,4 @@
-"""Checks of a whole configuration: what cannot work is refused before any data is read."""
+"""Check a whole configuration before any data are read."""
 
 import inspect
 import typing
@@ -17,9 +17,9 @@ from sparse_bench.errors import ConfigError, unknown_choice
 from sparse_bench.limits import Name, Switch, check_setting, hints_of, one_of
 
 _TARGETS = ("schedule", "stop")
-#: A rate, a decay or whatever else an optimizer takes that is larger than this is a slip.
+#: Largest plausible value of any setting of an optimizer.
 _LARGEST = 1e6
-#: What a run asks of the classes of its model and its task, and of the things that it makes, by their places.
+#: Attributes that a run needs of the classes of its model and its task, and of the objects that it builds.
 _ASKED_OF_CLASSES = {
     "model": ("tasks", "groups", "layer_groups"),
     "dataset": ("name", "splits", "metrics", "monitor", "epoch_batches", "loss", "evaluate", "checksums"),
@@ -39,34 +39,36 @@ def _any_node(
     _recursive_: Switch,
     _convert_: Annotated[str, one_of("none", "partial", "object", "all")],
 ) -> None:
-    """What every node with a target may hold besides the arguments of the target: settings of Hydra, and its label."""
+    """Settings that every node with a target may have in addition to the target's arguments: Hydra's, and its label."""
 
 
 def check(config: DictConfig) -> None:
-    """Refuse a configuration that cannot be run, naming the problem and the valid choices.
+    """Check that a configuration can be run.
 
     Raises:
-        ConfigError: see above.
+        ConfigError: it cannot; the message gives the problem and the valid choices.
     """
     try:
         plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     except Exception as error:
         raise ConfigError(f"The configuration cannot be resolved: {error}") from error
+    # First the keys and types of all nodes, from the outside in.
     _check_keys("", plain, Config)
     _check_keys("trainer", plain["trainer"], TrainerConfig)
     for path, names in _ASKED_OF_CLASSES.items():
         _check_offers(target_of(plain[path], path), names, path, plain[path])
     if not isinstance(plain["logger"], Mapping | None):
-        raise ConfigError(f"'logger' has to name loggers, not be {plain['logger']!r}: {', '.join(choices('logger'))}.")
+        raise ConfigError(f"'logger' must name loggers, not be {plain['logger']!r}: {', '.join(choices('logger'))}.")
     for name, node in (plain["logger"] or {}).items():
         _check_offers(target_of(node, f"logger.{name}"), ("start", "log", "finish"), f"logger.{name}", node)
     for path, node in targets(plain):
         _check_arguments(target_of(node, path), node, path)
+    # Then combinations of settings.
     _check_shared(plain)
     _check_trainer(plain["trainer"])
     _check_combination(plain)
     _check_optimizer(plain["optimizer"])
-    # Schemes and schedules check their own settings when they are made, which takes no time.
+    # Schemes and schedules check their own settings when they are built, which is fast.
     trainer = plain["trainer"]
     for path, node in {"sparsity": plain["sparsity"], **{f"trainer.{key}": trainer[key] for key in _TARGETS}}.items():
         if node is not None:
@@ -74,30 +76,30 @@ def check(config: DictConfig) -> None:
 
 
 def _made(node: Any, path: str, *arguments: Any, **settings: Any) -> Any:
-    """What a node makes.
+    """The object that a node describes.
 
     Raises:
-        ConfigError: it cannot be made.
+        ConfigError: it cannot be built.
     """
     try:
         made = build(node, **settings)
         return made(*arguments) if arguments else made
     except (InstantiationException, TypeError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"'{path}' cannot be made: {error.__cause__ or error}") from error
+        raise ConfigError(f"'{path}' cannot be built: {error.__cause__ or error}") from error
 
 
 def _check_offers(thing: Any, names: Sequence[str], path: str, node: Mapping[str, Any]) -> None:
-    """A class, or an object, has what a run asks of it."""
+    """Check that a class or an object has the attributes that a run needs."""
     if lacking := [name for name in names if not hasattr(thing, name)]:
-        shipped = f" Files that are shipped: {', '.join(choices(path))}." if choices(path) else ""
+        shipped = f" Valid choices: {', '.join(choices(path))}." if choices(path) else ""
         raise ConfigError(
-            f"'{path}._target_' names {node['_target_']}, which is none of what goes there: it has no "
+            f"'{path}._target_' names {node['_target_']}, which cannot be used there: it has no "
             f"{' and no '.join(lacking)}.{shipped}"
         )
 
 
 def _check_keys(path: str, node: Mapping[str, Any], schema: type) -> None:
-    """A plus adds and a tilde removes any key, whatever the schema says."""
+    """Check the keys and values of a node; on the command line, + and ~ can add and remove keys against the schema."""
     where, known = f"In '{path}': " if path else "", [field.name for field in fields(schema)]
     for key in node:
         if key not in known:
@@ -116,27 +118,27 @@ def _check_shared(plain: Mapping[str, Any]) -> None:
         if key == "start_from" and plain[key] is None:
             continue
         name = PurePath(plain[key] or "")
-        # Reports search no hidden folders.
+        # Reports do not search hidden folders.
         if not name.parts or name.is_absolute() or any(part.startswith(".") for part in name.parts):
             raise ConfigError(
-                f"{key} must be a path below the output folder, no part of which begins with a dot, not '{plain[key]}'."
+                f"{key} must be a path below the output folder; no part of it may begin with a dot: '{plain[key]}'."
             )
 
 
 def _check_optimizer(node: Mapping[str, Any]) -> None:
-    """Settings of an optimizer are checked by itself; it is made for a weight that nothing else has."""
-    import torch  # slow to import, and --help or --cfg do not need it
+    """Check an optimizer's settings by building it for a dummy weight."""
+    import torch  # a slow import that --help and --cfg do not need
 
     step = getattr(target_of(node, "optimizer"), "step", None)
     closure = inspect.signature(step).parameters.get("closure") if step is not None else None
     if closure is not None and closure.default is closure.empty:
         raise ConfigError(
-            f"{node['_target_']} evaluates the loss several times a step, which the trainer does not do. "
-            f"Optimizers that are shipped: {', '.join(choices('optimizer'))}."
+            f"{node['_target_']} evaluates the loss several times per step, which the trainer does not support. "
+            f"Valid choices: {', '.join(choices('optimizer'))}."
         )
     made = _made(node, "optimizer", [torch.nn.Parameter(torch.zeros(1))], _partial_=True)
     _check_offers(made, _ASKED_OF_OBJECTS["optimizer"], "optimizer", node)
-    for name, value in made.defaults.items():  # torch takes any
+    for name, value in made.defaults.items():  # torch accepts any number
         if isinstance(value, int | float) and value > _LARGEST:
             raise ConfigError(f"'optimizer.{name}' = {value!r} does not fit: it has to be at most {_LARGEST:g}.")
 
@@ -156,7 +158,7 @@ def _check_arguments(target: Any, node: Mapping[str, Any], path: str) -> None:
         if isinstance(value, Mapping) and "_target_" in value:
             _check_result(target_of(value, f"{path}.{key}"), hint, value, f"{path}.{key}")
         elif isinstance(value, Mapping) and any(map(is_dataclass, (hint, *_parts(hint)))):
-            raise ConfigError(f"'{path}.{key}' needs a _target_ that makes what goes there.")
+            raise ConfigError(f"'{path}.{key}' needs a _target_.")
         else:
             check_setting(target, key, value, f"{path}.{key}")
     missing = [
@@ -169,16 +171,16 @@ def _check_arguments(target: Any, node: Mapping[str, Any], path: str) -> None:
 
 
 def _check_result(target: Any, hint: Any, node: Mapping[str, Any], path: str) -> None:
-    """What an inner node makes fits where it goes, as far as its annotations tell."""
+    """Check that an inner node builds an object of the annotated type, as far as annotations exist."""
     made = target if inspect.isclass(target) else hints_of(target).get("return")
     wanted = {part for part in (hint, *_parts(hint)) if inspect.isclass(part) and part is not type(None)}
     if inspect.isclass(made) and wanted and not issubclass(made, tuple(wanted)):
         names = " or ".join(sorted(part.__name__ for part in wanted))
-        raise ConfigError(f"'{path}._target_' names {node['_target_']}, which makes {made.__name__} and not {names}.")
+        raise ConfigError(f"'{path}._target_' names {node['_target_']}, which builds {made.__name__} and not {names}.")
 
 
 def _parts(hint: Any) -> Iterator[Any]:
-    """The types that an annotation is made of."""
+    """The types that an annotation contains."""
     for part in typing.get_args(hint):
         yield from _parts(part) if typing.get_args(part) else (part,)
 
@@ -186,7 +188,7 @@ def _parts(hint: Any) -> Iterator[Any]:
 def _check_trainer(trainer: Mapping[str, Any]) -> None:
     for key in _TARGETS:
         if trainer[key] is not None and not (isinstance(trainer[key], Mapping) and "_target_" in trainer[key]):
-            raise ConfigError(f"trainer.{key} must be null or have a _target_, not be {trainer[key]!r}.")
+            raise ConfigError(f"trainer.{key} must be null or have a _target_; it is {trainer[key]!r}.")
     if (trainer["monitor"] is None) != (trainer["monitor_mode"] is None):
         raise ConfigError("trainer.monitor and trainer.monitor_mode (min or max) go together; give both or neither.")
     if trainer["evaluate_every"] == 0 and (trainer["select"] == "best" or trainer["early_stopping"]):
@@ -194,6 +196,7 @@ def _check_trainer(trainer: Mapping[str, Any]) -> None:
 
 
 def _check_combination(plain: Mapping[str, Any]) -> None:
+    # The model must be able to learn the task.
     model, task = target_of(plain["model"], "model"), target_of(plain["dataset"], "dataset")
     if task.name not in model.tasks:
         fitting = [name for name in choices("model") if task.name in _shipped_target("model", name).tasks]
@@ -204,6 +207,7 @@ def _check_combination(plain: Mapping[str, Any]) -> None:
             f"Models for this dataset: {', '.join(fitting) or '(none)'}. "
             f"Datasets for this model: {', '.join(corpora) or '(none)'}."
         )
+    # Evaluations may decide something only on a split that is not the result itself.
     watched, trainer = task.splits[0], plain["trainer"]
     if (trainer["select"] == "best" or trainer["early_stopping"]) and len(task.splits) == 1:
         raise ConfigError(
@@ -214,8 +218,8 @@ def _check_combination(plain: Mapping[str, Any]) -> None:
     observes = getattr(optimizer, "observes", False)
     if trainer["reset_optimizer"] and observes:
         raise ConfigError(
-            f"trainer.reset_optimizer would forget the averages that optimizer={plain['optimizer'].get(LABEL)} is for. "
-            "Use trainer.reset_optimizer=false, or an optimizer that averages nothing."
+            f"trainer.reset_optimizer would delete the averages of optimizer={plain['optimizer'].get(LABEL)}. "
+            "Use trainer.reset_optimizer=false, or an optimizer that does not average."
         )
     stop_metric = (trainer["stop"] or {}).get("metric") or ""
     looks = {
@@ -225,15 +229,16 @@ def _check_combination(plain: Mapping[str, Any]) -> None:
     for setting, does in looks.items():
         if does and (len(task.splits) == 1 or trainer["evaluate_every"] == 0):
             raise ConfigError(
-                f"{setting} looks at evaluations during training: it needs trainer.evaluate_every of at least 1 and a "
+                f"{setting} uses evaluations during training: it needs trainer.evaluate_every of at least 1 and a "
                 "dataset with a validation split."
             )
+    # The metrics must exist; the names of train/… are known only during training.
     metrics = [f"{watched}/{metric}" for metric in task.metrics]
-    # What is measured while training is known only when it has been.
     if stop_metric and not stop_metric.startswith("train/") and stop_metric not in metrics:
         raise ConfigError(unknown_choice("trainer.stop.metric", stop_metric, [*metrics, "train/…"]))
     if trainer["monitor"] and trainer["monitor"] not in metrics:
         raise ConfigError(unknown_choice("trainer.monitor", trainer["monitor"], metrics))
+    # The schemes must fit the model and the optimizer.
     for path, scheme in targets(plain["sparsity"], "sparsity"):
         target = target_of(scheme, path)
         _check_layers(model, plain["model"].get(LABEL), target, scheme, path)
@@ -244,12 +249,12 @@ def _check_combination(plain: Mapping[str, Any]) -> None:
 
 
 def _check_layers(model: Any, label: str | None, target: Any, scheme: Mapping[str, Any], path: str) -> None:
-    """A scheme on a model: the layers that it needs, and those that it is told to work on."""
+    """Check that a model declares the layers that a scheme needs, and those that the configuration selects."""
     needs = getattr(target, "needs", ())
     if lacking := [group for group in needs if group not in model.groups]:
         fitting = [name for name in choices("model") if set(needs) <= set(_shipped_target("model", name).groups)]
         raise ConfigError(
-            f"'{path}' ({target.__name__}) works on {' and '.join(lacking)} layers, and the model '{label}' declares "
+            f"'{path}' ({target.__name__}) needs {' and '.join(lacking)} layers, and the model '{label}' declares "
             f"none: its groups are {', '.join(model.groups)}. Models for it: {', '.join(fitting) or '(none)'}."
         )
     multiplied: Sequence[str] = getattr(model, "multiplied", ())
@@ -262,8 +267,8 @@ def _check_layers(model: Any, label: str | None, target: Any, scheme: Mapping[st
             and not set(groups) & set(_shipped_target("model", name).multiplied)
         ]
         raise ConfigError(
-            f"'{path}' ({target.__name__}) needs tables that rows are looked up in and nothing else, and the model "
-            f"'{label}' multiplies by its {' and '.join(groups)}, too. Models for it: {', '.join(fitting)}."
+            f"'{path}' ({target.__name__}) needs tables that are used for look-ups only, and the model '{label}' also "
+            f"multiplies by its {' and '.join(groups)}. Models for it: {', '.join(fitting)}."
         )
     for selector in scheme.get("layers") or ():
         if not any(character in selector for character in "*?[.") and selector not in model.groups:

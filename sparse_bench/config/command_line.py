@@ -1,7 +1,7 @@
-"""What a command line names, checked before Hydra composes it.
+"""Check the names on a command line before Hydra composes the configuration, to list the valid choices in errors.
 
-Hydra answers a misspelt experiment with its search path, a group set to null with a traceback, and an unknown setting
-with the advice to add it; none of these names a valid choice.
+Hydra's own errors do not list them. For a misspelt experiment it prints its search path, for a group set to null a
+traceback, and for an unknown setting the advice to add it.
 """
 
 import re
@@ -12,31 +12,31 @@ from typing import get_type_hints
 from sparse_bench.config.schema import CONF, Config, TrainerConfig, choices
 from sparse_bench.errors import ConfigError, unknown_choice
 
-#: A name of a file, or several: ``a,b`` of a sweep, ``[a,b]`` of a list. Anything else is left to Hydra.
+#: One or several names of files: ``a,b`` in a sweep, ``[a,b]`` in a list. Hydra handles everything else.
 _NAMES = re.compile(r"\[?[\w./-]+(,[\w./-]+)*\]?")
-#: The same of text, which may have a colon or a plus: ``cuda:1``, ``1e+3``.
+#: The same for texts, which may have a colon or a plus: ``cuda:1``, ``1e+3``.
 _TEXTS = re.compile(r"[\w./:+-]+(,[\w./:+-]+)*")
-#: Who brings files of their own chooses among those too, and may have groups of their own; and what completion in a
-#: shell is told are no overrides.
+#: Arguments that switch the checks off: users may bring their own files and groups, and arguments for completion in a
+#: shell are not overrides.
 _NOT_OURS = ("--config-dir", "-cd", "--config-path", "-cp", "hydra.searchpath", "--shell-completion", "-sc")
 
 
 def check_command_line(arguments: Sequence[str]) -> None:
-    """Refuse overrides that name no setting or no shipped file.
+    """Refuse overrides that name an unknown setting or file.
 
     Raises:
-        ConfigError: see above; names the valid choices.
+        ConfigError: an override is refused; the message lists the valid choices.
     """
     groups = [path.name for path in CONF.iterdir() if path.is_dir()]
     foreign = any(argument.startswith(_NOT_OURS) for argument in arguments)
     for argument in arguments:
         key, equals, value = argument.partition("=")
-        if not equals or not key[:1].isalpha():  # flags, and what adds or removes a key
+        if not equals or not key[:1].isalpha():  # flags, and overrides with + or ~
             continue
         group = key.partition("@")[0]
         if value == "null" and (group in groups or "/" in group):
             valid = f" Valid choices: {', '.join(choices(group))}." if choices(group) else ""
-            raise ConfigError(f"{key}=null: a group takes the name of a file. Leave it out for its default.{valid}")
+            raise ConfigError(f"{key}=null: a group needs the name of a file. Omit it to use its default.{valid}")
         if foreign:
             continue
         _check_key(key, groups)
@@ -45,8 +45,10 @@ def check_command_line(arguments: Sequence[str]) -> None:
 
 
 def as_typed(arguments: Sequence[str]) -> list[str]:
-    """The arguments with the values of settings that are text in quotes: to Hydra 2024_01_15 is a whole number, 1e3
-    one thousand, and ``true`` no name."""
+    """The arguments, with quotes around the values of text settings.
+
+    Otherwise Hydra reads the name 2024_01_15 as a whole number, 1e3 as one thousand, and ``true`` as a Boolean.
+    """
     texts = {name for name, kind in get_type_hints(Config).items() if kind in (str, str | None)}
     quoted = []
     for argument in arguments:

@@ -1,4 +1,4 @@
-"""What defines a run, and its name."""
+"""The identity of a run: the settings that define it, and its name."""
 
 import hashlib
 import inspect
@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from sparse_bench.config.nodes import LABEL, parameters_of, recorded_parameters, target_of
 from sparse_bench.config.schema import TrainerConfig
 
-#: Settings that say how and where a run is carried out, not what it measures.
+#: Settings that determine how and where a run is carried out, but not what it measures.
 NOT_IDENTITY = (
     *("experiment_name", "scale", "logger", "point", "device", "threads", "output", "progress", "start_from", "force"),
     "wait_for_others",
@@ -21,7 +21,7 @@ NOT_IDENTITY_TRAINER = ("checkpoint_seconds", "keep")
 
 
 def defines_an_arm(path: str) -> bool:
-    """Whether a setting, by its dotted path, belongs to what an arm is: what defines a run, but for its seed."""
+    """Whether the setting at a dotted path defines an arm: all settings that define a run, except the seed."""
     first, *rest = path.split(".")
     if first in (*NOT_IDENTITY, "seed") or (first == "trainer" and rest[:1] and rest[0] in NOT_IDENTITY_TRAINER):
         return False
@@ -29,24 +29,26 @@ def defines_an_arm(path: str) -> bool:
 
 
 def identity(config: DictConfig, source: str | None = None) -> dict[str, Any]:
-    """What defines a run: the resolved settings that differ from the defaults in the code.
+    """The resolved settings that define a run: those that differ from the defaults in the code.
 
-    ``source`` is the run whose weights it starts from, if any: that run itself, not the experiment that is asked for.
-
-    Defaults are those of the targets' signatures and of :class:`TrainerConfig`, so a new setting whose default keeps
-    the old behaviour renames no old run. By the same token a default in the code never changes its meaning; a changed
+    Defaults are those of the targets' signatures and of :class:`TrainerConfig`. So a new setting whose default keeps
+    the old behaviour renames no old run. For the same reason a default in the code never changes its meaning; a changed
     choice goes into the YAML.
+
+    Args:
+        config: the configuration.
+        source: name of the run whose weights the run starts from, as ``experiment/id``, if any.
     """
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     return _identity(plain, source, lambda target: parameters_of(target_of({"_target_": target}, "configuration")))
 
 
 def recorded_identity(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """:func:`identity` of the resolved configuration that a result holds. Runs no code that the result names."""
+    """:func:`identity` of the resolved configuration in a result, computed without running code that it names."""
     return _identity(plain, None, recorded_parameters)
 
 
-#: The arguments of a target, by its name.
+#: Name of a target → its arguments, by name.
 _Parameters = Callable[[str], dict[str, inspect.Parameter]]
 
 
@@ -78,7 +80,7 @@ def _reduced(node: Any, parameters: _Parameters) -> Any:
 
 
 def _as_annotated(parameter: inspect.Parameter | None, value: Any) -> Any:
-    """1 where a float is wanted is 1.0: the same run, so the same name."""
+    """Convert 1 to 1.0 for an argument annotated as float, because both define the same run."""
     wants_float = parameter is not None and (
         parameter.annotation in (float, "float") or isinstance(parameter.default, float)
     )

@@ -1,4 +1,4 @@
-"""Nodes of a configuration: a ``_target_``, and its arguments."""
+"""Nodes of a configuration: a ``_target_`` and its arguments."""
 
 import inspect
 import sys
@@ -12,10 +12,10 @@ from sparse_bench.config.schema import choices
 from sparse_bench.errors import ConfigError, SparseBenchError
 from sparse_bench.limits import hints_of, without_range
 
-#: Where a target that a result names may be imported from.
+#: Modules from which a target in a result may be imported.
 _SAFE = ("sparse_bench.", "torch.optim.")
 
-#: Name that a group's file gives itself for tables and figures; no argument of any target.
+#: Setting with a short name of the file for tables and figures; not an argument of the target.
 LABEL = "label"
 
 
@@ -23,7 +23,7 @@ def target_of(node: Any, path: str) -> Any:
     """The class or function that a node's ``_target_`` names.
 
     Raises:
-        ConfigError: there is no node, no ``_target_``, or nothing of that name can be imported.
+        ConfigError: there is no node or no ``_target_``, or it cannot be imported or called.
     """
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise ConfigError(f"'{path}' needs a _target_. Choose one of the files in conf/: {', '.join(choices(path))}.")
@@ -32,12 +32,12 @@ def target_of(node: Any, path: str) -> Any:
     except Exception as error:
         raise ConfigError(f"'{path}._target_' names {node['_target_']}, which cannot be imported: {error}") from error
     if not callable(target):
-        raise ConfigError(f"'{path}._target_' names {node['_target_']}, which is no class and no function.")
+        raise ConfigError(f"'{path}._target_' names {node['_target_']}, which is neither a class nor a function.")
     return target
 
 
 def build(node: Any, **overrides: Any) -> Any:
-    """Instantiate a config node (None stays None), with errors of the project as they were raised."""
+    """Instantiate a node with ``overrides`` of its settings; None gives None. The project's errors are not wrapped."""
     if node is None:
         return None
     try:
@@ -55,7 +55,7 @@ def _unlabelled(node: Any) -> Any:
 
 
 def targets(node: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """All nodes that have a ``_target_``, inner ones first."""
+    """Pairs of path and node, for all nodes that have a ``_target_``, inner ones first."""
     if isinstance(node, Mapping):
         for key, value in node.items():
             yield from targets(value, f"{path}.{key}" if path else str(key))
@@ -64,8 +64,10 @@ def targets(node: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]
 
 
 def parameters_of(target: Any) -> dict[str, inspect.Parameter]:
-    """The arguments that a target takes, by name, annotated with their types alone; none of one that is not written in
-    Python and does not tell."""
+    """Name → argument of a target, annotated with its type without the range.
+
+    Empty for a target whose signature Python cannot read, as for some compiled ones.
+    """
     try:
         found = inspect.signature(target).parameters
     except ValueError:
@@ -78,14 +80,14 @@ def parameters_of(target: Any) -> dict[str, inspect.Parameter]:
 
 
 def recorded_parameters(target: str) -> dict[str, inspect.Parameter]:
-    """The arguments of a target that a result names, by name.
+    """Name → argument of a target in a result; empty if the target is unknown.
 
-    A result may be anybody's, so reading it runs nobody's code: besides the project's own modules and torch's
-    optimizers nothing is imported. None are known of a target in a module that is not there already.
+    Results may come from other people, so reading one must not run their code. Only the project's own modules and
+    torch's optimizers are imported. Other targets are known only if their module is already imported.
     """
     try:
         module, _, name = target.rpartition(".")
         found = get_object(target) if target.startswith(_SAFE) else vars(sys.modules[module])[name]
         return parameters_of(found)
-    except Exception:  # a class that has gone, or that nothing is known of
+    except Exception:  # a class that no longer exists or is unknown
         return {}

@@ -1,6 +1,6 @@
-"""Code that a configuration names and that is not the project's: a user's own scheme, model or dataset.
+"""Checksums of a user's own code that a configuration names: a scheme, a model or a dataset.
 
-What only watches a run, a logger say, is no part of it.
+Code that does not change what a run measures, such as a logger, is left out.
 """
 
 import hashlib
@@ -14,13 +14,14 @@ from typing import Any
 from sparse_bench.config.identifier import NOT_IDENTITY
 from sparse_bench.config.nodes import target_of, targets
 
-#: What a result holds the version of.
+#: Packages whose version a result records.
 _VERSIONED = {"sparse_bench", "torch", *sys.stdlib_module_names}
 
 
 def own_code(plain: Mapping[str, Any]) -> dict[str, str]:
-    """SHA-256 of the file of every module outside the package and torch that a ``_target_`` comes from, by the module's
-    name; of a class also of those that it inherits from.
+    """Module → SHA-256 of its file, for all modules of ``_target_`` classes and functions that are users' own.
+
+    The project's own modules, torch and the standard library are left out. The modules of base classes are included.
 
     Raises:
         ConfigError: a target cannot be imported.
@@ -38,8 +39,8 @@ def _modules(target: Any) -> Iterator[str]:
         yield part.__module__
 
 
-@cache  # of the file that was imported: it may be edited while other runs of the same process follow
+@cache  # a file may be edited while the process goes on with the version that it imported
 def _checksum(module: str) -> str | None:
-    """None where there is no file: of the interpreter's own modules, or of what was typed in."""
+    """SHA-256 of a module's file; None for built-in modules and code typed in interactively."""
     path = getattr(sys.modules.get(module), "__file__", None)
     return None if path is None else hashlib.sha256(Path(path).read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""The schema of the settings that every run has, and where the shipped configuration lies."""
+"""The schema of the settings that every run has, and the folder of the shipped configuration."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,32 +10,32 @@ from pydantic import Field
 from sparse_bench.limits import Count, Few, Name, NotNegative, Positive, Seed, Switch, one_of
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-#: The configuration tree: inside an installed package, else beside it in the repository.
+#: The configuration tree: inside an installed package, or next to it in the repository.
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
 
 
 @dataclass
 class TrainerConfig:
-    """How long and how a run trains. These are the only defaults; ``conf/trainer`` holds what differs on purpose.
+    """How a run trains. These are the only defaults; ``conf/trainer`` sets the values that differ from them.
 
     Attributes:
-        epochs: passes over the training examples.
-        steps: stop after so many optimizer steps, if that comes before the epochs.
+        epochs: number of passes over the training examples.
+        steps: stop after so many optimizer steps, if that is before the last epoch; null: no limit.
         precision: fp32, tf32 (on a GPU), bf16 (autocast) or fp16 (autocast and loss scaling).
-        gradient_clip: largest norm of the gradient of all weights.
-        accumulate: batches per optimizer step.
-        schedule: a ``_target_`` from :mod:`sparse_bench.training.schedules`; null: constant.
-        stop: a ``_target_`` from :mod:`sparse_bench.training.stopping`; null: train to the end.
-        evaluate_every: epochs between two evaluations; 0: at the end alone.
-        evaluate_first: evaluate before the first epoch too; ``select: best`` then may choose the first weights.
-        select: the weights that the final evaluation uses: last, or best by ``monitor``.
-        monitor: metric for ``select`` and ``early_stopping``, as valid/accuracy; null: the task's own.
-        monitor_mode: max or min: which values of ``monitor`` are better.
-        early_stopping: stop after so many evaluations without improvement.
-        reset_optimizer: forget the optimizer's moments at every epoch end.
-        checkpoint_seconds: at most so much work is lost when a run is killed.
-        keep: of a finished run: nothing, weights, or checkpoint (weights and optimizer).
-        deterministic: the same numbers on every repetition; on CUDA slower, and a warning where torch has no such way.
+        gradient_clip: largest L2 norm of the gradient of all weights together; null: no clipping.
+        accumulate: number of batches per optimizer step.
+        schedule: learning-rate schedule, a ``_target_`` from :mod:`sparse_bench.training.schedules`; null: constant.
+        stop: stopping rule, a ``_target_`` from :mod:`sparse_bench.training.stopping`; null: none.
+        evaluate_every: number of epochs between two evaluations; 0: evaluate only at the end.
+        evaluate_first: evaluate before the first epoch too; then ``select: best`` may select the first weights.
+        select: the weights for the final evaluation: last, or best by ``monitor``.
+        monitor: metric for ``select`` and ``early_stopping``, such as valid/accuracy; null: the task's own.
+        monitor_mode: max or min: whether higher or lower values of ``monitor`` are better.
+        early_stopping: stop after so many evaluations without improvement; null: never.
+        reset_optimizer: delete the optimizer's moments after every epoch.
+        checkpoint_seconds: seconds between two checkpoints, so the most work that is lost when a run is killed.
+        keep: files of a finished run to keep: nothing, weights, or checkpoint (weights and optimizer state).
+        deterministic: give the same numbers in every repetition. Slower on CUDA; torch warns where it cannot.
     """
 
     epochs: Count = 100
@@ -59,7 +59,7 @@ class TrainerConfig:
 
 @dataclass
 class Config:
-    """One run."""
+    """The settings of one run; ``conf/config.yaml`` explains them."""
 
     experiment_name: Name = "ad_hoc"
     scale: Name = "paper"
@@ -81,7 +81,7 @@ class Config:
 
 
 def register() -> None:
-    """Make the schema known to Hydra. Call once, before composing."""
+    """Register the schema with Hydra; call this before composing a configuration."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
 

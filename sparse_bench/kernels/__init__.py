@@ -1,4 +1,4 @@
-"""How a product with a sparse weight matrix is computed."""
+"""Products with sparse weight matrices, computed in several ways."""
 
 from sparse_bench.kernels.cpu import kernel_available
 from sparse_bench.kernels.linear import EXECUTIONS, sparse_linear

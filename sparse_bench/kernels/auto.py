@@ -1,8 +1,8 @@
-"""Which way of computing a sparse product is fastest here: measured once, remembered on disk.
+"""Choose the fastest way to compute a sparse product on this machine: measured once, remembered on disk.
 
-A choice holds for a shape, a density and a number of tokens (both rounded), a dtype, a device and a number of threads,
-on a GPU also for torch's switches of precision and determinism.
-It is kept in the user's cache directory, so that every run and every resumption on one machine computes alike.
+A choice holds for a shape, a density, a number of tokens, a dtype, a device and a number of threads. Density and tokens
+are rounded. On a GPU a choice also depends on torch's settings for TF32 and for deterministic algorithms.
+Choices are kept in the user's cache directory, so that all runs on one machine compute in the same way.
 """
 
 import hashlib
@@ -26,28 +26,28 @@ from sparse_bench.kernels.build import BuildError, cache_directory, processor, s
 from sparse_bench.kernels.structure import SparseStructure
 
 _REPETITIONS = 3
-#: Seconds after which a candidate is not measured again.
+#: A candidate that takes longer than so many seconds is not timed again.
 _LONG_ENOUGH = 0.5
 
 _log = logging.getLogger(__name__)
 _remembered: dict[str, str] = {}
-#: The choices that the present run has made, by subject.
+#: The choices of the current run, by subject.
 _used: dict[str, str] = {}
 _paused: ContextVar[bool] = ContextVar("paused", default=False)
 
 
 class Setting(NamedTuple):
-    """What a choice depends on besides the structure."""
+    """What a choice depends on, apart from the structure."""
 
-    power: int  # tokens are rounded up to this power of two
+    power: int  # exponent: the number of tokens is rounded up to 2^power
     dtype: torch.dtype
     device: torch.device
     threads: int
-    modes: str  # of a GPU: what of torch's switches says which products it takes
+    modes: str  # on a GPU: torch's settings that decide which products it uses; else empty
 
     @classmethod
     def of(cls, x: Tensor) -> "Setting":
-        """The setting of an input [..., features], under the present autocast."""
+        """The setting of an input [..., features], under the current autocast state."""
         autocast = torch.is_autocast_enabled(x.device.type)
         dtype = torch.get_autocast_dtype(x.device.type) if autocast else x.dtype
         power = max(0, x.shape[:-1].numel() - 1).bit_length()
@@ -65,18 +65,21 @@ def choose(
     candidates: Callable[[], Sequence[str]],
     prepare: Callable[[], Callable[[str], object]],
 ) -> str:
-    """The candidate that takes the least time.
+    """Return the candidate that takes the least time.
 
-    The answer is the same with and without gradients, so that evaluation computes as training did. No gradient
-    outlives the measurement.
+    The answer is the same with and without gradients, so that evaluation computes in the same way as training. The
+    measurement leaves no gradients behind.
 
     Args:
         structure: keeps the answer until it is rewired.
-        setting: what else the answer depends on, quick to compare.
-        subject: the same and the structure in words, rounded: what the answer is kept under on disk.
-        candidates: ways of computing.
-        prepare: makes what is timed: ``trial(candidate)`` does one forward and backward pass, draws no random number,
-            and raises RuntimeError where a way does not work here.
+        setting: everything else that the answer depends on, in a form that is quick to compare.
+        subject: returns the key on disk: a rounded description of the structure and the setting.
+        candidates: returns the ways to compute; the first is used while measurements are :func:`paused`.
+        prepare: returns the function to time. ``trial(candidate)`` does one forward and one backward pass and draws no
+            random numbers. It raises RuntimeError where a candidate does not work here.
+
+    Raises:
+        RuntimeError: no candidate works on this device.
     """
     if _paused.get():
         return candidates()[0]
@@ -90,21 +93,23 @@ def choose(
 
 
 def begin(choices: Mapping[str, str]) -> None:
-    """A run begins, or goes on with the ``choices`` that it has made, wherever it made them."""
+    """Start a run with its earlier ``choices``, which another machine may have made; empty for a new run."""
     _used.clear()
     _used.update(choices)
     _remembered.update(choices)
 
 
 def used() -> dict[str, str]:
-    """The choices of the run that began last: subject → way of computing."""
+    """The choices of the current run: subject → way of computing."""
     return dict(_used)
 
 
 @contextmanager
 def paused() -> Iterator[None]:
-    """Nothing is timed or remembered here, and the first candidate does: for whoever looks on at single products, or
-    has switched off what they are usually computed with."""
+    """Time and remember nothing within this context; :func:`choose` returns the first candidate.
+
+    For counting operations, and for products on a few examples.
+    """
     token = _paused.set(True)
     try:
         yield
@@ -113,12 +118,12 @@ def paused() -> Iterator[None]:
 
 
 def rounded_density(structure: SparseStructure) -> str:
-    """The density as a power of two in steps of a half."""
+    """The density as a power of two, with the exponent rounded to a multiple of 0.5."""
     return f"2^{round(2 * math.log2(structure.density)) / 2}" if structure.entries else "0"
 
 
 def cache_file() -> Path:
-    """Where choices are kept."""
+    """The file that holds the choices."""
     return cache_directory() / "auto.json"
 
 
@@ -134,7 +139,7 @@ def _modes() -> str:
 
 @cache
 def machine() -> str:
-    """Hash of everything else that a measurement depends on."""
+    """Hash of the processor, torch's version and the kernel's sources, which measurements depend on too."""
     return hashlib.sha256("\0".join([processor(), torch.__version__, source_hash()]).encode()).hexdigest()[:12]
 
 
@@ -147,16 +152,16 @@ def _recall(key: str, candidates: Sequence[str]) -> str | None:
 
 
 def _chosen(content: dict[str, Any], key: str) -> str | None:
-    """The choice that the file's content has for ``key``; None, with a word, of an entry that is none."""
+    """The choice for ``key`` in the file's content; None if there is none, with a warning if it is malformed."""
     entry = content.get(key)
     execution = entry.get("execution") if isinstance(entry, dict) else None
     if entry is not None and not isinstance(execution, str):
-        _log.warning("%s in %s is no choice, and is measured again", key, cache_file())
+        _log.warning("the entry %s in %s is malformed and is measured again", key, cache_file())
         return None
     return execution
 
 
-# In inference mode too a backward pass is timed, which takes tensors that were made outside of it.
+# A backward pass is timed also when the caller is in inference mode; it needs tensors made outside that mode.
 @torch.inference_mode(False)
 def _measure(
     key: str, candidates: Sequence[str], prepare: Callable[[], Callable[[str], object]], device: torch.device
@@ -167,10 +172,10 @@ def _measure(
     for execution in candidates:
         try:
             seconds[execution] = _time(trial, execution, device)
-        except (RuntimeError, MemoryError) as error:  # a device or dtype that this way does not know, or too large
+        except (RuntimeError, MemoryError) as error:  # an unsupported device or dtype, or too little memory
             failures[execution] = str(error).splitlines()[0]
     if not seconds:
-        raise RuntimeError(f"no way of computing the sparse product works on {device}: {failures}")
+        raise RuntimeError(f"no way to compute the sparse product works on {device}: {failures}")
     fastest = min(seconds, key=lambda execution: seconds[execution])
     figures = ", ".join(f"{execution} {1e3 * second:.3g} ms" for execution, second in seconds.items())
     failed = "".join(f", {execution} failed ({why})" for execution, why in failures.items())
@@ -179,7 +184,7 @@ def _measure(
 
 
 def _time(trial: Callable[[str], object], execution: str, device: torch.device) -> float:
-    """Seconds of one forward and backward pass: the least of a few, after one that does not count."""
+    """Seconds of one forward and backward pass: the minimum of a few, after one warm-up that does not count."""
     best = math.inf
     for repetition in range(_REPETITIONS + 1):
         _synchronize(device)
@@ -189,7 +194,7 @@ def _time(trial: Callable[[str], object], execution: str, device: torch.device) 
         _synchronize(device)
         elapsed = time.perf_counter() - start
         if not repetition:
-            continue  # it may have compiled a kernel
+            continue  # the warm-up may have compiled a kernel
         best = min(best, elapsed)
         if elapsed > _LONG_ENOUGH:
             break
@@ -215,8 +220,10 @@ def _read() -> dict[str, Any]:
 
 
 def _remember(key: str, entry: dict[str, Any], candidates: Sequence[str]) -> str:
-    """Add one choice to the file, unless another process has chosen in the meantime: then that choice holds here too,
-    so that a run computes alike in whichever process it goes on. Returns the choice that holds."""
+    """Add one choice to the file, and return the choice that holds.
+
+    If another process has stored one in the meantime, that one holds, so that a run can continue in any process.
+    """
     try:
         path = cache_file()
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -225,12 +232,12 @@ def _remember(key: str, entry: dict[str, Any], candidates: Sequence[str]) -> str
             earlier = _chosen(content, key)
             if earlier in candidates:
                 return str(earlier)
-            temporary = path.with_suffix(".tmp")  # under the lock no other process writes it
+            temporary = path.with_suffix(".tmp")  # the lock keeps other processes from writing it
             with temporary.open("w") as file:
                 json.dump({**content, key: entry}, file, indent=1, sort_keys=True)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
     except (OSError, BuildError) as error:
-        _log.warning("the choice for %s cannot be kept: %s", key, error)
+        _log.warning("the choice for %s cannot be stored: %s", key, error)
     return str(entry["execution"])

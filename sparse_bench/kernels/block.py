@@ -1,6 +1,6 @@
-"""Products with a weight matrix that is made of square tiles: a batched dense product over the tiles that exist.
+"""Products with a weight matrix of square tiles: one batched dense product over the tiles that exist.
 
-In torch's own operations, so it runs and differentiates on any device.
+Written in torch's own operations, so it runs on any device and is differentiable.
 """
 
 import math
@@ -11,18 +11,18 @@ from torch import Tensor
 from sparse_bench.kernels.masked import masked_linear
 from sparse_bench.kernels.structure import SparseStructure
 
-#: Largest side of a tile that is looked for.
+#: Largest side of a tile that the search considers.
 _LARGEST = 128
 
 
 class _Tiles:
-    """The tiles of a structure, row by row of tiles; rows with fewer tiles are filled up with tiles of zeros.
+    """The tiles of a structure, one row of tiles after the other; short rows are padded with tiles of zeros.
 
     Attributes:
-        side: of a tile.
-        columns: column of tiles of each tile, int64 [rows of tiles · most tiles in a row].
-        order: place in the values, extended by one zero, of each number of each tile
-            [rows of tiles, most tiles in a row · side, side], transposed within the tile (input, output).
+        side: side of a tile.
+        columns: column of each tile, counted in tiles, int64 [rows of tiles · most tiles in a row].
+        order: index of each number of each tile into the values with one zero appended, int64
+            [rows of tiles, most tiles in a row · side, side]. Tiles are transposed: (input, output).
     """
 
     def __init__(self, structure: SparseStructure) -> None:
@@ -31,7 +31,7 @@ class _Tiles:
         rows, columns = structure.out_features // side, structure.in_features // side
         exists = mask.view(rows, side, columns, side)[:, 0, :, 0]
         most = int(exists.sum(1).max())
-        # The existing tiles of each row first, in their order; what follows them is filling.
+        # Put the existing tiles of each row first, in their order; the rest of the row is padding.
         chosen = exists.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :most]
         real = exists.gather(1, chosen)
         place = torch.full((mask.numel(),), structure.entries, device=mask.device)
@@ -44,7 +44,7 @@ class _Tiles:
 
 
 def tile_side(structure: SparseStructure) -> int:
-    """Side of the largest square tiles that the structure is made of, a power of two; 1 if it is not made of tiles."""
+    """Side of the largest square tiles that make up the structure, a power of two; 1 if there are none."""
 
     def find() -> int:
         mask = structure.mask()
@@ -62,7 +62,7 @@ def tile_side(structure: SparseStructure) -> int:
 
 
 def block_linear(x: Tensor, structure: SparseStructure, values: Tensor, bias: Tensor | None) -> Tensor:
-    """y = x Wᵀ + b for ``x`` [..., in]; returns [..., out]. Right for any structure, fast for large tiles."""
+    """y = x Wᵀ + b for ``x`` [..., in]; returns [..., out]. Correct for any structure, fast for large tiles."""
     if not structure.entries:
         return masked_linear(x, structure, values, bias)
     tiles: _Tiles = structure.derived("tiles", lambda: _Tiles(structure))

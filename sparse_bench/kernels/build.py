@@ -1,9 +1,9 @@
-"""Compiles the C++ kernel when it is first needed and keeps the library in the user's cache directory.
+"""Compile the C++ kernel when it is first needed, and keep the library in the user's cache directory.
 
-The library has a plain C interface and knows nothing of torch: it compiles in seconds instead of minutes, needs no
-headers of Python or torch, and stays valid when either is upgraded. Its name is a hash of all that it depends on:
-the sources, the compiler, the flags and the processor (a home directory may be shared by unlike machines). A file
-beside it holds the hash of its content, which is verified before it is loaded: half a library would kill the process.
+The library has a plain C interface and does not use torch. So it compiles in seconds instead of minutes, needs no
+headers of Python or torch, and stays valid when either is upgraded. Its folder is named by a hash of everything it
+depends on: sources, compiler, flags and processor. Different machines may share a home directory. A second file holds
+the SHA-256 of the library. It is verified before loading, because a truncated library would crash the process.
 """
 
 import ctypes
@@ -23,8 +23,8 @@ from filelock import FileLock
 from sparse_bench.cache import cache_root
 
 _SOURCES = Path(__file__).parent / "native"
-#: The vector code is written out; what a compiler makes of the remaining loops (gathers) is slower than plain loops.
-#: Loops begin with a cache line, as otherwise their speed depends on what is compiled before them, by up to a tenth.
+#: The sources use explicit vectors. In the remaining loops the compiler would use gathers, which are slower, so
+#: automatic vectorisation is off. Loops are aligned to cache lines; unaligned, their speed varies by up to a tenth.
 _FLAGS = (
     *("-std=gnu++17", "-O3", "-fno-tree-vectorize", "-falign-loops=64", "-ffp-contract=fast", "-fno-math-errno"),
     *("-shared", "-fPIC"),
@@ -37,14 +37,14 @@ _log = logging.getLogger(__name__)
 
 
 class BuildError(Exception):
-    """The kernel cannot be compiled here; the message says why."""
+    """The kernel cannot be compiled or loaded here; the message gives the reason."""
 
 
 def cache_directory() -> Path:
-    """Where the project keeps what it can make again, as :func:`sparse_bench.cache.cache_root` says.
+    """The project's cache directory, see :func:`sparse_bench.cache.cache_root`.
 
     Raises:
-        BuildError: There is no such place.
+        BuildError: there is no home directory to put it in.
     """
     try:
         return cache_root()
@@ -53,7 +53,7 @@ def cache_directory() -> Path:
 
 
 def processor() -> str:
-    """What identifies the processor's model and instruction set."""
+    """A text that identifies the processor's model and instruction set."""
     info = Path("/proc/cpuinfo")
     if not info.exists():
         return f"{platform.machine()} {platform.processor()}"
@@ -63,7 +63,7 @@ def processor() -> str:
 
 
 def source_hash() -> str:
-    """Hash of the kernel's sources."""
+    """SHA-256 of the kernel's sources, in hexadecimal."""
     digest = hashlib.sha256()
     for path in sorted(_SOURCES.iterdir()):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
@@ -71,10 +71,10 @@ def source_hash() -> str:
 
 
 def compiler() -> str:
-    """Path of the C++ compiler: ``$CXX``, or the first of the usual names.
+    """Path of the C++ compiler: ``$CXX``, or the first of c++, g++ and clang++ that exists.
 
     Raises:
-        BuildError: There is none.
+        BuildError: no compiler was found.
     """
     names = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
     for name in names:
@@ -85,10 +85,10 @@ def compiler() -> str:
 
 @cache
 def load_library() -> ctypes.CDLL:
-    """The compiled kernel. A warning is logged where it has one thread only.
+    """Load the kernel, compiled if necessary. Logs a warning if it was compiled without threads.
 
     Raises:
-        BuildError: It cannot be compiled or loaded.
+        BuildError: the kernel cannot be compiled or loaded.
     """
     path = _compiled()
     try:
@@ -97,8 +97,8 @@ def load_library() -> ctypes.CDLL:
         raise BuildError(f"the compiled kernel {path} cannot be loaded: {error}") from error
     if not library.has_threads():
         _log.warning(
-            "the sparse kernel computes on one thread, whatever is asked for, as %s has no OpenMP. Install it (libgomp "
-            "for g++, libomp-dev for clang++) and remove %s, or set CXX to a compiler that has it.",
+            "the sparse kernel computes on one thread, because %s has no OpenMP. Install OpenMP (libgomp for g++, "
+            "libomp-dev for clang++) and remove %s, or set CXX to a compiler that has OpenMP.",
             compiler(),
             path.parent,
         )
@@ -116,11 +116,11 @@ def _compiled() -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
-            if _whole(library):  # now: another process has compiled it meanwhile
+            if _whole(library):  # another process has compiled it in the meantime
                 return library
             if library.exists():
                 _log.warning("the compiled kernel %s is damaged, and is compiled again", library)
-            for leftover in folder.glob("tmp*"):  # of a process that was killed
+            for leftover in folder.glob("tmp*"):  # from a process that was killed
                 shutil.rmtree(leftover, ignore_errors=True)
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
                 built = Path(scratch) / library.name
@@ -143,7 +143,7 @@ def _digest(library: Path) -> str:
 
 
 def _whole(library: Path) -> bool:
-    """Whether the library is there with the content that was compiled."""
+    """Whether the library exists and has the checksum of what was compiled."""
     try:
         return _digest(library) == _digest_file(library).read_text(errors="replace").strip()
     except OSError:
@@ -154,7 +154,7 @@ def _compile(cxx: str, target: Path) -> None:
     first_error = ""
     for tuned, threads in product(_TARGETS, _THREADS):
         command = [cxx, *_FLAGS, *tuned, *threads, *map(str, sorted(_SOURCES.glob("*.cpp"))), "-o", str(target)]
-        # The compiler's own temporary files go where there is room for the library.
+        # The compiler's temporary files go to the same disk as the library.
         environment = os.environ | {"TMPDIR": str(target.parent)}
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         if done.returncode == 0:

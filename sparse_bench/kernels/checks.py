@@ -1,4 +1,4 @@
-"""Checks of what the project's own kernels are given, which trust their callers with addresses."""
+"""Checks of the arguments of the project's kernels, which read memory without any checks of their own."""
 
 from typing import Protocol
 
@@ -9,7 +9,7 @@ _DTYPES = (torch.float32, torch.float64)
 
 
 class Weight(Protocol):
-    """A sparse weight [out, in]: its structure, or what a kernel has made of it."""
+    """A sparse weight [out, in]: its structure, or a kernel's own form of it."""
 
     @property
     def out_features(self) -> int:
@@ -25,14 +25,14 @@ class Weight(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where its indices are."""
+        """Device of its indices."""
 
 
 def check_product(x: Tensor, weight: Weight, values: Tensor, bias: Tensor | None) -> None:
-    """Pass what y = x Wᵀ + b can be computed from: ``x`` [..., in], ``values`` [entries] and ``bias`` [out] or None.
+    """Check the arguments of y = x Wᵀ + b: ``x`` [..., in], ``values`` [entries] and ``bias`` [out] or None.
 
     Raises:
-        ValueError: Sizes, dtypes or devices do not fit together.
+        ValueError: sizes, dtypes or devices do not match.
     """
     dtype, device = x.dtype, x.device
     if dtype not in _DTYPES or values.dtype != dtype or (bias is not None and bias.dtype != dtype):

@@ -1,7 +1,7 @@
-"""The project's own kernel for CPUs: both passes of a sparse linear layer in compiled code.
+"""The project's own kernel for CPUs: forward and backward pass of a sparse linear layer in compiled code.
 
-See ``native/sparse_linear.cpp`` for how it works. It computes in float32 or float64, runs on as many threads as torch
-(``torch.get_num_threads()``), and gives the same bits for the same inputs and number of threads.
+``native/sparse_linear.cpp`` explains how it works. It computes in float32 or float64, on ``torch.get_num_threads()``
+threads. The same inputs and number of threads give the same bits.
 """
 
 import ctypes
@@ -19,7 +19,7 @@ from sparse_bench.kernels.structure import SparseStructure
 
 
 class Availability(NamedTuple):
-    """Whether the kernel can be used here, and why (not)."""
+    """Whether the kernel can be used here; ``reason`` says how it computes, or why it cannot."""
 
     available: bool
     reason: str
@@ -30,7 +30,7 @@ class Availability(NamedTuple):
 
 @cache
 def kernel_available() -> Availability:
-    """Whether the kernel can be compiled and loaded; compiles it on the first call (some seconds, once a machine)."""
+    """Whether the kernel can be compiled and loaded. The first call on a machine compiles it, in a few seconds."""
     try:
         library = _library()
     except BuildError as error:
@@ -61,10 +61,10 @@ _SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 
 
 class _Plan:
-    """The compiled code's own form of a structure on the CPU; freed with the last reference to it.
+    """The compiled code's form of a structure on the CPU; its memory is freed with this object.
 
     Raises:
-        MemoryError: There is not enough for it.
+        MemoryError: there is too little memory for it.
     """
 
     def __init__(self, structure: SparseStructure) -> None:
@@ -97,9 +97,9 @@ def kernel_linear(x: Tensor, structure: SparseStructure, values: Tensor, bias: T
     Differentiable once, for ``x``, ``values`` [entries] and ``bias`` [out].
 
     Raises:
-        BuildError: The kernel is not available.
-        MemoryError: There is not enough for what the kernel needs besides its results.
-        ValueError: Sizes, dtypes or devices do not fit together.
+        BuildError: the kernel is not available.
+        MemoryError: there is too little memory for the kernel's temporary arrays.
+        ValueError: sizes, dtypes or devices do not match, or ``x`` is not on the CPU.
     """
     plan = _plan(x, structure, values, bias)
     if x.dim() == 2:
@@ -109,13 +109,18 @@ def kernel_linear(x: Tensor, structure: SparseStructure, values: Tensor, bias: T
 
 
 def kernel_values_gradient(grad: Tensor, x: Tensor, structure: SparseStructure, values: Tensor) -> Tensor:
-    """Gradient [entries] of the values of y = x Wᵀ, given that of y: ``grad`` [tokens, out], ``x`` [tokens, in].
+    """Gradient of the values [entries] of y = x Wᵀ.
 
-    For products whose other gradients are computed elsewhere. All in the dtype of ``values``, which the kernel reads
-    and does not use.
+    For products whose other gradients are computed elsewhere.
+
+    Args:
+        grad: gradient of y [tokens, out].
+        x: the input [tokens, in].
+        structure: which entries of W exist.
+        values: their values [entries]; they do not change the result. All tensors have the same dtype.
 
     Raises:
-        BuildError, MemoryError, ValueError: As :func:`kernel_linear`.
+        BuildError, MemoryError, ValueError: as :func:`kernel_linear`.
     """
     plan = _plan(x, structure, values, None)
     if x.dim() != 2 or grad.shape != (x.shape[0], structure.out_features):
@@ -127,7 +132,7 @@ def kernel_values_gradient(grad: Tensor, x: Tensor, structure: SparseStructure, 
 
 
 def _plan(x: Tensor, structure: SparseStructure, values: Tensor, bias: Tensor | None) -> _Plan:
-    """The structure's plan, and a check of all that is computed with it: by the plan, which knows its sizes at once."""
+    """The structure's plan, after a check of the arguments; checked with the plan, which gives sizes faster."""
 
     def make() -> _Plan:
         _check(x, structure, values, bias)
@@ -145,12 +150,12 @@ def _check(x: Tensor, weight: Weight, values: Tensor, bias: Tensor | None) -> No
 
 
 def _unit_stride(matrix: Tensor) -> Tensor:
-    """The matrix itself where the elements of its rows are adjacent, else a copy; the distance of rows is free."""
+    """The matrix itself if the elements of each row are adjacent in memory, else a contiguous copy."""
     return matrix if matrix.stride(1) == 1 or matrix.shape[1] <= 1 else matrix.contiguous()
 
 
 class _KernelLinear(torch.autograd.Function):
-    """The compiled product of a batch [tokens, in]."""
+    """The compiled product for a batch [tokens, in]."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, plan: _Plan) -> Tensor:
@@ -188,7 +193,7 @@ class _KernelLinear(torch.autograd.Function):
 def _gradients(
     plan: _Plan, grad: Tensor, x: Tensor, values: Tensor, grad_input: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of values and bias; that of the input is written into ``grad_input`` where it is wanted."""
+    """Gradients of values and bias. The gradient of the input is written into ``grad_input`` unless that is None."""
     grad, x = _unit_stride(grad), _unit_stride(x)
     grad_values, grad_bias = values.new_empty(values.shape), values.new_empty(plan.out_features)
     done = plan.functions[x.dtype][1](

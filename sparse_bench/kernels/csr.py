@@ -1,6 +1,6 @@
-"""Torch's own sparse products: CSR times dense, and the sampled product for the gradient of the values.
+"""Torch's own sparse products: CSR times dense, and a sampled dense product for the gradient of the values.
 
-The fallback where the project's kernels cannot be had, on any device, and the peer that they are measured against.
+The fallback on any device where the project's kernels are not available, and their baseline in benchmarks.
 """
 
 import warnings
@@ -15,7 +15,7 @@ from sparse_bench.kernels.structure import SparseStructure
 
 
 def csr_linear(x: Tensor, structure: SparseStructure, values: Tensor, bias: Tensor | None) -> Tensor:
-    """y = x Wᵀ + b for ``x`` [..., in] of float32 or float64; returns [..., out], contiguous."""
+    """y = x Wᵀ + b for ``x`` [..., in] in float32 or float64; returns [..., out], contiguous. Differentiable once."""
     _take_beta_warning()
     tokens = x.reshape(x.shape[:-1].numel(), structure.in_features)
     y: Tensor = _CsrLinear.apply(tokens, values, bias, structure)
@@ -23,12 +23,12 @@ def csr_linear(x: Tensor, structure: SparseStructure, values: Tensor, bias: Tens
 
 
 class _CsrLinear(torch.autograd.Function):
-    """The product of a batch [tokens, in]; torch has no gradient of it for the stored values alone."""
+    """The product for a batch [tokens, in]; torch itself has no gradient with respect to the stored values alone."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, structure: SparseStructure) -> Tensor:
         ctx.save_for_backward(x, values)
-        # The indices of this moment: the structure may be rewired before the backward pass.
+        # Keep the current indices, because the structure may be rewired before the backward pass.
         ctx.indices = structure.row_start, structure.column
         ctx.by_column = structure.by_column() if ctx.needs_input_grad[0] else None
         shape = (structure.out_features, structure.in_features)
@@ -59,7 +59,7 @@ def _csr(row_start: Tensor, column: Tensor, values: Tensor, shape: tuple[int, in
 
 @cache
 def _take_beta_warning() -> None:
-    """Torch says once in a process that CSR tensors are in beta, to whoever makes the first one."""
+    """Suppress torch's warning that CSR tensors are in beta, which the first CSR tensor of a process causes."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         index = torch.zeros(1, dtype=torch.int32)

@@ -1,10 +1,11 @@
-"""The design of the CPU kernel for GPUs, in Triton; import it where Triton is installed.
+"""The project's kernel for GPUs, with the CPU kernel's design, in Triton. Import it only where Triton is installed.
 
-Both passes work on feature-major copies [features, tokens], so that a stored entry acts on adjacent numbers: forward a
-program an output row and block of tokens, backward one an input column and block, in which each load of the output's
-gradient feeds the input's gradient and the dot product that is the value's. No atomic additions: equal calls give equal
-bits. On an H100 it is faster than a dense layer in float32 at 2,048 features, 4,096 tokens and a density of a tenth or
-less, and slower at all smaller sizes that were timed (results/performance/sparse_linear_gpu.md).
+Both passes work on feature-major copies [features, tokens], so that each stored entry acts on adjacent numbers. In the
+forward pass, one program computes an output row for a block of tokens. In the backward pass, one program computes an
+input column for a block of tokens: each load of the output's gradient serves both the input's gradient and the value's.
+There are no atomic additions, so equal calls give equal bits. On an H100 it is faster than a dense float32 layer at
+2,048 features, 4,096 tokens and a density of 0.1 or less. It is slower at all smaller sizes that were timed
+(results/performance/sparse_linear_gpu.md).
 """
 
 from typing import Any
@@ -18,13 +19,13 @@ from torch.autograd.function import once_differentiable
 from sparse_bench.kernels.checks import check_product
 from sparse_bench.kernels.structure import SparseStructure
 
-#: Tokens of a program; a power of two, as Triton wants it.
+#: Most tokens per program; Triton needs a power of two.
 _MOST_TOKENS = 1024
-#: What :meth:`SparseStructure.by_column` gives.
+#: The result of :meth:`SparseStructure.by_column`.
 Columns = tuple[Tensor, Tensor, Tensor]
 
 
-# Triton gives annotations of arguments a meaning of its own, hence none here.
+# Triton interprets annotations of arguments in its own way, so there are none here.
 @triton.jit
 def _rows(  # type: ignore[no-untyped-def]  # noqa: ANN202
     x,
@@ -81,12 +82,12 @@ def _columns(  # type: ignore[no-untyped-def]  # noqa: ANN202
 
 
 def gpu_linear(x: Tensor, structure: SparseStructure, values: Tensor, bias: Tensor | None) -> Tensor:
-    """y = x Wᵀ + b for ``x`` [..., in] of float32 or float64 on a GPU; returns [..., out], contiguous.
+    """y = x Wᵀ + b for ``x`` [..., in] in float32 or float64 on a GPU; returns [..., out], contiguous.
 
     Differentiable once, for ``x``, ``values`` [entries] and ``bias`` [out].
 
     Raises:
-        ValueError: Sizes, dtypes or devices do not fit together.
+        ValueError: sizes, dtypes or devices do not match.
     """
     check_product(x, structure, values, bias)
     tokens = x.reshape(x.shape[:-1].numel(), structure.in_features)
@@ -95,19 +96,19 @@ def gpu_linear(x: Tensor, structure: SparseStructure, values: Tensor, bias: Tens
 
 
 def _blocks(tokens: int) -> tuple[int, int]:
-    """Tokens of a block, and blocks."""
+    """Tokens per block, and number of blocks."""
     block = min(_MOST_TOKENS, triton.next_power_of_2(tokens))
     return block, triton.cdiv(tokens, block)
 
 
 def product(x: Tensor, start: Tensor, index: Tensor, values: Tensor, bias: Tensor | None = None) -> Tensor:
-    """W x + b [out, tokens] for ``x`` [in, tokens], contiguous, and W in CSR form; in CSC form the product with Wᵀ.
+    """W x + b [out, tokens] for W in CSR form. Given the CSC form of W, the product with Wᵀ.
 
     Args:
-        x: the numbers that are multiplied, a feature a row.
-        start: int32 [out + 1], where the entries of each row of W begin.
-        index: int32 [entries], their columns.
-        values: [entries], in the dtype of ``x``.
+        x: the input [in, tokens], contiguous, one feature per row.
+        start: index of the first entry of each row of W, int32 [out + 1].
+        index: column of each entry, int32 [entries].
+        values: value of each entry [entries], in the dtype of ``x``.
         bias: [out] or None.
     """
     tokens = x.shape[1]
@@ -115,7 +116,7 @@ def product(x: Tensor, start: Tensor, index: Tensor, values: Tensor, bias: Tenso
     if y.numel():
         block, blocks = _blocks(tokens)
         offset = values if bias is None else bias
-        with torch.cuda.device_of(x):  # Triton launches where the process is, which may be another GPU
+        with torch.cuda.device_of(x):  # Triton launches on the current GPU, which may be another one
             _rows[(y.shape[0], blocks)](
                 x, start, index, values, offset, y, tokens, HAS_BIAS=bias is not None, BLOCK=block
             )
@@ -123,14 +124,17 @@ def product(x: Tensor, start: Tensor, index: Tensor, values: Tensor, bias: Tenso
 
 
 def gradients(grad: Tensor, x: Tensor, by_column: Columns, values: Tensor, need_input: bool) -> tuple[Tensor, Tensor]:
-    """Gradients of ``x`` [in, tokens] and of ``values`` [entries], given that of W x: ``grad`` [out, tokens].
+    """Gradients of ``x`` and of ``values`` for the product W x.
 
     Args:
-        grad: contiguous, as ``x`` is, and of its dtype.
-        x: what W was multiplied with.
+        grad: gradient of W x [out, tokens], contiguous, in the dtype of ``x``.
+        x: the input [in, tokens], contiguous.
         by_column: W's :meth:`SparseStructure.by_column`.
-        values: of W, in CSR order.
-        need_input: otherwise the first result is zeros.
+        values: values of W [entries], in CSR order.
+        need_input: whether to compute the gradient of ``x``; otherwise it is returned as zeros.
+
+    Returns:
+        The gradients of ``x`` [in, tokens] and of ``values`` [entries].
     """
     column_start, row, origin = by_column
     (columns, tokens), entries = x.shape, values.numel()
@@ -146,7 +150,7 @@ def gradients(grad: Tensor, x: Tensor, by_column: Columns, values: Tensor, need_
 
 
 class _GpuLinear(torch.autograd.Function):
-    """The product of a batch [tokens, in]."""
+    """The product for a batch [tokens, in]."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, structure: SparseStructure) -> Tensor:

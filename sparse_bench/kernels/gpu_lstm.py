@@ -1,10 +1,10 @@
-"""The recurrence of a sparse LSTM on GPUs, in Triton; import it where Triton is installed.
+"""The recurrence of a sparse LSTM on GPUs, in Triton. Import it only where Triton is installed.
 
-A launch a time step, forward and backward: a program a hidden unit and block of the batch computes the unit's four
-gates and everything that follows from them. As in ``gpu.py`` a stored entry acts on adjacent numbers, those of the
-sequences of a batch: what entries act on is feature-major, [features, T + 1, B], where block t of the hidden and cell
-states is what time step t starts from. The gradient of the values is one product over all time steps at once. No atomic
-additions: equal calls give equal bits.
+Each time step is one launch, in the forward and in the backward pass. One program handles a hidden unit and a block of
+the batch: it computes the unit's four gates and its new states. As in ``gpu.py``, each stored entry acts on adjacent
+numbers, here the sequences of a batch. So states and gates are feature-major, [features, T + 1, B]. Block t of the
+hidden and cell states is the state before time step t. The gradient of the values is one product over all time steps.
+There are no atomic additions, so equal calls give equal bits.
 """
 
 from typing import Any
@@ -18,15 +18,15 @@ from torch.autograd.function import once_differentiable
 from sparse_bench.kernels import gpu
 from sparse_bench.kernels.structure import SparseStructure
 
-#: Sequences of a program; a power of two, as Triton wants it.
+#: Most sequences per program; Triton needs a power of two.
 _MOST_SEQUENCES = 32
-#: Entries whose numbers are fetched together, since each waits long for memory; a power of two too.
+#: Entries that are loaded together, to hide the latency of memory; a power of two.
 _ENTRIES = 16
 
 
 @triton.jit
 def _tanh(x):  # type: ignore[no-untyped-def]  # noqa: ANN202
-    """Lambert's continued fraction near zero, where the formula with exponentials loses digits."""
+    """tanh: Lambert's continued fraction near zero, where the formula with exponentials loses digits."""
     s = x * x
     near = x / (1 + s / (3 + s / (5 + s / (7 + s / (9 + s / (11 + s / 13))))))
     return tl.where(s < 0.25, near, 2 * tl.sigmoid(2 * x) - 1)
@@ -45,7 +45,7 @@ def _dot(  # type: ignore[no-untyped-def]  # noqa: ANN202
     BLOCK: tl.constexpr,
     ENTRIES: tl.constexpr,
 ):
-    """Sum over the entries of a row (of a column, in CSC form) of value * x[index, token]."""
+    """Sum over the entries of a row of value * x[index, token]; in CSC form, over those of a column."""
     total = tl.zeros([ENTRIES, BLOCK], dtype=x.dtype.element_ty)
     end = tl.load(start + row + 1)
     for first in range(tl.load(start + row), end, ENTRIES):
@@ -58,7 +58,7 @@ def _dot(  # type: ignore[no-untyped-def]  # noqa: ANN202
     return tl.sum(total, axis=0)
 
 
-# The time step differs from launch to launch: it is no reason to compile anew.
+# The time step changes at each launch, so the kernel must not be compiled anew for each value.
 @triton.jit(do_not_specialize=["step"])
 def _forward(  # type: ignore[no-untyped-def]  # noqa: ANN202
     gates,
@@ -74,7 +74,10 @@ def _forward(  # type: ignore[no-untyped-def]  # noqa: ANN202
     BLOCK: tl.constexpr,
     ENTRIES: tl.constexpr,
 ):
-    """Block step + 1 of hidden and cell states, and block step of the activated gates, from gates [T, B, 4H]."""
+    """One time step: write block step + 1 of the states, and block step of the activated gates.
+
+    Reads gates [T, B, 4H] without the hidden state's contribution.
+    """
     unit = tl.program_id(0)
     size = tl.num_programs(0)
     sequence = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -116,7 +119,10 @@ def _backward(  # type: ignore[no-untyped-def]  # noqa: ANN202
     BLOCK: tl.constexpr,
     ENTRIES: tl.constexpr,
 ):
-    """Block step of the gradients of gates and cell states, from blocks step + 1 and from grad_y [T, B, H]."""
+    """One time step backward: write block step of the gradients of gates and cell states.
+
+    Reads blocks step + 1 of both, and grad_y [T, B, H].
+    """
     unit = tl.program_id(0)
     size = tl.num_programs(0)
     sequence = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -145,22 +151,22 @@ def gpu_recurrence(
 ) -> tuple[Tensor, Tensor]:
     """The hidden states [T, B, H] of an LSTM and its last cell state [B, H]. Differentiable once.
 
-    Sizes, dtypes and devices are the caller's to check: ``sparse_lstm`` does.
+    The caller has to check sizes, dtypes and devices, as ``sparse_lstm`` does. T, B and H are at least 1. All tensors
+    are on one GPU, and all in float32 or all in float64.
 
     Args:
-        gates: [T, B, 4H], in torch's order (i, f, g, o): the inputs' share of them, bias included. T, B and H are at
-            least 1; all numbers are float32 or all float64, on one GPU.
-        hidden: h before the first step, [B, H].
-        cell: c before the first step, [B, H].
-        values: [entries] of the recurrent weight.
-        structure: [4H, H], where they stand.
+        gates: contribution of the inputs and biases to the gates [T, B, 4H], in torch's order (i, f, g, o).
+        hidden: h before the first step [B, H].
+        cell: c before the first step [B, H].
+        values: values of the recurrent weight [entries].
+        structure: structure of the recurrent weight [4H, H].
     """
     y, last = _GpuRecurrence.apply(gates, hidden, cell, values, structure)
     return y, last
 
 
 def _blocks(batch: int) -> tuple[int, int]:
-    """Sequences of a block, and blocks."""
+    """Sequences per block, and number of blocks."""
     block = min(_MOST_SEQUENCES, triton.next_power_of_2(batch))
     return block, triton.cdiv(batch, block)
 
@@ -176,12 +182,12 @@ class _GpuRecurrence(torch.autograd.Function):
         indices = structure.row_start.contiguous(), structure.column.contiguous()
         (steps, batch, width), size = gates.shape, structure.in_features
         hiddens, cells = (gates.new_empty(size, steps + 1, batch) for _ in range(2))
-        saved = gates.new_empty(width, steps + 1, batch)  # its last block is never used: it only makes places agree
+        saved = gates.new_empty(width, steps + 1, batch)  # the last block is unused; it keeps the strides equal
         hiddens[:, 0], cells[:, 0] = hidden.t(), cell.t()
         block, blocks = _blocks(batch)
         launch, tokens = _forward[(size, blocks)], (steps + 1) * batch
         arrays = gates, hiddens, cells, saved, *indices, values
-        with torch.cuda.device_of(gates):  # Triton launches where the process is, which may be another GPU
+        with torch.cuda.device_of(gates):  # Triton launches on the current GPU, which may be another one
             for step in range(steps):
                 launch(*arrays, step, batch, tokens, BLOCK=block, ENTRIES=_ENTRIES, num_warps=1)
         ctx.save_for_backward(hiddens, cells, saved, values)
@@ -196,7 +202,7 @@ class _GpuRecurrence(torch.autograd.Function):
         column_start, row, origin = ctx.by_column
         size, blocks_of_time, batch = hiddens.shape
         grad, by_column, tokens = grad.contiguous(), values[origin], blocks_of_time * batch
-        grad_gates, grad_cells = torch.zeros_like(saved), torch.empty_like(cells)  # no gates after the last step: zeros
+        grad_gates, grad_cells = torch.zeros_like(saved), torch.empty_like(cells)  # zero after the last step
         grad_cells[:, -1] = grad_last.t()
         block, blocks = _blocks(batch)
         launch = _backward[(size, blocks)]

@@ -1,4 +1,4 @@
-"""The one function that layers call: a sparse linear map, computed in the way that was asked for."""
+"""A sparse linear map, computed in the requested way: the function that sparse layers call."""
 
 import warnings
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def _triton_linear(x: Tensor, structure: SparseStructure, values: Tensor, bias: 
     return gpu_linear(x, structure, values, bias)
 
 
-#: The project's own kernels, by the kind of device.
+#: The project's own kernels, by type of device.
 _KERNELS: dict[str, _Linear] = {"cpu": kernel_linear, "cuda": _triton_linear}
 _WAYS: dict[str, _Linear] = {
     "kernel": kernel_linear,
@@ -34,36 +34,37 @@ _WAYS: dict[str, _Linear] = {
     "block": block_linear,
     "masked": masked_linear,
 }
-#: How a sparse product can be computed; every way gives the same numbers to rounding.
+#: Ways to compute a sparse product; all give the same numbers up to rounding.
 EXECUTIONS = ("auto", *_WAYS)
 
-#: Side of the smallest tiles whose dense products can be faster than single weights.
+#: Side of the smallest tiles for which dense products can be faster than products with single weights.
 _WORTHWHILE_TILE = 8
-#: Entries of the largest matrix (half a gigabyte in float32) that is filled up with zeros only to be timed.
+#: Entries of the largest full matrix (half a gigabyte in float32) for which ``masked`` is timed.
 _LARGEST_FULL = 2**27
 
 
 def sparse_linear(
     x: Tensor, structure: SparseStructure, values: Tensor, bias: Tensor | None = None, execution: str = "auto"
 ) -> Tensor:
-    """y = x Wᵀ + b with a sparse W [out, in]; gradients for ``x``, ``values`` and ``bias``.
+    """y = x Wᵀ + b with a sparse W [out, in]; differentiable for ``x``, ``values`` and ``bias``.
 
     Args:
-        x: Input [..., in], of any strides.
-        structure: Which entries of W exist.
-        values: Their values [entries], in the structure's order.
+        x: the input [..., in], with any strides.
+        structure: which entries of W exist.
+        values: their values [entries], in the structure's order.
         bias: [out] or None.
         execution: ``kernel`` (the project's own: compiled C++ on the CPU, Triton on CUDA), ``csr`` (torch's sparse
-            products), ``block`` (dense products of the tiles that the structure is made of), ``masked`` (a full matrix
-            with zeros) or ``auto`` (times them once for this shape, device and number of threads).
+            products), ``block`` (dense products over tiles), ``masked`` (a full matrix with zeros), or ``auto``
+            (the fastest of these, timed once for this shape, device and number of threads).
 
     Returns:
-        [..., out]. Under autocast in the autocast dtype; all but ``masked`` compute in float32 all the same.
+        [..., out], in the dtype of ``x`` or of autocast. In lower precision than float32, all ways but ``masked``
+        compute in float32 and convert the result.
 
     Raises:
-        ConfigError: ``execution`` is unknown, or ``kernel`` on a device that has none.
+        ConfigError: ``execution`` is unknown, or it is ``kernel`` on a device without one.
     """
-    if x.is_meta:  # no numbers, so no way of computing them: only shapes
+    if x.is_meta:  # meta tensors have shapes and no numbers, so any way will do
         return masked_linear(x, structure, values, bias)
     if execution == "auto":
         execution = _fastest(x, structure, values, bias)
@@ -83,7 +84,7 @@ def sparse_linear(
 
 
 def _fastest(x: Tensor, structure: SparseStructure, values: Tensor, bias: Tensor | None) -> str:
-    """What ``auto`` stands for here."""
+    """The execution that ``auto`` chooses for these arguments."""
     setting = auto.Setting.of(x)
 
     def prepare() -> Callable[[str], object]:
@@ -105,7 +106,7 @@ def _fastest(x: Tensor, structure: SparseStructure, values: Tensor, bias: Tensor
 
 
 def candidates(x: Tensor, *structures: SparseStructure) -> tuple[str, ...]:
-    """The ways that are worth timing for an input ``x`` and all these structures, on its device."""
+    """The executions worth timing for an input ``x`` and all of these structures, on the device of ``x``."""
     kernel = ("kernel",) if x.device.type in _KERNELS and kernel_or_csr(x.device.type) == "kernel" else ()
     block = ("block",) if min(tile_side(structure) for structure in structures) >= _WORTHWHILE_TILE else ()
     small = all(structure.out_features * structure.in_features <= _LARGEST_FULL for structure in structures)
@@ -114,7 +115,7 @@ def candidates(x: Tensor, *structures: SparseStructure) -> tuple[str, ...]:
 
 @cache
 def kernel_or_csr(device: str) -> str:
-    """``kernel`` where it is available on this kind of device, else ``csr`` with one warning."""
+    """``kernel`` if it is available on this type of device, else ``csr``, with one warning per process."""
     available, reason = availability(device)
     if available:
         return "kernel"
@@ -123,12 +124,12 @@ def kernel_or_csr(device: str) -> str:
 
 
 def availability(device: str) -> Availability:
-    """Whether the project's kernel can be used on this kind of device, and how it computes there."""
+    """Whether the project's kernel can be used on this type of device, with the reason."""
     return kernel_available() if device == "cpu" else triton_available()
 
 
 def triton_available() -> Availability:
-    """Whether Triton is there, in which the kernel for CUDA is written."""
+    """Whether Triton is installed, in which the kernel for CUDA is written."""
     if find_spec("triton") is None:
         return Availability(False, "triton is not installed; pip install 'sparse_bench[triton]'")
     return Availability(True, f"Triton {version('triton')}")
@@ -137,7 +138,7 @@ def triton_available() -> Availability:
 def _in_single_precision(
     way: _Linear, x: Tensor, structure: SparseStructure, values: Tensor, bias: Tensor | None
 ) -> Tensor:
-    """Call ``way`` in float32 where the input or autocast asks for less, and return the dtype that was asked for."""
+    """Call ``way`` in float32 if the input or autocast has lower precision; return the result in that precision."""
     device = x.device.type
     autocast = torch.is_autocast_enabled(device)
     if not autocast and x.dtype in (torch.float32, torch.float64):

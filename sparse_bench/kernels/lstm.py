@@ -1,9 +1,9 @@
-"""An LSTM layer over sequences, with sparse weights of inputs and of hidden states.
+"""An LSTM layer over sequences, whose weights on the inputs and on the hidden states are sparse.
 
-With ``kernel`` the recurrence is one call of compiled code on the CPU (``native/sparse_lstm.cpp``), and on CUDA one
-launch a time step (``gpu_lstm.py``); the inputs' share of the gates and all gradients of values are products over all
-time steps at once, those of a sparse linear layer. With ``masked`` it is torch's own LSTM with full matrices. Otherwise
-the time steps are a loop over sparse products.
+With ``kernel``, the recurrence is one call of compiled code on the CPU (``native/sparse_lstm.cpp``), and one launch per
+time step on CUDA (``gpu_lstm.py``). The contribution of the inputs to the gates, and the gradients of all values, are
+computed for all time steps at once, as in a sparse linear layer. With ``masked``, torch's own LSTM computes with full
+matrices. All other ways loop over the time steps and compute a sparse product in each.
 """
 
 import ctypes
@@ -24,8 +24,8 @@ from sparse_bench.kernels.structure import SparseStructure
 
 _SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 State = tuple[Tensor, Tensor]
-#: Gates [T, B, 4H] without the hidden state's share, h and c before the first step [B, H], values and structure of the
-#: recurrent weight → hidden states [T, B, H] and the last c; all numbers in float32 or all in float64.
+#: (gates [T, B, 4H] without the hidden state's contribution, first h and c [B, H] each, values and structure of the
+#: recurrent weight) → (hidden states [T, B, H], last c [B, H]); all in float32 or all in float64.
 _Recurrence = Callable[[Tensor, Tensor, Tensor, Tensor, SparseStructure], tuple[Tensor, Tensor]]
 
 
@@ -37,18 +37,22 @@ def sparse_lstm(
     bias: Tensor | None,
     execution: str,
 ) -> tuple[Tensor, State]:
-    """The hidden states of an LSTM layer, gates in torch's order (i, f, g, o).
+    """Compute an LSTM layer with sparse weights; gates are in torch's order (i, f, g, o).
 
     Args:
-        x: [T, B, in].
-        state: h and c before the first step, [B, H] each.
-        inputs: structure [4H, in] and values of the weight on the inputs.
-        recurrent: structure [4H, H] and values of the weight on the hidden state.
+        x: the inputs [T, B, in].
+        state: h and c before the first step [B, H] each.
+        inputs: structure [4H, in] and values [entries] of the weight on the inputs.
+        recurrent: structure [4H, H] and values [entries] of the weight on the hidden state.
         bias: [4H], the sum of both biases, or None.
         execution: see :func:`sparse_bench.kernels.linear.sparse_linear`. ``auto`` times whole layers.
 
     Returns:
-        Hidden states [T, B, H], and the last h and c.
+        Hidden states [T, B, H], and the last h and c [B, H] each.
+
+    Raises:
+        ConfigError: as :func:`sparse_bench.kernels.linear.sparse_linear`.
+        ValueError: sizes, dtypes or devices do not match.
     """
     if execution == "auto" and not x.is_meta:
         execution = _fastest(x, inputs, recurrent, bias)
@@ -66,11 +70,11 @@ def sparse_lstm(
 def full_lstm(
     x: Tensor, state: State, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, State]:
-    """The same with full matrices [4H, in] and [4H, H], as torch computes it."""
+    """The same layer with full matrices [4H, in] and [4H, H], computed by torch."""
     weights = (weight_ih.to(x.dtype), weight_hh.to(x.dtype))
     biases = () if bias is None else (bias.to(x.dtype), torch.zeros_like(bias, dtype=x.dtype))
     first = (state[0].unsqueeze(0).to(x.dtype), state[1].unsqueeze(0).to(x.dtype))
-    training = torch.is_grad_enabled()  # cuDNN keeps what gradients need only then
+    training = torch.is_grad_enabled()  # cuDNN keeps what the backward pass needs only in training mode
     y, hidden, cell = torch._VF.lstm(x, first, (*weights, *biases), bias is not None, 1, 0.0, training, False, False)
     return y, (hidden.squeeze(0), cell.squeeze(0))
 
@@ -78,7 +82,7 @@ def full_lstm(
 def _at_once(
     recurrence: _Recurrence, gates: Tensor, state: State, structure: SparseStructure, values: Tensor
 ) -> tuple[Tensor, State]:
-    """The recurrence as one function, in float32 where the gates are of less."""
+    """The recurrence as one function call, at least in float32."""
     compute = torch.promote_types(gates.dtype, torch.float32)
     with torch.autocast(gates.device.type, enabled=False):
         numbers = gates.to(compute), state[0].to(compute), state[1].to(compute), values.to(compute)
@@ -106,7 +110,7 @@ def _step_by_step(
 def _fastest(
     x: Tensor, inputs: tuple[SparseStructure, Tensor], recurrent: tuple[SparseStructure, Tensor], bias: Tensor | None
 ) -> str:
-    """What ``auto`` stands for here: how the whole layer is computed, measured on zero states."""
+    """The execution that ``auto`` chooses for the whole layer, timed with zero states."""
     steps, batch, width = x.shape
     setting = auto.Setting.of(x)
     structure = recurrent[0]
@@ -151,10 +155,10 @@ def _library() -> ctypes.CDLL:
 
 
 class _Plan:
-    """The compiled code's own form of a recurrent structure on the CPU; freed with the last reference to it.
+    """The compiled code's form of a recurrent structure on the CPU; its memory is freed with this object.
 
     Raises:
-        MemoryError: There is not enough for it.
+        MemoryError: there is too little memory for it.
     """
 
     def __init__(self, structure: SparseStructure) -> None:
@@ -169,7 +173,11 @@ class _Plan:
 
 
 def _check(gates: Tensor, hidden: Tensor, cell: Tensor, values: Tensor, structure: SparseStructure) -> None:
-    """The kernels trust their caller: everything that they read is checked here."""
+    """Check everything that the kernels read, because they check nothing themselves.
+
+    Raises:
+        ValueError: sizes, dtypes or devices do not match.
+    """
     steps, batch, width = gates.shape
     size = structure.in_features
     if steps < 1 or batch < 1 or width != 4 * size or structure.out_features != 4 * size:
@@ -182,7 +190,9 @@ def _check(gates: Tensor, hidden: Tensor, cell: Tensor, values: Tensor, structur
         raise ValueError(f"the kernel computes in float32 or float64, not {gates.dtype}")
     for tensor in (hidden, cell, values, structure.column):
         if tensor.device != gates.device:
-            raise ValueError(f"gates are on {gates.device}, and something that they need is on {tensor.device}")
+            raise ValueError(
+                f"all tensors must be on one device, not gates on {gates.device} and one on {tensor.device}"
+            )
 
 
 class _KernelRecurrence(torch.autograd.Function):
@@ -245,5 +255,5 @@ def _triton_recurrence(
     return gpu_recurrence(gates, hidden, cell, values, structure)
 
 
-#: The project's own recurrences, by the kind of device.
+#: The project's own recurrences, by type of device.
 _RECURRENCES: dict[str, _Recurrence] = {"cpu": _compiled_recurrence, "cuda": _triton_recurrence}

@@ -1,6 +1,6 @@
-"""Masked execution: the values are put into a full matrix and multiplied as if it were dense.
+"""Masked execution: scatter the values into a full matrix, and multiply by it as if it were dense.
 
-The reference that the other executions have to agree with, and what `jaxpruner`-style masking costs.
+The reference for the other executions. Its cost is that of masking as in `jaxpruner`.
 """
 
 import torch.nn.functional as F

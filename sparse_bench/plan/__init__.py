@@ -1,7 +1,7 @@
-"""What reproducing the papers costs: the runs of every sweep, those that are left, and the hours that they take.
+"""Estimate the cost of sweeps: how many runs each has, how many are left, and how many hours they take.
 
-python -m sparse_bench.plan SWEEP …            the plan, from what was measured on this kind of device
-python -m sparse_bench.plan --probe SWEEP …    first time a few steps of arms that nothing is known of
+python -m sparse_bench.plan SWEEP …            the plan, from measurements on this type of device
+python -m sparse_bench.plan --probe SWEEP …    first time a few steps of arms without measurements
 
-Nothing is trained to an end here; ``make`` runs the sweeps.
+This trains no model to the end; ``make`` runs the sweeps.
 """

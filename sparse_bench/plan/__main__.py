@@ -20,22 +20,22 @@ PROBES = "throughput.csv"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the plan; 1 if a sweep is unknown or a table cannot be read."""
+    """Print the plan; returns the exit status, 1 if a sweep is unknown or a table cannot be read."""
     parser = argparse.ArgumentParser(
         prog="python -m sparse_bench.plan",
-        description="What sweeps cost: their runs, those that are left, and the time that they take here "
-        "and on GPUs that something was timed on, estimated "
-        "from finished runs, and from probes where there are none. Nothing is trained to an end.",
+        description="Estimate the cost of sweeps: their runs, the runs that are left, and the time that they take on "
+        "this device and on every GPU with measurements. Estimates come from finished runs, or else from probes. "
+        "This trains no model to the end.",
     )
     parser.add_argument("sweeps", nargs="+", metavar="SWEEP")
     parser.add_argument("--runs", type=Path, default=Path(os.environ.get("SPARSE_BENCH_RUNS", "runs")), metavar="DIR")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="the committed tables")
-    parser.add_argument("--probe", action="store_true", help=f"time steps of arms that nothing is known of ({PROBES})")
-    parser.add_argument("--arms", type=int, default=3, help="arms a sweep that shall be known (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=5.0, help="for each probe, twice (default: %(default)s)")
+    parser.add_argument("--probe", action="store_true", help=f"time steps of arms without measurements (in {PROBES})")
+    parser.add_argument("--arms", type=int, default=3, help="least timed arms per sweep (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="half of a probe's time (default: %(default)s)")
     options = parser.parse_args(arguments)
     if options.arms < 1 or options.seconds <= 0:
-        parser.error("--arms has to be at least 1, and --seconds more than 0")
+        parser.error("--arms must be at least 1, and --seconds more than 0")
     try:
         found = [jobs(sweep, options.runs) for sweep in options.sweeps]
         tables = [t.runs for t in Evidence.committed(options.results, read_papers(experiments())).tables.values()]
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _device() -> tuple[str, int]:
-    """The kind of device that runs would use here, and how many run side by side."""
+    """The type of device that runs would use here, and the number of parallel runs."""
     import torch
 
     if torch.cuda.is_available():
@@ -68,7 +68,7 @@ def _device() -> tuple[str, int]:
 
 
 def _spread(sweep: Sequence[Job], known: set[str], wanted: int) -> list[Job]:
-    """Jobs of arms to time: evenly spaced over the sweep's grid, so many that ``wanted`` arms are known."""
+    """Choose jobs to time, evenly spaced over the sweep's grid, so that ``wanted`` of its arms are known."""
     arms = list({job.arm: job for job in reversed(sweep)}.values())[::-1]
     unknown = [job for job in arms if job.arm not in known]
     number = min(wanted - len(known), len(unknown))
@@ -78,7 +78,7 @@ def _spread(sweep: Sequence[Job], known: set[str], wanted: int) -> list[Job]:
 
 
 def _probe(chosen: Sequence[Job], path: Path, seconds: float) -> None:
-    """Time each and add it to the table at once, so that what was timed stays."""
+    """Time each job, and add it to the table at once, so that an interruption loses nothing."""
     import torch
 
     from sparse_bench.plan.probe import probe

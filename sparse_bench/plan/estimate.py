@@ -1,4 +1,4 @@
-"""From the runs of sweeps and what arms cost to the plan: a line a sweep, and what the numbers mean."""
+"""Compute the plan from the runs of sweeps and the cost of arms: a table with one line per sweep."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,16 +11,18 @@ from sparse_bench.sweeps import Job
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a sweep costs.
+    """The cost of a sweep.
 
     Attributes:
         sweep: its name.
-        runs: how many it has.
-        left: how many of them have not finished.
-        arms: how many arms it has, and ``timed`` how many of them something is known of.
-        seconds: of one worker, for all runs; None if no arm was timed. ``seconds_left``: for those that are left.
-        probed: whether any number comes from a probe.
-        machines: what was measured on.
+        runs: number of its runs.
+        left: number of runs that have not finished.
+        arms: number of its arms.
+        timed: number of arms with measurements.
+        seconds: seconds of one worker for all runs; None if no arm was timed.
+        seconds_left: seconds of one worker for the runs that are left.
+        probed: whether any measurement comes from a probe.
+        machines: names of the devices that were measured.
     """
 
     sweep: str
@@ -35,7 +37,7 @@ class Estimate:
 
 
 def estimate(jobs: Sequence[Job], timings: Mapping[str, Timing]) -> Estimate:
-    """Add up one sweep. An arm that was not timed counts as the mean of those that were."""
+    """Estimate the cost of one sweep. An arm without measurements counts as the mean of the timed arms."""
     left = [job for job in jobs if job.result() is None]
     arms = {job.arm for job in jobs}
     known = {arm: timings[arm] for arm in arms if arm in timings}
@@ -61,7 +63,7 @@ def estimate(jobs: Sequence[Job], timings: Mapping[str, Timing]) -> Estimate:
 
 
 def plan_table(estimates: Sequence[Estimate], workers: int, device: str) -> DisplayTable:
-    """The plan, with the time that it takes when ``workers`` runs go side by side on devices of this kind."""
+    """The plan as a table, for ``workers`` parallel runs on this type of device."""
     rows = [_row(found.sweep, [found], workers) for found in estimates]
     if len(estimates) > 1:
         rows.append(_row("all", estimates, workers))
@@ -91,12 +93,14 @@ def _time(seconds: Sequence[float | None], workers: int) -> str:
 def _caption(estimates: Sequence[Estimate], workers: int, device: str) -> str:
     machines = sorted(set().union(*(e.machines for e in estimates)))
     kind = f"{workers} CPU core{'' if workers == 1 else 's'}" if device == CPU else device
-    parts = [f"Estimated for {kind}, from what was measured on {', '.join(machines) or 'nothing yet'}."]
+    parts = [f"Estimated for {kind}, from measurements on {', '.join(machines) or 'nothing yet'}."]
     if any(e.timed < e.arms for e in estimates):
-        parts.append("An arm that was not timed counts as the mean of its sweep's timed ones; make probe times them.")
+        parts.append("An arm without measurements counts as the mean of its sweep's timed arms; make probe times more.")
     if any(e.probed for e in estimates):
-        where = "no run has finished" if device == CPU else "no run has finished, or runs took longer beside others"
-        parts.append(f"Where {where}, steps were timed: without evaluations, and up to the last epoch allowed.")
+        where = "no run has finished" if device == CPU else "no run has finished, or runs were slow on a shared GPU"
+        parts.append(
+            f"Where {where}, the estimate comes from timed steps, without evaluations, for all epochs allowed."
+        )
     if device != CPU:
-        parts.append("Runs may have shared the GPU; several at once end sooner together, though each takes longer.")
+        parts.append("Runs may have shared the GPU. Then each takes longer, but all together end sooner.")
     return " ".join(parts)

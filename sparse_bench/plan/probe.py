@@ -1,4 +1,4 @@
-"""Time a few steps of a run, to say what the whole would cost."""
+"""Time a few steps of a run, to estimate the cost of the whole run."""
 
 import tempfile
 import time
@@ -20,13 +20,13 @@ from sparse_bench.training.trainer import Trainer
 def probe(job: Job, device: torch.device, seconds: float) -> Probe:
     """Train on batches of the first epoch and of the last one, each for at least ``seconds``.
 
-    On a CPU one thread works, and the processor's time counts, which neighbours on the machine hardly change; on a GPU
-    the clock does. The first batch of each is not timed: kernels are compiled and caches filled with it.
+    On a CPU this uses one thread and measures processor time, which other processes hardly affect. On a GPU it measures
+    wall-clock time. The first batch of each epoch is not timed, as it compiles kernels and fills caches.
 
     Args:
-        job: the run; nothing of it is written, and it does not start from another run's weights.
-        device: where.
-        seconds: at least two batches are timed, however long they take.
+        job: the run. Its folder is not written, and it does not start from another run's weights.
+        device: the device to train on.
+        seconds: least time per epoch; at least two batches are timed.
     """
     environment.tune_process()
     torch.set_num_threads(1)
@@ -49,7 +49,7 @@ def probe(job: Job, device: torch.device, seconds: float) -> Probe:
 
 
 def _epoch(trainer: Trainer, epoch: int, device: torch.device, seconds: float) -> tuple[float, int]:
-    """Seconds that an epoch takes, and how many of its batches were timed."""
+    """Estimated seconds of an epoch, and the number of its batches that were timed."""
     clock = _clock(device)
     task, accumulate = trainer.task, trainer.settings.accumulate
     trainer.progress.epoch = epoch

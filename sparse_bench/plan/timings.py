@@ -1,7 +1,7 @@
-"""How long arms of sweeps take: from finished runs, and from probes that timed a few steps.
+"""The time that a run of each arm takes, from finished runs and from probes that timed a few steps.
 
-Costs are seconds of one worker: a CPU core, or a GPU. Finished runs say how long they took as a whole; a probe says how
-long an epoch of training takes, without evaluations and without an early end.
+Costs are seconds of one worker: a CPU core, or a GPU. A finished run gives its total time. A probe gives the time of
+one training epoch, without evaluations and early stopping.
 """
 
 import hashlib
@@ -19,28 +19,28 @@ from sparse_bench.evidence.store import csv_text, read_rows
 from sparse_bench.record import FINISHED, write_atomically
 from sparse_bench.sweeps import Job
 
-#: Columns of committed tables of runs that a cost is made of.
+#: Columns of committed tables of runs from which a cost is computed.
 _SECONDS, _THREADS, _DEVICE, _PROCESSOR = "seconds:total", "made:threads", "made:device", "made:processor"
 CPU = "cpu"
 
 
 class TimingsError(SparseBenchError):
-    """A table of probes that cannot be read."""
+    """A table of probes cannot be read."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Steps of an arm that were timed.
+    """The timed steps of an arm.
 
     Attributes:
         sweep: the sweep's name.
         arm: the arm's overrides, as in :class:`Job`.
-        settings: fingerprint of the arm's settings then; with others the probe is out of date.
-        epoch_seconds: of training; the mean of the first and the last epoch, because batches may grow.
-        batches: how many were timed.
-        device: ``cpu`` (one thread, seconds of the processor) or a GPU's name (seconds of the clock).
+        settings: fingerprint of the arm's settings; if they have changed since, the probe is out of date.
+        epoch_seconds: seconds of a training epoch, the mean of the first and the last one, because batches may grow.
+        batches: number of timed batches.
+        device: ``cpu`` (one thread, processor time) or a GPU's name (wall-clock time).
         processor: the CPU's name.
-        torch: its version.
+        torch: torch's version.
     """
 
     sweep: str
@@ -58,9 +58,9 @@ class Timing:
     """The cost of one run of an arm.
 
     Attributes:
-        seconds: of one worker.
+        seconds: seconds of one worker.
         probed: whether it comes from a probe, not from finished runs.
-        machine: what it was measured on.
+        machine: name of the device that was measured.
     """
 
     seconds: float
@@ -69,7 +69,7 @@ class Timing:
 
 
 def gpus(tables: Iterable[pd.DataFrame] = (), probes: Iterable[Probe] = ()) -> list[str]:
-    """Names of the GPUs that something was timed on."""
+    """Names of the GPUs with measurements."""
     known = {probe.device for probe in probes}
     for table in tables:
         if _DEVICE in table.columns:
@@ -79,7 +79,7 @@ def gpus(tables: Iterable[pd.DataFrame] = (), probes: Iterable[Probe] = ()) -> l
 
 @dataclass(frozen=True)
 class _Cost:
-    """What a finished run cost."""
+    """The cost of a finished run, in seconds of one worker."""
 
     seconds: float
     device: str
@@ -89,17 +89,18 @@ class _Cost:
 def timings(
     jobs: Sequence[Job], device: str, tables: Iterable[pd.DataFrame] = (), probes: Iterable[Probe] = ()
 ) -> dict[str, Timing]:
-    """The cost of one run, by arm, for the arms of a sweep that something is known of.
+    """Arm → the cost of one run of it, for the arms of a sweep with measurements on this type of device.
 
-    Finished runs of any seed count before probes; each on a device of this kind alone. On a GPU the clock counts, and
-    runs may have shared it with others: there a probe counts where it says less.
+    Finished runs of any seed take precedence over probes. But on a GPU, a finished run may have shared it with others.
+    So there the smaller of the two counts.
 
     Args:
         jobs: the runs of one sweep.
         device: ``cpu`` or the name of a GPU.
-        tables: committed tables of runs, whose folders may be elsewhere.
-        probes: of any sweep.
+        tables: committed tables of runs, whose folders may be on another machine.
+        probes: probes of any sweep.
     """
+    # First the probes that are still valid.
     finished = _finished(jobs, tables)
     found: dict[str, Timing] = {}
     for probe in probes:
@@ -107,6 +108,7 @@ def timings(
         if job is not None and probe.device == device and probe.settings == fingerprint(job):
             seconds = probe.epoch_seconds * job.config.trainer.epochs
             found[job.arm] = Timing(seconds, True, _machine(probe.processor, probe.device))
+    # Then the finished runs of each arm, which replace its probe.
     by_arm: dict[str, list[_Cost]] = {}
     for job in jobs:
         for name in _names(job, finished):
@@ -122,13 +124,13 @@ def timings(
 
 
 def fingerprint(job: Job) -> str:
-    """Of all settings that define a run but its seed. Begins with a letter: no table takes it for a number."""
+    """A hash of all settings that define a run, except its seed; starts with a letter, so tables read it as text."""
     settings = {key: value for key, value in identity(job.config).items() if key != "seed"}
     return "c" + hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _names(job: Job, finished: Iterable[tuple[str, str | None]]) -> list[str]:
-    """What the run is called. A second stage is named after its first: where that has not run, after any that has."""
+    """Possible names of the run. The name of a second stage depends on its first one, of which several may exist."""
     if job.id is not None:
         return [job.id]
     firsts = [f"{experiment}/{name}" for experiment, name in finished if experiment == job.config.start_from]
@@ -136,7 +138,7 @@ def _names(job: Job, finished: Iterable[tuple[str, str | None]]) -> list[str]:
 
 
 def _finished(jobs: Sequence[Job], tables: Iterable[pd.DataFrame]) -> Mapping[tuple[str, str | None], _Cost]:
-    """What finished runs have cost, by experiment and id: those in the tables, and those in the jobs' own folders."""
+    """(experiment, id) → the cost of a finished run, from the tables and from the jobs' own folders."""
     found: dict[tuple[str, str | None], _Cost] = {}
     for table in tables:
         if not {_SECONDS, _THREADS, _DEVICE, _PROCESSOR} <= set(table.columns):
@@ -158,7 +160,7 @@ def _finished(jobs: Sequence[Job], tables: Iterable[pd.DataFrame]) -> Mapping[tu
 
 
 def _worker_seconds(seconds: Mapping[str, float], device: str, threads: int) -> float:
-    """Of a whole run; as if the machine had had nothing else to do, where the run knows its processor time."""
+    """Seconds of one worker for a whole run. On a CPU, processor time corrects for other load, if it is known."""
     total, train, processor = (seconds.get(name) for name in ("total", "train", "train_processor"))
     assert total is not None
     if device != CPU:
@@ -173,10 +175,10 @@ def _machine(processor: str, device: str) -> str:
 
 
 def read_probes(path: Path) -> list[Probe]:
-    """The probes that a file holds; none if there is no file.
+    """The probes in a file; none if the file does not exist.
 
     Raises:
-        TimingsError: it is no such table.
+        TimingsError: the file is not a table of probes.
     """
     if not path.is_file():
         return []
@@ -184,13 +186,13 @@ def read_probes(path: Path) -> list[Probe]:
     found = []
     for row in read_rows(path).to_dict("records"):
         if row.keys() != names:
-            raise TimingsError(f"'{path}' is no table of probes: its columns have to be {', '.join(sorted(names))}.")
+            raise TimingsError(f"'{path}' is not a table of probes: its columns must be {', '.join(sorted(names))}.")
         found.append(Probe(**{**row, "torch": str(row["torch"]), "epoch_seconds": float(row["epoch_seconds"])}))  # type: ignore[arg-type]
     return found
 
 
 def write_probes(path: Path, probes: Iterable[Probe]) -> None:
-    """Write probes, sorted; of two of the same arm on the same machine the later one counts."""
+    """Write probes, sorted; a later probe replaces an earlier one of the same arm on the same machine."""
     kept = {(probe.sweep, probe.arm, probe.device, probe.processor): probe for probe in probes}
     rows = [asdict(kept[key]) for key in sorted(kept)]
     path.parent.mkdir(parents=True, exist_ok=True)

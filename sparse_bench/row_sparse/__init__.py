@@ -1,7 +1,7 @@
-"""Row-sparse embeddings: gradient, moments and update of a table are those of the rows that a batch reads.
+"""Row-sparse embeddings: each step computes and updates only the rows of a table that its batch reads.
 
-A layer's gradient holds these rows (``layers.py``, ``gradients.py``), any elementwise optimizer steps on them
-(``updates.py``), and what a dense step would do to the others waits until they are read (``deferral.py``).
+The gradient of a layer holds these rows (``layers.py``, ``gradients.py``). Any elementwise optimizer can step on them
+(``updates.py``). What a dense step would do to the other rows is deferred until they are read (``deferral.py``).
 """
 
 from sparse_bench.row_sparse.gradients import TouchedRows, clip_gradient_norm, host_sees

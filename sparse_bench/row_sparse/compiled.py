@@ -1,7 +1,7 @@
 """Compiled code for rows of large tables on the CPU; see ``kernels/native/table_rows.cpp``.
 
-Where there is no compiler, or no code for what they are given, functions take the way of torch, or say that they have
-done nothing.
+Without a compiler, or for tensors that the compiled code does not support, the functions use torch instead.
+:func:`adam_rows` then does nothing and returns False.
 """
 
 import ctypes
@@ -15,23 +15,23 @@ from sparse_bench.kernels.build import BuildError, load_library
 
 #: Longest polynomial for which there is compiled code.
 MOST_TERMS = 24
-#: Ending of the names of functions for numbers of a type, and what C calls the type.
+#: dtype → suffix of the compiled functions' names, and the type in C.
 _TYPES = {torch.float32: ("f32", ctypes.c_float), torch.float64: ("f64", ctypes.c_double)}
 
 
 def compiled() -> bool:
-    """Whether there is compiled code here; without it the last digits differ."""
+    """Whether the compiled code is available; without it the last digits of results differ."""
     return _library() is not None
 
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    """The compiled kernels; None where they cannot be compiled."""
+    """The compiled kernels; None, with a warning, if they cannot be compiled."""
     try:
         library = load_library()
     except BuildError as error:
         warnings.warn(
-            f"Rows of tables are updated without compiled code, slower: {error}", RuntimeWarning, stacklevel=3
+            f"Rows of tables are updated without compiled code, which is slower: {error}", RuntimeWarning, stacklevel=3
         )
         return None
     pointer, size = ctypes.c_void_p, ctypes.c_int64
@@ -57,19 +57,26 @@ def adam_rows(
     eps: float,
     copies: Tensor | None = None,
 ) -> bool:
-    """Bring rows of a table up to date.
+    """Bring rows of a table up to date, in place.
 
-    See ``deferral.py`` for what is computed.
+    :class:`sparse_bench.row_sparse.deferral.AdamDeferral` explains the computation. The tensors have one dtype, float32
+    or float64, and are contiguous.
 
     Args:
-        weight: the table [V, ...], and Adam's moments of it, all of one floating-point type and contiguous.
-        first: see above.
-        second: see above.
-        rows: distinct rows [U], int64; None: all of them.
-        numbers: of each of these rows: B̄, the factors on the weight, on the first and on the second moment, and the
-            coefficients of the polynomial, lowest power first [U, 4 + terms], in the table's type, contiguous.
+        weight: the table [V, ...].
+        first: Adam's first moment of it [V, ...].
+        second: Adam's second moment of it [V, ...].
+        rows: the rows to update, distinct [U], int64; None: all rows.
+        numbers: for each of these rows B̄, the factors on the weight, on the first and on the second moment, and the
+            coefficients of the polynomial, lowest power first [U, 4 + terms].
         eps: Adam's ε.
-        copies: filled with the new rows of the three [3, U, ...]; of the tables the weight alone is changed then.
+        copies: if given, receives the new rows of weight and moments [3, U, ...]; then only ``weight`` is changed.
+
+    Returns:
+        Whether the update was done. False: nothing was changed, as the compiled code cannot do it.
+
+    Raises:
+        ValueError: the shapes do not match.
     """
     tensors, terms = [weight, first, second, numbers], numbers.shape[1] - 4
     if copies is not None:
@@ -104,7 +111,7 @@ def adam_rows(
 
 
 def put_rows(table: Tensor, rows: Tensor, values: Tensor) -> None:
-    """Put ``values`` [U, ...] into ``rows`` [U] (int64) of ``table`` [V, ...]. What a row gets twice is the same."""
+    """Copy ``values`` [U, ...] into ``rows`` [U] (int64) of ``table`` [V, ...]. Repeated rows need equal values."""
     library = _library() if _plain(table, rows, values) else None
     if library is None or not values.is_contiguous():
         table.index_copy_(0, rows, values)
@@ -124,7 +131,7 @@ def take_rows(table: Tensor, rows: Tensor) -> Tensor:
 
 
 def add_rows(table: Tensor, rows: Tensor, values: Tensor, scale: float) -> None:
-    """Add ``scale`` · ``values`` [U, ...] to ``rows`` [U] (int64) of ``table`` [V, ...], to repeated rows each time."""
+    """Add ``scale`` · ``values`` [U, ...] to ``rows`` [U] (int64) of ``table`` [V, ...]. Repeated rows add up."""
     library = _library() if table.dtype in _TYPES and _plain(table, rows, values) else None
     if library is None or not values.is_contiguous():
         table.index_add_(0, rows, values, alpha=scale)
@@ -135,7 +142,7 @@ def add_rows(table: Tensor, rows: Tensor, values: Tensor, scale: float) -> None:
 
 
 def _plain(table: Tensor, rows: Tensor, values: Tensor | None = None) -> bool:
-    """Whether these are tensors that the compiled code can work on; rows are taken to exist."""
+    """Whether the compiled code supports these tensors. The rows themselves are not checked."""
     fits = values is None or (values.dtype == table.dtype and values.shape == (rows.shape[0], *table.shape[1:]))
     return fits and table.is_cpu and rows.is_cpu and table.is_contiguous() and table.shape[0] > 0
 

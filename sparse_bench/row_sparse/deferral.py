@@ -1,18 +1,18 @@
-"""What an optimizer does to a row in the steps in which the row has no gradient, done later and all at once.
+"""Defer an optimizer's steps on rows without a gradient, and apply all of them at once when the row is read.
 
-A dense optimizer moves every row in every step: its momentum goes on, its moments decay, weight decay shrinks it. For
-a row that was last brought up to date after step s, and is read after step t, the effect of the steps s+1 … t is a
-function of the row's own state and of numbers that are the same for all rows with the same s. A :class:`Deferral`
-keeps those numbers, in float64, for every s that may still be asked for; :meth:`Deferral.apply` is exact to rounding:
+A dense optimizer changes every row in every step: momentum continues, moments decay, weight decay shrinks weights.
+Take a row that was last up to date after step s and is read after step t. The effect of the steps s+1 … t depends on
+the row's own state, and on numbers that are the same for all rows with the same s. A :class:`Deferral` keeps these
+numbers, in float64, for every s that some row may still have. :meth:`Deferral.apply` is exact up to rounding:
 
 - SGD with momentum and weight decay is linear in (weight, momentum): a product of 2×2 matrices for every s.
-- RMSprop without weight decay: the moments decay, momentum is a geometric sum with the learning rates in it.
-- Adagrad and plain SGD move nothing without a gradient: there is nothing to put off.
+- RMSprop without weight decay: moments decay, and momentum is a geometric sum weighted by the learning rates.
+- Adagrad and plain SGD change nothing without a gradient, so there is nothing to defer.
 - Adam and AdamW: see :class:`AdamDeferral`.
 
-Weight decay inside the gradient of an adaptive optimizer (Adam, RMSprop, Adagrad) moves every row by a nonlinear
-function of itself at each step. Nothing shorter than making all those steps gives the same numbers, and making them
-later for one row after another costs as much as making them now for all, so there :func:`deferral` gives none.
+With weight decay inside its gradient, an adaptive optimizer (Adam, RMSprop, Adagrad) changes each row by a nonlinear
+function of itself in every step. Only carrying out all of these steps gives the same numbers. That costs as much later
+as at once, so :func:`deferral` does not defer them.
 """
 
 import math
@@ -29,15 +29,15 @@ from sparse_bench.row_sparse.gradients import host_sees
 
 
 class Deferral(ABC):
-    """The numbers for all s from :attr:`base` to the latest step.
+    """The shared numbers of deferred steps, for all s from :attr:`base` to the latest step.
 
     Args:
-        columns: how many numbers belong to one s.
-        capacity: how many steps can be put off before everything has to be brought up to date.
+        columns: how many numbers there are for one s.
+        capacity: how many steps can be deferred before all rows have to be brought up to date.
         like: a tensor on the device where the numbers are kept.
     """
 
-    #: First steps of a training that have to be taken with dense gradients.
+    #: Number of first steps in training that need dense gradients.
     dense_steps: int = 1
 
     def __init__(self, columns: int, capacity: int, like: Tensor) -> None:
@@ -48,25 +48,25 @@ class Deferral(ABC):
 
     @property
     def deferred(self) -> int:
-        """Steps since all rows were up to date."""
+        """Number of steps since all rows were last up to date."""
         return self.step - self.base
 
     def restart(self, step: int) -> None:
-        """All rows are up to date after ``step``."""
+        """Begin anew: all rows are up to date after ``step``."""
         if self.deferred or step == 0:
             self.table.zero_()
         self.base = self.step = step
         self.open_row(self.table[0])
 
     def record(self, learning_rate: float) -> None:
-        """Another step has been taken, in which some rows had no gradient."""
+        """Record another step, in which some rows had no gradient."""
         self.step += 1
         self.skip(self.table[: self.deferred], learning_rate)
         self.open_row(self.table[self.deferred])
 
     @abstractmethod
     def open_row(self, row: Tensor) -> None:
-        """Fill in the numbers for s = :attr:`step` [columns]: nothing has been skipped yet."""
+        """Initialise the numbers for s = :attr:`step` [columns], after which nothing has been skipped yet."""
 
     @abstractmethod
     def skip(self, table: Tensor, learning_rate: float) -> None:
@@ -78,14 +78,17 @@ class Deferral(ABC):
 
         Args:
             weight: the rows [R, D].
-            state: the optimizer's moments of the rows, by torch's names [R, D].
+            state: torch's name of each of the optimizer's moments → that moment of the rows [R, D].
             rows_step: the step after which each row was last up to date [R], int64.
         """
 
     def taken(
         self, weight: Tensor, state: Mapping[str, Tensor], rows: Tensor, rows_step: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Copies of ``rows`` [R] of a whole table [V, D] and of its moments, up to date; the table's rows are, too."""
+        """Bring ``rows`` [R] of a whole table [V, D] up to date; return copies of them and of their updated moments.
+
+        The moments in ``state`` may stay as they were.
+        """
         taken = weight.index_select(0, rows)
         moments = {key: value.index_select(0, rows) for key, value in state.items()}
         self.apply(taken, moments, rows_step)
@@ -93,7 +96,7 @@ class Deferral(ABC):
         return taken, moments
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that changes."""
+        """Everything that changes during training."""
         return {"base": self.base, "step": self.step, "table": self.table[: self.deferred + 1].clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -106,12 +109,12 @@ class Deferral(ABC):
         return self.table.index_select(0, rows_step - self.base)
 
     def _skipped(self, rows_step: Tensor) -> Tensor:
-        """How many steps each row is behind [R], float64."""
+        """Number of steps that each row is behind [R], float64."""
         return (self.step - rows_step).double()
 
 
 def _column(values: Tensor, like: Tensor) -> Tensor:
-    """One factor a row, to be multiplied with [R, D] (or with [R], where the rows are single weights)."""
+    """One factor per row, in a shape that multiplies ``like`` [R, D], or [R] if the rows are single weights."""
     return values.to(like.dtype).view(-1, *[1] * (like.dim() - 1))
 
 
@@ -129,7 +132,7 @@ class SgdDeferral(Deferral):
         super().__init__(4, capacity, like)
 
     def open_row(self, row: Tensor) -> None:
-        row[0].fill_(1.0)  # assigned, a number would be copied from the host, which waits for a GPU
+        row[0].fill_(1.0)  # an assignment would copy from the host and wait for the GPU
         row[3].fill_(1.0)
 
     def skip(self, table: Tensor, learning_rate: float) -> None:
@@ -157,7 +160,7 @@ class SgdDeferral(Deferral):
 
 
 class RmspropDeferral(Deferral):
-    """Moments decay; momentum moves the weight by the sum of η_j μ^(j−s) over the skipped steps j."""
+    """Moments decay; momentum b changes the weight by −b Σ η_j μ^(j−s) over the skipped steps j."""
 
     def __init__(self, group: Mapping[str, Any], capacity: int, like: Tensor) -> None:
         self._alpha, self._momentum = float(group["alpha"]), float(group["momentum"])
@@ -167,7 +170,7 @@ class RmspropDeferral(Deferral):
         super().__init__(1, capacity, like)
 
     def open_row(self, row: Tensor) -> None:
-        """The sum is zero, as all unused numbers are."""
+        """The sum starts at zero, which unused numbers already are."""
 
     def skip(self, table: Tensor, learning_rate: float) -> None:
         if self._momentum:
@@ -189,20 +192,19 @@ class RmspropDeferral(Deferral):
 class AdamDeferral(Deferral):
     """Adam, and AdamW's decoupled weight decay.
 
-    The first moment m and the second one v of a row decay by β₁ and β₂ at each skipped step j = s+k, and the weight
-    moves by −η_j m β₁^k / (1 − β₁^j) / (B_k √v + ε) with B_k = √(β₂^k / (1 − β₂^j)), different for every element
-    through ε. B_k changes slowly compared to β₁^k: with a B̄ near to them all and B_k = B̄ (1 + δ_k),
+    At each skipped step j = s+k, a row's first moment m decays by β₁ and its second moment v by β₂. The weight changes
+    by −η_j m β₁^k / (1 − β₁^j) / (B_k √v + ε), where B_k = √(β₂^k / (1 − β₂^j)). Because of ε, the factor differs for
+    every element. But B_k changes slowly compared to β₁^k. With one B̄ near all of them and B_k = B̄ (1 + δ_k),
 
-        1 / (B_k √v + ε) = Σ_n (−δ_k)^n u^n / (B̄ √v + ε),   u = B̄ √v / (B̄ √v + ε) in [0, 1],
+        1 / (B_k √v + ε) = Σ_n (−δ_k)^n u^n / (B̄ √v + ε),   u = B̄ √v / (B̄ √v + ε) in [0, 1].
 
-    so the sum over k goes into one coefficient C_n for all rows with the same s, and a row costs one polynomial in u,
-    however many steps it skipped. :attr:`terms` is chosen so that what is left out of any skipped step is below
-    ``tolerance`` of the movement of the first one; steps after which β₁^k is below it move nothing. Early in training
-    1 − β₂^j still grows too quickly for a short polynomial: the first :attr:`dense_steps` steps are made with dense
-    gradients.
+    So the sum over k gives one coefficient C_n for all rows with the same s. A row then costs one polynomial in u,
+    however many steps it skipped. :attr:`terms` is chosen so that the truncation error of any skipped step is below
+    ``tolerance`` times the change in the first one. Steps with β₁^k below rounding change nothing. Early in training,
+    1 − β₂^j grows too fast for a short polynomial, so the first :attr:`dense_steps` steps use dense gradients.
     """
 
-    #: Before 1 − β₂^j settles: the number of terms is the least that needs at most so many dense steps.
+    #: Most dense steps at the start, while 1 − β₂^j still grows; the number of terms is the least that allows it.
     EARLY = 128
 
     def __init__(
@@ -211,7 +213,7 @@ class AdamDeferral(Deferral):
         self._beta1, self._beta2 = map(float, group["betas"])
         self._eps, self._decay = float(group["eps"]), decoupled
         window = _window(self._beta1, like.dtype)
-        #: The k whose B_k is taken as B̄: about where the sum has its weight.
+        #: The k whose B_k serves as B̄: the centre of the weights β₁^k of the sum.
         self._centre = round(1.0 / (1.0 - self._beta1))
         self.terms, self.dense_steps = self._expansion(window, tolerance)
         # k = window … 1, as s = step − k goes up along the table.
@@ -224,14 +226,14 @@ class AdamDeferral(Deferral):
         super().__init__(2 + self.terms, capacity, like)
 
     def _expansion(self, window: int, tolerance: float) -> tuple[int, int]:
-        """Number of terms, and of dense steps; more dense steps than there will ever be where no expansion is short."""
+        """Number of terms and of dense steps; 2^62 (all) dense steps if no short expansion exists."""
         ages = torch.arange(1, window + 1, dtype=torch.float64)
         starts = torch.tensor([0.0, *torch.logspace(0, 6, 241, dtype=torch.float64).floor().unique().tolist()])[:, None]
         scale = torch.pow(self._beta2, ages / 2) / (1 - torch.pow(self._beta2, starts + ages)).sqrt()
         delta = (scale / self._bar(starts) - 1).abs()
         for terms in range(2, MOST_TERMS + 1):
             error = (torch.pow(self._beta1, ages - 1) * delta**terms).amax(1)
-            good = 1 + max((error > tolerance).nonzero().flatten().tolist(), default=-1)  # from here on to the end
+            good = 1 + max((error > tolerance).nonzero().flatten().tolist(), default=-1)  # accurate from this start on
             if good < len(starts) and starts[good] <= self.EARLY:
                 return terms, max(1, int(starts[good]))
         return 1, 2**62
@@ -252,7 +254,7 @@ class AdamDeferral(Deferral):
         self._shrunk *= 1.0 - learning_rate * self._decay
         recent = table[-self._decays.shape[0] :]
         seen = recent.shape[0]
-        # In units of the product so far, so that later decay is one factor for all.
+        # Divide by the product of decays so far, so that later decay is one common factor.
         rate = learning_rate / (1 - self._beta1**self.step) / self._shrunk
         minus_delta = 1 - self._roots[-seen:] / recent[:, 1] / math.sqrt(1 - self._beta2**self.step)
         powers = torch.pow(minus_delta[:, None], self._exponents)
@@ -281,7 +283,7 @@ class AdamDeferral(Deferral):
     def taken(
         self, weight: Tensor, state: Mapping[str, Tensor], rows: Tensor, rows_step: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        if host_sees(rows):  # so they are distinct
+        if host_sees(rows):  # then the rows are distinct
             copies = weight.new_empty(3, rows.shape[0], *weight.shape[1:])
             numbers = self._compiled_numbers(rows_step, weight.dtype)
             if adam_rows(weight, state["exp_avg"], state["exp_avg_sq"], rows, numbers, self._eps, copies):
@@ -289,7 +291,7 @@ class AdamDeferral(Deferral):
         return super().taken(weight, state, rows, rows_step)
 
     def _compiled_numbers(self, rows_step: Tensor, dtype: torch.dtype) -> Tensor:
-        """What the compiled code needs to know of each row [R, 4 + terms]."""
+        """The argument ``numbers`` of :func:`adam_rows` [R, 4 + terms]."""
         numbers, skipped = self._numbers(rows_step), self._skipped(rows_step)[:, None]
         decays = [torch.pow(self._beta1, skipped), torch.pow(self._beta2, skipped)]
         everything = [numbers[:, 1:2], self._shrunk / numbers[:, :1], *decays, numbers[:, 2:] * self._shrunk]
@@ -304,25 +306,28 @@ class AdamDeferral(Deferral):
 
 
 def _window(decay: float, dtype: torch.dtype) -> int:
-    """After how many steps a momentum is below rounding."""
+    """Number of steps after which a momentum has decayed below rounding."""
     return 1 if decay == 0 else math.ceil(math.log(torch.finfo(dtype).eps / 64) / math.log(decay))
 
 
-#: Given instead of a deferral where rows without a gradient stay as they are.
+#: Returned by :func:`deferral` where rows without a gradient do not change.
 NOTHING = "nothing"
 
 
 def deferral(
     optimizer: Optimizer, group: Mapping[str, Any], weight: Tensor, capacity: int, tolerance: float | None = None
 ) -> Deferral | str:
-    """What ``optimizer`` does to rows of ``weight`` without a gradient: a :class:`Deferral`, or :data:`NOTHING`; or
-    else, in words, why it cannot be put off.
+    """How to defer the steps of ``optimizer`` on rows of ``weight`` that have no gradient.
 
     Args:
+        optimizer: the optimizer that steps on the weight.
         group: the optimizer's settings for the weight.
+        weight: the table [V, D].
         capacity: see :class:`Deferral`.
-        tolerance: see :class:`AdamDeferral`; by default twice the rounding of a number, as a step in another order of
-            operations may differ too.
+        tolerance: see :class:`AdamDeferral`; by default twice the machine epsilon of the weight's dtype.
+
+    Returns:
+        A :class:`Deferral`; :data:`NOTHING` if such rows do not change; else the reason why steps cannot be deferred.
     """
     decay = float(group.get("weight_decay", 0.0))
     if isinstance(optimizer, SGD):

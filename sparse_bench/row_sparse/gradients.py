@@ -1,13 +1,12 @@
-"""Row-sparse gradients: torch's COO tensors of a table [V, D] with one sparse dimension, that of the rows.
+"""Row-sparse gradients: torch's COO tensors of a table [V, D] with one sparse dimension, the rows.
 
-torch's own ``sparse=True`` leaves the gradient with one row a token, repeats included, and sorts it out in every later
-step. Here the tokens are sorted once, in the forward pass: the gradient that reaches the optimizer has each row once,
-and its rows are summed by the kernel of :func:`torch.nn.functional.embedding_bag`.
+With torch's own ``sparse=True``, the gradient has one row per token, repeats included; every later step has to sort and
+sum them. Here the tokens are sorted once, in the forward pass. The gradient that reaches the optimizer has each row
+once. The kernel of :func:`torch.nn.functional.embedding_bag` sums its rows.
 
-Only on the CPU, where the host sees every number anyway. On other devices the number of different rows is not known
-to the host without waiting for the device. There the gradient keeps one row a token, as its shape is known beforehand;
-for a step the first entry of a row gets its sum and its repeats get zeros, so that the norm of all values is that of
-the gradient.
+That holds on the CPU. On other devices, the host would have to wait for the device to learn the number of different
+rows. So there the gradient keeps one row per token, because that shape is known in advance. For a step, the first entry
+of a row gets the sum and its repeats get zeros, so that the norm of all values is the norm of the gradient.
 """
 
 from collections.abc import Iterable
@@ -19,17 +18,17 @@ from torch.nn import functional as F
 
 
 def host_sees(tensor: Tensor) -> bool:
-    """Whether shapes may depend on the numbers in ``tensor`` without anyone waiting for a device."""
+    """Whether the host can read ``tensor`` without waiting for a device, so that shapes may depend on its numbers."""
     return tensor.device.type == "cpu"
 
 
 class TouchedRows(NamedTuple):
-    """The rows of a table that N looked-up indices touch.
+    """The rows of a table that a look-up of N indices touches.
 
     Attributes:
-        rows: the rows: each once and sorted [U] where the host sees them, else the N indices as they are.
+        rows: on the CPU the distinct rows, sorted [U]; on other devices the indices themselves [N], and then U = N.
         order: the permutation that sorts the indices [N]; None where ``rows`` are not sorted.
-        starts: where the indices of each row start among the sorted ones [U]; None likewise.
+        starts: position of each row's first index among the sorted indices [U]; None where ``rows`` are not sorted.
     """
 
     rows: Tensor
@@ -49,9 +48,9 @@ class TouchedRows(NamedTuple):
         """The gradient of each of :attr:`rows` [U, D].
 
         Args:
-            grad: gradients of the looked-up vectors [N, D], or of the bags that they were summed in [B, D].
+            grad: gradients of the looked-up vectors [N, D], or of the bags that sum them [B, D].
             scale: factor on each looked-up vector [N]; None: 1.
-            offsets: where each bag starts among the indices [B], the first at 0; None: there are no bags.
+            offsets: position of each bag's first index [B], starting with 0; None: there are no bags.
         """
         source = self.order  # row of grad of each index
         if offsets is not None:
@@ -65,15 +64,18 @@ class TouchedRows(NamedTuple):
 
 
 def row_sparse(rows: Tensor, values: Tensor, shape: torch.Size) -> Tensor:
-    """The gradient of a table of ``shape`` [V, ...] that is ``values`` [U, ...] in ``rows`` [U], and zero elsewhere."""
+    """The gradient of a table of ``shape`` [V, ...]: ``values`` [U, ...] in ``rows`` [U], zero elsewhere."""
     return torch.sparse_coo_tensor(rows[None], values, shape, check_invariants=False)
 
 
 def summed(gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """Sorted rows [U] and their gradients [U, D]; with repeats where the host does not see them, see above."""
+    """Sorted rows [U] of a row-sparse gradient, and their sums [U, D].
+
+    Not on the CPU, rows repeat: the first entry of a row holds the sum, its repeats hold zeros.
+    """
     if host_sees(gradient):
         rows = gradient._indices()[0]
-        # Autograd does not hand on that a gradient is coalesced, and coalescing costs more than looking.
+        # Autograd loses the mark that a gradient is coalesced, and checking costs less than coalescing again.
         if not bool((rows[1:] > rows[:-1]).all()):
             gradient = gradient.coalesce()
         return gradient._indices()[0], gradient._values()
@@ -83,12 +85,12 @@ def summed(gradient: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def repeated(rows: Tensor, sums: Tensor) -> Tensor:
-    """What :func:`summed` gave, with the sum in every entry of a row, so that all of them make the same step."""
+    """The sums of :func:`summed` with the sum in every entry of a row, so that repeats make the same step."""
     return sums if host_sees(rows) else sums.index_select(0, _first_entries(rows))
 
 
 def _first_entries(rows: Tensor) -> Tensor:
-    """For each of the sorted ``rows`` [U], the position of the first one equal to it."""
+    """For each of the sorted ``rows`` [U], the position of the first entry with the same row."""
     return torch.searchsorted(rows, rows)
 
 
@@ -96,8 +98,8 @@ def _first_entries(rows: Tensor) -> Tensor:
 def clip_gradient_norm(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
     """Scale all gradients so that their joint L2 norm is at most ``max_norm``; returns the norm before (scalar).
 
-    :func:`torch.nn.utils.clip_grad_norm_`, which refuses row-sparse gradients. The norm of one of those is that of the
-    dense gradient that it stands for: repeated rows are added up first.
+    Like :func:`torch.nn.utils.clip_grad_norm_`, which does not accept row-sparse gradients. The norm of a row-sparse
+    gradient is that of the equivalent dense gradient: repeated rows are summed first.
     """
     gradients = [(parameter, parameter.grad) for parameter in parameters if parameter.grad is not None]
     if not any(gradient.is_sparse for _, gradient in gradients):

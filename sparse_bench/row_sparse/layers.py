@@ -13,7 +13,7 @@ from sparse_bench.row_sparse.gradients import TouchedRows, row_sparse
 
 
 class _LookUp(torch.autograd.Function):
-    """``look_up()``, and a table's gradient from that of its result: ``gradient(grad)`` gives its rows and values."""
+    """Compute ``look_up()``; in the backward pass, ``gradient(grad)`` gives rows and values of the table's gradient."""
 
     @staticmethod
     def forward(
@@ -30,22 +30,21 @@ class _LookUp(torch.autograd.Function):
 
 
 class RowSparseLayer(nn.Module):
-    """What layers with row-sparse gradients share. A layer that is none of torch's inherits it to be able to have one.
+    """Base of layers with row-sparse gradients. Embedding layers other than torch's must inherit from it.
 
     Attributes:
         weight: the table [V, D].
-        exact: whether its update has to follow the trajectory of the dense optimizer; else rows that a batch does not
-            touch stay as they are. None: the gradient is dense.
-        before_read: called with the rows [U] that are about to be read, in every forward pass; whoever puts off
-            updates of rows brings them up to date here.
+        exact: True: the table follows the trajectory of the dense optimizer. False: rows that a batch does not touch
+            do not change. None: the gradient is dense.
+        before_read: called in every forward pass with the rows [U] that it will read, to apply their deferred updates.
     """
 
-    weight: Any  # an nn.Parameter; the layers that are mixed with declare it in different ways
+    weight: Any  # an nn.Parameter; torch's layers declare it in different ways
     exact: bool | None = None
     before_read: Callable[[Tensor], None] | None = None
 
     def stored(self, rows: Tensor) -> Tensor:
-        """Rows of :attr:`weight` that hold the vectors ``rows`` [U] of the table; another layer may number its own."""
+        """Rows of :attr:`weight` that hold the table's ``rows`` [U]; the same ones, unless overridden."""
         return rows
 
     def read(
@@ -54,12 +53,12 @@ class RowSparseLayer(nn.Module):
         look_up: Callable[[], Tensor],
         gradient: Callable[[TouchedRows, Tensor], tuple[Tensor, Tensor]],
     ) -> Tensor:
-        """``look_up()``, which reads the rows ``indices`` [N], brought up to date.
+        """Bring the rows that are read up to date, and return ``look_up()``.
 
         Args:
-            indices: of the table.
+            indices: rows of the table that ``look_up`` reads [N].
             look_up: computes the result [..., D] from :attr:`weight`.
-            gradient: of the touched rows and the gradient of the result [..., D]: rows of :attr:`weight`, their values.
+            gradient: (touched rows, gradient of the result [..., D]) → rows of :attr:`weight` and their gradients.
         """
         learns = torch.is_grad_enabled() and self.weight.requires_grad
         if not learns and self.before_read is None:
@@ -74,8 +73,8 @@ class RowSparseLayer(nn.Module):
 
 
 def gradient_of_words(words: Tensor, padding_idx: int | None, touched: TouchedRows, grad: Tensor) -> Tensor:
-    """The gradient of each touched row [U, D] from that of the vectors [..., D] of ``words`` [...]."""
-    # The padding row has no gradient. Multiplied, not taken out: the shape must not depend on the numbers.
+    """The gradient of each touched row [U, D], given ``grad``, the gradient of the vectors of ``words`` [..., D]."""
+    # The padding row has no gradient. It is multiplied by zero, because the shape must not depend on the numbers.
     scale = None if padding_idx is None else (words.reshape(-1) != padding_idx).to(grad.dtype)
     return touched.sums(grad.reshape(-1, grad.shape[-1]), scale)
 
@@ -84,7 +83,7 @@ class RowSparseEmbedding(RowSparseLayer, nn.Embedding):
     """An :class:`torch.nn.Embedding` whose gradient is row-sparse."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Indices of any shape [...] → [..., D]."""
+        """Look up indices of any shape [...]; returns [..., D]."""
 
         def gradient(touched: TouchedRows, grad: Tensor) -> tuple[Tensor, Tensor]:
             return touched.rows, gradient_of_words(input, self.padding_idx, touched, grad)
@@ -96,15 +95,19 @@ class RowSparseEmbeddingBag(RowSparseLayer, nn.EmbeddingBag):
     """An :class:`torch.nn.EmbeddingBag` (sum or mean) whose gradient is row-sparse."""
 
     def forward(self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None) -> Tensor:
-        """Indices [N] with ``offsets`` [B], or indices [B, L] → [B, D]. ``per_sample_weights`` are data."""
+        """Look up indices [N] with ``offsets`` [B], or indices [B, L]; returns [B, D].
+
+        Raises:
+            ConfigError: ``per_sample_weights`` require a gradient.
+        """
         if per_sample_weights is not None and per_sample_weights.requires_grad:
-            raise ConfigError("With a row-sparse gradient, the weights of a bag's samples cannot learn.")
+            raise ConfigError("An embedding bag with a row-sparse gradient cannot train per_sample_weights.")
 
         def gradient(touched: TouchedRows, grad: Tensor) -> tuple[Tensor, Tensor]:
             starts = offsets
             if starts is None:
                 starts = torch.arange(0, input.numel(), input.shape[1], device=input.device)
-            if self.mode == "mean":  # bags are fewer than tokens, so it is their gradients that are divided
+            if self.mode == "mean":  # divide the gradients of bags, which are fewer than tokens
                 lengths = torch.diff(starts, append=starts.new_full((1,), input.numel()))
                 grad = grad / lengths[:, None]
             factors = None if per_sample_weights is None else per_sample_weights.reshape(-1)
@@ -114,7 +117,7 @@ class RowSparseEmbeddingBag(RowSparseLayer, nn.EmbeddingBag):
         return self.read(input.reshape(-1), look_up, gradient)
 
 
-#: torch's layers that look rows up, and what they become.
+#: torch's embedding layers → their row-sparse versions.
 _BECOMES: dict[type[nn.Module], type[RowSparseLayer]] = {
     nn.Embedding: RowSparseEmbedding,
     nn.EmbeddingBag: RowSparseEmbeddingBag,
@@ -123,7 +126,7 @@ _TABLES: tuple[type[nn.Module], ...] = (*_BECOMES, RowSparseLayer)
 
 
 def tables(model: nn.Module) -> list[str]:
-    """Names of the weights that can have row-sparse gradients: those of embedding layers, each once."""
+    """Names of the weights of embedding layers, each once: those that can have row-sparse gradients."""
     parameters = {id(parameter): name for name, parameter in reversed(list(model.named_parameters()))}
     return [
         parameters[id(module.weight)]
@@ -135,11 +138,11 @@ def tables(model: nn.Module) -> list[str]:
 def make_row_sparse(model: nn.Module, name: str, exact: bool) -> None:
     """Give the embedding table ``name`` of ``model`` a row-sparse gradient.
 
-    Every layer that looks up rows of it computes the same numbers as before.
+    Every layer that looks up rows of it computes the same outputs as before. ``exact``: see :class:`RowSparseLayer`.
 
     Raises:
-        ConfigError: the weight is no embedding table, has options that have no row-sparse gradient, or is also used by
-            a layer that is no look-up (a tied decoder), whose gradient reaches all rows.
+        ConfigError: the weight is not an embedding table, or an option of its layer has no row-sparse gradient, or
+            another layer such as a tied decoder uses it too, whose gradient reaches all rows.
     """
     weight = model.get_parameter(name)
     users = {
@@ -151,20 +154,20 @@ def make_row_sparse(model: nn.Module, name: str, exact: bool) -> None:
         if not isinstance(module, _TABLES):
             raise ConfigError(
                 f"The weight '{name}' is used by '{path}' ({type(module).__name__}), whose gradient reaches all rows, "
-                "so it has no row-sparse gradient. Untie it in the model's settings, or name other layers. "
+                "so it has no row-sparse gradient. Untie it in the model's settings, or select other layers. "
                 f"Embedding tables of this model: {', '.join(tables(model)) or '(none)'}."
             )
         if problems := _problems(module):
             raise ConfigError(f"The embedding layer '{path}' has no row-sparse gradient because of {problems}.")
     for module in users.values():
-        # The same layer from now on computes its gradient in another way: whoever holds it goes on holding it.
+        # Change the class in place, so that other references to the layer stay valid.
         module.__class__ = _BECOMES.get(type(module), type(module))
         assert isinstance(module, RowSparseLayer)
         module.exact = exact
 
 
 def _problems(module: nn.Module) -> str:
-    """What keeps an embedding layer from a row-sparse gradient, separated by commas."""
+    """Options that keep an embedding layer from having a row-sparse gradient, separated by commas; empty if none."""
     problems = {
         f"its class {type(module).__name__}": type(module) not in _BECOMES and not isinstance(module, RowSparseLayer)
     }

@@ -1,12 +1,12 @@
-"""Lets torch's own optimizers step on the rows of a table that have a gradient.
+"""Let torch's own optimizers step on only those rows of a table that have a gradient.
 
-torch's Adam, AdamW, RMSprop and others refuse row-sparse gradients, and SGD and Adagrad do with weight decay. Here,
-for the time of a step, a parameter of the touched rows alone stands in for the table, with the same rows of the
-optimizer's moments: the optimizer makes its usual step, in its usual implementation, with all its settings, on fewer
-rows. All other weights of the model take part in the same step as ever.
+torch's Adam, AdamW, RMSprop and others do not accept row-sparse gradients; SGD and Adagrad do not with weight decay.
+Here, during a step, a smaller parameter replaces the table. It holds the touched rows, and its optimizer state holds
+the same rows of the moments. The optimizer makes its usual step with all of its settings, on fewer rows. All other
+weights of the model take part in the same step as usual.
 
-That is the ``lazy`` form: rows without a gradient stay as they are. In the ``exact`` form what the step would have done
-to them is put off until they are read (see :mod:`sparse_bench.row_sparse.deferral`).
+This is the ``lazy`` form: rows without a gradient do not change. In the ``exact`` form, the effect of the step on these
+rows is deferred until they are read (see :mod:`sparse_bench.row_sparse.deferral`).
 """
 
 import logging
@@ -24,27 +24,32 @@ from sparse_bench.row_sparse.deferral import NOTHING, Deferral, deferral
 from sparse_bench.row_sparse.gradients import host_sees, repeated, summed
 from sparse_bench.row_sparse.layers import RowSparseLayer
 
-#: Optimizers that treat each element of a weight by itself: a step on some rows is those rows' part of a step.
+#: Optimizers that update each element of a weight independently, so that they can step on some rows alone.
 ELEMENTWISE: tuple[type[Optimizer], ...] = (SGD, Adam, AdamW, RMSprop, Adagrad, Adadelta, Adamax, NAdam, RAdam)
 
 logger = logging.getLogger(__name__)
 
-#: Fewest and most steps between two times at which all rows of a table are brought up to date in training, and so many
-#: of its rows for each step: the rare pass over all of it stays cheap beside the steps.
+#: Fewest and most steps between two updates of all rows of a table, and the number of rows that add one step to this
+#: interval. The rare pass over the whole table stays cheap compared to the steps.
 _CAPACITY, _MOST_CAPACITY, _ROWS_A_STEP = 1024, 65536, 32
-#: Weights that are brought up to date at once when all are: few enough to stay in a cache.
+#: Weights per chunk when all rows are brought up to date: few enough to stay in a cache.
 _CHUNK = 2**17
 
 _KEY = "row_sparse"
 
 
 class RowSparseUpdates:
-    """The updates of all tables of ``model`` whose layers have row-sparse gradients; does nothing if there are none.
+    """Updates all tables of ``model`` that have row-sparse gradients, by hooks of ``optimizer``.
 
-    What it remembers is part of the optimizer's ``state_dict``.
+    Its state is part of the optimizer's ``state_dict``. Without such tables it does nothing.
+
+    Args:
+        optimizer: steps on all weights of the model.
+        model: its layers were made row-sparse by :func:`sparse_bench.row_sparse.make_row_sparse`.
+        tolerance: see :func:`sparse_bench.row_sparse.deferral.deferral`.
 
     Raises:
-        ConfigError: the optimizer does not treat each element of a weight by itself.
+        ConfigError: the optimizer does not update each element of a weight independently, or lacks a table.
     """
 
     def __init__(self, optimizer: Optimizer, model: nn.Module, tolerance: float | None = None) -> None:
@@ -66,34 +71,34 @@ class RowSparseUpdates:
         if self._tables:
             optimizer.register_state_dict_post_hook(self._save)
             optimizer.register_load_state_dict_pre_hook(self._load)
-            # A scaler then leaves out the whole step where a gradient overflows, and does not tell the step to do
-            # nothing: the steps that are counted here are those that are made.
+            # With this flag, a gradient scaler skips the whole call of step() when a gradient overflows. So only
+            # steps that are really made reach the hooks and are counted.
             optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
 
     @property
     def dense_steps(self) -> dict[str, int | None]:
-        """Table → number of first steps that it takes with dense gradients; None: all of them."""
+        """Table → number of its first steps that use dense gradients; None: all steps."""
         return {table.name: table.dense_steps for table in self._tables}
 
     def computed(self) -> dict[str, str]:
-        """What the rows of tables are really updated with; empty where that is never in question."""
+        """How rows of tables are updated on the CPU: with compiled code or with torch. Empty without such tables."""
         on_cpu = any(table.weight.is_cpu for table in self._tables)
         return {"rows of tables": "compiled code" if compiled() else "torch"} if on_cpu else {}
 
     def fallbacks(self) -> list[str]:
-        """A sentence where that is torch for want of compiled code."""
+        """A warning if rows of tables are updated with torch because compiled code is not available."""
         if self.computed().get("rows of tables") != "torch":
             return []
-        return ["Rows of tables are updated without compiled code, whose last digits differ: it cannot be had here."]
+        return ["Rows of tables are updated with torch, as compiled code is not available; the last digits differ."]
 
     @torch.no_grad()
     def flush(self) -> None:
-        """Bring all rows up to date: the tables are then what they would be with dense gradients."""
+        """Bring all rows up to date, so that the tables are what they would be with dense gradients."""
         for table in self._tables:
             table.flush()
 
     def reset(self) -> None:
-        """The optimizer is about to forget its moments, and to count its steps from one again."""
+        """Prepare for a reset of the optimizer: bring all rows up to date, and count steps from zero again."""
         self.flush()
         for table in self._tables:
             table.restart(0)
@@ -107,7 +112,7 @@ class RowSparseUpdates:
 
 
 class _Table:
-    """One table: what stands in for it during a step, and how far each of its rows has come."""
+    """One table: replaces it by its touched rows during a step, and tracks how far each row is up to date."""
 
     def __init__(
         self,
@@ -118,24 +123,25 @@ class _Table:
         tolerance: float | None,
     ) -> None:
         self.name, self.weight = name, weight
-        #: Of the optimizer's parameter group, and in it: the groups themselves are made anew when a state is loaded.
+        #: Indices of the optimizer's parameter group and of the table in it. The optimizer makes new groups when it
+        #: loads a state, so a reference to a group would not stay valid.
         self._place = _place(optimizer, weight)
         self._optimizer = optimizer
-        #: What is left to do after the optimizer's step.
+        #: The work to do after the optimizer's step.
         self._finish: Callable[[], None] | None = None
-        #: Rows that were brought up to date last, with their weights and with moments that are not written yet.
+        #: The rows brought up to date last, with their weights, and their moments, which are not written back yet.
         self._caught_up: tuple[Tensor, Tensor, dict[str, Tensor]] | None = None
         self._deferral: Deferral | None = None
         self._always_dense = False
         exact = {layer.exact for layer in layers}
         if len(exact) > 1:
-            raise ConfigError(f"The layers that share the table '{name}' disagree about the form of its update.")
+            raise ConfigError(f"The layers that share the table '{name}' have different forms of update (exact, lazy).")
         if exact == {True}:
             self._put_off(layers, tolerance)
 
     def _put_off(self, layers: Sequence[RowSparseLayer], tolerance: float | None) -> None:
         capacity = min(max(_CAPACITY, self.weight.shape[0] // _ROWS_A_STEP), _MOST_CAPACITY)
-        if isinstance(self._optimizer, SGD):  # all numbers of its deferral change at every step
+        if isinstance(self._optimizer, SGD):  # every step changes all numbers of its deferral
             capacity = _CAPACITY
         found = deferral(self._optimizer, self._group, self.weight, capacity, tolerance)
         if isinstance(found, Deferral):
@@ -147,7 +153,8 @@ class _Table:
         elif found != NOTHING:
             self._always_dense = True
             logger.warning(
-                "'%s' is updated densely, in every step: %s. sparsity.form=lazy leaves rows without gradient alone.",
+                "The table '%s' is updated densely in every step: %s. With sparsity.form=lazy, rows without a gradient "
+                "do not change.",
                 self.name,
                 found,
             )
@@ -168,16 +175,19 @@ class _Table:
         return self._always_dense or early
 
     def before_step(self, *hook: Any) -> None:
-        """Put the touched rows in the table's place, or make its gradient dense."""
+        """Replace the table by its touched rows, or make its gradient dense.
+
+        Raises:
+            ConfigError: the gradient is dense.
+        """
         gradient, self._finish = self.weight.grad, None
         if gradient is None:
             return
         if not gradient.is_sparse:
             raise ConfigError(
-                f"The table '{self.name}' has a gradient for all of its rows: the model reads it otherwise than by "
-                "look-ups (as a tied decoder, under a penalty on its weights, or with words dropped from the whole "
-                "table). Switch that off in the model's settings, if it can be, or leave the table out of "
-                "sparsity.layers."
+                f"The table '{self.name}' has a gradient for all of its rows, because the model uses it for more than "
+                "look-ups: a tied decoder, a penalty on its weights or word dropout uses the whole table. Switch that "
+                "off in the model's settings, or leave the table out of sparsity.layers."
             )
         if self._takes_dense_step():
             values = gradient._values()
@@ -185,10 +195,12 @@ class _Table:
             self._finish = self._after_dense_step
             return
         rows, sums = summed(gradient)
+        # Plain SGD needs no moments: the optimizer skips the table, and the rows are added afterwards.
         if self._only_adds():
             self.weight.grad = None
             self._finish = partial(self._add, rows, sums)
             return
+        # Let a parameter of the touched rows, with their moments, take the table's place in the optimizer.
         weight, moments = self._rows_of_everything(rows)
         stand_in = nn.Parameter(weight)
         stand_in.grad = repeated(rows, sums)
@@ -200,7 +212,7 @@ class _Table:
 
     @torch.no_grad()
     def after_step(self, *hook: Any) -> None:
-        """Take the rows back into the table; for all others, the step is put off."""
+        """Write the rows back into the table, and defer the step for all others."""
         if self._finish is not None:
             self._finish()
             self._finish = None
@@ -210,7 +222,7 @@ class _Table:
             self.restart(self._deferral.step + 1)
 
     def _only_adds(self) -> bool:
-        """Whether a step is the addition of the gradient times the learning rate."""
+        """Whether a step only subtracts the learning rate times the gradient."""
         group = self._group
         plain = isinstance(self._optimizer, SGD)
         return plain and not (group["momentum"] or group["weight_decay"] or group["maximize"])
@@ -239,7 +251,7 @@ class _Table:
 
     @torch.no_grad()
     def catch_up(self, rows: Tensor) -> None:
-        """Bring ``rows`` [U] up to date. Repeats do no harm: all of them write the same numbers."""
+        """Bring ``rows`` [U] up to date. Rows may repeat, as all repeats write the same numbers."""
         if self._deferral is None or not self._deferral.deferred:
             return
         self.settle()
@@ -247,11 +259,11 @@ class _Table:
             self.weight.detach(), self._moments(), rows, self.rows_step.index_select(0, rows)
         )
         self.rows_step.index_fill_(0, rows, self._deferral.step)
-        # Most likely the step that follows is on these very rows: their moments are written once, after it.
+        # The next step is usually on the same rows, so their moments are written once, after that step.
         self._caught_up = rows, weight, moments
 
     def settle(self, *hook: Any) -> None:
-        """Write the moments of the rows that were brought up to date last."""
+        """Write back the moments of the rows that were brought up to date last."""
         if self._caught_up is not None:
             rows, _, moments = self._caught_up
             state = self._optimizer.state[self.weight]
@@ -284,7 +296,7 @@ class _Table:
         self.restart(self._deferral.step)
 
     def restart(self, step: int) -> None:
-        """All rows are up to date, and ``step`` steps have been made."""
+        """Note that all rows are up to date after ``step`` steps."""
         if self._deferral is not None:
             self._deferral.restart(step)
             self.rows_step.fill_(step)
@@ -307,7 +319,7 @@ class _Table:
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
-    """Whether both are the same numbers in memory."""
+    """Whether both tensors are the same memory."""
     return host_sees(one) and one.data_ptr() == other.data_ptr() and one.numel() == other.numel()
 
 

@@ -1,7 +1,7 @@
-"""What the products with a model's sparse weights are really computed with, whatever was asked for.
+"""Report how the products with a model's sparse weights are really computed, which may differ from the setting.
 
-A kernel that cannot be had gives way to torch's products, and ``auto`` chooses by the clock. Both change the last
-digits, so a run records what it found, and says so where it goes on with something else.
+Where a kernel is not available, torch's products replace it. ``auto`` chooses by measured times. Both change the last
+digits of results, so a run records what it used, and warns if it resumes with something else.
 """
 
 from collections.abc import Iterator
@@ -14,12 +14,12 @@ from sparse_bench.sparsity.layers.linear import SparseLinear
 from sparse_bench.sparsity.layers.lstm import SparseLSTM
 from sparse_bench.sparsity.weights import MASK_SUFFIX
 
-#: Kinds of layers that compute with the existing weights alone.
+#: Layers that compute with the existing weights alone → their kind in reports.
 _SPARSE: dict[type[nn.Module], str] = {SparseLinear: "linear", SparseLSTM: "lstm"}
 
 
 def computed(model: nn.Module) -> dict[str, str]:
-    """Kind of layer → how it is computed here; empty for a dense model."""
+    """Kind of layer → how it is computed on this machine; empty for a dense model."""
     found: dict[str, set[str]] = {}
     for module in model.modules():
         for kind, way in _ways(module):
@@ -28,14 +28,14 @@ def computed(model: nn.Module) -> dict[str, str]:
 
 
 def fallbacks(model: nn.Module) -> list[str]:
-    """A sentence for every kind of layer that is not computed as was asked for."""
+    """A warning for every kind of layer that is not computed in the requested way."""
     missing = {}
     for module in model.modules():
         kind = _SPARSE.get(type(module))
         if kind is not None and module.execution == "kernel" and not (found := availability(_device(module))):
             missing[kind] = found.reason
     return [
-        f"execution=kernel was asked for, and {kind} layers are computed with csr, whose last digits differ: {reason}."
+        f"execution=kernel is not available, so {kind} layers use csr, whose last digits differ: {reason}."
         for kind, reason in sorted(missing.items())
     ]
 

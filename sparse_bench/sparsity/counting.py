@@ -1,4 +1,4 @@
-"""How many weights exist and how many multiply-accumulates an example costs, dense and sparse."""
+"""Count the weights that exist, and the multiply-accumulates of one example, dense and sparse."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ from sparse_bench.sparsity.scheme import Scheme, layer_groups
 
 @dataclass(frozen=True)
 class Count:
-    """Weights of some layers: how many exist, and how many the full matrices would hold."""
+    """Weights of some layers: ``active`` ones exist, and the full matrices would hold ``size``."""
 
     active: int
     size: int
@@ -32,14 +32,14 @@ class Counts:
 
     Attributes:
         sparse_layers: weights that exist in the layers that the scheme selected (matrices only, no biases).
-        sparse_layers_size: entries of those layers' full matrices.
-        sparse_layers_frozen: of the first, those that are not trained: a model may keep layers at their first weights.
-        density: the first over the second: the realised density.
-        of_full: of a model that was built smaller, the first over what these layers hold in the full model: what the
-            density that was asked for is about. None for all others, where it is ``density``.
-        rewirings: how often training changed the topology, where a scheme does.
+        sparse_layers_size: entries of the full matrices of these layers.
+        sparse_layers_frozen: the part of ``sparse_layers`` in layers that are not trained.
+        density: the realised density, ``sparse_layers`` over ``sparse_layers_size``.
         trainable: all trainable weights of the model that exist, biases included.
-        groups: the same for every group of layers that the model declares; groups may overlap.
+        groups: group of layers → its weights, for every group that the model declares; groups may overlap.
+        of_full: for a model built smaller, ``sparse_layers`` over the size of these layers in the full model, to
+            compare with the nominal density. None for all other models, where this is ``density``.
+        rewirings: how often training changed the topology; None if the scheme never does.
     """
 
     sparse_layers: int
@@ -91,8 +91,8 @@ class MultiplyAccumulates:
     """Multiply-accumulates in the matrix products of one example's forward pass.
 
     Attributes:
-        dense: as if every layer were dense.
-        sparse: with the entries that do not exist left out.
+        dense: the number if every layer were dense.
+        sparse: the number without the entries that do not exist.
     """
 
     dense: float
@@ -101,10 +101,10 @@ class MultiplyAccumulates:
 
 @torch.no_grad()
 def multiply_accumulates(model: nn.Module, scheme: Scheme, forward: Callable[[], int]) -> MultiplyAccumulates:
-    """Count the products of one ``forward()`` call, which says over how many examples it went.
+    """Count the products of one call of ``forward()``, which returns its number of examples.
 
-    Dense products are counted by torch's own flop counter (matrix products and attention; look-ups and element-wise
-    operations are not products); a sparse layer saves its missing entries once for each row that it multiplies.
+    torch's flop counter counts the dense products: matrix products and attention, but no look-ups or element-wise
+    operations. A sparse layer saves its missing entries once for each row that it multiplies.
     """
     saved = unseen = 0.0
     counter = FlopCounterMode(display=False)
@@ -131,7 +131,8 @@ def multiply_accumulates(model: nn.Module, scheme: Scheme, forward: Callable[[],
 
         return [owner.register_forward_pre_hook(begin), owner.register_forward_hook(end)]
 
-    # Look-ups are no products, so there is none to save. The parts of a layer in parts are all that the counter sees.
+    # Look-ups are not products, so they save nothing. Of a block-diagonal layer, the counter sees only the blocks, so
+    # its missing entries are added to the dense count.
     hooks = [
         weight.owner.register_forward_hook(
             saver(weight.size - weight.active, in_parts=isinstance(weight.owner, BlockDiagonalLayer))
@@ -139,13 +140,13 @@ def multiply_accumulates(model: nn.Module, scheme: Scheme, forward: Callable[[],
         for weight in scheme.weights.values()
         if isinstance(weight.owner, nn.Linear | SparseLinear | nn.RNNBase | SparseLSTM | BlockDiagonalLayer)
     ]
-    # Of a layer with a product of its own the counter may see nothing or something; its matrices' sizes count instead.
+    # The counter may miss the products of the project's sparse layers; the sizes of their matrices count instead.
     for owner in {weight.owner for weight in scheme.weights.values()}:
         if isinstance(owner, SparseLinear | SparseLSTM):
             size = sum(weight.size for weight in scheme.weights.values() if weight.owner is owner)
             hooks += by_size(owner, size)
     try:
-        # Recurrent layers of oneDNN and cuDNN are a single operation to the counter; without them they are products.
+        # To the counter, a recurrent layer of oneDNN or cuDNN is one unknown operation. Without them, it sees products.
         with (
             _without_onednn(),
             torch.backends.cudnn.flags(enabled=False),
@@ -161,14 +162,14 @@ def multiply_accumulates(model: nn.Module, scheme: Scheme, forward: Callable[[],
 
 
 def _rows(x: Tensor) -> int:
-    """Rows that a layer multiplies; of a packed sequence too."""
+    """Number of rows that a layer multiplies, for a tensor or a packed sequence."""
     data = x.data
     return data.numel() // data.shape[-1]
 
 
 @contextmanager
 def _without_onednn() -> Iterator[None]:
-    """(``torch.backends.mkldnn.flags`` sets more than is asked for, and warns about it.)"""
+    """Switch oneDNN off; ``torch.backends.mkldnn.flags`` would also set other flags and warn."""
     before = torch.backends.mkldnn.set_flags(False, None, None, None)[0]
     try:
         yield

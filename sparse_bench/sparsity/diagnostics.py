@@ -1,8 +1,8 @@
-"""What becomes of a topology while it is rewired: turnover, exploration, overlap with the start, degrees.
+"""Diagnostics of a topology that is rewired: turnover, exploration, overlap with the first topology, degrees.
 
-A weight matrix [out, in] is a bipartite graph. The out-degree of an input is the number of connections that leave it
-(its column's), the in-degree of an output the number that arrive (its row's). Of an embedding [words, width], and of a
-matrix of a model that stands transposed likewise, rows are called outputs all the same.
+A weight matrix [out, in] is a bipartite graph. The out-degree of an input is the number of connections in its column;
+the in-degree of an output is the number in its row. Rows are called outputs in every matrix, also in an embedding
+[words, width] and in matrices that a model stores transposed.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ from sparse_bench.sparsity.power_law import PowerLaw
 from sparse_bench.sparsity.weights import SparseWeight
 
 SIDES = ("in_degree", "out_degree")
-#: A likelihood ratio counts as decided below this probability, as in Clauset et al. 2009.
+#: A likelihood ratio is significant if its p-value is below this, as in Clauset et al. 2009.
 DECIDED = 0.1
 
 
@@ -27,12 +27,16 @@ def degrees(mask: Tensor) -> dict[str, np.ndarray]:
 
 
 def describe_degrees(degree: np.ndarray) -> dict[str, Any]:
-    """A degree distribution in plain values.
+    """Describe the degrees of some units in plain values.
 
-    ``degrees`` and ``counts`` are its histogram; ``dead`` units have no connection. ``variance_to_mean`` is 1 for a
-    Poisson distribution and grows with hubs; ``skew`` is the third standardised moment. ``power_law`` is the fit to the
-    units that are not dead, with the verdict of :func:`favours_power_law` as ``favoured``, or None where there are too
-    few.
+    Args:
+        degree: the degree of each unit [units].
+
+    Returns:
+        ``degrees`` and ``counts``: the histogram. ``dead``: number of units without a connection.
+        ``variance_to_mean``: 1 for a Poisson distribution, larger with hubs. ``skew``: the third standardised moment.
+        ``power_law``: the fit to the units that are not dead, with the result of :func:`favours_power_law` as
+        ``favoured``; None if there are too few units.
     """
     values, counts = np.unique(degree, return_counts=True)
     mean, variance = float(degree.mean()), float(degree.var())
@@ -51,64 +55,65 @@ def describe_degrees(degree: np.ndarray) -> dict[str, Any]:
 
 
 def favours_power_law(fitted: PowerLaw) -> bool:
-    """Whether a fit's likelihood ratios decide for the power law against both of the others."""
+    """Whether the power law is significantly likelier than both the exponential and the Poisson distribution."""
     against = (fitted.exponential, fitted.poisson)
     return all(comparison.ratio > 0 and comparison.p < DECIDED for comparison in against)
 
 
 class Evolution:
-    """Follows the topology of some layers. All of it is state, so that a resumed run goes on with it."""
+    """Tracks the topology of some layers. All attributes are in the state dict, so that a resumed run continues."""
 
     def __init__(self, weights: Mapping[str, SparseWeight]) -> None:
         self._first = {name: weight.mask.flatten().clone() for name, weight in weights.items()}
-        #: Places that were ever in the topology.
+        #: Places that have ever held a connection.
         self._ever = {name: mask.clone() for name, mask in self._first.items()}
         self._begin_epoch()
-        #: Whether the topology has changed since it was last told.
-        self._untold = True
+        #: Whether the topology has changed since :meth:`news` last reported it.
+        self._changed = True
         self._described: dict[str, Any] | None = None
 
     def _begin_epoch(self) -> None:
         self._rewirings = 0
-        #: Of each layer, summed over the epoch's rewirings: connections before it, and those gone after it.
+        #: For each layer, sums over the epoch's rewirings: connections before, and those of them gone afterwards.
         self._before = dict.fromkeys(self._first, 0)
         self._lost = dict.fromkeys(self._first, 0)
 
     def tell_again(self) -> None:
-        """The topology is news, also where it has not changed since it was last told."""
-        self._untold = True
+        """Make :meth:`news` report the topology once more, even if it has not changed."""
+        self._changed = True
 
     def record(self, name: str, active: int, occupied: Tensor, removed: Tensor, grown: Tensor) -> None:
-        """A layer is about to be rewired.
+        """Record a rewiring of one layer, before it is made.
 
         Args:
-            name: the layer.
+            name: the layer's weight matrix.
             active: how many connections it has now.
             occupied: where its connections are now, boolean [size].
-            removed: places of those that go.
-            grown: places of those that come, perhaps among the removed ones.
+            removed: places of the removed connections, int64 [removed].
+            grown: places of the new connections, int64 [grown]; some may be among the removed ones.
         """
         ever = self._ever[name] = self._ever[name].to(occupied.device)
         ever.index_fill_(0, grown, True)
         self._before[name] += active
         self._lost[name] += removed.numel() - int(occupied.index_select(0, grown).count_nonzero())
-        self._untold, self._described = True, None
+        self._changed, self._described = True, None
 
     def count_rewiring(self) -> None:
-        """All layers have been rewired."""
+        """Count one rewiring of all layers."""
         self._rewirings += 1
 
     def end_epoch(self, weights: Mapping[str, SparseWeight]) -> dict[str, float]:
-        """The epoch's diagnostics over all layers, by name.
+        """Diagnostics of the epoch over all layers, by name with the prefix ``topology/``.
 
-        ``density``: share of all places that hold a connection now. ``turnover``: share of the connections that a
-        rewiring took away and did not put back (mean of the epoch's rewirings). ``exploration``: share of all places
-        that ever held a connection (the rate R_s of Liu et al. 2021, "Do we actually need dense
-        over-parameterization?"). ``overlap``: share of the first topology's connections that are there now.
-        ``dead_inputs`` and ``dead_outputs``: share of units without a connection. For each kind of degree,
-        ``variance_to_mean`` and ``skew`` (means over layers), ``alpha`` and ``tail`` (the exponent and the share of
-        units that it describes: medians over layers with a fit) and ``power_law`` (share of layers that a power law
-        describes better than an exponential and a Poisson law).
+        ``density``: share of all places that hold a connection now. ``rewirings``: their number in this epoch.
+        ``turnover``: share of the connections that a rewiring removed without restoring them, mean over the epoch's
+        rewirings. ``exploration``: share of all places that ever held a connection (the rate R_s of Liu et al. 2021,
+        "Do we actually need dense over-parameterization?"). ``overlap``: share of the first topology's connections
+        that exist now. ``dead_inputs`` and ``dead_outputs``: share of units without a connection.
+
+        For ``in_degree`` and ``out_degree``: ``variance_to_mean`` and ``skew``, means over layers. ``alpha`` and
+        ``tail``, the exponent and the share of units in the tail, medians over layers with a fit. ``power_law``, the
+        share of layers for which :func:`favours_power_law` holds.
         """
         layers = self._describe(weights).values()
         entry = {
@@ -134,14 +139,15 @@ class Evolution:
         return {f"topology/{name}": value for name, value in entry.items()}
 
     def news(self, weights: Mapping[str, SparseWeight]) -> dict[str, Any]:
-        """Every layer in full, in plain values, if the topology has changed since this was last asked; else empty.
+        """Describe every layer in plain values if the topology has changed since the last call; else empty.
 
-        Beside the two degree distributions: ``outputs``, ``inputs``, ``size`` and ``active`` connections, and those
-        that were there at ``first``, are still there (``kept``), and were ``ever`` there.
+        For each layer ``outputs``, ``inputs``, ``size`` (places) and ``active`` (connections now). ``first``, ``kept``
+        and ``ever`` count connections of the first topology, those of them that still exist, and all that ever existed.
+        ``in_degree`` and ``out_degree`` are described by :func:`describe_degrees`.
         """
-        if not self._untold:
+        if not self._changed:
             return {}
-        self._untold = False
+        self._changed = False
         return self._describe(weights)
 
     def _describe(self, weights: Mapping[str, SparseWeight]) -> dict[str, Any]:
@@ -171,13 +177,13 @@ class Evolution:
             "rewirings": self._rewirings,
             "before": self._before,
             "lost": self._lost,
-            "untold": self._untold,
+            "untold": self._changed,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of :meth:`state_dict`."""
         self._first, self._ever = dict(state["first"]), dict(state["ever"])
-        self._rewirings, self._untold = state["rewirings"], state["untold"]
+        self._rewirings, self._changed = state["rewirings"], state["untold"]
         self._before, self._lost = dict(state["before"]), dict(state["lost"])
         self._described = None
 

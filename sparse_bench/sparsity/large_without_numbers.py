@@ -1,6 +1,6 @@
-"""Building a model whose largest matrices have no numbers yet, for schemes that draw the weights that exist themselves.
+"""Build a model whose largest matrices have shapes but no numbers, for schemes that draw all first weights themselves.
 
-The dense layers from which a model is made sparse may be a thousand times as large as the sparse ones.
+The dense layers of a model, before a scheme makes them sparse, may be a thousand times as large as the sparse ones.
 """
 
 import math
@@ -13,13 +13,15 @@ from torch.overrides import TorchFunctionMode
 
 from sparse_bench.sparsity.scheme import ModelFactory
 
-#: More numbers than this (2 GiB in float32), and a matrix is made without.
+#: Matrices with more numbers than this (2 GiB in float32) are made without numbers.
 LARGEST = 2**29
 
 
 class LargeWithoutNumbers(TorchFunctionMode):
-    """While it is on, ``torch.empty``, from which torch's layers make their parameters, makes what is larger than
-    ``limit`` on the meta device: with a shape and without numbers. Initialisers leave it alone."""
+    """A context in which ``torch.empty`` puts tensors of more than ``limit`` numbers on the meta device.
+
+    torch's layers make their parameters with ``torch.empty``. Initialisers have no effect on meta tensors.
+    """
 
     def __init__(self, limit: int) -> None:
         super().__init__()
@@ -35,10 +37,12 @@ class LargeWithoutNumbers(TorchFunctionMode):
 
 
 def without_large_numbers(factory: ModelFactory, needless: Callable[[nn.Module], Collection[str]]) -> Any:
-    """The model. Its matrices of more than :data:`LARGEST` numbers have none, if ``needless`` names all of these.
+    """Build the model, with matrices of more than :data:`LARGEST` numbers on the meta device if possible.
 
-    That is possible for a scheme that draws all first weights itself. Others keep those of the model, which are not
-    known before the model has drawn all.
+    Args:
+        factory: builds the model.
+        needless: names the parameters whose first weights the scheme draws itself. If any other parameter is that
+            large, the whole model is built with numbers.
     """
     with LargeWithoutNumbers(LARGEST):
         model = factory()

@@ -1,10 +1,10 @@
-"""Does a degree distribution have a power-law tail? Clauset, Shalizi & Newman 2009, for whole numbers.
+"""Fit a power law to the tail of a degree distribution (Clauset, Shalizi & Newman 2009, for whole numbers).
 
-P(x) = x^-α / ζ(α, x_min) for x ≥ x_min: α by maximum likelihood (their equation B.8), x_min where the fitted and the
-observed tail are nearest in the sense of Kolmogorov and Smirnov (section 3.3), and likelihood ratios against two
-distributions that are no power laws (section 5): the exponential, and the Poisson distribution, which the degrees of
-a large and sparse Erdős–Rényi graph have. The method's bootstrapped goodness of fit is left out: it takes thousands
-of fits, and what is asked here is which of the distributions describes the degrees better.
+P(x) = x^-α / ζ(α, x_min) for x ≥ x_min. α is the maximum-likelihood estimate (their equation B.8). x_min minimises the
+Kolmogorov–Smirnov distance between the fitted and the observed tail (section 3.3). Likelihood ratios compare the fit
+with two other distributions (section 5): the exponential, and the Poisson distribution, which the degrees of a large
+and sparse Erdős–Rényi graph follow. The method's bootstrapped goodness of fit is left out, because it takes thousands
+of fits; here it is enough to know which distribution describes the degrees better.
 """
 
 import math
@@ -14,23 +14,23 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, special
 
-#: A tail holds at least so many units; with fewer, every distribution fits.
+#: Fewest units in a tail; with fewer, every distribution fits.
 LEAST_TAIL = 10
-#: Larger sets of possible x_min are thinned out to so many.
+#: Most values of x_min that are tried; more candidates are thinned out evenly.
 _MOST_CANDIDATES = 100
 _ALPHA = (1.0001, 50.0)
 _GOLDEN = (math.sqrt(5) - 1) / 2
-#: Steps of the golden section: narrows the range of α to 1e-8.
+#: Steps of the golden-section search, which narrow the range of α to 1e-8.
 _STEPS = 46
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The power law against another distribution on the same tail.
+    """Likelihood ratio of the power law to another distribution on the same tail.
 
     Attributes:
-        ratio: normalised logarithm of the likelihoods' ratio; positive if the power law is the likelier.
-        p: probability of a ratio so far from zero if neither were better (Vuong 1989); two-sided.
+        ratio: normalised log-likelihood ratio; positive if the power law is likelier.
+        p: two-sided p-value: probability of a ratio at least so far from zero if neither is better (Vuong 1989).
     """
 
     ratio: float
@@ -43,11 +43,11 @@ class PowerLaw:
 
     Attributes:
         alpha: the exponent.
-        xmin: where the tail begins.
+        xmin: the smallest degree in the tail.
         ks: largest distance between the fitted and the observed cumulative distributions of the tail.
-        tail: units in the tail.
-        exponential: against p(x) ∝ e^(-λx).
-        poisson: against a Poisson distribution cut at x_min.
+        tail: number of units in the tail.
+        exponential: comparison with p(x) ∝ e^(-λx).
+        poisson: comparison with a Poisson distribution truncated at x_min.
     """
 
     alpha: float
@@ -62,14 +62,15 @@ def fit(degrees: np.ndarray, counts: np.ndarray) -> PowerLaw | None:
     """Fit the tail of a distribution over positive whole numbers.
 
     Args:
-        degrees: different values, ascending, at least 1.
-        counts: how many units have each.
+        degrees: distinct degrees, ascending, at least 1 [values].
+        counts: how many units have each degree [values].
 
     Returns:
-        None if no tail of :data:`LEAST_TAIL` units has two different values.
+        The fit; None if no tail of at least :data:`LEAST_TAIL` units has two different values.
     """
     x, n = np.asarray(degrees, dtype=np.float64), np.asarray(counts, dtype=np.float64)
     tails = n[::-1].cumsum()[::-1]
+    # Candidates for x_min leave enough units and two different values in the tail.
     candidates = np.flatnonzero((tails >= LEAST_TAIL) & (np.arange(len(x)) < len(x) - 1))
     if not len(candidates):
         return None
@@ -93,7 +94,7 @@ def fit(degrees: np.ndarray, counts: np.ndarray) -> PowerLaw | None:
 
 
 def _exponents(xmins: np.ndarray, log_means: np.ndarray) -> np.ndarray:
-    """For each x_min the α that maximises -ln ζ(α, x_min) - α · (mean of ln x); a concave function of α."""
+    """For each x_min, the α that maximises the concave function -ln ζ(α, x_min) - α · (mean of ln x)."""
 
     def negative(alphas: np.ndarray) -> np.ndarray:
         return np.log(special.zeta(alphas, xmins)) + alphas * log_means
@@ -112,7 +113,7 @@ def _exponents(xmins: np.ndarray, log_means: np.ndarray) -> np.ndarray:
 
 
 def _distance(x: np.ndarray, n: np.ndarray, alpha: float) -> float:
-    """Kolmogorov-Smirnov distance on the tail, at every step of the observed distribution and just before it."""
+    """Kolmogorov–Smirnov distance on the tail: the largest, at each observed value and just before it."""
     at_least = special.zeta(alpha, np.append(x, x + 1)) / special.zeta(alpha, x[0])  # P(X ≥ ·)
     observed = n.cumsum() / n.sum()
     before, after = 1 - at_least[: len(x)], 1 - at_least[len(x) :]
@@ -120,14 +121,14 @@ def _distance(x: np.ndarray, n: np.ndarray, alpha: float) -> float:
 
 
 def _exponential(x: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """Log-likelihoods under the discrete exponential distribution of highest likelihood."""
+    """Log-likelihood of each value under the discrete exponential distribution with the best-fitting rate."""
     excess = float((n * x).sum() / n.sum() - x[0])
     rate = math.log1p(1 / excess)
     return math.log(-math.expm1(-rate)) - rate * (x - x[0])
 
 
 def _poisson(x: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """Log-likelihoods under the cut Poisson distribution of highest likelihood."""
+    """Log-likelihood of each value under the truncated Poisson distribution with the best-fitting mean."""
 
     def likelihoods(log_mean: float) -> np.ndarray:
         mean = math.exp(log_mean)
@@ -136,17 +137,17 @@ def _poisson(x: np.ndarray, n: np.ndarray) -> np.ndarray:
     def negative(log_mean: float) -> float:
         return -float((n * likelihoods(log_mean)).sum())
 
-    # Far below x_min the cut distribution hardly changes with its mean.
+    # For means far below x_min, the truncated distribution hardly depends on the mean.
     bounds = (math.log(x[0] / 10), math.log(2 * x[-1]))
     return likelihoods(_minimum(negative, bounds))
 
 
 def _log_at_least(least: float, mean: float) -> float:
-    """ln P(X ≥ least) of a Poisson distribution, also where the probability underflows."""
+    """ln P(X ≥ least) for a Poisson distribution, also if the probability underflows."""
     probability = float(special.gammainc(least, mean))
     if probability > 1e-250:
         return math.log(probability)
-    # Its series, with the first term taken out: Kummer's function is near 1 where the mean is far below.
+    # Use the series of the tail, divided by its first term: Kummer's function, near 1 for means far below ``least``.
     first = least * math.log(mean) - mean - special.gammaln(least + 1)
     return float(first + math.log(special.hyp1f1(1.0, least + 1.0, mean)))
 
@@ -156,7 +157,7 @@ def _minimum(function: Callable[[float], float], bounds: tuple[float, float]) ->
 
 
 def _compare(first: np.ndarray, second: np.ndarray, n: np.ndarray) -> Comparison:
-    """Vuong's test on log-likelihoods of each value, with ``n`` units each."""
+    """Vuong's test, given two log-likelihoods of each value and the number ``n`` of units with it."""
     total = n.sum()
     difference = first - second
     mean = (n * difference).sum() / total

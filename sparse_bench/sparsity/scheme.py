@@ -1,9 +1,8 @@
-"""The interface of a sparsity scheme, and the base of those that say by masks which weights exist.
+"""The interface of a sparsity scheme, and the base of schemes that use masks.
 
-A scheme is a file in ``schemes/`` and a YAML in ``conf/sparsity/``; adding one touches nothing else. The trainer calls
-it at six moments: when it is attached to a model, before training, before a backward pass, after a step's last backward
-pass (the gradients are complete; dense, or row-sparse), after an optimizer step, and at the end of
-an epoch. Any other loop can do the same, for instance from the hooks of an optimizer.
+A scheme is a file in ``schemes/`` and a YAML in ``conf/sparsity/``; a new one changes no other file. The trainer calls
+it at six moments: when it is attached to a model, before training, before a step's backward passes, after the last of
+them, after an optimizer step, and at the end of an epoch. Any other training loop can do the same.
 """
 
 import dataclasses
@@ -51,9 +50,9 @@ class Length:
 class Scheme:
     """Base of every scheme; by itself it leaves the selected layers dense.
 
-    A scheme that says by masks which weights exist is a :class:`MaskScheme`. One that replaces whole modules is a
-    :class:`sparse_bench.sparsity.structured.StructuredScheme`. One that rewires is a
-    :class:`sparse_bench.sparsity.dynamics.scheme.Dynamic` besides.
+    A scheme that uses masks is a :class:`MaskScheme`. One that replaces whole modules is a
+    :class:`sparse_bench.sparsity.structured.StructuredScheme`. One that rewires inherits from
+    :class:`sparse_bench.sparsity.dynamics.scheme.Dynamic` too.
 
     Attributes:
         density: share of the weights of the selected layers that exist, between 0 and 1.
@@ -61,14 +60,14 @@ class Scheme:
         execution: how products with sparse weights are computed.
     """
 
-    #: Groups of layers that a model must declare; the configuration is refused where it does not.
+    #: Groups of layers that the scheme needs; a configuration whose model declares none of them is refused.
     needs: ClassVar[tuple[str, ...]] = ()
-    #: Optimizers that it works with; none named: all. The configuration is refused likewise.
+    #: Optimizers that the scheme supports, empty for all; a configuration with another optimizer is refused.
     optimizers: ClassVar[tuple[type[Optimizer], ...]] = ()
-    #: What to set instead where it would remove nothing, for the message.
+    #: Advice in the error message when the scheme would remove no weight.
     remedy: ClassVar[str] = "Use a lower sparsity.density or larger layers (sparsity.layers)"
 
-    #: Whether only tables will do that a model looks rows up in and does nothing else with.
+    #: Whether the scheme needs tables that a model uses for nothing but look-ups.
     looked_up_only: ClassVar[bool] = False
 
     density: Share = 1.0
@@ -81,22 +80,22 @@ class Scheme:
         self.selected: list[str] = []
         #: The sparse ones among them.
         self.weights: dict[str, SparseWeight] = {}
-        #: Weights of the selected layers in the full model, where a scheme builds a smaller one.
+        #: Number of weights of the selected layers in the full model, if the scheme builds a smaller one.
         self.full_size: int | None = None
 
     def asked(self) -> str | None:
-        """How sparse the model is asked to be, in words; None where it is to stay dense."""
+        """The nominal sparsity in words, as "density 0.1"; None if the model is to stay dense."""
         return None if self.density == 1.0 else f"density {self.density:g}"
 
     def build(self, factory: ModelFactory) -> Any:
-        """The model to train. Only schemes that change its size do more than call the factory."""
+        """Build the model to train; by default, call the factory. Schemes that change its size override this."""
         return factory()
 
     def matrices(self, model: nn.Module) -> list[str]:
         """Names of the weight matrices of ``model`` that ``layers`` selects.
 
         Raises:
-            ConfigError: there is no such group, or nothing fits a pattern.
+            ConfigError: a group does not exist, or a pattern matches no weight matrix.
         """
         return select(model, layer_groups(model), self.layers)
 
@@ -104,8 +103,7 @@ class Scheme:
         """Make the selected layers of ``model`` sparse.
 
         Raises:
-            ConfigError: a selected layer does not exist or cannot be sparse, or sparsity is asked for and all weights
-                would stay.
+            ConfigError: a selected layer does not exist or cannot be sparse, or the scheme would remove no weight.
         """
         self.selected = self.matrices(model)
         if not self.selected:
@@ -118,72 +116,79 @@ class Scheme:
             )
 
     def install(self, model: nn.Module, streams: Streams) -> dict[str, SparseWeight]:
-        """Make the ``selected`` matrices of the dense ``model`` sparse; returns those that became so.
+        """Make the ``selected`` matrices of the dense ``model`` sparse; returns the sparse ones, by name.
 
-        A scheme whose first topology depends on the dense weights reads them here, and hands its masks to
+        A scheme whose first topology depends on the dense weights reads them here, and passes its masks to
         :func:`sparse_bench.sparsity.weights.sparsify`.
         """
         return {}
 
     def missing(self) -> int:
-        """How many weights of the selected layers do not exist now."""
+        """Number of weights of the selected layers that do not exist now."""
         return sum(weight.size - weight.active for weight in self.weights.values())
 
     def missing_in_the_end(self) -> int:
-        """How many are not to exist when training ends; a scheme that removes them as it trains says more than now."""
+        """Number of weights that will be missing when training ends; by default as many as now."""
         return self.missing()
 
     def reached(self) -> bool:
-        """Whether the topology is as sparse as asked for. A model of another density is none to choose or to stop at,
-        so evaluations count from here on."""
+        """Whether the model has reached its nominal sparsity.
+
+        Before that, evaluations do not count for choosing the best weights or for stopping.
+        """
         return self.missing() >= self.missing_in_the_end()
 
     def before_training(self, length: Callable[[], Length]) -> None:
-        """A trainer has taken over; ``length()`` says how long training is, which may take a moment to find out."""
+        """Prepare for training. ``length()`` returns how long it will be; the call may take a moment."""
 
     def warnings(self) -> list[str]:
-        """What a reader of the result should know of a training of this length; asked for once it is known."""
+        """Warnings for the result, given the length of training; called after :meth:`before_training`."""
         return []
 
     def before_backward(self, step: int) -> None:
-        """The backward passes to come belong to optimizer step ``step`` (from 1, over the whole run)."""
+        """Prepare for the backward passes of optimizer step ``step`` (from 1, over the whole run)."""
 
     def after_backward(self) -> None:
-        """The gradients of a step are complete."""
+        """Work on a step's gradients, which are now complete."""
         for weight in self.weights.values():
             weight.after_backward()
 
     def after_step(self, step: int, optimizer: Optimizer, streams: Streams) -> None:
-        """An optimizer step (numbered from 1 over the whole run) is done."""
+        """Restore and change the topology after an optimizer step (from 1, over the whole run)."""
         for weight in self.weights.values():
             weight.after_step(optimizer)
 
     def at_epoch_end(self, epoch: int, last: bool, optimizer: Optimizer, streams: Streams) -> dict[str, float]:
-        """Epoch ``epoch`` (from 0) is done; returns diagnostics to log. ``last`` says that training ends here."""
+        """Change the topology after epoch ``epoch`` (from 0); returns diagnostics to log.
+
+        ``last``: whether training ends with this epoch.
+        """
         return {}
 
     def rewirings(self) -> int | None:
-        """How often this training has changed the topology so far; None where it never does."""
+        """How often this training has changed the topology so far; None if the scheme never does."""
         return None
 
     def topology(self) -> dict[str, Any]:
-        """What the topology looks like, layer by layer, for the run's ``topology.jsonl``; asked for before the first
-        epoch and after each. Empty if there is nothing new to say."""
+        """Description of each layer's topology for the run's ``topology.jsonl``; empty if it has not changed.
+
+        Called before the first epoch and after each epoch.
+        """
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """State beyond the masks and weights, which the model's own ``state_dict`` holds."""
+        """The scheme's state, without the masks and weights, which are in the model's ``state_dict``."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Inverse of :meth:`state_dict`, called after the model has loaded its own state."""
+        """Load the result of :meth:`state_dict`, after the model has loaded its own state."""
         for weight in self.weights.values():
             weight.active = int(weight.mask.sum())
 
 
 @dataclasses.dataclass
 class MaskScheme(Scheme, ABC):
-    """Base of schemes that say by masks which weights exist at first."""
+    """Base of schemes whose first topology is given by masks."""
 
     def install(self, model: nn.Module, streams: Streams) -> dict[str, SparseWeight]:
         shapes = {name: tuple(model.get_parameter(name).shape) for name in self.selected}
@@ -191,11 +196,14 @@ class MaskScheme(Scheme, ABC):
 
     @abstractmethod
     def first_topology(self, shapes: Mapping[str, Shape], streams: Streams) -> dict[str, Tensor]:
-        """A boolean mask [out, in] for every layer that becomes sparse; layers that are left out stay dense."""
+        """Layer → boolean mask [out, in], true where a weight exists; layers without a mask stay dense."""
 
 
 def layer_groups(model: nn.Module) -> dict[str, list[str]]:
-    """The groups that ``model`` declares; else ``embedding``, and as ``default`` all its other weight matrices."""
+    """Group → names of its weight matrices, as declared by ``model``.
+
+    A model that declares none has the groups ``embedding`` and ``default``, with all other weight matrices.
+    """
     declare: Callable[[], dict[str, list[str]]] | None = getattr(model, "layer_groups", None)
     if declare is not None:
         return declare()
@@ -208,5 +216,5 @@ def layer_groups(model: nn.Module) -> dict[str, list[str]]:
 
 
 def total_size(shapes: Mapping[str, Shape]) -> int:
-    """Entries of all matrices together."""
+    """Number of entries of all matrices together."""
     return sum(math.prod(shape) for shape in shapes.values())

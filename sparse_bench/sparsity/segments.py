@@ -1,8 +1,8 @@
-"""Geometry of block-diagonal recurrent layers: how a layer is cut into independent components.
+"""Geometry of block-diagonal recurrent layers: how a layer is split into independent components.
 
-Demeester et al. 2018, "Predefined Sparseness in Recurrent Sequence Models", as in the authors' code. Component c of k
-reads a segment of the inputs, δ of them, and has a segment of the outputs and states to itself, 1/k of them. Input
-segments may overlap. Everything here is pure functions.
+Source: Demeester et al. 2018, "Predefined Sparseness in Recurrent Sequence Models", and the authors' code. Each of k
+components reads a segment of the inputs, a share δ of them. It computes its own segment of the outputs and states, a
+share 1/k of them. Input segments may overlap, output segments do not.
 """
 
 import math
@@ -12,22 +12,22 @@ from itertools import pairwise
 
 from sparse_bench.errors import ConfigError, unknown_choice
 
-#: Indices begin … end − 1 of a layer's inputs or outputs.
+#: (begin, end): the indices begin … end − 1 of a layer's inputs or outputs.
 Segment = tuple[int, int]
-#: Factors on a layer's inputs and outputs (a_i, a_o): the size that a dense layer of as many parameters would have.
+#: Factors (a_i, a_o) on a layer's inputs and outputs, which give the size of a dense layer with as many parameters.
 Reduction = tuple[float, float]
 
-#: Added to an end before it is rounded down, since floats may fall short of a whole number. The authors' value; begins
-#: are rounded without it, and published numbers of parameters depend on that.
+#: Added to the end of a segment before it is rounded down, as floats may be slightly below a whole number. This is the
+#: authors' value. They round begins without it, and published numbers of parameters depend on that.
 _ROUNDING = 1e-7
 
 
 def segments(total: int, count: int, share: float) -> tuple[Segment, ...]:
-    """``count`` segments of 0 … ``total`` − 1, each with ``share`` of the indices, evenly spread and covering all.
+    """Cut 0 … ``total`` − 1 into ``count`` evenly spread segments, each with the share ``share`` of the indices.
 
     Raises:
-        ConfigError: ``share`` is not between 1/``count`` and 1, there are more segments than indices, or rounding
-            leaves an index uncovered.
+        ConfigError: ``share`` is not between 1/``count`` and 1, or there are more segments than indices, or rounding
+            leaves an index out of all segments.
     """
     if count < 1 or not 1 / count <= share <= 1:
         raise ConfigError(
@@ -64,24 +64,29 @@ class Blocks:
 
     @classmethod
     def of(cls, inputs: int, outputs: int, count: int, share: float) -> "Blocks":
-        """``count`` components that read ``share`` (δ) of the inputs each.
+        """Make ``count`` components that each read the share ``share`` (δ) of the inputs.
 
         Raises:
             ConfigError: see :func:`segments`.
         """
         ends = [end for _, end in segments(outputs, count, 1 / count)]
-        # A begin that falls short of a whole number would give an output to two components (49 in 49, say).
+        # Use ends only: a begin slightly below a whole number would assign an output twice, as with 49 in 49.
         return cls(segments(inputs, count, share), tuple(pairwise([0, *ends])))
 
 
 def count_and_share(inputs: int, outputs: int, reduction: Reduction) -> tuple[int, float]:
     """k and δ of a layer with as many parameters as a dense LSTM of ``reduction`` times its inputs and outputs.
 
-    k is the least number of components with which that is possible; where even k components that read all inputs have
-    fewer parameters, δ is 1.
+    k is the smallest possible number of components. If k components have fewer parameters even when they read all
+    inputs, δ is 1.
+
+    Args:
+        inputs: inputs of the layer.
+        outputs: outputs of the layer.
+        reduction: factors on the inputs and outputs of the dense LSTM.
 
     Raises:
-        ConfigError: the reduction leaves too little for a layer of components.
+        ConfigError: a factor is not in (0, 1], or the reduction would need too many components.
     """
     a_i, a_o = reduction
     if not (0 < a_i <= 1 and 0 < a_o <= 1):
@@ -93,7 +98,7 @@ def count_and_share(inputs: int, outputs: int, reduction: Reduction) -> tuple[in
     if least > outputs or math.ceil(least) >= inputs:
         raise ConfigError(
             f"Reductions to {a_i:g} of the inputs and {a_o:g} of the outputs are too strong for a recurrent layer "
-            f"{inputs}→{outputs}: it would fall into too many components. Use larger ones, or a larger layer."
+            f"{inputs}→{outputs}: it would need too many components. Use larger fractions, or a larger layer."
         )
     count = math.ceil(least)
     # kept ≥ (inputs + outputs) / count, so the share is at least 1 / count but for rounding.
@@ -118,7 +123,7 @@ def _sparse_emb(fraction: float, layers: int) -> list[Reduction]:
     return [(fraction, 1.0), *[(1.0, 1.0)] * (layers - 2), (1.0, fraction)]
 
 
-#: Which sides of a stack of layers, embedding → hidden → … → hidden → embedding, are reduced.
+#: Mode → reductions of a stack of layers, embedding → hidden → … → hidden → embedding.
 MODES: dict[str, Callable[[float, int], list[Reduction]]] = {
     "sparse_hidden": _sparse_hidden,
     "sparse_all": _sparse_all,
@@ -127,9 +132,9 @@ MODES: dict[str, Callable[[float, int], list[Reduction]]] = {
 
 
 def reductions(mode: str, fraction: float, layers: int) -> list[Reduction]:
-    """The reduction of every layer of a stack, first to last; (1, 1) leaves a layer dense.
+    """The reduction of each layer of a stack, first to last; (1, 1) leaves a layer dense.
 
-    A stack of one layer has no hidden side, so ``sparse_hidden`` leaves it dense.
+    ``sparse_hidden`` leaves a stack of one layer dense, as it has no hidden side.
 
     Raises:
         ConfigError: the mode is unknown or needs more layers.

@@ -1,4 +1,4 @@
-"""Which weight matrices a scheme works on: groups that the model declares, or patterns on parameter names."""
+"""Select the weight matrices that a scheme works on, by the model's groups or by patterns on parameter names."""
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -18,8 +18,13 @@ def is_pattern(selector: str) -> bool:
 def select(model: nn.Module, groups: dict[str, list[str]], selectors: Sequence[str]) -> list[str]:
     """Names of the selected weight matrices, in the model's own order, each once.
 
+    Args:
+        model: the model.
+        groups: group → names of its weight matrices.
+        selectors: names of groups, or patterns on parameter names.
+
     Raises:
-        ConfigError: a group that the model does not declare, or a pattern that matches no weight matrix.
+        ConfigError: the model does not declare a group, or a pattern matches no weight matrix.
     """
     matrices = [name for name, parameter in model.named_parameters() if parameter.dim() == 2]
     chosen: set[str] = set()
@@ -39,10 +44,10 @@ def select(model: nn.Module, groups: dict[str, list[str]], selectors: Sequence[s
 
 
 def units(names: Sequence[str]) -> dict[str, list[str]]:
-    """Weight matrices that feed the same units, in the order of their columns, by the units' name.
+    """Name of some units → the weight matrices that feed them, in the order of their columns.
 
-    Torch calls a recurrent layer's two ``weight_ih_l0`` and ``weight_hh_l0``, with ``_reverse`` for the other
-    direction.
+    In torch, a recurrent layer has two, ``weight_ih_l0`` and ``weight_hh_l0``, with ``_reverse`` for the other
+    direction. Their units are called ``weight_l0``.
     """
     found: dict[str, list[str]] = {}
     for name in names:

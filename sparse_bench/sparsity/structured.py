@@ -1,7 +1,7 @@
-"""Weights that exist in dense parts of a predefined shape, and are held and multiplied without what lies between them.
+"""Weights that exist in dense parts of a predefined shape; only these parts are stored and computed with.
 
-A scheme replaces an ordinary module by a :class:`StructuredModule` that is called in the same way; its matrices are
-counted, and can be looked at as whole ones, through :class:`StructuredWeight`.
+A scheme replaces an ordinary module by a :class:`StructuredModule` with the same calls. Its matrices are counted, and
+can be read as full matrices, through :class:`StructuredWeight`.
 """
 
 from abc import ABC, abstractmethod
@@ -21,9 +21,9 @@ from sparse_bench.streams import Streams
 
 
 class StructuredWeight(SparseWeight):
-    """One weight matrix of a module that has been replaced by a :class:`StructuredModule`.
+    """One weight matrix of a module that a :class:`StructuredModule` has replaced.
 
-    Its parts are ordinary parameters, so gradients and optimizers need no help, and it cannot be rewired.
+    Its parts are ordinary parameters, so gradients and optimizers work as usual. It cannot be rewired.
     """
 
     def __init__(self, name: str, owner: StructuredModule, size: int) -> None:
@@ -47,13 +47,13 @@ class StructuredWeight(SparseWeight):
 
     def keep_dense_gradient(self, wanted: bool) -> None:
         if wanted:
-            raise ConfigError(f"The topology of '{self.name}' is predefined: there is no gradient outside of it.")
+            raise ConfigError(f"The topology of '{self.name}' is predefined, so it has no gradient outside of it.")
 
     def dense_gradient(self) -> Tensor | None:
         return None
 
     def after_step(self, optimizer: Optimizer) -> None:
-        """There are no other entries."""
+        """Do nothing, as there are no other entries to keep at zero."""
 
     def rewire(self, removed: Tensor, grown: Tensor, values: Tensor, optimizer: Optimizer | None) -> None:
         raise ConfigError(f"The topology of '{self.name}' is predefined and cannot be rewired.")
@@ -63,26 +63,30 @@ class StructuredWeight(SparseWeight):
 class StructuredScheme(Scheme, ABC):
     """Base of schemes that replace whole modules."""
 
-    #: What such a scheme replaces, for messages.
+    #: Name of the modules that the scheme replaces, for messages.
     replaces: ClassVar[str]
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.execution != "masked":
             raise ConfigError(
-                f"{type(self).__name__} computes with the dense parts of its layers; leave out sparsity.execution."
+                f"{type(self).__name__} computes with the dense parts of its layers; remove sparsity.execution."
             )
 
     @abstractmethod
     def install(self, model: nn.Module, streams: Streams) -> dict[str, SparseWeight]:
-        """Replace the modules of the selected matrices, see :meth:`owners` and :func:`replace`."""
+        """Replace the modules of the selected matrices, with :meth:`owners` and :func:`replace`."""
 
     def owners(self, model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> dict[str, list[str]]:
-        """The modules of the selected matrices, in the model's order: name → names of its selected matrices.
+        """Name of each module with selected matrices, in the model's order → names of these matrices.
+
+        Args:
+            model: the model.
+            kinds: types of modules that the scheme can replace.
 
         Raises:
-            ConfigError: a matrix belongs to a module of another kind, or to several modules, or not all of a module's
-                are selected.
+            ConfigError: a matrix belongs to a module of another type or to several modules, or a module has matrices
+                that are not selected.
         """
         found: dict[str, list[str]] = {}
         for name in self.selected:
@@ -102,6 +106,7 @@ class StructuredScheme(Scheme, ABC):
                     f"{type(self).__name__} cannot replace '{name}', which is also used as {', '.join(shared[1:])}."
                 )
             found.setdefault(path, []).append(name)
+        # A module is replaced as a whole, so all of its matrices must be selected.
         for path, names in found.items():
             whole = [f"{path}.{n}" for n, p in model.get_submodule(path).named_parameters() if p.dim() == 2]
             if missing := set(whole).difference(names):
@@ -112,7 +117,7 @@ class StructuredScheme(Scheme, ABC):
 
 
 def replace(model: nn.Module, path: str, names: Sequence[str], module: StructuredModule) -> dict[str, SparseWeight]:
-    """Put ``module`` in the place of the one at ``path``; its weights, by the ``names`` that they had there."""
+    """Replace the module at ``path`` by ``module``; returns its weights by their ``names`` in the replaced module."""
     sizes = {name: model.get_parameter(name).numel() for name in names}
     parent, _, child = path.rpartition(".")
     setattr(model.get_submodule(parent), child, module)
@@ -120,10 +125,10 @@ def replace(model: nn.Module, path: str, names: Sequence[str], module: Structure
 
 
 def recurrent_stacks(model: nn.Module, paths: Sequence[str]) -> list[list[str]]:
-    """The modules ``paths`` in stacks, first layer to last.
+    """Group the modules ``paths`` into stacks of recurrent layers, each from first layer to last.
 
-    All are one stack in their own order, unless the model has a method ``recurrent_stacks`` that says otherwise: two
-    directions of a layer are beside each other, not one on the other.
+    By default all are one stack, in the given order. A model can define other stacks in a method ``recurrent_stacks``,
+    for instance because the two directions of a layer do not feed each other.
     """
     declared: list[list[str]] = getattr(model, "recurrent_stacks", lambda: [list(paths)])()
     stacks = [[path for path in stack if path in paths] for stack in declared]

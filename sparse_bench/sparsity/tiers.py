@@ -1,8 +1,8 @@
 """Geometry of tiered embeddings: which words have which columns.
 
-Demeester et al. 2018, "Predefined Sparseness in Recurrent Sequence Models", as in the authors' code. The
-vocabulary is put in an order; the columns are cut into blocks, and each block exists for fewer words, the last ones in
-that order, than the block before it. So the vectors of the first words are short and those of the last ones are whole.
+Source: Demeester et al. 2018, "Predefined Sparseness in Recurrent Sequence Models", and the authors' code. The
+vocabulary is put in an order, and the columns are cut into blocks. Each block exists for fewer words than the block
+before it: only for the last words in the order. So the first words have short vectors, the last ones full vectors.
 """
 
 import math
@@ -12,7 +12,7 @@ from scipy.optimize import bisect
 
 from sparse_bench.errors import ConfigError
 
-#: The authors' tolerance of α; row counts depend on it.
+#: The authors' tolerance for α; the blocks' numbers of words depend on it.
 _TOLERANCE = 1e-6
 
 
@@ -22,8 +22,8 @@ class Tiers:
 
     Attributes:
         vocabulary: V, number of words.
-        starts: first place in the order whose word has the columns of each block; V where no word has them.
-        widths: columns of each block.
+        starts: for each block, the first place in the order whose word has the block; V if no word has it.
+        widths: number of columns of each block.
     """
 
     vocabulary: int
@@ -32,22 +32,22 @@ class Tiers:
 
     @property
     def rows(self) -> tuple[int, ...]:
-        """Words that have the columns of each block."""
+        """Number of words that have each block."""
         return tuple(self.vocabulary - start for start in self.starts)
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Weights of each block."""
+        """Number of weights of each block."""
         return tuple(rows * width for rows, width in zip(self.rows, self.widths, strict=True))
 
     @property
     def dim(self) -> int:
-        """Columns of all blocks."""
+        """Number of columns of all blocks together."""
         return sum(self.widths)
 
 
 def decay(density: float, blocks: int) -> float:
-    """α in [0, 1] with (1 + α + … + α^(blocks−1)) / blocks = density; 0 where even that is denser than ``density``."""
+    """Solve (1 + α + … + α^(blocks−1)) / blocks = density for α in [0, 1]; 0 if ``density`` is at most 1/blocks."""
 
     def excess(alpha: float) -> float:
         return sum(alpha**j for j in range(blocks)) / blocks - density
@@ -60,16 +60,18 @@ def decay(density: float, blocks: int) -> float:
 def tiers(vocabulary: int, dim: int, density: float, blocks: int) -> Tiers:
     """The authors' geometry: about ``density`` · V · D weights, in blocks whose numbers of words fall geometrically.
 
+    The last block also takes the remaining columns if B does not divide D. Its number of words brings the number of
+    weights nearest to ⌊V · D · density⌋. It compensates for all earlier rounding, so it may have more words than the
+    block before it.
+
     Args:
         vocabulary: V, number of words.
         dim: D, number of columns.
         density: between 1/B and 1; with one block, 1.
-        blocks: B; more than D count as D. The last one takes the columns that D / B leaves over, and as many words as
-            bring the number of weights nearest to ⌊V · D · density⌋. It makes up for all rounding before it, so it may
-            have more words than the block before.
+        blocks: B, number of blocks; at most D are used.
 
     Raises:
-        ConfigError: ``density`` is out of range, or rounding leaves more to the last block than it can hold.
+        ConfigError: ``density`` is out of range, or rounding leaves more weights to the last block than it can hold.
     """
     blocks = min(blocks, dim)
     if blocks < 1 or not 1 / blocks <= density <= 1:
@@ -82,6 +84,7 @@ def tiers(vocabulary: int, dim: int, density: float, blocks: int) -> Tiers:
     target = vocabulary * dim * density
     starts, used = [0], width * vocabulary
     remaining, columns, share = vocabulary, dim, density
+    # Place the inner blocks one after the other; ``share`` is the density that the rest still needs.
     for block in range(1, blocks - 1):
         if share <= 0:
             starts.append(vocabulary)

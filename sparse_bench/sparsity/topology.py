@@ -1,6 +1,6 @@
-"""Random graphs: boolean masks over weight matrices of shape [out, in], and how many weights each layer gets.
+"""Random graphs: boolean masks of weight matrices [out, in], and the number of weights of each layer.
 
-Masks are drawn on the CPU from a given generator, so that they are the same on every device.
+Masks are drawn on the CPU from a given generator, so they are the same for every device.
 """
 
 import math
@@ -15,17 +15,17 @@ from sparse_bench.streams import Streams
 
 Shape = tuple[int, ...]
 
-#: Units for which random numbers are drawn together: a full-size matrix of them would be the largest tensor of a run.
+#: Number of units for which random numbers are drawn together. For all units at once, they would need too much memory.
 _ROWS_AT_ONCE = 1024
 
 
 def bernoulli(shape: Shape, density: float, generator: Generator) -> Tensor:
-    """Each entry is present with probability ``density``, independently."""
+    """A boolean mask in which each entry is present with probability ``density``, independently."""
     return torch.rand(shape, generator=generator) < density
 
 
 def exact(shape: Shape, count: int, generator: Generator) -> Tensor:
-    """Exactly ``count`` entries, uniformly at random.
+    """A boolean mask with exactly ``count`` entries, uniformly at random.
 
     Raises:
         ValueError: ``count`` is negative or larger than the matrix.
@@ -41,8 +41,8 @@ def exact(shape: Shape, count: int, generator: Generator) -> Tensor:
 def tiled_identity(shape: Shape) -> Tensor:
     """The identity of size min(n_out, n_in), tiled along the longer side and cropped.
 
-    Entry (i, j) is present iff i ≡ j modulo the shorter side, so every row and every column holds at least one entry
-    and there are max(n_out, n_in) in all.
+    Entry (i, j) is present if and only if i ≡ j modulo the shorter side. So every row and every column has at least one
+    entry, and there are max(n_out, n_in) entries in total.
     """
     rows, columns = shape
     shorter = min(rows, columns)
@@ -50,10 +50,10 @@ def tiled_identity(shape: Shape) -> Tensor:
 
 
 def random_connected(shape: Shape, density: float, generator: Generator) -> Tensor:
-    """Rasa's RandomlyConnectedDense: Bernoulli(density) united with the tiled identity.
+    """Rasa's RandomlyConnectedDense: the union of a Bernoulli(density) mask and the tiled identity.
 
-    Expected number of entries: d·n·m + (1 − d)·max(n, m). The count is random, and even at density 0 every input
-    reaches an output and every output has an input.
+    The number of entries is random, with expectation d·n·m + (1 − d)·max(n, m). Even at density 0, every input and
+    every output has a connection.
     """
     return bernoulli(shape, density, generator) | tiled_identity(shape)
 
@@ -61,22 +61,25 @@ def random_connected(shape: Shape, density: float, generator: Generator) -> Tens
 def fan_in(
     shapes: Mapping[str, Shape], density: float, streams: Streams, with_replacement: bool = False
 ) -> dict[str, Tensor]:
-    """Each unit hears ⌊density · inputs⌋ of its inputs, those of all matrices that feed it together.
+    """Draw ⌊density · inputs⌋ inputs for each unit, from the inputs of all matrices that feed it together.
 
     Args:
-        shapes: of the weight matrices [out, in].
+        shapes: name of each weight matrix → its shape [out, in].
         density: share of the inputs.
-        streams: each group of units has a generator of its own.
-        with_replacement: an input may be drawn twice; the unit then hears fewer.
+        streams: source of random numbers; each group of units has its own generator.
+        with_replacement: whether an input may be drawn twice; the unit then has fewer inputs.
+
+    Returns:
+        Name of each weight matrix → boolean mask [out, in].
 
     Raises:
-        ConfigError: units are left without an input.
+        ConfigError: the density is so low that units would have no input.
     """
     masks: dict[str, Tensor] = {}
     for together, names in units(list(shapes)).items():
         widths = [shapes[name][1] for name in names]
         inputs = sum(widths)
-        count = int(density * inputs + 1e-9)  # a tenth of ten is one, whatever 0.1 is in binary
+        count = int(density * inputs + 1e-9)  # the margin makes 0.1 · 10 one in spite of binary rounding
         if count < 1:
             raise ConfigError(
                 f"sparsity.density = {density} leaves the {inputs} inputs of '{together}' without a weight; "
@@ -88,7 +91,7 @@ def fan_in(
             if with_replacement:
                 chosen = torch.randint(inputs, (len(part), count), generator=generator)
             else:
-                # The places of the largest of so many random numbers are a uniform draw without replacement.
+                # The places of the ``count`` largest of ``inputs`` random numbers are a draw without replacement.
                 chosen = torch.rand(part.shape, generator=generator).topk(count, dim=1).indices
             part.scatter_(1, chosen, True)
         masks |= dict(zip(names, mask.split(widths, dim=1), strict=True))
@@ -96,10 +99,13 @@ def fan_in(
 
 
 def apportion(shares: Sequence[float], total: int, sizes: Sequence[int]) -> list[int]:
-    """Whole numbers that follow ``shares``, sum to ``total`` and exceed none of ``sizes``.
+    """Round ``shares`` to whole numbers that sum to ``total`` and do not exceed ``sizes``.
 
-    Largest remainders are rounded up; among equal remainders the earlier layer comes first, so that counts do not
+    The largest remainders are rounded up. Among equal remainders the earlier layer comes first, so that counts do not
     depend on the platform.
+
+    Raises:
+        ValueError: ``total`` is larger than the sum of ``sizes``.
     """
     if total > sum(sizes):
         raise ValueError(f"cannot place {total} weights in layers of {sum(sizes)} entries")
@@ -115,17 +121,17 @@ def apportion(shares: Sequence[float], total: int, sizes: Sequence[int]) -> list
 
 
 def uniform_counts(shapes: Mapping[str, Shape], density: float) -> dict[str, int]:
-    """The same density in every layer; the total is round(density · all entries) to the unit."""
+    """Number of weights of each layer, with the same density in every layer; in total round(density · all entries)."""
     sizes = [math.prod(shape) for shape in shapes.values()]
     counts = apportion([density * size for size in sizes], round(density * sum(sizes)), sizes)
     return dict(zip(shapes, counts, strict=True))
 
 
 def erdos_renyi_counts(shapes: Mapping[str, Shape], density: float) -> dict[str, int]:
-    """Densities proportional to (n_in + n_out) / (n_in · n_out), as in SET and RigL.
+    """Number of weights of each layer, with densities proportional to (n_in + n_out) / (n_in · n_out).
 
-    The factor ε is solved so that the total is round(density · all entries); a layer whose density would exceed 1
-    becomes dense, and ε is solved again for the others.
+    As in SET and RigL. The factor ε is chosen so that the total is round(density · all entries). A layer whose density
+    would exceed 1 becomes dense, and ε is chosen again for the others.
     """
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     total = round(density * sum(sizes.values()))
@@ -144,5 +150,5 @@ def erdos_renyi_counts(shapes: Mapping[str, Shape], density: float) -> dict[str,
     return dict(zip(shapes, counts, strict=True))
 
 
-#: How a density is shared among layers: (shapes, density) → weights of each.
+#: Ways to distribute a density over layers: (shapes, density) → number of weights of each layer.
 DISTRIBUTIONS = {"uniform": uniform_counts, "erdos_renyi": erdos_renyi_counts}

@@ -1,4 +1,4 @@
-"""What the weights of the selected layers look like: a histogram, and a coarse map of each matrix."""
+"""Summarise the weights of the selected layers: a histogram, and a coarse map of each matrix."""
 
 import math
 from typing import Any
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from sparse_bench.sparsity.scheme import Scheme
 from sparse_bench.sparsity.weights import SparseWeight
 
-#: Magnitude below which SparseLang's Figure 3 calls a weight small (about 75 % of its dense baseline's).
+#: A weight of smaller magnitude is small, as in SparseLang's Figure 3; about 75 % of its dense baseline's weights are.
 SMALL = 0.07
-#: Bins of a histogram, and cells along a side of a map.
+#: Number of bins of a histogram, and of cells along a side of a map.
 _BINS, _CELLS = 81, 48
 
 
@@ -24,7 +24,7 @@ def share_below(weights: dict[str, Tensor], magnitude: float = SMALL) -> float:
 
 
 def existing_weights(model: nn.Module, scheme: Scheme) -> dict[str, Tensor]:
-    """The weights that exist in every selected layer, flat, on the CPU, float32."""
+    """Selected layer → its existing weights [entries], float32, on the CPU."""
     found = {}
     for name in scheme.selected:
         weight = scheme.weights.get(name)
@@ -34,11 +34,12 @@ def existing_weights(model: nn.Module, scheme: Scheme) -> dict[str, Tensor]:
 
 
 def summarise(model: nn.Module, scheme: Scheme) -> dict[str, Any]:
-    """Plain values for a file beside a run's result.
+    """Summarise the weights in plain values, for a file in the run's folder.
 
-    Keys: ``edges`` of the histograms' bins, which reach to the largest magnitude of all layers; ``small``, the
-    magnitude that :func:`share_below` is about; ``layers``: name → ``counts`` per bin, ``share_small`` of the existing
-    weights, and ``map``, the mean magnitude of all entries (missing ones are 0) in cells of the matrix [out, in].
+    Returns:
+        ``edges``: edges of the histograms' bins, up to the largest magnitude of all layers. ``small``: the limit of
+        ``share_small``. ``layers``: name → ``counts`` per bin, ``share_small`` (share of the existing weights that are
+        small), and ``map``, see :func:`coarse_map`.
     """
     weights = existing_weights(model, scheme)
     largest = max((float(values.abs().max()) for values in weights.values() if values.numel()), default=0.0)
@@ -57,12 +58,9 @@ def summarise(model: nn.Module, scheme: Scheme) -> dict[str, Any]:
 
 
 def coarse_map(matrix: Tensor | SparseWeight) -> np.ndarray:
-    """Mean magnitude of the entries of a matrix [out, in] in cells of it; entries that do not exist are zero.
-
-    Of a sparse matrix only the existing entries are looked at.
-    """
+    """Mean magnitude of the entries in each cell of a matrix [out, in]; entries that do not exist count as zero."""
     rows, columns = matrix.shape
-    # As adaptive pooling cuts: cells cover everything, and share a row or column where they do not fit evenly.
+    # As in adaptive pooling, cells cover the whole matrix, and neighbours may share a row or column.
     down, across = (_averages(size, min(_CELLS, size)) for size in (rows, columns))
     if isinstance(matrix, Tensor):
         full = matrix.float().abs().cpu().numpy()
@@ -74,7 +72,7 @@ def coarse_map(matrix: Tensor | SparseWeight) -> np.ndarray:
 
 
 def _averages(size: int, cells: int) -> np.ndarray:
-    """[cells, size]: what each entry counts in the mean of each cell."""
+    """The weight of each entry in the mean of each cell [cells, size]."""
     entry, cell = np.arange(size), np.arange(cells)[:, None]
     inside = (entry >= cell * size // cells) & (entry < -(-(cell + 1) * size // cells))
     shares: np.ndarray = (inside / np.maximum(inside.sum(1, keepdims=True), 1)).astype(np.float32)

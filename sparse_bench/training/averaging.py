@@ -1,4 +1,4 @@
-"""Optimizers that average the weights over training, and the one that AWD-LSTM is trained with."""
+"""Optimizers that average the weights during training, such as NT-ASGD, the optimizer of AWD-LSTM."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -14,30 +14,30 @@ from sparse_bench.training.stopping import no_longer_falling
 
 #: Entry of a parameter's optimizer state that holds its average.
 AVERAGE = "average"
-#: Entry that holds, for each weight, how many steps its average began before now.
+#: Entry that holds, for each weight, the number of steps since its average began.
 _AGE = "age"
 
 
 class AveragingOptimizer(Optimizer, ABC):
-    """An optimizer whose averaged weights are what is evaluated and kept, and which is told how evaluations turn out.
+    """An optimizer whose averaged weights are evaluated and kept, and which receives the results of evaluations.
 
-    An average is an entry :data:`AVERAGE` of its parameter's state, of the parameter's shape: where a weight does not
-    exist it is zero, as the weight is, and a rewiring treats it like any moment.
+    An average is the entry :data:`AVERAGE` of a parameter's state, with the parameter's shape. Where a weight does not
+    exist, its average is zero too. A rewiring treats it like any optimizer moment.
     """
 
-    #: Told to the checks of a configuration: evaluations during training decide something.
+    #: Whether evaluations during training change what the optimizer does; for the checks of a configuration.
     observes = True
 
     @abstractmethod
     def observe(self, value: float) -> None:
-        """An evaluation during training gave ``value``; less is better."""
+        """Receive the result of an evaluation during training; a lower ``value`` is better."""
 
     @abstractmethod
     def report(self) -> dict[str, float]:
-        """What a run's metrics should say of the averaging."""
+        """Values about the averaging for a run's metrics."""
 
     def averages(self) -> list[tuple[Tensor, Tensor]]:
-        """Every parameter that has an average, with it."""
+        """Pairs of each parameter that has an average, and that average."""
         return [
             (parameter, self.state[parameter][AVERAGE])
             for group in self.param_groups
@@ -47,7 +47,7 @@ class AveragingOptimizer(Optimizer, ABC):
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """The averages stand in the model; afterwards the weights themselves do again."""
+        """A context in which the model holds the averages; afterwards it holds its own weights again."""
         averages = self.averages()
         weights = [parameter.detach().clone() for parameter, _ in averages]
         self.adopt()
@@ -60,34 +60,35 @@ class AveragingOptimizer(Optimizer, ABC):
 
     @torch.no_grad()
     def adopt(self) -> None:
-        """Put the averages into the model for good."""
+        """Replace the model's weights by their averages."""
         for parameter, average in self.averages():
             parameter.copy_(average)
 
 
 class NonMonotoneASGD(AveragingOptimizer):
-    """NT-ASGD: plain SGD until the watched metric stops falling, from then on SGD that averages the weights.
+    """NT-ASGD: plain SGD until the validation metric stops improving; from then on SGD that averages the weights.
 
-    Merity et al. 2018, section 3 and algorithm 1, as in the released code. The trigger: there are more than ``window``
-    earlier evaluations, and the newest value is above the least of them but the last ``window``. From the next step on,
-    weights and averages are those of ``torch.optim.ASGD(lr, t0=0, lambd=0)``: after n steps the average is the mean of
-    the weights after steps 2 to n (after step 1 it is the weights themselves).
+    Source: Merity et al. 2018, section 3 and algorithm 1, and the released code. Averaging is triggered if there are
+    more than ``window`` earlier evaluations, and the newest value is above the minimum of the earlier ones without the
+    last ``window``. From the next step on, weights and averages are those of ``torch.optim.ASGD(lr, t0=0, lambd=0)``.
+    After n averaging steps, the average is the mean of the weights after steps 2 to n. After step 1 it is the weights
+    themselves.
 
-    As in ``torch.optim.ASGD`` the learning rate of an averaging step is the one that was set for the step before it, so
-    a rate that changes from step to step lags by one; the first one has its own.
+    As in ``torch.optim.ASGD``, an averaging step uses the learning rate that was set for the step before it, so a
+    changing rate lags by one step. Only the first averaging step uses its own rate.
 
-    With ``per_weight`` every weight's average has a beginning of its own, so that one which is grown during training is
-    not averaged with the zeros before: SNT-ASGD (Liu et al. 2021, "Selfish Sparse RNN Training"). Weights that are
-    there from the first averaging step on have the averages of NT-ASGD.
+    With ``per_weight``, each weight's average has its own start. So a weight grown during training is not averaged with
+    the zeros before: SNT-ASGD (Liu et al. 2021, "Selfish Sparse RNN Training"). Weights that exist from the first
+    averaging step on have the averages of NT-ASGD.
 
     Args:
         params: the parameters, or groups of them.
         lr: learning rate.
-        weight_decay: λ of the gradient's term λ w.
-        window: evaluations that the trigger leaves out; None: never average.
-        force_after: evaluations after which averaging begins at the latest; None: only when triggered.
-        averaging: average from the first step, as a finetuning run does.
-        per_weight: a rewiring restarts the averages of the weights that it grows; takes a counter for each weight.
+        weight_decay: λ, for the term λ w of the gradient.
+        window: number of latest evaluations that the trigger ignores; None: averaging is never triggered.
+        force_after: number of evaluations after which averaging begins at the latest; None: only when triggered.
+        averaging: average from the first step, as in a finetuning run.
+        per_weight: restart the averages of the weights that a rewiring grows; needs a counter for each weight.
 
     Raises:
         ConfigError: a setting outside its range.
@@ -108,9 +109,9 @@ class NonMonotoneASGD(AveragingOptimizer):
         self._window, self._force_after, self._per_weight = window, force_after, per_weight
         #: Values of all evaluations so far.
         self.history: list[float] = []
-        #: Evaluations after which averaging began; None: it has not begun.
+        #: Number of evaluations after which averaging began; None: it has not begun.
         self.averaging_since: int | None = 0 if averaging else None
-        #: Whether it began only because ``force_after`` said so.
+        #: Whether it began because of ``force_after``, and not of the trigger.
         self.forced = False
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
 
@@ -124,8 +125,10 @@ class NonMonotoneASGD(AveragingOptimizer):
             self.averaging_since = len(self.history)
 
     def report(self) -> dict[str, float]:
-        """``averaging``: whether the coming steps average; if so, ``averaging_since``: evaluations before that, and
-        ``averaging_forced``: whether it was forced."""
+        """``averaging``: 1 if averaging has begun, else 0.
+
+        If it has, also ``averaging_since``: number of evaluations before it, and ``averaging_forced``: 1 or 0.
+        """
         if self.averaging_since is None:
             return {"averaging": 0.0}
         return {
@@ -191,7 +194,7 @@ def _descend(parameter: Tensor, rate: float, weight_decay: float) -> None:
 
 @contextmanager
 def averaged_weights(optimizer: Optimizer) -> Iterator[None]:
-    """The weights that ``optimizer`` wants evaluated stand in the model: averages, if it has any."""
+    """A context in which the model holds the weights to evaluate: the averages of ``optimizer``, if it has any."""
     if isinstance(optimizer, AveragingOptimizer):
         with optimizer.averaged():
             yield

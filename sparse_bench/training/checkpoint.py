@@ -1,8 +1,7 @@
-"""Checkpoints: everything that an interrupted run needs to end with the numbers it would have had.
+"""Checkpoints: everything that an interrupted run needs to end with the same numbers as an uninterrupted one.
 
-A file is what ``torch.save`` writes, with a comment at its end that holds the format's version and the SHA-256 of
-everything before it. It is verified when it is read. It holds tensors and plain values alone, so that reading one runs
-no code.
+A file is written by ``torch.save``. A comment at its end holds the format's version and the SHA-256 of everything
+before it, which is verified on reading. A file holds only tensors and plain values, so reading it runs no code.
 """
 
 import hashlib
@@ -29,14 +28,14 @@ VERSION = 4
 _CHECKED = 3
 
 _MARK = b"sparse_bench checkpoint "
-#: The comment: the mark, three digits of the version, a space, and the checksum.
+#: Length of the comment: the mark, three digits of the version, a space, and the checksum.
 _COMMENT = len(_MARK) + 4 + 64
 #: Values that are read without running code.
 _PLAIN = (type(None), bool, int, float, str, bytes, Tensor, torch.nn.Parameter, torch.dtype, torch.device, torch.Size)
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """State of every global random generator (the noise stream) that a run on ``device`` draws from."""
+    """The state of every global random generator that a run on ``device`` draws from: torch, CUDA, NumPy, Python."""
     numpy = np.random.get_state(legacy=False)  # noqa: NPY002 - libraries draw from it, so it is part of the state
     assert isinstance(numpy, dict)
     key = torch.from_numpy(numpy["state"]["key"].astype(np.int64))
@@ -63,7 +62,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
     """Write ``state`` atomically.
 
     Raises:
-        CheckpointError: something in it is neither a tensor nor a plain value; says what and where.
+        CheckpointError: a value is neither a tensor nor plain; the message names it and its place.
     """
     buffer = io.BytesIO()
     torch.save(_plain(state, path.name), buffer)
@@ -79,7 +78,7 @@ def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU.
 
     Raises:
-        CheckpointError: the file is damaged or was written by another version.
+        CheckpointError: the file is damaged, or was written by another version.
     """
     try:
         with path.open("rb") as file:
@@ -93,7 +92,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def fingerprint(tensors: Mapping[str, Any]) -> str:
-    """SHA-256 of a model's ``state_dict``: equal for equal weights, whatever file holds them."""
+    """SHA-256 of a model's ``state_dict``, in hexadecimal: the same for equal weights in any file."""
     digest = hashlib.sha256()
     for name, value in sorted(tensors.items()):
         if not isinstance(value, Tensor):
@@ -106,41 +105,46 @@ def fingerprint(tensors: Mapping[str, Any]) -> str:
 
 @contextmanager
 def fitting(path: Path) -> Iterator[None]:
-    """What is loaded from ``path`` fits what it is loaded into.
+    """A context for loading states from ``path``; turns errors about names and sizes into a CheckpointError.
 
     Raises:
-        CheckpointError: it does not: sizes or names differ.
+        CheckpointError: a state does not match the object that loads it.
     """
     try:
         yield
     except (RuntimeError, ValueError, TypeError, LookupError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise CheckpointError(
-            f"{path} does not fit this run, whose code or data differ from those that it was written with ({reason}). "
+            f"{path} does not fit this run, because it was written with other code or data ({reason}). "
             "Train the run that it belongs to from the start, with force=true."
         ) from error
 
 
 def check_origin(path: Path, then: Origin, now: Origin) -> None:
-    """Refuse to go on from what is in ``path`` with other data, other code, or after another first stage.
+    """Refuse to continue from ``path`` with other data, other code, or another first training stage.
+
+    Args:
+        path: the checkpoint or the weights.
+        then: the origin with which ``path`` was written.
+        now: the current origin.
 
     Raises:
-        CheckpointError: see above; names what has changed, and the choices.
+        CheckpointError: the origins differ; the message lists the changes and the choices.
     """
     if changed := differences(then, now):
         raise CheckpointError(
-            f"{path} was written with something else than there is now: {changed}. Restore it to go on, or train the "
-            "run that it belongs to from the start with force=true (what is there is kept in its folder's .earlier), "
-            "or choose another output."
+            f"{path} was written with other data or code than now: {changed}. Restore them to continue. Or train the "
+            "run that it belongs to from the start with force=true; its present files are then kept in the folder's "
+            ".earlier. Or choose another output."
         )
 
 
 def circumstances(device: torch.device, computed: Mapping[str, str]) -> dict[str, Any]:
-    """What the last digits of a run depend on besides its origin.
+    """Everything that changes only the last digits of a run: device, threads, instruction set, torch and kernels.
 
     Args:
-        device: where it trains.
-        computed: what its sparse layers are computed with.
+        device: the device that it trains on.
+        computed: how its sparse layers are computed.
     """
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
@@ -152,11 +156,11 @@ def circumstances(device: torch.device, computed: Mapping[str, str]) -> dict[str
 
 
 def differ(folder: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether the run in ``folder`` goes on under other :func:`circumstances`, and a warning where it does."""
+    """Whether the run in ``folder`` resumes under other :func:`circumstances`; logs a warning if it does."""
     changed = [name for name in then if then[name] != now.get(name)]
     if changed:
         logger.warning(
-            "%s was begun under %s and goes on under %s: its last digits will not be those of an undisturbed run",
+            "%s began with %s and resumes with %s: its last digits will differ from those of an uninterrupted run",
             folder,
             {name: then[name] for name in changed},
             {name: now.get(name) for name in changed},
@@ -165,12 +169,12 @@ def differ(folder: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> boo
 
 
 def _verify(path: Path, file: BinaryIO) -> None:
-    """Compare the file's checksum with what it holds; leaves it at its beginning."""
+    """Check the file's version and checksum, and leave the file at its beginning."""
     size = file.seek(0, io.SEEK_END)
     file.seek(max(0, size - _COMMENT))
     comment = file.read()
     if not comment.startswith(_MARK):
-        raise _unreadable(path, f"it has no checksum: it is damaged, or of a version before {_CHECKED}")
+        raise _unreadable(path, f"it has no checksum: it is damaged, or older than version {_CHECKED}")
     version, checksum = comment[len(_MARK) : -64], comment[-64:]
     if version != b"%03d " % VERSION:
         raise CheckpointError(
@@ -183,7 +187,7 @@ def _verify(path: Path, file: BinaryIO) -> None:
         digest.update(piece)
         left -= len(piece)
     if digest.hexdigest().encode() != checksum:
-        raise _unreadable(path, "it is damaged: its content does not have its checksum")
+        raise _unreadable(path, "it is damaged: its checksum is wrong")
     file.seek(0)
 
 
@@ -195,7 +199,11 @@ def _unreadable(path: Path, reason: str) -> CheckpointError:
 
 
 def _plain(value: Any, place: str) -> Any:
-    """The same with numbers of NumPy as Python's."""
+    """The same value with NumPy's numbers converted to Python's.
+
+    Raises:
+        CheckpointError: something is neither a tensor nor a plain value.
+    """
     if isinstance(value, np.generic):
         return value.item()
     if type(value) in _PLAIN:
@@ -206,8 +214,8 @@ def _plain(value: Any, place: str) -> Any:
         plain = {_plain(key, place): _plain(part, f"{place}[{key!r}]") for key, part in value.items()}
         pairs = zip(plain.items(), value.items(), strict=True)
         kept = type(value) in (dict, OrderedDict) and all(a is c and b is d for (a, b), (c, d) in pairs)
-        return value if kept else plain  # a model's own dict holds the versions of its layers besides
+        return value if kept else plain  # keep a model's own dict, which also holds the versions of its layers
     raise CheckpointError(
-        f"{place} cannot be kept: it is a {type(value).__module__}.{type(value).__name__}. A state_dict holds tensors, "
-        "numbers, text, None, and lists, tuples and dicts of these."
+        f"{place} cannot be saved: it is a {type(value).__module__}.{type(value).__name__}. A state_dict may hold "
+        "tensors, numbers, text, None, and lists, tuples and dicts of these."
     )

@@ -9,11 +9,11 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Precision:
-    """How a run computes.
+    """The numeric precision of a run. Sets torch's global switches for TF32.
 
-    ``fp32``: everything as it is. ``tf32``: GPUs may round the factors of products to ten bits of mantissa (torch's own
-    setting lets cuDNN's LSTMs do that and other products not). ``bf16``: autocast. ``fp16``: autocast, and a scaler
-    against underflow.
+    ``fp32``: full precision everywhere. ``tf32``: GPUs may round the factors of products to ten bits of mantissa;
+    torch's own default allows that in cuDNN, but not in other products. ``bf16``: autocast. ``fp16``: autocast, with a
+    gradient scaler against underflow.
     """
 
     def __init__(self, name: str, device: torch.device) -> None:
@@ -25,7 +25,7 @@ class Precision:
 
     @property
     def reduced(self) -> bool:
-        """Whether anything is computed in fewer bits than weights have, which torch cannot do everywhere."""
+        """Whether autocast is on, which torch does not support for every operation and device."""
         return self._dtype is not None
 
     def autocast(self) -> AbstractContextManager[object]:

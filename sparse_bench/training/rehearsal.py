@@ -1,4 +1,4 @@
-"""What is tried before training, so that nothing is refused after it."""
+"""A trial evaluation before training, so that errors appear before any work is done."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -8,15 +8,15 @@ from sparse_bench.training.trainer import Trainer
 
 
 def rehearse(trainer: Trainer) -> None:
-    """Evaluate a few examples of every split, all the way to the metrics and to what a result says of them.
+    """Evaluate a few examples of every split, including their metrics and the notes of a result.
 
-    Whatever refuses the model, a setting or a text does so before any work and not after it. No weight changes and
-    nothing is timed, but random numbers are drawn: seed the generators afterwards.
+    So an error in the model, a setting or a text appears before training and not after it. No weight changes, and no
+    way to compute is timed. But random numbers are drawn, so seed the generators afterwards.
 
     Raises:
-        ConfigError: the model cannot be computed in the precision that is asked for.
+        ConfigError: the model cannot be computed in the requested precision.
     """
-    with paused():  # a few examples say nothing about which way is fastest
+    with paused():  # a few examples do not show which way to compute is fastest
         if trainer.precision.reduced:
             _try_precision(trainer)
         for split in trainer.task.splits:
@@ -26,15 +26,19 @@ def rehearse(trainer: Trainer) -> None:
 
 
 def _try_precision(trainer: Trainer) -> None:
-    """Which products torch can do in fewer bits depends on the device and the processor, so a gradient is tried."""
+    """Compute one gradient, as the operations that torch supports in lower precision depend on the device.
+
+    Raises:
+        ConfigError: the gradient fails in lower precision, but not in full precision.
+    """
     try:
         _gradient(trainer, trainer.precision.autocast())
     except (RuntimeError, NotImplementedError) as error:
-        _gradient(trainer, nullcontext())  # what fails in full precision too is not the precision's fault
+        _gradient(trainer, nullcontext())  # if full precision fails too, its own error is raised
         reason = str(error).partition("\n")[0]
         raise ConfigError(
             f"trainer.precision={trainer.precision.name} is not possible for this model on this "
-            f"{trainer.device.type}. Use trainer.precision=fp32, or try another. (torch says: {reason})"
+            f"{trainer.device.type}. Use trainer.precision=fp32, or try another. (Error in torch: {reason})"
         ) from error
 
 

@@ -1,6 +1,6 @@
-"""Learning-rate schedules: frozen dataclasses that give the factor on the optimizer's own rate.
+"""Learning-rate schedules: frozen dataclasses that compute a factor on the optimizer's own learning rate.
 
-A schedule is a function of the step (from 1, over the whole run) and the epoch (from 0), so resuming needs no state.
+A schedule is a function of the step (from 1, over the whole run) and the epoch (from 0), so it has no state to save.
 """
 
 import math
@@ -15,19 +15,19 @@ from sparse_bench.limits import Count, Fraction, Positive, Share, check_fields
 
 @dataclass(frozen=True)
 class Schedule(ABC):
-    """Factor on the learning rate."""
+    """A factor on the learning rate."""
 
     def __post_init__(self) -> None:
         check_fields(self)
 
     @abstractmethod
     def factor(self, step: int, epoch: int) -> float:
-        """The factor of optimizer step ``step`` (from 1), which lies in ``epoch`` (from 0)."""
+        """The factor for optimizer step ``step`` (from 1), in epoch ``epoch`` (from 0)."""
 
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """The rate never changes."""
+    """A constant learning rate."""
 
     def factor(self, step: int, epoch: int) -> float:
         return 1.0
@@ -35,7 +35,7 @@ class Constant(Schedule):
 
 @dataclass(frozen=True)
 class LinearWarmup(Schedule):
-    """Rises linearly over the first ``steps`` steps, then stays."""
+    """Rises linearly over the first ``steps`` steps, then stays constant."""
 
     steps: Count = 1000
 
@@ -48,10 +48,10 @@ class InverseSquareRoot(Schedule):
     """d^-0.5 · min(step^-0.5, step · warmup^-1.5) (Vaswani et al. 2017, equation 3); use it with a base rate of 1.
 
     Attributes:
-        warmup: steps over which the rate rises.
+        warmup: number of steps over which the rate rises.
         dimension: d, the width of the model.
-        epoch_steps: if given, the rate of a whole epoch is that of step 1 + ``epoch_steps`` · (epoch + 1), as set by a
-            callback once an epoch; the number of steps in an epoch, which need not be whole.
+        epoch_steps: if given, the rate changes only once per epoch, to that of step 1 + ``epoch_steps`` · (epoch + 1),
+            as a callback would set it. The number of steps per epoch; need not be whole.
     """
 
     warmup: Count = 4000
@@ -66,7 +66,7 @@ class InverseSquareRoot(Schedule):
 
 @dataclass(frozen=True)
 class ExponentialPerEpoch(Schedule):
-    """Constant for the first ``constant_epochs`` epochs, then multiplied by ``gamma`` at every epoch."""
+    """Constant for the first ``constant_epochs`` epochs, then multiplied by ``gamma`` in every epoch."""
 
     gamma: Fraction = 0.5
     constant_epochs: Annotated[int, Field(ge=0, le=2**31 - 1)] = 1
@@ -77,7 +77,7 @@ class ExponentialPerEpoch(Schedule):
 
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    """From 1 down to ``floor`` over ``steps`` steps, along half a cosine."""
+    """Falls from 1 to ``floor`` over ``steps`` steps, along half a cosine."""
 
     steps: Count = 10000
     floor: Share = 0.0

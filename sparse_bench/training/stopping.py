@@ -1,6 +1,6 @@
-"""Rules that end a run early: frozen dataclasses, functions of what a metric has been so far.
+"""Rules that end training early: frozen dataclasses, functions of a metric's values so far.
 
-Beside ``trainer.early_stopping``, which counts evaluations without improvement.
+They are independent of ``trainer.early_stopping``, which counts evaluations without improvement.
 """
 
 import math
@@ -15,12 +15,12 @@ from sparse_bench.limits import Count, Finite, Positive, check_fields, one_of
 
 
 def no_longer_falling(history: Sequence[float], window: int, least: int | None = None) -> bool:
-    """Whether the last value is above the least of those before it but the last ``window``.
+    """Whether the newest value is above the minimum of the earlier ones without the last ``window``.
 
     Args:
-        history: values so far, the newest last; less is better, and one that is not finite is above all that are.
-        window: earlier values that are left out, the newest ones (``nonmono`` in AWD-LSTM's code).
-        least: there must be more earlier values than this; by default more than ``window``.
+        history: values so far, the newest last; lower is better, and values that are not finite are worst.
+        window: number of latest earlier values to ignore (``nonmono`` in AWD-LSTM's code).
+        least: the answer is False unless there are more earlier values than this; by default, than ``window``.
     """
     *earlier, newest = _finite_or_worst(history)
     needed = window if least is None else max(window, least)
@@ -28,17 +28,17 @@ def no_longer_falling(history: Sequence[float], window: int, least: int | None =
 
 
 def _finite_or_worst(losses: Sequence[float]) -> list[float]:
-    """A least value is not to be looked for among those that compare with nothing."""
+    """The losses with infinity in place of values that are not finite, as NaN cannot be compared."""
     return [loss if math.isfinite(loss) else math.inf for loss in losses]
 
 
 @dataclass(frozen=True)
 class StoppingRule(ABC):
-    """When to stop.
+    """Decides when to stop.
 
     Attributes:
-        metric: the metric that it looks at, as ``valid/perplexity`` or ``train/accuracy``; None: the watched one, with
-            its sign changed where more is better, so that less is better always.
+        metric: the metric that the rule uses, such as ``valid/perplexity`` or ``train/accuracy``. None: the monitored
+            metric, negated if higher is better, so that lower is always better.
     """
 
     metric: str | None = None
@@ -48,7 +48,7 @@ class StoppingRule(ABC):
 
     @abstractmethod
     def stops(self, history: Sequence[float]) -> bool:
-        """Whether training ends after the epoch whose value stands last in ``history``."""
+        """Whether training ends after the latest epoch, whose value is the last one in ``history``."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class _Worsening(StoppingRule):
     """A rule about values that get worse.
 
     Attributes:
-        mode: ``min`` or ``max``, which values of ``metric`` are better. For a metric that is named, and for none else.
+        mode: ``min`` or ``max``, whether lower or higher values of ``metric`` are better; None if ``metric`` is None.
     """
 
     mode: Annotated[str, one_of("min", "max")] | None = None
@@ -69,13 +69,13 @@ class _Worsening(StoppingRule):
             )
 
     def losses(self, history: Sequence[float]) -> list[float]:
-        """The values, less being better."""
+        """The values with the sign that makes lower ones better."""
         return _finite_or_worst([-value if self.mode == "max" else value for value in history])
 
 
 @dataclass(frozen=True)
 class ConsecutiveRises(_Worsening):
-    """Stop after ``window`` evaluations in a row that are each worse than the one before."""
+    """Stops after ``window`` consecutive evaluations that are each worse than the one before."""
 
     window: Count = 20
 
@@ -86,11 +86,11 @@ class ConsecutiveRises(_Worsening):
 
 @dataclass(frozen=True)
 class NonMonotone(_Worsening):
-    """Stop when a value is worse than the best of all earlier ones but the last ``window``; see
-    :func:`no_longer_falling`.
+    """Stops when the metric is no longer improving, see :func:`no_longer_falling`.
 
     Attributes:
-        least: earlier values that there must be more than.
+        window: number of latest earlier values to ignore.
+        least: the rule applies once there are more earlier values than this.
     """
 
     window: Count = 5
@@ -102,7 +102,7 @@ class NonMonotone(_Worsening):
 
 @dataclass(frozen=True)
 class Reached(StoppingRule):
-    """Stop when the metric is nearer to ``target`` than ``within``, or beyond it: ``target`` − value < ``within``."""
+    """Stops when the metric is less than ``within`` below ``target``, or above it: ``target`` − value < ``within``."""
 
     target: Finite = 1.0
     within: Positive = 1e-4
@@ -110,7 +110,7 @@ class Reached(StoppingRule):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.metric is None:
-            raise ConfigError("trainer.stop waits for a target, and needs the metric that it is for.")
+            raise ConfigError("trainer.stop waits for a target and needs a metric: set trainer.stop.metric.")
 
     def stops(self, history: Sequence[float]) -> bool:
         return math.isfinite(history[-1]) and self.target - history[-1] < self.within

@@ -1,4 +1,4 @@
-"""The one training loop. It knows a task, a model and a scheme by their interfaces, and nothing of what is learned."""
+"""The training loop for all tasks, models and schemes; it uses them only through their interfaces."""
 
 import logging
 import math
@@ -37,17 +37,31 @@ from sparse_bench.training.watcher import Watcher
 
 logger = logging.getLogger(__name__)
 
-#: Optimizer steps between two looks at whether the loss is still finite (each look waits for the device).
+#: Optimizer steps between two checks that the loss is finite; each check waits for the device.
 FINITE_CHECK_STEPS = 50
 
 
 class Trainer:
-    """Trains ``model`` on ``task`` under an attached ``scheme``, from the last checkpoint in ``folder`` if any.
+    """Trains ``model`` on ``task`` with an attached ``scheme``; continues from the checkpoint in ``folder``, if any.
 
     Args:
+        task: batches, loss and metrics.
+        model: the model, on ``device``.
+        scheme: the sparsity scheme, already attached to the model.
+        optimizer: steps on the model's parameters; its learning rates are the base rates.
+        settings: all other settings of training.
+        streams: source of random numbers.
+        precision: numeric precision.
+        device: the device to train on.
+        folder: folder of the run, for checkpoints and logs.
+        schedule: factor on the learning rate; None: constant.
+        stop: rule that ends training early; None: no rule.
         quiet: show no progress bar.
-        log: where metrics go beside the folder's own files, called with (metrics, step, epoch).
-        origin: what the numbers come from besides the settings; a checkpoint of another origin is refused.
+        log: receives metrics too, as (metrics, step, epoch).
+        origin: checksums of data and code; a checkpoint of another origin is refused.
+
+    Raises:
+        ConfigError: the settings do not fit the optimizer.
     """
 
     def __init__(
@@ -76,22 +90,22 @@ class Trainer:
         self._log = log or (lambda metrics, step, epoch: None)
         if settings.reset_optimizer and optimizer.state:
             raise ConfigError(
-                "trainer.reset_optimizer needs an optimizer that makes its moments as it goes. "
-                f"{type(optimizer).__name__} makes them at once. "
+                "trainer.reset_optimizer needs an optimizer that creates its state in its first step. "
+                f"{type(optimizer).__name__} creates it at once. "
                 "Use adam, adamw, rmsprop or sgd, or trainer.reset_optimizer=false."
             )
         self._row_sparse = RowSparseUpdates(optimizer, model)
         self._base_rates = [float(group["lr"]) for group in optimizer.param_groups]
         self._sums: dict[str, Tensor] = {}
-        #: Factor on the learning rate that the batch of the coming step asked for.
+        #: Factor on the learning rate that the latest batch sets for its step.
         self._batch_factor = 1.0
         self._started = self._last_checkpoint = time.monotonic()
-        #: Seconds that interrupted sessions of this run took before this one.
+        #: Seconds of this run's earlier, interrupted sessions.
         self.earlier_seconds = 0.0
-        #: Circumstances of those sessions, where they changed: then the bits may differ too.
+        #: Circumstances of earlier sessions that differ from those of the next; then the last digits may differ too.
         self.resumed_from: list[dict[str, Any]] = []
         self._resumed = False
-        # After the updates of row-sparse tables, whose hooks give the optimizer its own parameters back after a step.
+        # The driver comes after RowSparseUpdates, whose hooks first have to restore the optimizer's own parameters.
         self._driver = Driver(scheme, optimizer, streams, self._length)
 
     def fit(self) -> Progress:
@@ -99,7 +113,8 @@ class Trainer:
 
         Raises:
             CheckpointError: the checkpoint is damaged, or of other data or code.
-            NonFiniteLossError: the loss is no longer a finite number.
+            NonFiniteLossError: the loss is no longer finite.
+            ConfigError: with ``select=best``, no evaluation counted, or a metric that decides is missing.
         """
         self.resume()
         if self.progress.step == 0:
@@ -109,15 +124,16 @@ class Trainer:
                 self._watcher.look(evaluated, self.progress)
                 self.folder.metrics.append({"epoch": 0, "step": 0, **evaluated})
                 self._log(evaluated, 0, 0)
-        silent = True if self._quiet else None  # None: where there is no terminal
+        silent = True if self._quiet else None  # None: show the bar only in a terminal
         bar = tqdm(total=self.settings.epochs, initial=self.progress.epoch, unit="epoch", disable=silent)
-        # Log lines go above the bar, where there is one, and not into it.
+        # With a bar, print log lines above it.
         with bar, nullcontext() if bar.disable else logging_redirect_tqdm():
             while not self._done():
                 self._train_epoch()
                 self._end_epoch()
                 bar.update()
         self._save()
+        # Put the final weights into the model: the best ones, the averages, or the last ones, which it already holds.
         if self.settings.select == "best":
             if self.progress.best is None:
                 raise self.progress.nothing_to_select(self._watcher.metric, self.scheme.asked() or "")
@@ -130,7 +146,7 @@ class Trainer:
         return self.progress
 
     def evaluate(self, split: str) -> dict[str, float]:
-        """Metrics of the model as it stands on ``split``, with the split's name as prefix."""
+        """Metrics of the current model on ``split``, with the split's name as prefix."""
         started = time.perf_counter()
         self._row_sparse.flush()
         with self.evaluating():
@@ -140,7 +156,7 @@ class Trainer:
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Without dropout and gradients, in the run's precision."""
+        """A context without dropout and gradients, in the run's precision."""
         self.model.eval()
         with torch.no_grad(), self.precision.autocast():
             yield
@@ -158,7 +174,7 @@ class Trainer:
         self.progress.tokens += loss.tokens
 
     def update(self) -> None:
-        """One optimizer step with the gradients gathered so far."""
+        """Make one optimizer step with the accumulated gradients."""
         scaler, progress = self.precision.scaler, self.progress
         progress.step += 1
         factor = self.schedule.factor(progress.step, progress.epoch) * self._batch_factor
@@ -221,10 +237,10 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         progress, settings = self.progress, self.settings
-        self._row_sparse.flush()  # from here on the weights are looked at and kept
+        self._row_sparse.flush()  # evaluations and checkpoints below need all rows up to date
         last = progress.epoch + 1 >= settings.epochs or not self._steps_left()
         entry: dict[str, float] = {f"train/{key}": (total / progress.batch).item() for key, total in self._sums.items()}
-        # The schedule's: the group's own holds what the last batch asked for besides.
+        # Log the schedule's rate; the optimizer's own rate also contains the last batch's factor.
         entry["learning_rate"] = self._base_rates[0] * self.schedule.factor(progress.step, progress.epoch)
         progress.epoch += 1
         due = settings.evaluate_every and progress.epoch % settings.evaluate_every == 0
@@ -236,7 +252,7 @@ class Trainer:
         else:
             self._watcher.at_epoch_end(entry, None, progress)
         entry |= self.report()
-        # After the evaluation: what was trained is what is measured, and whether training stops here is known.
+        # Rewire after the evaluation, which measures what was trained and decides whether training stops here.
         entry |= self._driver.end_epoch(progress.epoch - 1, last or progress.stopped)
         if settings.reset_optimizer:
             self._row_sparse.reset()
@@ -263,7 +279,7 @@ class Trainer:
             self.folder.topology.append(entry)
 
     def report(self) -> dict[str, float]:
-        """What the optimizer did besides its steps."""
+        """The optimizer's report on averaging, with the prefix ``optimizer/``; empty if it does not average."""
         said = self.optimizer.report() if isinstance(self.optimizer, AveragingOptimizer) else {}
         return {f"optimizer/{name}": value for name, value in said.items()}
 
@@ -271,11 +287,11 @@ class Trainer:
         checkpoint.save(self.folder.best, {"model": self.model.state_dict(), "scheme": self.scheme.state_dict()})
 
     def computed(self) -> dict[str, str]:
-        """What sparse products and updates are really computed with, by kind of layer."""
+        """Kind of layer → how its sparse products or updates are really computed."""
         return computed(self.model) | self._row_sparse.computed()
 
     def fallbacks(self) -> list[str]:
-        """A sentence for everything that is not computed as was asked for."""
+        """A warning for everything that is not computed in the requested way."""
         return fallbacks(self.model) + self._row_sparse.fallbacks()
 
     def _save(self) -> None:
@@ -301,8 +317,9 @@ class Trainer:
         self._last_checkpoint = time.monotonic()
 
     def resume(self) -> None:
-        """Go on from the last checkpoint, if any; :meth:`fit` does it where it has not been done. What was logged after
-        the checkpoint is forgotten and will be measured again.
+        """Continue from the last checkpoint, if any; :meth:`fit` calls this if needed.
+
+        Log entries after the checkpoint are removed and will be measured again.
 
         Raises:
             CheckpointError: the checkpoint is damaged, or of other data or code.
@@ -313,14 +330,14 @@ class Trainer:
             sizes = self._restore()
         else:
             sizes = [0] * len(self.folder.logs)
-            self.folder.best.unlink(missing_ok=True)  # another training's
+            self.folder.best.unlink(missing_ok=True)  # left by an earlier training
             auto.begin({})
         for log, size in zip(self.folder.logs, sizes, strict=True):
             log.truncate(size)
         self._resumed = True
 
     def _restore(self) -> list[int]:
-        """Take the checkpoint up; returns the sizes that the logs had."""
+        """Load the checkpoint; returns the sizes of the logs when it was written."""
         path = self.folder.checkpoint
         state = checkpoint.load(path)
         checkpoint.check_origin(path, state["origin"], self.origin)
@@ -333,7 +350,7 @@ class Trainer:
             self.progress = Progress(**state["progress"])
         self.earlier_seconds, self.resumed_from = self.progress.elapsed_seconds, state["resumed_from"]
         if self.settings.select == "best" and self.progress.best is not None:
-            checkpoint.load(self.folder.best)  # refused now where it is damaged, and not at the end
+            checkpoint.load(self.folder.best)  # if it is damaged, fail now and not at the end
         self._sums = {name: value.to(self.device) for name, value in state["sums"].items()}
         checkpoint.restore_random_state(state["random"], self.device)
         auto.begin(state["choices"])

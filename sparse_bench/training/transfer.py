@@ -1,4 +1,4 @@
-"""Batches on their way to the device."""
+"""Transfer of batches to the device."""
 
 from collections.abc import Iterator
 
@@ -8,8 +8,7 @@ from sparse_bench.batch import Batch
 
 
 def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
-    """Each batch on ``device``; its copy is asked for before the one before it is worked on, and the host waits for
-    neither."""
+    """Yield each batch on ``device``. Its copy starts before the previous batch is used, and the host does not wait."""
     pinned = device.type == "cuda"
     ahead: Batch | None = None
     for batch in batches:

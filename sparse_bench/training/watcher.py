@@ -1,4 +1,4 @@
-"""What evaluations during training decide: which weights are best, when training stops, when averaging begins."""
+"""Decisions from evaluations during training: which weights are best, when to stop, when averaging begins."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -15,17 +15,17 @@ from sparse_bench.training.stopping import StoppingRule
 
 
 class Watcher:
-    """Looks at every evaluation. What it has seen is part of a run's :class:`Progress`, and of the averaging optimizer.
+    """Decides after every evaluation. Its state is in the run's :class:`Progress` and in the averaging optimizer.
 
-    Nothing counts before the scheme has reached its density: a denser model is not the one that is asked for.
+    Evaluations do not count before the scheme has reached its nominal sparsity.
 
     Args:
-        settings: what is chosen, by which metric, and how long that may get no better.
-        task: names the metric where the settings do not.
-        scheme: whose density counts.
-        optimizer: one that averages is told of every evaluation at an epoch's end.
-        stop: ends training; None: only ``settings.early_stopping`` does.
-        keep: called while the best weights so far stand in the model, if they are to be chosen.
+        settings: which weights to select, by which metric, and the patience.
+        task: gives the metric if the settings do not.
+        scheme: the scheme that has to reach its sparsity.
+        optimizer: if it averages, it receives every evaluation at the end of an epoch.
+        stop: rule that ends training; None: only ``settings.early_stopping`` ends it.
+        keep: called with ``select=best`` when the model holds the best weights so far.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Watcher:
         stop: StoppingRule | None,
         keep: Callable[[], None],
     ) -> None:
-        #: The metric that decides, where any does.
+        #: Name of the monitored metric.
         self.metric = settings.monitor or f"{task.splits[0]}/{task.monitor[0]}"
         self._sign = -1.0 if (settings.monitor_mode or task.monitor[1]) == "max" else 1.0
         self._patience, self._stop, self._scheme = settings.early_stopping, stop, scheme
@@ -50,11 +50,15 @@ class Watcher:
     def look(self, evaluated: Mapping[str, float], progress: Progress) -> float | None:
         """Keep the best weights, and stop when the metric has not improved for too long.
 
+        Args:
+            evaluated: metrics of the evaluation.
+            progress: progress of the run, changed in place.
+
         Returns:
-            The metric if it counts, with its sign changed where more is better: less is better always.
+            The metric, negated if higher is better, so that lower is always better; None if it does not count.
 
         Raises:
-            ConfigError: the evaluation has not given the metric.
+            ConfigError: the evaluation lacks the metric.
         """
         if not self.decides:
             return None
@@ -76,15 +80,15 @@ class Watcher:
     def at_epoch_end(
         self, entry: Mapping[str, float], evaluated: Mapping[str, float] | None, progress: Progress
     ) -> None:
-        """:meth:`look`, and tell the averaging optimizer and the stopping rule.
+        """Call :meth:`look`, and pass the result to the averaging optimizer and the stopping rule.
 
         Args:
-            entry: the epoch's metrics.
-            evaluated: those of its evaluation, if there was one; the weights that were evaluated stand in the model.
-            progress: of the run, changed in place.
+            entry: all metrics of the epoch.
+            evaluated: metrics of its evaluation, if there was one; the model holds the evaluated weights.
+            progress: progress of the run, changed in place.
 
         Raises:
-            ConfigError: a metric that decides is not there.
+            ConfigError: the monitored metric or that of the stopping rule is missing.
         """
         loss = None if evaluated is None else self.look(evaluated, progress)
         if self._averaging is not None and loss is not None:

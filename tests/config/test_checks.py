@@ -23,15 +23,15 @@ Make = Callable[..., DictConfig]
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"model___target_": "abc"}, r"'model\._target_' names abc, which is no class and no function"),
-        ({"model___target_": "abc.ABC"}, r"has no tasks and no groups and no layer_groups\. Files .*: awd_lstm"),
+        ({"model___target_": "abc"}, r"'model\._target_' names abc, which is neither a class nor a function"),
+        ({"model___target_": "abc.ABC"}, r"has no tasks and no groups and no layer_groups\. Valid choices: awd_lstm"),
         ({"model___target_": "builtins.dict"}, "has no tasks"),
         ({"model___target_": "tests.toy.ToyTask"}, "has no tasks"),
         ({"model": None}, "'model' needs a _target_"),
         ({"dataset___target_": "tests.toy.ToyModel"}, "has no name and no splits"),
         (
             {"sparsity": {"_target_": "sparse_bench.sparsity.scheme.MaskScheme"}},
-            "'sparsity' cannot be made: .*abstract",
+            "'sparsity' cannot be built: .*abstract",
         ),
         ({"sparsity___partial_": True}, "'sparsity._target_' names .* has no build"),
         ({"optimizer": {"_target_": "builtins.dict", "_partial_": True}}, "'optimizer"),
@@ -41,7 +41,7 @@ Make = Callable[..., DictConfig]
         ({"logger": {"console": "abc"}}, "'logger.console' needs a _target_"),
         ({"logger": {"console": None}}, "'logger.console' needs a _target_"),
         ({"logger": {"mine": {"_target_": "builtins.dict"}}}, "has no start and no log and no finish"),
-        ({"logger": "console"}, "'logger' has to name loggers, not be 'console': console, none"),
+        ({"logger": "console"}, "'logger' must name loggers, not be 'console': console, none"),
         ({"optimizer__lr": 1e12}, "'optimizer.lr' = 1000000000000.0 does not fit: it has to be at most 1e"),
         ({"model__label": ""}, "'model.label' = '' does not fit"),
         ({"model___partial_": 7}, "'model._partial_' = 7 does not fit: it has to be true or false"),
@@ -59,7 +59,7 @@ def test_what_cannot_be_a_part_of_a_run(settings: dict[str, Any], message: str, 
 def test_a_corpus_of_another_task_is_refused(compose_config: Make) -> None:
     config = compose_config("dataset=sara_like", "dataset.corpus={_target_: sparse_bench.data.ted.ted}")
     del config.dataset.corpus.seed, config.dataset.corpus.examples
-    with pytest.raises(ConfigError, match="makes DialogueCorpus and not NluCorpus"):
+    with pytest.raises(ConfigError, match="builds DialogueCorpus and not NluCorpus"):
         check(config)
 
 

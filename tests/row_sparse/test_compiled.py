@@ -126,7 +126,7 @@ def test_without_a_compiler_it_says_once_that_torch_does_it(monkeypatch: pytest.
     monkeypatch.setattr(compiled, "load_library", fails)
     compiled._library.cache_clear()
     try:
-        with pytest.warns(RuntimeWarning, match="without compiled code, slower: no compiler"):
+        with pytest.warns(RuntimeWarning, match="without compiled code, which is slower: no compiler"):
             assert compiled._library() is None
         with warnings.catch_warnings():
             warnings.simplefilter("error")

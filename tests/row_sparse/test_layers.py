@@ -59,7 +59,7 @@ def test_embedding_bag_with_factors(sight: bool) -> None:
     both(nn.EmbeddingBag(9, 3, mode="sum"), WORDS.flatten(), torch.tensor([0, 4]), torch.rand(6))
     layer = nn.EmbeddingBag(9, 3, mode="sum")
     make_row_sparse(nn.Sequential(layer), "0.weight", exact=True)
-    with pytest.raises(ConfigError, match="cannot learn"):
+    with pytest.raises(ConfigError, match="cannot train per_sample_weights"):
         layer(WORDS.flatten(), torch.tensor([0, 4]), torch.rand(6, requires_grad=True))
 
 

@@ -175,15 +175,15 @@ def test_the_directions_of_a_layer_are_no_stack() -> None:
     ("settings", "message"),
     [
         ({}, "needs fraction"),
-        ({"fraction": 0.5, "blocks": 3}, "no use for blocks and delta"),
-        ({"mode": "blocks", "fraction": 0.5, "blocks": 3, "delta": 0.5}, "no use for fraction"),
+        ({"fraction": 0.5, "blocks": 3}, "does not use blocks and delta"),
+        ({"mode": "blocks", "fraction": 0.5, "blocks": 3, "delta": 0.5}, "does not use fraction"),
         ({"mode": "blocks", "blocks": 3}, "needs blocks and delta"),
         ({"mode": "blocks", "blocks": 3, "delta": 0.3}, "between 1/3"),
         ({"mode": "blocks", "blocks": 0, "delta": 1.0}, "at least 1"),
         ({"mode": "sparse", "fraction": 0.5}, "blocks, sparse_all, sparse_emb, sparse_hidden"),
         ({"fraction": 1.5}, "at most 1"),
         ({"fraction": 0.5, "density": 0.5}, "has no density"),
-        ({"fraction": 0.5, "execution": "csr"}, "leave out sparsity.execution"),
+        ({"fraction": 0.5, "execution": "csr"}, "remove sparsity.execution"),
     ],
 )
 def test_settings_that_do_not_fit(settings: dict[str, Any], message: str) -> None:
@@ -317,7 +317,7 @@ def test_combinations_that_do_not_fit() -> None:
         attach(Combined(parts={"a": tiered, "b": Random(layers=["embedding"])}), Stack(8, 20))
     with pytest.raises(ConfigError, match="names no scheme"):
         Combined(parts={})
-    with pytest.raises(ConfigError, match=r"sparsity.parts.a is no scheme"):
+    with pytest.raises(ConfigError, match=r"sparsity.parts.a is not a scheme"):
         Combined(parts={"a": 1})
     with pytest.raises(ConfigError, match="builds another model"):
         Combined(parts={"a": SmallDense(density=0.5)})

@@ -168,5 +168,5 @@ def test_a_width_that_is_far_from_the_density_is_told() -> None:
     attached(near), attached(far)
     assert near.warnings() == []
     assert far.warnings() == [
-        "small_dense: density 0.001 asks for 0 weights in the selected layers, and the nearest width has 9."
+        "small_dense: density 0.001 means 0 weights in the selected layers, and the nearest width has 9."
     ]

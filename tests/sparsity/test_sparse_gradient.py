@@ -63,7 +63,7 @@ def test_settings_that_cannot_be() -> None:
         SparseGradient(form="exakt")
     with pytest.raises(ConfigError, match=r"its density is 1, not 0\.5"):
         SparseGradient(density=0.5)
-    with pytest.raises(ConfigError, match="SET, which changes weights between steps"):
+    with pytest.raises(ConfigError, match="SET, which changes its topology during training"):
         SparseGradient(combined_with=SET(density=0.5))
     with pytest.raises(ConfigError, match=r"hold none\. Embedding tables of this model: embedding.weight, mask.weight"):
         attached(SparseGradient(layers=["classifier"]))

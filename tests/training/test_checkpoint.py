@@ -99,7 +99,7 @@ def test_other_versions_are_refused(path: Path, monkeypatch: pytest.MonkeyPatch)
         checkpoint.load(path)
     monkeypatch.undo()
     torch.save({"version": 2, **STATE}, path)  # as the last version without a checksum wrote it
-    with pytest.raises(CheckpointError, match=r"no checksum: it is damaged, or of a version before 3\).*force=true"):
+    with pytest.raises(CheckpointError, match=r"no checksum: it is damaged, or older than version 3\).*force=true"):
         checkpoint.load(path)
 
 
@@ -113,7 +113,7 @@ def test_numbers_of_numpy_become_python_s(path: Path) -> None:
 
 def test_what_could_not_be_read_again_is_refused_when_it_is_saved(path: Path) -> None:
     for value, name in [({1, 2}, "builtins.set"), (Path("x"), "PosixPath"), (np.zeros(2), "numpy.ndarray")]:
-        with pytest.raises(CheckpointError, match=rf"checkpoint.pt\['task'\]\['a'\]\[1\] cannot be kept: .*{name}"):
+        with pytest.raises(CheckpointError, match=rf"checkpoint.pt\['task'\]\['a'\]\[1\] cannot be saved: .*{name}"):
             checkpoint.save(path, {"task": {"a": [0, value]}})
     checkpoint.save(path, {"task": defaultdict(list, a=[1])})
     assert checkpoint.load(path) == {"task": {"a": [1]}}

@@ -74,11 +74,11 @@ def test_a_density_that_is_never_reached_is_told(toy_config: Make, monkeypatch: 
     monkeypatch.setattr("sparse_bench.sparsity.schemes.gmp.GMP.missing_in_the_end", lambda self: 385)
     last, best = finished(toy_config(**GMP)), run(toy_config(**GMP, trainer__select="best"))
     assert last.warnings == [
-        "Training ended before the model was as sparse as asked for (density 0.1 requested, density 0.09896 realised)."
+        "Training ended before the model had reached its nominal sparsity (density 0.1 requested, density 0.09896 realised)."
     ]
     assert best is not None
     assert best.error is not None
-    assert best.error["message"].startswith("trainer.select=best has nothing to select: at no evaluation was the")
+    assert best.error["message"].startswith("trainer.select=best has nothing to select: at no evaluation had the")
 
 
 def test_averaging_is_not_triggered_before(toy_config: Make) -> None:
@@ -147,7 +147,7 @@ def test_a_topology_that_can_never_change_is_told_before_training(
     assert result is not None
     assert result.status == "failed"
     assert result.warnings == [
-        "RigL never rewires in this run, so its topology is fixed: it does so every sparsity.interval = 14 steps "
+        "RigL never rewires in this run, so its topology is fixed: it rewires every sparsity.interval = 14 steps "
         "before step 13.5 (sparsity.stop = 0.75 of 18)."
     ]
     tiny = finished(toy_config(sparsity={**rigl, "interval": 13}))  # α is all but zero by then

@@ -298,4 +298,4 @@ def test_moments_that_are_made_at_once_cannot_be_forgotten(toy_config: Make) -> 
     result = run(toy_config(trainer__reset_optimizer=True, optimizer=adagrad))
     assert result is not None
     assert result.error is not None
-    assert "Adagrad makes them at once" in result.error["message"]
+    assert "Adagrad creates it at once" in result.error["message"]

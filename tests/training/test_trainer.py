@@ -332,7 +332,7 @@ def test_the_best_value_is_a_finite_one(
 def test_where_no_value_was_finite_there_is_no_best(make_trainer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ToyTask, "evaluate", lambda *_: {"accuracy": math.nan})
     trained = make_trainer(trainer__select="best")
-    with pytest.raises(NonFiniteLossError, match="at none of 3 evaluations was valid/accuracy a finite number"):
+    with pytest.raises(NonFiniteLossError, match="valid/accuracy was not a finite number at any of 3 evaluations"):
         trained.fit()
     assert len(lines(trained.folder.metrics.path)) == 3
 

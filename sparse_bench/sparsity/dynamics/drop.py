@@ -1,7 +1,7 @@
-"""Which connections go. A function of a layer's existing weights and of the fraction of them to remove.
+"""Choose the connections to remove, given the existing weights and the fraction of them to remove.
 
-It is decided in NumPy, whose partition takes a fifth of the time of torch's, so on every device alike. Numbers of
-weights are exact, also where weights are equal: among equals, those that come first in the matrix go.
+NumPy makes the choice on the CPU, so it is the same on every device. NumPy's partition takes a fifth of torch's time.
+Numbers of removed weights are exact. Among equal weights, those that come first in the matrix are removed.
 """
 
 from collections.abc import Callable
@@ -10,31 +10,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
-#: (weights [entries], fraction) → boolean [entries], true for those to remove.
+#: (weights [entries], fraction) → boolean [entries], true for the weights to remove.
 Drop = Callable[[np.ndarray, float], np.ndarray]
 
 
 def on_host(values: Tensor) -> np.ndarray:
-    """Real numbers of any shape for NumPy, which knows float32 and float64 alone."""
+    """Convert to a NumPy array of the same shape, in float64 for float64 and in float32 for all other dtypes."""
     known = values if values.dtype in (torch.float32, torch.float64) else values.float()
     return known.detach().cpu().numpy()
 
 
 def whole(fraction: float, count: int) -> int:
-    """``fraction`` of ``count`` things, to the nearest whole number; of two equally near, the even one."""
+    """``fraction`` · ``count``, rounded to the nearest whole number; a tie goes to the even one."""
     return round(fraction * count)
 
 
 def lowest(scores: np.ndarray, count: int, positive: int | None = None) -> np.ndarray:
-    """Exactly ``count`` of the lowest ``scores`` [n], as booleans [n]; of equal ones, the first.
+    """Choose exactly ``count`` of the lowest scores; among equal scores, the first.
 
     Args:
-        scores: in any order.
-        count: how many are chosen.
-        positive: choose among the scores above zero alone, of which there are so many; None: among all.
+        scores: the scores [n].
+        count: how many to choose.
+        positive: number of scores above zero, to choose among these alone; None: choose among all.
+
+    Returns:
+        Booleans [n], true for the chosen scores.
 
     Raises:
-        ValueError: There are fewer than ``count``, or some are no numbers.
+        ValueError: there are fewer than ``count`` scores, or some are NaN.
     """
     number = scores.size if positive is None else positive
     if not 0 <= count <= number:
@@ -43,7 +46,7 @@ def lowest(scores: np.ndarray, count: int, positive: int | None = None) -> np.nd
         return np.zeros(scores.shape, dtype=bool)
     rank = scores.size - number + count - 1
     if np.isnan(scores).any():
-        raise ValueError(f"cannot rank {scores.size} scores, of which {int(np.isnan(scores).sum())} are no numbers")
+        raise ValueError(f"cannot rank {scores.size} scores, of which {int(np.isnan(scores).sum())} are NaN")
     highest = np.partition(scores, rank)[rank]
     chosen: np.ndarray = scores <= highest
     if number < scores.size:
@@ -55,15 +58,15 @@ def lowest(scores: np.ndarray, count: int, positive: int | None = None) -> np.nd
 
 
 def magnitude(weights: np.ndarray, fraction: float) -> np.ndarray:
-    """The fraction of smallest magnitude."""
+    """Remove the fraction of smallest magnitude."""
     return lowest(np.abs(weights), whole(fraction, weights.size))
 
 
 def signed_magnitude(weights: np.ndarray, fraction: float) -> np.ndarray:
-    """SET: the fraction of the positive weights nearest zero, and the fraction of the negative ones nearest zero.
+    """SET: remove the fraction of the positive weights nearest zero, and the same fraction of the negative ones.
 
-    A weight of exactly zero has no sign; it goes, as in the original code. (That code takes one positive weight more
-    than the fraction, and rounds up among the negative ones; here both are rounded to the nearest number.)
+    Weights of exactly zero are removed too, as in the original code. The original code removes one positive weight
+    more than the fraction, and rounds up among the negative ones. Here both numbers are rounded to the nearest.
 
     Source: Mocanu et al. 2018, "Scalable training of artificial neural networks with adaptive sparse connectivity
     inspired by network science", algorithm 1.

@@ -1,6 +1,6 @@
-"""Which connections come. A function of the free places of a layer and of the number of new connections.
+"""Choose the places of new connections, given the free places of a layer and the number of new connections.
 
-A place whose connection has just been removed is free like any other.
+A place whose connection has just been removed counts as free.
 """
 
 from collections.abc import Callable
@@ -15,13 +15,13 @@ from sparse_bench.sparsity.dynamics.drop import lowest, on_host
 
 @dataclass(frozen=True)
 class Room:
-    """Where a layer can grow.
+    """The places of a layer, where connections can grow; a place is an index into the flattened matrix.
 
     Attributes:
-        occupied: where a connection is, boolean [out, in]; places are those of the flattened matrix.
-        free: number of the other places.
-        score: how much a connection is wanted at each place [size]; None for a growth that asks for none.
-        generator: for random growth, on the CPU, so that a device of any kind gets the same connections.
+        occupied: where connections are, boolean [out, in].
+        free: number of places without a connection.
+        score: score of each place [size], higher ones grow first; None if the growth uses no scores.
+        generator: for random growth, on the CPU, so that every device gets the same connections.
     """
 
     occupied: Tensor
@@ -30,20 +30,20 @@ class Room:
     generator: Generator
 
 
-#: (room, count) → that many free places, int64, each once, on the device of the room.
+#: (room, count) → ``count`` different free places, int64 [count], on the device of the room.
 Grow = Callable[[Room, int], Tensor]
 
 
 def random_free(room: Room, count: int) -> Tensor:
-    """Uniformly at random.
+    """Choose ``count`` free places uniformly at random, int64 [count].
 
-    Places are drawn until enough free ones have been hit; where free places are scarce, they are listed and shuffled
-    instead.
+    Places are drawn until enough free ones have been hit. If more than half of the free places are needed, they are
+    listed and shuffled instead.
 
     Raises:
         ValueError: there are fewer free places than ``count``.
     """
-    # In NumPy, which is faster than torch at all of this.
+    # NumPy is faster than torch in all of these operations.
     occupied = room.occupied.cpu().numpy().ravel()
     if count > room.free:
         raise ValueError(f"cannot place {count} connections at {room.free} free places")
@@ -60,7 +60,7 @@ def _rejection(occupied: np.ndarray, count: int, generator: Generator) -> np.nda
     taken, missing = occupied.copy(), count
     found = [np.empty(0, dtype=np.int64)]
     while missing:
-        # No more draws than places are missing, so that there are never too many and every draw counts alike.
+        # Draw only as many places as are missing, so that no surplus has to be dropped, which would bias the choice.
         drawn = np.sort(torch.randint(occupied.size, (missing,), generator=generator).numpy())
         fresh = ~taken[drawn]
         fresh[1:] &= drawn[1:] != drawn[:-1]
@@ -71,13 +71,13 @@ def _rejection(occupied: np.ndarray, count: int, generator: Generator) -> np.nda
 
 
 def highest_score(room: Room, count: int) -> Tensor:
-    """Where the score is highest: the dense gradient's magnitude, in RigL.
+    """Choose the ``count`` free places of highest score, int64 [count]; RigL's score is the gradient's magnitude.
 
     Raises:
         ValueError: there is no score, or there are fewer free places than ``count``.
     """
     if room.score is None:
-        raise ValueError("this growth ranks free places by a score, and none was given")
+        raise ValueError("this growth needs a score for each place, and none was given")
     places = np.flatnonzero(~room.occupied.cpu().numpy())
     chosen = lowest(-on_host(room.score)[places], count)
     return torch.from_numpy(places[chosen]).to(room.occupied.device)

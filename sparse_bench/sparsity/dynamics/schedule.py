@@ -1,4 +1,4 @@
-"""When a topology changes, and by how much: frozen dataclasses, functions of step and epoch, so without state."""
+"""Schedules of topology changes: when, and by how much. Frozen dataclasses, functions of step and epoch alone."""
 
 import math
 from collections.abc import Callable
@@ -13,27 +13,27 @@ _NEVER = "never rewires in this run, so its topology is fixed"
 
 @dataclass(frozen=True)
 class Schedule:
-    """Amounts of change; what an amount means (a fraction to replace, a density to reach) is the scheme's affair."""
+    """Amounts of change. The scheme decides what an amount means: a fraction to replace, or a density to reach."""
 
     def __post_init__(self) -> None:
         check_fields(self)
 
     def after_step(self, step: int, length: Callable[[], Length]) -> float | None:
-        """The change after optimizer step ``step`` (from 1); None for none."""
+        """The amount of change after optimizer step ``step`` (from 1); None: no change."""
         return None
 
     def after_epoch(self, epoch: int, length: Callable[[], Length]) -> float | None:
-        """The change after epoch ``epoch`` (from 0); None for none."""
+        """The amount of change after epoch ``epoch`` (from 0); None: no change."""
         return None
 
     def doubt(self, length: Length) -> str | None:
-        """What becomes of it in a training of this length, as "never …", where that is not what it is for."""
+        """A text "never …" if the schedule has no effect in a run of this length, for a warning; else None."""
         return None
 
 
 @dataclass(frozen=True)
 class EveryEpoch(Schedule):
-    """SET: after every epoch the fraction ``zeta``; annealed along half a cosine to ``final_zeta`` if that is given."""
+    """SET: the fraction ``zeta`` after every epoch. If given, ``final_zeta`` is the last fraction, after a cosine."""
 
     zeta: Share = 0.3
     final_zeta: Share | None = None
@@ -42,18 +42,20 @@ class EveryEpoch(Schedule):
         if self.final_zeta is None:
             return self.zeta
         last = length().epochs - 1
-        progress = epoch / last if last else 1.0  # a single epoch is the last one, after which nothing grows
+        progress = epoch / last if last else 1.0  # a single epoch counts as the last one
         return self.final_zeta + (self.zeta - self.final_zeta) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
     def doubt(self, length: Length) -> str | None:
         if length.epochs == 1:
-            return f"{_NEVER}: it does so between epochs, and there is one (trainer.epochs, trainer.steps)"
+            return f"{_NEVER}: it rewires between epochs, and there is only one (trainer.epochs, trainer.steps)"
         return None if max(self.zeta, self.final_zeta or 0.0) > 0 else f"{_NEVER}: sparsity.zeta is 0"
 
 
 @dataclass(frozen=True)
 class CosineSteps(Schedule):
-    """RigL: every ``interval`` steps, until the share ``stop`` of training, f_t = α/2 · (1 + cos(π t / T_end)).
+    """RigL: the fraction f_t = α/2 · (1 + cos(π t / T_end)) every ``interval`` steps.
+
+    α is ``fraction``, and T_end is the share ``stop`` of all steps, after which nothing changes.
 
     Source: Evci et al. 2020, "Rigging the lottery", section 3 (2).
     """
@@ -74,7 +76,7 @@ class CosineSteps(Schedule):
         end = self.stop * length.steps
         if self.interval >= end:
             return (
-                f"{_NEVER}: it does so every sparsity.interval = {self.interval} steps before step {end:g} "
+                f"{_NEVER}: it rewires every sparsity.interval = {self.interval} steps before step {end:g} "
                 f"(sparsity.stop = {self.stop:g} of {length.steps})"
             )
         return None if self.fraction > 0 else f"{_NEVER}: sparsity.fraction is 0"
@@ -84,9 +86,9 @@ class CosineSteps(Schedule):
 class CubicDensity(Schedule):
     """Gradual pruning: the sparsity to reach, s_t = s_f · (1 − (1 − (t − t0) / (T − t0))³), every ``interval`` steps.
 
-    The curve begins at step t0 (the share ``begin`` of training), where nothing is to be removed yet; the last change
-    is at T (the share ``end``), where the final sparsity is reached also if T is no multiple of the interval. The
-    amounts are densities, 1 − s_t.
+    The curve begins with sparsity 0 at step t0, the share ``begin`` of training. The last change is at step T, the
+    share ``end``, whatever the interval. It reaches the final sparsity s_f = 1 − ``density``. The amounts are
+    densities, 1 − s_t.
 
     Source: Zhu & Gupta 2017, "To prune, or not to prune", equation 1, with s_i = 0.
     """
@@ -102,7 +104,7 @@ class CubicDensity(Schedule):
             raise ConfigError(f"sparsity.begin ({self.begin}) must be below sparsity.end ({self.end}).")
 
     def _steps(self, length: Length) -> tuple[int, int]:
-        """Where the curve begins and ends."""
+        """The steps at which the curve begins and ends."""
         first = math.ceil(self.begin * length.steps)
         return first, max(1, first, math.floor(self.end * length.steps))
 
@@ -111,8 +113,8 @@ class CubicDensity(Schedule):
         if first + self.interval < last:
             return None
         return (
-            f"never prunes gradually in this run, but all at once: the curve goes from step {first} to {last}, and "
-            f"sparsity.interval is {self.interval}"
+            f"never prunes gradually in this run, but all at once: the curve goes from step {first} to step {last}, "
+            f"and sparsity.interval is {self.interval} steps"
         )
 
     def after_step(self, step: int, length: Callable[[], Length]) -> float | None:

@@ -1,7 +1,7 @@
-"""The base of every scheme whose topology changes while the model is trained.
+"""The base of schemes whose topology changes during training.
 
-A dynamic scheme is a first topology (another base's matter), a drop, a growth and a schedule. What happens at a
-rewiring, to counts, values, optimizer moments and diagnostics, is the same for all and happens here.
+A dynamic scheme combines a first topology, a drop, a growth and a schedule. Another base class provides the first
+topology. A rewiring updates counts, values, optimizer moments and diagnostics in the same way for all schemes, here.
 """
 
 from abc import ABC, abstractmethod
@@ -27,15 +27,15 @@ from sparse_bench.streams import Streams
 
 @dataclass(frozen=True)
 class Dynamics:
-    """What tells one dynamic scheme from another, beside its first topology.
+    """The parts of a dynamic scheme, apart from its first topology.
 
     Attributes:
-        drop: which connections go.
-        grow: which come; None if none does.
-        schedule: when, and what fraction of the connections goes.
-        everywhere: whether ``drop`` chooses among the connections of all layers together, not of each for itself.
-        by_gradient: whether growth ranks free places by the dense gradient of the step that it follows.
-        last_removal: whether connections also go after the last epoch, when none comes any more.
+        drop: chooses the connections to remove.
+        grow: chooses the places of new connections; None if none grow.
+        schedule: when connections are removed, and what fraction of them.
+        everywhere: whether ``drop`` chooses among the connections of all layers together; else in each layer.
+        by_gradient: whether growth ranks free places by the dense gradient of the step just done.
+        last_removal: whether connections are also removed after the last epoch, when none grow.
     """
 
     drop: Drop
@@ -48,31 +48,31 @@ class Dynamics:
 
 @dataclass
 class Dynamic(Scheme, ABC):
-    """Replaces connections when its schedule says so.
+    """Removes and grows connections when its schedule says so.
 
-    Each layer grows as many connections as it has lost, so that its number of weights stays what it was; after the
-    last epoch nothing grows any more, so what is removed then is missing. A new connection is zero at first and has no
-    optimizer moments, also where an old one has just been removed.
+    Each layer grows as many connections as it loses, so its number of weights stays the same. After the last epoch
+    nothing grows, so a removal then makes the model sparser. A new connection starts at zero, and its optimizer moments
+    are zero, also at the place of a connection that has just been removed.
     """
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.dynamics = self.compose()
         self._length: Callable[[], Length] = _not_training
-        #: How often it was rewired, in earlier stages too; each time has random numbers of its own.
+        #: Number of rewirings, earlier training stages included; each one has its own random numbers.
         self._rewirings = 0
-        #: In this training, and some connection went.
+        #: Number of rewirings in this training that removed a connection.
         self._changes = 0
         self._evolution = Evolution({})
-        self._gradient_asked_for = False
-        #: The change that a step without a finite gradient has left to the next.
+        self._keeps_gradient = False
+        #: Amount of a change that was deferred to the next step, because a gradient was not finite.
         self._put_off: float | None = None
-        #: By which free places are ranked at the coming rewiring, [size] for each layer.
+        #: Layer → scores of its places at the next rewiring [size].
         self._scores: dict[str, Tensor] = {}
 
     @abstractmethod
     def compose(self) -> Dynamics:
-        """The dynamics, from the scheme's settings.
+        """Make the dynamics from the scheme's settings.
 
         Raises:
             ConfigError: a setting is out of range.
@@ -83,15 +83,16 @@ class Dynamic(Scheme, ABC):
         frozen = [name for name, weight in self.weights.items() if not weight.trained]
         if frozen and self.dynamics.grow is not None:
             raise ConfigError(
-                f"{type(self).__name__} grows connections that learn from zero, and {', '.join(frozen)} "
-                "keep their first weights. Use a scheme whose topology stays, or select other layers (sparsity.layers)."
+                f"{type(self).__name__} grows connections that start at zero and have to be trained, and the model "
+                f"freezes {', '.join(frozen)}. Use a scheme with a fixed topology, or select other layers "
+                "(sparsity.layers)."
             )
         self._evolution = Evolution(self.weights)
 
     def before_training(self, length: Callable[[], Length]) -> None:
         self._length = cache(length)
         self._changes = 0
-        self._evolution.tell_again()  # a second stage begins with the topology that a first one has left
+        self._evolution.tell_again()  # a second training stage records its first topology too
 
     def warnings(self) -> list[str]:
         doubt = self.dynamics.schedule.doubt(self._length())
@@ -99,22 +100,22 @@ class Dynamic(Scheme, ABC):
 
     def before_backward(self, step: int) -> None:
         if self.dynamics.by_gradient:
-            self._ask_for_gradient(self._due(step) is not None)
+            self._keep_gradient(self._due(step) is not None)
 
     def _due(self, step: int) -> float | None:
-        """The change after optimizer step ``step``, or an earlier one that its own step has put off; None for none."""
+        """The amount of change after optimizer step ``step``, or one that an earlier step deferred; None: no change."""
         amount = self.dynamics.schedule.after_step(step, self._length)
         return self._put_off if amount is None else amount
 
     def after_backward(self) -> None:
-        if self._gradient_asked_for:
+        if self._keeps_gradient:
             self._scores = {name: _magnitudes(weight) for name, weight in self.weights.items()}
-            self._ask_for_gradient(False)
+            self._keep_gradient(False)
         super().after_backward()
 
-    def _ask_for_gradient(self, wanted: bool) -> None:
-        if wanted != self._gradient_asked_for:
-            self._gradient_asked_for = wanted
+    def _keep_gradient(self, wanted: bool) -> None:
+        if wanted != self._keeps_gradient:
+            self._keeps_gradient = wanted
             for weight in self.weights.values():
                 weight.keep_dense_gradient(wanted)
 
@@ -123,7 +124,7 @@ class Dynamic(Scheme, ABC):
         amount = self._due(step)
         if amount is None:
             return
-        # A step that a gradient scaler leaves out, because of an overflow, changes no topology: the next one does.
+        # After a gradient overflow, the scaler skips the step; then the topology changes after the next step instead.
         overflow = getattr(optimizer, "found_inf", None)
         finite = all(bool(score.isfinite().all()) for score in self._scores.values())
         if finite and not (overflow is not None and bool(overflow)):
@@ -146,16 +147,24 @@ class Dynamic(Scheme, ABC):
 
     @torch.no_grad()
     def rewire(self, amount: float, optimizer: Optimizer | None, streams: Streams, grows: bool = True) -> None:
-        """Change the topology of all layers now, by ``amount`` as the schedule gives it."""
+        """Change the topology of all layers now.
+
+        Args:
+            amount: amount of change, as given by the schedule.
+            optimizer: the moments of removed and of new connections are set to zero; None: there is none.
+            streams: source of random numbers.
+            grows: whether new connections grow.
+        """
         self._rewirings += 1
         share, lost = self.share_to_remove(amount), 0
         together = self._removed_together(share) if self.dynamics.everywhere else {}
-        # One layer after the other, so that what is read of it is still in the processor's cache when it is changed.
+        # Finish one layer before the next, so that its data are still in the processor's cache when it is changed.
         for name, weight in self.weights.items():
             gone = together[name] if together else self._removed(name, share)
             generator = streams.torch("topology", name, self._rewirings)
             occupied = weight.mask.flatten()
             if grows and self.dynamics.grow is not None:
+                # The places of removed connections are free for growth too.
                 free = weight.size - weight.active + gone.numel()
                 left = occupied.index_fill(0, gone, False).view(weight.shape)
                 room = Room(left, free, self._scores.get(name), generator)
@@ -171,24 +180,24 @@ class Dynamic(Scheme, ABC):
         self._scores = {}
 
     def share_to_remove(self, amount: float) -> float:
-        """The fraction of the connections that goes, given the schedule's amount: that amount."""
+        """The fraction of the connections to remove, given the schedule's amount; by default that amount."""
         return amount
 
     def new_values(self, layer: str, count: int, generator: Generator) -> Tensor:
-        """Values of ``count`` new connections of a layer: zero."""
+        """Values of the new connections of a layer [count]; by default zero."""
         return torch.zeros(count)
 
     def ranked(self, layer: str) -> tuple[Tensor, Tensor]:
-        """Places of a layer's connections, and what the drop judges them by: their weights. Both [entries]."""
+        """Places of a layer's connections, and the values that the drop compares; by default, weights [entries]."""
         return self.weights[layer].entries()
 
     def _removed(self, layer: str, fraction: float) -> Tensor:
-        """Places of the connections of one layer that go."""
+        """Places of the connections of one layer to remove."""
         places, values = self.ranked(layer)
         return _where(places, self.dynamics.drop(on_host(values), fraction))
 
     def _removed_together(self, fraction: float) -> dict[str, Tensor]:
-        """Places of the connections that go, for each layer, where all layers' connections are judged together."""
+        """Layer → places of its connections to remove, when the connections of all layers are compared together."""
         entries = [self.ranked(name) for name in self.weights]
         chosen = self.dynamics.drop(np.concatenate([on_host(values) for _, values in entries]), fraction)
         parts = np.split(chosen, np.cumsum([places.numel() for places, _ in entries])[:-1])
@@ -207,21 +216,21 @@ class Dynamic(Scheme, ABC):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self._rewirings = state["rewirings"]
-        self._changes = state.get("changes", self._rewirings)  # an earlier version kept the first alone
+        self._changes = state.get("changes", self._rewirings)  # earlier versions saved only the rewirings
         self._put_off = state.get("put_off")
         self._evolution.load_state_dict(state["evolution"])
 
 
 def _where(places: Tensor, chosen: np.ndarray) -> Tensor:
-    """Those of ``places`` that are ``chosen``."""
+    """The ``places`` [n] for which ``chosen`` [n] is true."""
     return places.index_select(0, torch.from_numpy(np.flatnonzero(chosen)).to(places.device))
 
 
 def _magnitudes(weight: SparseWeight) -> Tensor:
-    """Of the dense gradient [size]; zero where the weight took no part in the loss."""
+    """Magnitudes of the dense gradient [size]; zero if the weight took no part in the loss."""
     gradient = weight.dense_gradient()
     return torch.zeros_like(weight.dense()).flatten() if gradient is None else gradient.abs().flatten()
 
 
 def _not_training() -> Length:
-    raise RuntimeError("before_training() tells a dynamic scheme how long training is, and has not been called")
+    raise RuntimeError("a dynamic scheme needs the length of training; call before_training() first")

@@ -1,4 +1,4 @@
-"""A recurrent layer of independent components: what a layer with block-diagonal recurrent weights computes."""
+"""A recurrent layer of independent components, equal to a layer with block-diagonal recurrent weights."""
 
 from typing import Any
 
@@ -10,30 +10,30 @@ from sparse_bench.errors import ConfigError
 from sparse_bench.sparsity.layers.structured import StructuredModule
 from sparse_bench.sparsity.segments import Blocks, Segment
 
-#: Gates of a recurrent layer, whose weights are stacked: input, forget, cell, output; reset, update, new; or one.
+#: Number of gates whose weights a recurrent layer stacks. LSTM: input, forget, cell, output. GRU: reset, update, new.
 GATES: dict[type[nn.RNNBase], int] = {nn.RNN: 1, nn.GRU: 3, nn.LSTM: 4}
-#: (h, c) of an LSTM, h of the others.
+#: (h, c) for an LSTM, h for GRU and RNN.
 State = Tensor | tuple[Tensor, Tensor]
 
 
 class BlockDiagonalLayer(StructuredModule):
-    """Stands in for a one-layer :class:`torch.nn.LSTM`, ``GRU`` or ``RNN``, with its calls, outputs and states.
+    """Replaces a one-layer :class:`torch.nn.LSTM`, ``GRU`` or ``RNN``, with the same calls, outputs and states.
 
-    Equals the replaced layer with weights that are zero outside the blocks: W_hh is block-diagonal in every gate, and
-    the rows of W_ih that belong to a component's outputs are zero outside the columns that it reads (Demeester et al.
-    2018). Biases are whole.
+    It equals the replaced layer with weights that are zero outside of blocks. W_hh is block-diagonal in every gate. In
+    W_ih, the rows of a component's outputs are zero outside the columns that it reads (Demeester et al. 2018). Biases
+    are complete.
 
     Args:
-        layer: what is replaced. Its weights are not taken over: every component draws its own, within the bound
-            1/√(its outputs) instead of 1/√(all outputs), as torch initialises layers of that size.
-        blocks: the components.
+        layer: the layer to replace. Its weights are not copied. Each component draws its own weights, as torch does for
+            a layer of its size: within 1/√(its outputs) instead of 1/√(all outputs).
+        blocks: the components' segments of inputs and outputs.
 
     Attributes:
-        components: the layers, of ``layer``'s type; their sizes are those of the segments. Frozen are those of their
-            parameters that are in ``layer``.
+        components: one layer per component, of ``layer``'s type. Parameters that are frozen in ``layer`` are frozen
+            here too.
 
     Raises:
-        ConfigError: ``layer`` has several layers in one, or projections.
+        ConfigError: ``layer`` has several layers or projections.
     """
 
     def __init__(self, layer: nn.RNNBase, blocks: Blocks) -> None:
@@ -67,7 +67,7 @@ class BlockDiagonalLayer(StructuredModule):
                 part.requires_grad_(parameter.requires_grad)
 
     def forward(self, x: Tensor | PackedSequence, state: State | None = None) -> tuple[Tensor | PackedSequence, State]:
-        """As the replaced layer: [T, B, inputs] (or batch first, or packed, or without B) and the state before it."""
+        """Like the replaced layer: takes [T, B, inputs], batch first, packed or without B, and the first state."""
         outputs: list[Any] = []
         states: list[State] = []
         for component, inputs, segment in zip(self.components, self.blocks.inputs, self.blocks.outputs, strict=True):
@@ -91,7 +91,7 @@ class BlockDiagonalLayer(StructuredModule):
 
     @staticmethod
     def _own(state: State | None, segment: Segment) -> State | None:
-        """A component's part of the state. Contiguous, as cuDNN wants it."""
+        """A component's part of the state, contiguous because cuDNN needs that."""
         if state is None:
             return None
         begin, end = segment
@@ -129,7 +129,7 @@ class BlockDiagonalLayer(StructuredModule):
         return self.hidden_size if attribute.startswith("weight_hh") else self.input_size
 
     def _places(self, attribute: str) -> list[tuple[Segment, Segment]]:
-        """Rows (within a gate) and columns of every component's part."""
+        """Segments of rows, within a gate, and of columns of every component's part."""
         columns = self.blocks.outputs if attribute.startswith("weight_hh") else self.blocks.inputs
         return list(zip(self.blocks.outputs, columns, strict=True))
 

@@ -1,4 +1,4 @@
-"""A linear layer that holds and multiplies only the weights that exist."""
+"""A linear layer that stores only the weights that exist, and computes with them alone."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,13 +12,17 @@ from sparse_bench.kernels.structure import SparseStructure
 
 
 class SparseLinear(nn.Module):
-    """Stands in for an :class:`torch.nn.Linear`: y = x Wᵀ + b with a sparse W [out, in].
+    """Replaces an :class:`torch.nn.Linear`: y = x Wᵀ + b with a sparse W [out, in].
+
+    Args:
+        linear: the layer to replace.
+        mask: which weights exist, boolean [out, in].
+        execution: see :func:`sparse_bench.kernels.linear.sparse_linear`.
 
     Attributes:
-        weight: the weights that exist [entries], row by row. The only ones that an optimizer sees; frozen if they were
-            in the replaced layer.
-        bias: [out] or None, the replaced layer's own.
-        structure: where the weights stand.
+        weight: the weights that exist [entries], row by row; frozen if they were in ``linear``.
+        bias: [out] or None, the parameter of ``linear``.
+        structure: the places of the weights.
     """
 
     def __init__(self, linear: nn.Linear, mask: Tensor, execution: str) -> None:
@@ -30,7 +34,7 @@ class SparseLinear(nn.Module):
         self.bias = linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., in] → [..., out]."""
+        """Compute y [..., out] for ``x`` [..., in]."""
         if self.structure.dense_gradient is not None and torch.is_grad_enabled():
             return F.linear(x, self.structure.full(self.weight), self.bias)
         return sparse_linear(x, self.structure, self.weight, self.bias, self.execution)
@@ -45,9 +49,9 @@ class SparseLinear(nn.Module):
 
 
 def compressed(full: Tensor, mask: Tensor) -> tuple[SparseStructure, Tensor]:
-    """The structure of ``mask`` and the weights of ``full`` [out, in] that exist in it.
+    """The structure of ``mask`` [out, in], and a copy of the weights of ``full`` [out, in] that exist in it [entries].
 
-    A matrix on the meta device, which has no numbers, gives zeros on the mask's device.
+    For a matrix on the meta device, which has no numbers, the weights are zeros on the mask's device.
     """
     if full.is_meta:
         structure = SparseStructure(mask)
@@ -57,10 +61,16 @@ def compressed(full: Tensor, mask: Tensor) -> tuple[SparseStructure, Tensor]:
 
 
 def resize_to_saved(module: nn.Module, names: Mapping[str, str], state_dict: dict[str, Any], prefix: str) -> None:
-    """Make room for saved values: a rewired layer may have another number of weights than it was built with.
+    """Resize parameters to saved values, because a rewired layer may have another number of weights than at first.
 
-    The parameters stay the same objects, since an optimizer holds them. What a masked layer saved, a matrix [out, in]
-    and its mask, is compressed first. ``names`` are those of the weights, with those of their structures.
+    The parameters stay the same objects, since an optimizer refers to them. A masked layer's checkpoint holds a matrix
+    [out, in] and its mask; these are compressed first.
+
+    Args:
+        module: the layer that is about to load.
+        names: name of each weight → name of its structure.
+        state_dict: the saved values, changed in place.
+        prefix: of the layer's names in ``state_dict``.
     """
     for name, structure in names.items():
         mask = state_dict.pop(f"{prefix}{name}_mask", None)

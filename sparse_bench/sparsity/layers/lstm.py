@@ -1,4 +1,4 @@
-"""An LSTM layer that holds and multiplies only the weights that exist."""
+"""An LSTM layer that stores only the weights that exist, and computes with them alone."""
 
 from typing import Any
 
@@ -10,21 +10,25 @@ from sparse_bench.kernels.lstm import State, full_lstm, sparse_lstm
 from sparse_bench.kernels.structure import SparseStructure
 from sparse_bench.sparsity.layers.linear import compressed, resize_to_saved
 
-#: The two matrices of an LSTM layer: names of their parameters → names of their structures.
+#: The two matrices of an LSTM layer: name of the parameter → name of its structure.
 STRUCTURES = {"weight_ih_l0": "structure_ih", "weight_hh_l0": "structure_hh"}
 
 
 class SparseLSTM(nn.Module):
-    """Stands in for an :class:`torch.nn.LSTM` of one layer and one direction; parameters keep their names.
+    """Replaces an :class:`torch.nn.LSTM` of one layer and one direction; parameters keep their names.
+
+    Args:
+        lstm: the layer to replace.
+        masks: name of each weight matrix → which of its weights exist, boolean [4H, in] and [4H, H].
+        execution: see :func:`sparse_bench.kernels.linear.sparse_linear`.
 
     Attributes:
-        weight_ih_l0, weight_hh_l0: the weights that exist [entries], row by row. The only ones an optimizer sees;
-            frozen if they were in the replaced layer.
-        bias_ih_l0, bias_hh_l0: [4H] or None, the replaced layer's own.
-        structure_ih, structure_hh: where the weights stand.
+        weight_ih_l0, weight_hh_l0: the weights that exist [entries], row by row; frozen if they were in ``lstm``.
+        bias_ih_l0, bias_hh_l0: [4H] or None, the parameters of ``lstm``.
+        structure_ih, structure_hh: the places of the weights.
 
     Raises:
-        ConfigError: the layer to replace has several layers, two directions, or a projection.
+        ConfigError: ``lstm`` has several layers, two directions, or a projection.
     """
 
     structure_ih: SparseStructure
@@ -38,7 +42,7 @@ class SparseLSTM(nn.Module):
         super().__init__()
         if lstm.num_layers != 1 or lstm.bidirectional or lstm.proj_size:
             raise ConfigError(
-                f"execution={execution} computes LSTMs of one layer and one direction without projection, not {lstm}. "
+                f"execution={execution} needs an LSTM of one layer and one direction without projection, not {lstm}. "
                 "Use execution=masked for it."
             )
         self.input_size, self.hidden_size, self.batch_first = lstm.input_size, lstm.hidden_size, lstm.batch_first
@@ -52,7 +56,11 @@ class SparseLSTM(nn.Module):
             self.register_parameter(name, getattr(lstm, name) if lstm.bias else None)
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """As :class:`torch.nn.LSTM`: x [T, B, in] (or [B, T, in] if ``batch_first``) and states [1, B, H]."""
+        """Like :class:`torch.nn.LSTM`: x [T, B, in], or [B, T, in] if ``batch_first``, and states [1, B, H].
+
+        Raises:
+            TypeError: ``x`` is packed or unbatched.
+        """
         if not isinstance(x, Tensor) or x.dim() != 3:
             raise TypeError(f"a sparse LSTM takes [T, B, {self.input_size}], not {type(x).__name__}")
         if self.batch_first:
@@ -74,7 +82,7 @@ class SparseLSTM(nn.Module):
         return (y.transpose(0, 1) if self.batch_first else y), (hidden.unsqueeze(0), cell.unsqueeze(0))
 
     def flatten_parameters(self) -> None:
-        """Nothing to flatten; models call this on any LSTM."""
+        """Do nothing; models call this on any LSTM."""
 
     def extra_repr(self) -> str:
         """Sizes and execution."""

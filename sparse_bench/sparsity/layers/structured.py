@@ -1,4 +1,4 @@
-"""The base of layers that hold parts of their weight matrices, and nothing of what lies between them."""
+"""The base of layers that store only dense parts of their weight matrices."""
 
 from abc import abstractmethod
 
@@ -6,16 +6,16 @@ from torch import Tensor, nn
 
 
 class StructuredModule(nn.Module):
-    """Stands in for an ordinary module and holds parts of its weight matrices, under names of its own."""
+    """Replaces an ordinary module and stores parts of its weight matrices, in parameters with other names."""
 
     @abstractmethod
     def parts(self, attribute: str) -> list[Tensor]:
-        """The parameters that hold the replaced module's weight ``attribute``."""
+        """The parameters that store the replaced module's weight or bias ``attribute``."""
 
     @abstractmethod
     def full(self, attribute: str) -> Tensor:
-        """That weight as a whole [out, in], zeros between its parts, or that bias [out]; differentiable."""
+        """The full weight ``attribute`` [out, in], zero outside its parts, or the bias [out]; differentiable."""
 
     @abstractmethod
     def topology(self, attribute: str) -> Tensor:
-        """Which of its entries exist, boolean [out, in]."""
+        """Which entries of the weight ``attribute`` exist, boolean [out, in]."""

@@ -15,22 +15,22 @@ from sparse_bench.sparsity.tiers import Tiers
 
 
 class TieredEmbedding(RowSparseLayer, StructuredModule):
-    """Stands in for an :class:`torch.nn.Embedding`: vectors of whole length, whose missing columns are zero.
+    """Replaces an :class:`torch.nn.Embedding`: gives vectors of full length, whose missing columns are zero.
 
-    All weights stand in one vector. A row-sparse gradient holds those of the touched words: its "rows" are single
-    weights, in ascending order where the host sees them.
+    All weights are in one vector. A row-sparse gradient holds the weights of the touched words: each of its "rows" is a
+    single weight. On the CPU these are in ascending order.
 
     Args:
-        embedding: what is replaced; its values are kept where columns exist.
+        embedding: the layer to replace; weights that exist keep their values.
         tiers: the blocks of columns.
-        place: place of every word in the order that ``tiers`` speaks of [V], int64.
+        place: place of every word in the order that ``tiers`` uses [V], int64.
 
     Attributes:
-        weight: all weights that exist [entries], block after block; frozen if the replaced ones were.
+        weight: all weights that exist [entries], block after block; frozen if those of ``embedding`` were.
         place: see above; a buffer.
 
     Raises:
-        ConfigError: ``embedding`` does more than look vectors up.
+        ConfigError: ``embedding`` has max_norm, scale_grad_by_freq or sparse gradients.
     """
 
     place: Tensor
@@ -50,7 +50,7 @@ class TieredEmbedding(RowSparseLayer, StructuredModule):
         self.tiers = tiers
         device = embedding.weight.device
         self.register_buffer("place", place.to(device))
-        # Column d of the word at place p ≥ start[d] is weight[p · stride[d] + offset[d]].
+        # The word at place p has column d if p ≥ start[d]; its value is weight[p · stride[d] + offset[d]].
         widths = torch.tensor(tiers.widths)
         start, stride = (torch.tensor(of).repeat_interleave(widths) for of in (tiers.starts, tiers.widths))
         first = torch.tensor([0, *tiers.sizes[:-1]]).cumsum(0).repeat_interleave(widths)
@@ -63,7 +63,7 @@ class TieredEmbedding(RowSparseLayer, StructuredModule):
         self.weight = nn.Parameter(torch.cat(blocks), embedding.weight.requires_grad)
 
     def forward(self, words: Tensor) -> Tensor:
-        """Vectors of ``words`` (numbers, any shape [...]): [..., D]."""
+        """Vectors [..., D] of ``words``, indices of any shape [...]."""
         if self.exact is None:
             return self._vectors(words)
 
@@ -84,7 +84,7 @@ class TieredEmbedding(RowSparseLayer, StructuredModule):
     def _vectors(self, words: Tensor) -> Tensor:
         place = self.place[words].unsqueeze(-1)
         exists = place >= self.start
-        # One gather of single weights: as fast as a dense look-up for narrow blocks, which a look-up in each is not.
+        # Gather single weights. With narrow blocks this is as fast as a dense look-up; a look-up per block is slower.
         index = torch.where(exists, place * self.stride + self.offset, 0)
         vectors = self.weight.gather(0, index.flatten()).view(index.shape) * exists
         if self.padding_idx is None:
@@ -92,16 +92,18 @@ class TieredEmbedding(RowSparseLayer, StructuredModule):
         return torch.where((words == self.padding_idx).unsqueeze(-1), vectors.detach(), vectors)
 
     def _pieces(self, rows: Tensor) -> Iterator[tuple[int, slice, Tensor | None, Tensor]]:
-        """Where the weights of the words at places ``rows`` [U] stand, block of columns by block.
+        """For each block of columns, the places in :attr:`weight` of the words at places ``rows`` [U].
 
-        Gives (first of the rows that has the block, the block's columns, which of those rows have it [U', 1] or None
-        for all, places in :attr:`weight` [U', columns]). Rows that lack a block are cut off where the host sees the
-        numbers; elsewhere they are there, at places of the row's own that all rows have, to be multiplied by zero:
-        another row's must not pass for touched.
+        On the CPU, rows that lack a block are left out. On other devices they remain and have to be multiplied by zero.
+        They then get places of the same row in a block that all rows have, so that no other row counts as touched.
+
+        Yields:
+            Index of the first row that remains; the block's columns; which of the U' remaining rows have the block
+            [U', 1], None for all; and places in :attr:`weight` [U', columns].
         """
         sorted_rows = host_sees(rows)
         column = begin = 0
-        own: Tensor | None = None  # places of each row in a block that all rows have [U, columns]
+        own: Tensor | None = None  # each row's places in a block that all rows have [U, columns]
         for start, width, size in zip(self.tiers.starts, self.tiers.widths, self.tiers.sizes, strict=True):
             if size:
                 first = int(torch.searchsorted(rows, start)) if sorted_rows else 0
@@ -117,13 +119,13 @@ class TieredEmbedding(RowSparseLayer, StructuredModule):
             column, begin = column + width, begin + size
 
     def blocks(self) -> list[Tensor]:
-        """Views of :attr:`weight`, one a block of columns [rows, width]."""
-        # One split, whose gradient is one concatenation; a slice's gradient would be as large as the whole weight.
+        """Views of :attr:`weight`, one for each block of columns [rows, width]."""
+        # The gradient of one split is one concatenation. The gradient of each slice would be as large as the weight.
         flat = self.weight.split(self.tiers.sizes)
         return [block.view(-1, width) for block, width in zip(flat, self.tiers.widths, strict=True)]
 
     def dense_weight(self) -> Tensor:
-        """The whole matrix [V, D], zeros where nothing exists, differentiable: what a tied decoder multiplies by."""
+        """The full matrix [V, D] for a tied decoder, zero where no weight exists; differentiable."""
         columns = [
             F.pad(block, (0, 0, start, 0)) for block, start in zip(self.blocks(), self.tiers.starts, strict=True)
         ]

@@ -1,4 +1,4 @@
-"""Recurrent layers of independent components: predefined sparseness (Demeester et al. 2018)."""
+"""Predefined sparseness: recurrent layers of independent components (Demeester et al. 2018)."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -14,23 +14,25 @@ from sparse_bench.sparsity.structured import StructuredScheme, recurrent_stacks,
 from sparse_bench.sparsity.weights import SparseWeight
 from sparse_bench.streams import Streams
 
-#: Mode in which every layer has the same given number of components.
+#: Mode in which the number of components is given, the same for every layer.
 EXPLICIT = "blocks"
 
 
 @dataclass
 class BlockDiagonal(StructuredScheme):
-    """Every selected LSTM, GRU or RNN layer falls into components with outputs and states of their own.
+    """Splits every selected LSTM, GRU or RNN layer into components with their own outputs and states.
 
-    The number of components and what they read follow from the size of a narrower dense stack with as many parameters
-    (a ``mode`` and a ``fraction``), or are given (``mode`` blocks). A layer with one component stays as it is.
+    The number of components, and the share of the inputs that each reads, are either given (mode ``blocks``), or follow
+    from a narrower dense stack with as many parameters (``mode`` and ``fraction``). A layer with one component does not
+    change.
 
     Attributes:
-        mode: which sides of the stack of selected layers, in the model's order, are reduced: ``sparse_hidden``
-            (between layers), ``sparse_emb`` (the stack's input and output), ``sparse_all``; or ``blocks``.
-        fraction: size of the dense stack's reduced sides over this one's. Not for ``blocks``.
-        blocks: number of components of every layer. For ``blocks`` alone.
-        delta: share of a layer's inputs that a component reads, from 1/blocks to 1. For ``blocks`` alone.
+        mode: sides of the stack of selected layers, in the model's order, that are reduced in the dense stack.
+            ``sparse_hidden``: between layers. ``sparse_emb``: the stack's input and output. ``sparse_all``: all.
+            ``blocks``: the number of components is given.
+        fraction: size of the dense stack's reduced sides, relative to this stack. Not in mode ``blocks``.
+        blocks: number of components of every layer. In mode ``blocks`` only.
+        delta: share of a layer's inputs that a component reads, from 1/blocks to 1. In mode ``blocks`` only.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("recurrent",)
@@ -49,12 +51,12 @@ class BlockDiagonal(StructuredScheme):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.density != 1.0:
-            raise ConfigError("BlockDiagonal has no density: its size follows from its mode. Leave it out.")
+            raise ConfigError("BlockDiagonal has no density: its size follows from its mode. Remove sparsity.density.")
         explicit = self.mode == EXPLICIT
         given = {name: getattr(self, name) is not None for name in ("fraction", "blocks", "delta")}
         if given != {"fraction": not explicit, "blocks": explicit, "delta": explicit}:
             wanted, unwanted = ("blocks and delta", "fraction") if explicit else ("fraction", "blocks and delta")
-            raise ConfigError(f"sparsity.mode={self.mode} needs {wanted}, and has no use for {unwanted}: set null.")
+            raise ConfigError(f"sparsity.mode={self.mode} needs {wanted}, and does not use {unwanted}: set null.")
         if self.blocks is not None and self.delta is not None and not 1 / self.blocks <= self.delta <= 1:
             raise ConfigError(f"sparsity.delta must lie between 1/{self.blocks} (1/blocks) and 1, not {self.delta}.")
 

@@ -1,4 +1,4 @@
-"""Several schemes on one model, each on layers of its own."""
+"""Several schemes on one model, each on different layers."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,10 +14,10 @@ from sparse_bench.streams import Streams
 
 @dataclass
 class Combined(Scheme):
-    """Applies its parts side by side. Density, layers and execution are settings of the parts.
+    """Applies several schemes to one model. Density, layers and execution are settings of its parts.
 
     Attributes:
-        parts: name (anything) → scheme.
+        parts: any name → scheme.
     """
 
     parts: Mapping[str, Any] = field(default_factory=dict)
@@ -28,7 +28,7 @@ class Combined(Scheme):
             raise ConfigError("sparsity.parts names no scheme.")
         for name, part in self.parts.items():
             if not isinstance(part, Scheme):
-                raise ConfigError(f"sparsity.parts.{name} is no scheme: it needs a _target_.")
+                raise ConfigError(f"sparsity.parts.{name} is not a scheme: it needs a _target_.")
             if type(part).build is not Scheme.build:
                 raise ConfigError(f"sparsity.parts.{name} builds another model and cannot be combined with others.")
         if self.density != 1.0 or self.execution != "masked" or tuple(self.layers) != ("default",):
@@ -38,7 +38,7 @@ class Combined(Scheme):
         for name, part in self.parts.items():
             chosen = part.matrices(model)
             if twice := [weight for weight in chosen if weight in self.selected]:
-                raise ConfigError(f"sparsity.parts.{name} selects {', '.join(twice)}, as another part does.")
+                raise ConfigError(f"sparsity.parts.{name} selects {', '.join(twice)}, which another part selects too.")
             self.selected += chosen
         for part in self.parts.values():
             part.attach(model, streams)

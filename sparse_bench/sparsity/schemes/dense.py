@@ -1,4 +1,4 @@
-"""No sparsity: the selected layers are counted and keep all of their weights."""
+"""The dense baseline: the selected layers keep all of their weights, and are counted."""
 
 from dataclasses import dataclass
 
@@ -14,12 +14,12 @@ from sparse_bench.streams import Streams
 
 @dataclass
 class Dense(Scheme):
-    """The dense model. ``layers`` says which layers a comparison counts.
+    """The dense model. ``layers`` selects the layers whose weights are counted for comparisons.
 
     Attributes:
-        gain: factor on the first weights of these layers. A sparse matrix of density d whose weights are drawn as the
-            dense ones are gives √d times as large products; with ``gain`` = √d so does the dense one, which tells what
-            sparsity does from what smaller first products do.
+        gain: factor on the first weights of these layers. A sparse matrix of density d, with weights drawn as for a
+            dense one, gives products √d times as large. With ``gain`` = √d the dense matrix does too. This control
+            separates the effect of sparsity from the effect of smaller products at the start.
     """
 
     gain: Positive = 1.0

@@ -1,4 +1,4 @@
-"""Embeddings with short vectors for some words: predefined sparseness (Demeester et al. 2018)."""
+"""Predefined sparseness: embeddings with short vectors for some words (Demeester et al. 2018)."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -20,16 +20,15 @@ ORDERS = ("up", "down", "rand")
 
 @dataclass
 class EmbeddingTiers(StructuredScheme):
-    """Every selected embedding keeps ``density`` of its weights; which words have short vectors depends on ``order``.
-    Density 1 is a plain dense embedding.
+    """Every selected embedding keeps the share ``density`` of its weights; ``order`` decides whose vectors are short.
 
-    How frequent words are is read from the model's ``word_frequencies`` [V], a count for every word number. A model
-    without them is taken to number its words from the most frequent to the rarest.
+    Density 1 is a plain dense embedding. The model's ``word_frequencies`` [V] give the count of each word index. For a
+    model without them, indices are assumed to run from the most frequent word to the rarest.
 
     Attributes:
-        blocks: blocks of columns. The last words in order have all of them, the first ones the first alone.
-        order: ``up`` puts rare words first (they have the short vectors; the paper's proposal), ``down`` frequent ones,
-            ``rand`` draws an order. Equally frequent words stand in the order of their numbers.
+        blocks: number of blocks of columns. The last words in the order have all blocks, the first ones only the first.
+        order: ``up``: rare words first, so they have short vectors, as the paper proposes. ``down``: frequent words
+            first. ``rand``: a random order. Equally frequent words are in the order of their indices.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("embedding",)
@@ -43,8 +42,8 @@ class EmbeddingTiers(StructuredScheme):
         super().__post_init__()
         if not 1 / self.blocks <= self.density <= 1:
             raise ConfigError(
-                f"sparsity.density={self.density} with sparsity.blocks={self.blocks}: the density must lie between "
-                "1/blocks and 1."
+                f"sparsity.density={self.density} does not fit sparsity.blocks={self.blocks}: the density must lie "
+                "between 1/blocks and 1."
             )
 
     def install(self, model: nn.Module, streams: Streams) -> dict[str, SparseWeight]:
@@ -60,7 +59,7 @@ class EmbeddingTiers(StructuredScheme):
         return weights
 
     def _places(self, model: nn.Module, embedding: nn.Embedding, generator: torch.Generator) -> Tensor:
-        """Place of every word in the order, on the CPU."""
+        """Place of every word in the order [V], int64, on the CPU."""
         vocabulary = embedding.num_embeddings
         if self.order == "rand":
             return torch.randperm(vocabulary, generator=generator)
@@ -68,7 +67,7 @@ class EmbeddingTiers(StructuredScheme):
         counts = torch.arange(vocabulary, 0, -1) if counts is None else torch.as_tensor(counts, device="cpu")
         if counts.shape != (vocabulary,):
             raise ConfigError(
-                f"The model has frequencies of {counts.numel()} words and an embedding of {vocabulary}; "
+                f"The model has frequencies of {counts.numel()} words and an embedding of {vocabulary} words; "
                 "use sparsity.order=rand, or select another layer."
             )
         in_order = counts.argsort(descending=self.order == "down", stable=True)

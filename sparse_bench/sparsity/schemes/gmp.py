@@ -1,4 +1,4 @@
-"""Gradual magnitude pruning (Zhu & Gupta 2017): from dense to sparse while the model is trained."""
+"""Gradual magnitude pruning (Zhu & Gupta 2017): from dense to sparse during training."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ from sparse_bench.streams import Streams
 
 @dataclass
 class GMP(MaskScheme, Dynamic):
-    """The weights of least magnitude in all layers together are removed until ``density`` is reached; none grows.
+    """Removes the weights of smallest magnitude, over all layers together, until ``density`` is reached.
 
     Attributes:
         density: share of the selected layers' weights that exist in the end; all exist at first.
         interval: steps between removals.
-        begin: share of training after which removing begins.
-        end: share of training at which the density is reached.
+        begin: share of training after which pruning begins.
+        end: share of training at which ``density`` is reached.
     """
 
     interval: Count = 100
@@ -42,7 +42,7 @@ class GMP(MaskScheme, Dynamic):
         return size - round(self.density * size)
 
     def share_to_remove(self, amount: float) -> float:
-        """The schedule's amount is the density to reach."""
+        """The fraction of the connections to remove, given the density to reach."""
         active = sum(weight.active for weight in self.weights.values())
         surplus = active - round(amount * sum(weight.size for weight in self.weights.values()))
         return max(0, surplus) / max(1, active)

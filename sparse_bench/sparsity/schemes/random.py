@@ -14,11 +14,11 @@ from sparse_bench.streams import Streams
 
 @dataclass
 class Random(MaskScheme):
-    """Each layer's weights are a uniformly random subset of exact size, fixed for ever.
+    """Each layer keeps a uniformly random subset of its weights, of exact size, during the whole training.
 
     Attributes:
-        distribution: how the weights are shared among layers, ``uniform`` (the same density everywhere) or
-            ``erdos_renyi`` (density proportional to (n_in + n_out) / (n_in · n_out)).
+        distribution: how the weights are distributed over layers. ``uniform``: the same density in every layer.
+            ``erdos_renyi``: density proportional to (n_in + n_out) / (n_in · n_out).
     """
 
     distribution: Annotated[str, one_of(*DISTRIBUTIONS)] = "uniform"

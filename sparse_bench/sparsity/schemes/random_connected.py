@@ -1,4 +1,4 @@
-"""Rasa's RandomlyConnectedDense (Rasa 2.6): a fixed random mask that leaves nothing unconnected."""
+"""Rasa's RandomlyConnectedDense (Rasa 2.6): a fixed random mask that leaves no input or output unconnected."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from sparse_bench.streams import Streams
 
 @dataclass
 class RandomConnected(MaskScheme):
-    """Bernoulli(density) united with a tiled identity, drawn once; density 1 is a plain dense layer.
+    """The union of a Bernoulli(density) mask and a tiled identity, drawn once; density 1 is a plain dense layer.
 
-    The initial weights are those of the full layer, not rescaled by the density. The post's example (8×8, density
-    0.25) speaks of 16 weights; the released code, which this follows, gives 22 in expectation.
+    The initial weights are those of the full layer, not rescaled by the density. For an 8×8 layer of density 0.25, the
+    blog post gives 16 weights. The released code, which this scheme follows, gives 22 in expectation.
     """
 
     def first_topology(self, shapes: Mapping[str, Shape], streams: Streams) -> dict[str, Tensor]:

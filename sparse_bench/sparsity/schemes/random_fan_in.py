@@ -1,4 +1,4 @@
-"""SparseLang's random sparsity: every unit hears the same small number of randomly chosen inputs, for ever."""
+"""SparseLang's random sparsity: every unit has the same small number of random inputs, which never change."""
 
 import math
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from sparse_bench.sparsity.weights import SparseWeight
 from sparse_bench.streams import Streams
 
 INITIAL = ("fan_in", "report", "model")
-#: At this density and above, the report's code took another way, with another range of initial weights.
+#: From this density on, the report's code initialised weights within another range.
 _REPORT_WIDE_DENSITY, _REPORT_WIDE_RANGE = 0.01, 0.1
 
 
@@ -26,23 +26,23 @@ _REPORT_WIDE_DENSITY, _REPORT_WIDE_RANGE = 0.01, 0.1
 class RandomFanIn(MaskScheme):
     """Each unit draws ⌊density · inputs⌋ of its inputs (Guo and Zhou 2018, "Sparse LSTM Model", and their code).
 
-    The units of a recurrent layer are those of its gates, and their inputs are the layer's input and its hidden state
-    together, so the two shares vary from unit to unit. A linear layer's units have the layer's inputs. At density 1
-    layers are dense, with the same initialiser: the arm to compare with.
+    The units of a recurrent layer are those of its gates. Their inputs are the layer's input and its hidden state
+    together, so the share of each varies from unit to unit. The units of a linear layer draw from the layer's inputs.
+    At density 1 layers are dense, with the same initialiser: the baseline.
 
     Attributes:
-        with_replacement: draw inputs as the original code does, which may choose one twice; a unit then has fewer
-            weights than it drew. Otherwise all are different.
-        initial: first weights. ``fan_in``: uniform within √(3 / fan-in), the same rule at every density. ``report``:
-            the original's, uniform within √(3 / n) for n weights in a layer, but within 0.1 from density 0.01 on.
-            ``model``: those the model was built with, whatever their number.
+        with_replacement: draw inputs as the original code does, which may draw one twice; the unit then has fewer
+            weights. If false, all inputs of a unit are different.
+        initial: first weights. ``fan_in``: uniform within ±√(3 / fan-in), at every density. ``report``: as in the
+            original code, uniform within ±√(3 / n) for n weights in a layer, and within ±0.1 from density 0.01 on.
+            ``model``: the weights that the model was built with.
     """
 
     with_replacement: bool = False
     initial: Annotated[str, one_of(*INITIAL)] = "fan_in"
 
     def build(self, factory: ModelFactory) -> Any:
-        """The model. Full matrices of which no number is needed have none: this scheme draws all first weights."""
+        """Build the model. Large matrices have no numbers if this scheme draws all first weights itself."""
         needed = self.execution == "masked" or self.density == 1.0 or self.initial == "model"
         return factory() if needed else without_large_numbers(factory, self.matrices)
 
@@ -51,11 +51,13 @@ class RandomFanIn(MaskScheme):
             owner = model.get_submodule(name.rpartition(".")[0])
             if getattr(owner, "rows_are_inputs", False):
                 raise ConfigError(
-                    f"RandomFanIn draws the inputs of each unit, a row of a matrix [out, in]. The rows of '{name}' "
-                    f"({type(owner).__name__}) are inputs. Select other layers (sparsity.layers), or another scheme."
+                    f"RandomFanIn draws the inputs of each unit, so units must be rows of a matrix [out, in]. The rows "
+                    f"of '{name}' ({type(owner).__name__}) are inputs. Select other layers (sparsity.layers), or "
+                    "another scheme."
                 )
         weights = super().install(model, streams)
-        if self.initial == "model" or model.get_parameter(self.selected[0]).is_meta:  # no numbers there, only shapes
+        # On the meta device there are shapes only, so no first weights to draw.
+        if self.initial == "model" or model.get_parameter(self.selected[0]).is_meta:
             return weights
         for names in units(self.selected).values():
             matrices = [weights.get(name) or model.get_parameter(name) for name in names]
@@ -70,7 +72,7 @@ class RandomFanIn(MaskScheme):
         return weights
 
     def _limit(self, fan_in: float, weights: int) -> float:
-        """Largest initial weight, of units with ``fan_in`` inputs in a layer of so many ``weights``."""
+        """Largest initial weight of units with ``fan_in`` inputs, in a layer of ``weights`` weights."""
         if self.initial != "report":
             return math.sqrt(3 / max(fan_in, 1.0))
         return _REPORT_WIDE_RANGE if self.density >= _REPORT_WIDE_DENSITY else math.sqrt(3 / max(weights, 1))

@@ -13,15 +13,15 @@ from sparse_bench.sparsity.schemes.static_er import SAMPLINGS, StaticER
 
 @dataclass
 class RigL(StaticER, Dynamic):
-    """Every so many steps, weights of least magnitude make way for those with the largest gradient.
+    """Every ``interval`` steps, replaces the weights of smallest magnitude by those of largest gradient magnitude.
 
-    The dense gradient is computed at those steps alone. The optimizer takes its step there too, and the topology
-    changes after it; in the authors' code the change takes the place of the step.
+    The dense gradient is computed only for these steps. The optimizer makes its step as usual, and the topology changes
+    after it. In the authors' code, the change replaces the step.
 
     Attributes:
-        fraction: of each layer's weights, replaced at the first change; α in the paper.
+        fraction: share of each layer's weights that the first change replaces; α in the paper.
         interval: steps between changes; ΔT in the paper.
-        stop: share of training after which the topology stays. The fraction falls to zero by then.
+        stop: share of training after which the topology is fixed. The fraction falls to zero by then.
     """
 
     sampling: Annotated[str, one_of(*SAMPLINGS)] = "exact"

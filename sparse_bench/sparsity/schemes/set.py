@@ -20,21 +20,21 @@ NEW_WEIGHTS = ("zero", "initial")
 
 @dataclass
 class SET(StaticER, Dynamic):
-    """An Erdős–Rényi topology in which, after every epoch, the weights nearest zero make way for random ones.
+    """Starts from an Erdős–Rényi topology; after every epoch, replaces the weights nearest zero by random connections.
 
-    After the last epoch weights are removed only, as in the paper: the trained model is sparser than ``density`` by
-    the fraction ``zeta``. With ``drop=magnitude`` and an annealed ``zeta`` this is the
-    rewiring of Selfish-RNN (Liu et al. 2021).
+    After the last epoch weights are only removed, as in the paper. So the trained model is sparser than ``density``, by
+    the fraction ``zeta``. With ``drop=magnitude`` and an annealed ``zeta``, this is the rewiring of Selfish-RNN (Liu et
+    al. 2021).
 
     Attributes:
         zeta: fraction of each layer's weights that is replaced after an epoch; ζ in the paper.
-        final_zeta: if given, the fraction is annealed along half a cosine, from ``zeta`` after the first epoch to this
+        final_zeta: if given, the fraction falls along half a cosine, from ``zeta`` after the first epoch to this value
             after the last one.
-        drop: ``signed_magnitude`` (the fraction among the positive weights, and among the negative ones) or
-            ``magnitude`` (among all).
-        new_weights: value of a new connection, ``zero`` or ``initial``: one of the values that the layer's full matrix
-            was initialised with, at random, so that new weights follow the layer's own initialiser, whichever it is.
-        last_removal: whether weights are removed after the last epoch; if not, the density stays.
+        drop: ``signed_magnitude``: remove the fraction among the positive weights, and among the negative ones.
+            ``magnitude``: remove the fraction among all weights.
+        new_weights: value of a new connection. ``zero``, or ``initial``: a random one of the first weights of the
+            layer's full matrix, so that new weights follow the layer's own initialiser.
+        last_removal: whether weights are removed after the last epoch; if not, the density stays the same.
     """
 
     zeta: Share = 0.3

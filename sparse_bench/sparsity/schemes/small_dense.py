@@ -1,4 +1,4 @@
-"""The baseline that every figure needs: a narrower dense model with the same number of weights."""
+"""The baseline of every comparison: a narrower dense model with the same number of weights."""
 
 from bisect import bisect_left
 from dataclasses import dataclass
@@ -8,21 +8,21 @@ import torch
 
 from sparse_bench.sparsity.scheme import ModelFactory, Scheme, total_size
 
-#: A number of weights that is further from the wanted one than this share of it is told.
+#: Relative deviation from the target number of weights above which the result carries a warning.
 _FAR = 0.2
 
 
 @dataclass
 class SmallDense(Scheme):
-    """A dense model whose selected layers hold as many weights as ``density`` times the full model's.
+    """A narrower dense model, whose selected layers hold ``density`` times the weights of the full model's layers.
 
-    The width nearest to that number is taken (the narrower one of two equally near), so the count is as close as the
-    model's steps of width allow; the result records the count that was reached.
+    It takes the width whose number of weights is nearest to this target; of two equally near, the narrower one. The
+    result records the number of weights reached.
     """
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        #: Weights of the selected layers at the width that was taken.
+        #: Number of weights of the selected layers at the chosen width.
         self._taken = 0
 
     def build(self, factory: ModelFactory) -> Any:
@@ -41,7 +41,7 @@ class SmallDense(Scheme):
     def warnings(self) -> list[str]:
         target = self.density * (self.full_size or 0)
         said = (
-            f"small_dense: density {self.density:g} asks for {target:,.0f} weights in the selected layers, and the "
+            f"small_dense: density {self.density:g} means {target:,.0f} weights in the selected layers, and the "
             f"nearest width has {self._taken:,}."
         )
         return [said] if abs(self._taken - target) > _FAR * target else []

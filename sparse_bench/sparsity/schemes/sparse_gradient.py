@@ -1,4 +1,4 @@
-"""Sparse gradients: a scheme of the update, not of the weights."""
+"""Row-sparse gradients of embedding tables: all weights exist, and each step updates only the rows that it read."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
@@ -13,22 +13,22 @@ from sparse_bench.sparsity.scheme import Layers, Scheme, layer_groups
 from sparse_bench.sparsity.selection import select
 from sparse_bench.streams import Streams
 
-#: What a scheme that it is combined with says and does in its place.
+#: Methods that the scheme of ``combined_with`` provides.
 _DELEGATED = ("asked", "before_training", "at_epoch_end", "topology", "state_dict", "load_state_dict")
 
 
 @dataclass
 class SparseGradient(Scheme):
-    """Row-sparse embeddings: gradient and update of a table are those of the rows that a batch touches.
+    """Row-sparse embeddings: the gradient and the update of a table cover only the rows that a batch touches.
 
-    All weights exist; what is sparse is the gradient ("Efficient Embedding Models With PyTorch"). Of the selected
-    weight matrices the embedding tables are meant.
+    All weights exist; only the gradient is sparse ("Efficient Embedding Models With PyTorch"). Among the selected
+    weight matrices, it applies to the embedding tables.
 
     Attributes:
-        form: ``exact``, the trajectory is that of the same optimizer with dense gradients; or ``lazy``, rows without a
-            gradient stay as they are, whatever momentum and weight decay they have.
-        combined_with: a scheme that makes weights of the same model sparse, with a topology that stays; the weights
-            that count are then those that it selects.
+        form: ``exact``: same trajectory as with dense gradients and the same optimizer. ``lazy``: rows without a
+            gradient do not change, even with momentum or weight decay.
+        combined_with: a scheme with a fixed topology that makes weights of the same model sparse. The weights that it
+            selects are then the ones that are counted.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("embedding",)
@@ -48,8 +48,8 @@ class SparseGradient(Scheme):
             return
         if type(other).after_step is not Scheme.after_step:
             raise ConfigError(
-                f"sparsity.combined_with is {type(other).__name__}, which changes weights between steps; with sparse "
-                "gradients a topology must be fixed from the start."
+                f"sparsity.combined_with is {type(other).__name__}, which changes its topology during training; with "
+                "sparse gradients the topology must be fixed from the start."
             )
         for name in _DELEGATED:
             setattr(self, name, getattr(other, name))
@@ -58,8 +58,12 @@ class SparseGradient(Scheme):
         return factory() if self.combined_with is None else self.combined_with.build(factory)
 
     def attach(self, model: nn.Module, streams: Streams) -> None:
-        """Make the selected embedding tables row-sparse. ConfigErrors say that there is none, or why one cannot be."""
-        named = select(model, layer_groups(model), self.layers)  # before other schemes give the tables another shape
+        """Make the selected embedding tables row-sparse.
+
+        Raises:
+            ConfigError: no embedding table is selected, or one of them cannot be row-sparse.
+        """
+        named = select(model, layer_groups(model), self.layers)  # first, as another scheme may reshape the tables
         if (other := self.combined_with) is not None:
             other.attach(model, streams)
         self.selected = [name for name in tables(model) if name in named]

@@ -1,4 +1,4 @@
-"""An Erdős–Rényi topology, drawn once and fixed: what SET starts from and what its rewiring has to beat."""
+"""An Erdős–Rényi topology, drawn once and fixed: SET's first topology, and the baseline for its rewiring."""
 
 import math
 from collections.abc import Mapping
@@ -23,19 +23,18 @@ def density_of(epsilon: float, shape: Shape) -> float:
 
 @dataclass
 class StaticER(MaskScheme):
-    """Random connections, as dense in each layer as ``epsilon`` or ``density`` says.
+    """Random connections; ``epsilon`` or ``density`` sets how many. Exactly one of the two must be given.
 
     Attributes:
-        density: share of the selected layers' weights that exist; or None, and ``epsilon`` is given. Neither wins over
-            the other: both, or neither, is refused.
-        epsilon: each layer gets the density ε (n + m) / (n m); 20 is SET's own.
-        distribution: how ``density`` is shared among layers, ``erdos_renyi`` (proportional to (n + m) / (n m), as under
-            ``epsilon``) or ``uniform``.
-        sampling: ``bernoulli`` (each connection exists with its layer's density, independently, as in SET) or
-            ``exact`` (the layer's density times its size, to the unit).
+        density: share of the selected layers' weights that exist; None if ``epsilon`` is given.
+        epsilon: each layer has the density ε (n + m) / (n m); SET uses 20. None if ``density`` is given.
+        distribution: how ``density`` is distributed over layers. ``erdos_renyi``: proportional to (n + m) / (n m), as
+            with ``epsilon``. ``uniform``: the same in every layer.
+        sampling: ``bernoulli``: each connection exists independently, with its layer's density as probability, as in
+            SET. ``exact``: each layer has exactly its density times its size, rounded.
     """
 
-    density: Share | None = None  # type: ignore[assignment]  # the other schemes have no second way to say it
+    density: Share | None = None  # type: ignore[assignment]  # other schemes always have a density
     epsilon: Positive | None = None
     distribution: Annotated[str, one_of(*DISTRIBUTIONS)] = "erdos_renyi"
     sampling: Annotated[str, one_of(*SAMPLINGS)] = "bernoulli"
@@ -47,14 +46,16 @@ class StaticER(MaskScheme):
                 "the other to null."
             )
         if self.epsilon is not None and self.distribution != "erdos_renyi":
-            raise ConfigError("sparsity.epsilon is a way to say erdos_renyi; with distribution=uniform use density.")
+            raise ConfigError(
+                "sparsity.epsilon implies distribution=erdos_renyi; with distribution=uniform use density."
+            )
         super().__post_init__()
 
     def asked(self) -> str | None:
         return super().asked() if self.epsilon is None else f"epsilon {self.epsilon:g}"
 
     def densities(self, shapes: Mapping[str, Shape]) -> dict[str, float]:
-        """The density of each layer."""
+        """Layer → its nominal density."""
         if self.epsilon is not None:
             return {name: density_of(self.epsilon, shape) for name, shape in shapes.items()}
         assert self.density is not None

@@ -109,5 +109,5 @@ def test_more_than_there_are_is_refused() -> None:
 
 @pytest.mark.parametrize("drop", DROPS.values())
 def test_what_is_no_number_is_not_ranked(drop: Drop) -> None:
-    with pytest.raises(ValueError, match="cannot rank 5 scores, of which 2 are no numbers"):
+    with pytest.raises(ValueError, match="cannot rank 5 scores, of which 2 are NaN"):
         drop(np.array([np.nan, 3.0, 1.0, np.nan, -2.0]), 0.5)

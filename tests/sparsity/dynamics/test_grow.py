@@ -65,5 +65,5 @@ def test_what_cannot_be_done_is_refused() -> None:
         random_free(room([True, False]), 2)
     with pytest.raises(ValueError, match="cannot take 2 of 1 scores"):
         highest_score(room([True, False], [0.0, 1.0]), 2)
-    with pytest.raises(ValueError, match="by a score, and none was given"):
+    with pytest.raises(ValueError, match="a score for each place, and none was given"):
         highest_score(room([False]), 1)

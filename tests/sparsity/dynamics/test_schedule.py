@@ -80,7 +80,7 @@ def test_gradual_pruning_counts_its_interval_from_where_it_begins() -> None:
     ("schedule", "length", "reason"),
     [
         (EveryEpoch(0.3), Length(2, 10), None),
-        (EveryEpoch(0.3), Length(1, 10), "between epochs, and there is one"),
+        (EveryEpoch(0.3), Length(1, 10), "between epochs, and there is only one"),
         (EveryEpoch(0.0), Length(5, 10), "sparsity.zeta is 0"),
         (EveryEpoch(0.0, 0.3), Length(5, 10), None),
         (CosineSteps(interval=7, stop=0.75), Length(1, 10), None),  # at step 7, before 7.5
@@ -91,7 +91,7 @@ def test_gradual_pruning_counts_its_interval_from_where_it_begins() -> None:
         (
             CubicDensity(0.5, interval=70),
             Length(1, 100),
-            "all at once: the curve goes from step 10 to 80, and sparsity.",
+            "all at once: the curve goes from step 10 to step 80, and sparsity.",
         ),
     ],
 )
