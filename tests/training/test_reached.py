@@ -74,7 +74,8 @@ def test_a_density_that_is_never_reached_is_told(toy_config: Make, monkeypatch: 
     monkeypatch.setattr("sparse_bench.sparsity.schemes.gmp.GMP.missing_in_the_end", lambda self: 385)
     last, best = finished(toy_config(**GMP)), run(toy_config(**GMP, trainer__select="best"))
     assert last.warnings == [
-        "Training ended before the model had reached its nominal sparsity (density 0.1 requested, density 0.09896 realised)."
+        "Training ended before the model had reached its nominal sparsity "
+        "(density 0.1 requested, density 0.09896 realised)."
     ]
     assert best is not None
     assert best.error is not None
