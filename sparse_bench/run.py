@@ -203,7 +203,7 @@ def _train_and_measure(
         trainer.fit()
         result.counts |= count(model, scheme).as_dict()  # training may have changed them
         if not scheme.reached():
-            result.warn(f"Training ended before the model reached its nominal sparsity ({result.densities()}).")
+            result.warn(f"Training ended before the nominal sparsity was reached ({result.densities()}).")
         if scheme.rewirings() == 0 and not scheme.warnings():
             result.warn("No rewiring changed the topology, so the evaluated topology is the first one.")
         for split in task.splits:

@@ -42,6 +42,6 @@ class Progress:
             )
         return NonFiniteLossError(
             f"trainer.select=best has nothing to select: {monitored} was not a finite number at any of "
-            f"{self.stale_evaluations} evaluations. Lower the learning rate, clip the gradient (trainer.gradient_clip), or "
-            "use trainer.select=last."
+            f"{self.stale_evaluations} evaluations. Lower the learning rate, clip the gradient "
+            "(trainer.gradient_clip), or use trainer.select=last."
         )
