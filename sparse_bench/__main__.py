@@ -127,16 +127,16 @@ def main() -> None:
         _set("force=false")  # do not repeat the runs of this command
         job()  # skips finished runs, and resumes those that another process has left unfinished
     statuses = [_status(how) for how in ended]
-    well, elsewhere = statuses.count(FINISHED), statuses.count(_ELSEWHERE)
+    finished, elsewhere = statuses.count(FINISHED), statuses.count(_ELSEWHERE)
     if len(statuses) > 1:
-        parts = {"finished": well, "failed": len(statuses) - well - elsewhere, "running elsewhere": elsewhere}
-        said = [f"{number} {what}" for what, number in parts.items() if number or what == "finished"]
+        parts = {"finished": finished, "failed": len(statuses) - finished - elsewhere, "running elsewhere": elsewhere}
+        counts = [f"{number} {what}" for what, number in parts.items() if number or what == "finished"]
         warned = sum(how.warned for how in ended)
         tail = f"; {warned} have warnings in their result.json" if warned else ""
-        logger.info("%d runs: %s%s", len(statuses), ", ".join(said), tail)
+        logger.info("%d runs: %s%s", len(statuses), ", ".join(counts), tail)
     if elsewhere:
         logger.warning("%d runs belong to another process; with wait_for_others=true, this command waits", elsewhere)
-    if well < len(statuses):
+    if finished < len(statuses):
         sys.exit(1)
 
 

@@ -152,8 +152,8 @@ def _summary(result: Result) -> dict[str, Any]:
     """Summary for trackers: final metrics, nominal and realised density, number of weights, and warnings."""
     summary: dict[str, Any] = dict(result.metrics)
     if result.counts:
-        asked, counts = result.labels["density"], result.counts
-        summary |= {} if asked is None else {ASKED: asked}
+        nominal, counts = result.labels["density"], result.counts
+        summary |= {} if nominal is None else {ASKED: nominal}
         summary |= {DENSITY: counts.get("of_full", counts["density"]), WEIGHTS: counts["sparse_layers"]}
     if result.warnings:
         summary["warnings"] = " ".join(result.warnings)
@@ -186,14 +186,14 @@ def _train_and_measure(
     if source is not None:
         result.notes["start_from"] = source.name
     result.counts = count(model, scheme).as_dict() | {"data": task.shares}
-    if asked := scheme.asked():
-        result.notes["asked"] = asked
+    if nominal := scheme.asked():
+        result.notes["asked"] = nominal
     logger.info("%s: %s before training", folder.path, result.densities())
     if not result.counts["sparse_layers"]:
         result.warn("No weight is left in the layers that the scheme selects.")
     no_checksums = [] if result.data else [_NO_CHECKSUMS]
-    for said in (*scheme.warnings(), *many_unknown(task.unknown_tokens), *trainer.fallbacks(), *no_checksums):
-        result.warn(said)
+    for warning in (*scheme.warnings(), *many_unknown(task.unknown_tokens), *trainer.fallbacks(), *no_checksums):
+        result.warn(warning)
     # Evaluate a few examples before training, so that errors appear early; then train and evaluate.
     if not folder.checkpoint.exists():
         rehearse(trainer)
@@ -203,7 +203,7 @@ def _train_and_measure(
         trainer.fit()
         result.counts |= count(model, scheme).as_dict()  # training may have changed them
         if not scheme.reached():
-            result.warn(f"Training ended before the model reached its nominal sparsity ({result.densities()}).")
+            result.warn(f"Training ended before the nominal sparsity was reached ({result.densities()}).")
         if scheme.rewirings() == 0 and not scheme.warnings():
             result.warn("No rewiring changed the topology, so the evaluated topology is the first one.")
         for split in task.splits:

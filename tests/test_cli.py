@@ -95,7 +95,7 @@ def test_a_sweep_goes_on_past_a_bad_job_and_exits_with_1(tmp_path: Path) -> None
     done = sparse_bench(*TOY, task, "sparsity.density=0.5,1.5,0.25", "-m", cwd=tmp_path)
     assert done.returncode == 1
     assert "'sparsity.density' = 1.5 does not fit: it has to be at most 1" in done.stderr
-    assert "2 ended well, 1 did not; 2 carry warnings" in done.stdout + done.stderr
+    assert "2 finished, 1 failed; 2 have warnings" in done.stdout + done.stderr
     assert len(list(tmp_path.glob("runs/ad_hoc/*/result.json"))) == 2
     assert {path.name for path in tmp_path.iterdir()} == {"runs"}
 
@@ -131,8 +131,8 @@ def test_a_run_elsewhere_is_said_to_be_there_and_can_be_waited_for(tmp_path: Pat
         assert held
         done = sparse_bench(*TOY, "seed=0,1", "-m", cwd=tmp_path)
         assert done.returncode == 1
-        assert "2 runs: 1 ended well, 1 running elsewhere" in done.stdout
-        assert "wait_for_others=true waits" in done.stdout
+        assert "2 runs: 1 finished, 1 running elsewhere" in done.stdout
+        assert "with wait_for_others=true, this command waits" in done.stdout
         waiting = start(*TOY, "seed=0,1", "wait_for_others=true", "-m", cwd=tmp_path)
         assert waiting.stdout is not None
         seen = iter(waiting.stdout.readline, "")
@@ -140,7 +140,7 @@ def test_a_run_elsewhere_is_said_to_be_there_and_can_be_waited_for(tmp_path: Pat
     # That process has ended without a result, so the one that waited takes the run.
     out, errors = waiting.communicate(timeout=300)
     assert waiting.returncode == 0, errors
-    assert "2 runs: 2 ended well" in out
+    assert "2 runs: 2 finished" in out
     assert json.loads((taken / "result.json").read_text())["status"] == "finished"
 
 
@@ -166,7 +166,7 @@ def test_a_run_whose_process_is_killed_fails_alone(tmp_path: Path) -> None:
     settings = [*TOY, "dataset._target_=deadly.Deadly", "+dataset.deadly=true,false"]
     done = sparse_bench(*settings, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "-m", cwd=tmp_path)
     assert done.returncode == 1
-    assert "2 runs: 1 ended well, 1 did not" in done.stdout
+    assert "2 runs: 1 finished, 1 failed" in done.stdout
     results = [json.loads(path.read_text()) for path in tmp_path.rglob("result.json")]
     assert {(one["status"], one["config"]["dataset"]["deadly"]) for one in results} == {
         ("failed", True),
@@ -192,7 +192,7 @@ def test_a_sweep_needs_no_temporary_files_and_leaves_none(tmp_path: Path) -> Non
     """Where there is no room for them it ended with 1 after good results, and each kill left a folder."""
     done = sparse_bench(*TOY, "seed=0,1", "-m", cwd=tmp_path, program=("-c", NO_ROOM))
     assert done.returncode == 0, done.stderr
-    assert "2 runs: 2 ended well" in done.stdout
+    assert "2 runs: 2 finished" in done.stdout
     assert {path.name for path in tmp_path.iterdir()} == {"runs"}
 
 
@@ -257,7 +257,7 @@ def test_a_stopped_sweep_leaves_no_process_behind(number: signal.Signals, code: 
         out, errors = process.communicate(timeout=60)
         assert process.returncode == code
         assert "Traceback" not in errors
-        assert ("The same command goes on" in out + errors) == (number == signal.SIGTERM)
+        assert ("The same command resumes" in out + errors) == (number == signal.SIGTERM)
         while children(process) and time.monotonic() < deadline:
             time.sleep(0.1)
         assert not children(process)
@@ -273,7 +273,7 @@ def test_a_result_that_cannot_be_read_stops_its_own_run_alone(tmp_path: Path) ->
     done = sparse_bench(*TOY, "seed=0,1", "-m", cwd=tmp_path)
     assert done.returncode == 1
     assert "Delete it to repeat the run" in done.stderr
-    assert "1 ended well, 1 did not" in done.stdout + done.stderr
+    assert "1 finished, 1 failed" in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     assert broken.read_text() == "{half a res"
 

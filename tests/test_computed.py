@@ -159,7 +159,7 @@ def test_a_run_that_goes_on_without_its_kernel_says_so(
     assert result.machine["computed"] == {"linear": "csr (no kernel, no C++ compiler found)"}
     (before,) = result.machine["resumed_from"]
     assert before["computed"] == kernel
-    assert [warning for warning in result.warnings if "computed with csr" in warning]
+    assert [warning for warning in result.warnings if "layers use csr" in warning]
     assert [warning for warning in result.warnings if "interrupted" in warning]
 
 

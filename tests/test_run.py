@@ -157,7 +157,7 @@ def test_a_run_whose_process_died_each_time_fails_with_the_reason_and_is_tried_a
     assert isinstance(result, Result)
     assert result.status == "failed"
     assert result.error is not None
-    assert "begun anew each time, and its process was killed by SIGKILL" in result.error["message"]
+    assert "restarted each time, and its process was killed by SIGKILL" in result.error["message"]
     assert folder_of(toy_config()).result() == result
     again = run(toy_config())
     assert isinstance(again, Result)

@@ -20,11 +20,11 @@ _TARGETS = ("schedule", "stop")
 #: Largest plausible value of any setting of an optimizer.
 _LARGEST = 1e6
 #: Attributes that a run needs of the classes of its model and its task, and of the objects that it builds.
-_ASKED_OF_CLASSES = {
+_NEEDED_OF_CLASSES = {
     "model": ("tasks", "groups", "layer_groups"),
     "dataset": ("name", "splits", "metrics", "monitor", "epoch_batches", "loss", "evaluate", "checksums"),
 }
-_ASKED_OF_OBJECTS = {
+_NEEDED_OF_OBJECTS = {
     "sparsity": ("build", "attach", "before_training", "after_step", "at_epoch_end"),
     "optimizer": ("param_groups", "step", "zero_grad"),
     "trainer.schedule": ("factor",),
@@ -55,7 +55,7 @@ def check(config: DictConfig) -> None:
     # First the keys and types of all nodes, from the outside in.
     _check_keys("", plain, Config)
     _check_keys("trainer", plain["trainer"], TrainerConfig)
-    for path, names in _ASKED_OF_CLASSES.items():
+    for path, names in _NEEDED_OF_CLASSES.items():
         _check_offers(target_of(plain[path], path), names, path, plain[path])
     if not isinstance(plain["logger"], Mapping | None):
         raise ConfigError(f"'logger' must name loggers, not be {plain['logger']!r}: {', '.join(choices('logger'))}.")
@@ -72,7 +72,7 @@ def check(config: DictConfig) -> None:
     trainer = plain["trainer"]
     for path, node in {"sparsity": plain["sparsity"], **{f"trainer.{key}": trainer[key] for key in _TARGETS}}.items():
         if node is not None:
-            _check_offers(_made(node, path), _ASKED_OF_OBJECTS[path], path, node)
+            _check_offers(_made(node, path), _NEEDED_OF_OBJECTS[path], path, node)
 
 
 def _made(node: Any, path: str, *arguments: Any, **settings: Any) -> Any:
@@ -137,7 +137,7 @@ def _check_optimizer(node: Mapping[str, Any]) -> None:
             f"Valid choices: {', '.join(choices('optimizer'))}."
         )
     made = _made(node, "optimizer", [torch.nn.Parameter(torch.zeros(1))], _partial_=True)
-    _check_offers(made, _ASKED_OF_OBJECTS["optimizer"], "optimizer", node)
+    _check_offers(made, _NEEDED_OF_OBJECTS["optimizer"], "optimizer", node)
     for name, value in made.defaults.items():  # torch accepts any number
         if isinstance(value, int | float) and value > _LARGEST:
             raise ConfigError(f"'optimizer.{name}' = {value!r} does not fit: it has to be at most {_LARGEST:g}.")

@@ -52,7 +52,7 @@ class Deferral(ABC):
         return self.step - self.base
 
     def restart(self, step: int) -> None:
-        """Begin anew: all rows are up to date after ``step``."""
+        """Restart: all rows are up to date after ``step``."""
         if self.deferred or step == 0:
             self.table.zero_()
         self.base = self.step = step

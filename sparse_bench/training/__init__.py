@@ -1,1 +1,1 @@
-"""The one training loop, and what it is made of. Knows tasks and schemes by their interfaces alone."""
+"""The training loop and its parts; they use tasks and schemes only through their interfaces."""

@@ -280,8 +280,8 @@ class Trainer:
 
     def report(self) -> dict[str, float]:
         """The optimizer's report on averaging, with the prefix ``optimizer/``; empty if it does not average."""
-        said = self.optimizer.report() if isinstance(self.optimizer, AveragingOptimizer) else {}
-        return {f"optimizer/{name}": value for name, value in said.items()}
+        values = self.optimizer.report() if isinstance(self.optimizer, AveragingOptimizer) else {}
+        return {f"optimizer/{name}": value for name, value in values.items()}
 
     def _keep_best(self) -> None:
         checkpoint.save(self.folder.best, {"model": self.model.state_dict(), "scheme": self.scheme.state_dict()})

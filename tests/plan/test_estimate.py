@@ -133,7 +133,7 @@ def test_the_plan_names_what_it_does_not_know(sweep: list[Job]) -> None:
         ["a/sweep", "6", "5", "0 of 3", "–", "–"],
         ["all", "12", "10", "1 of 6", "over 3 h 0 min", "over 2 h 30 min"],
     ]
-    assert "Estimated for 2 CPU cores, from what was measured on Chip." in table.caption
+    assert "Estimated for 2 CPU cores, from measurements on Chip." in table.caption
     assert "Runs may have shared the GPU" in plan_table([known], 1, "NVIDIA H100").caption
 
 
@@ -143,5 +143,5 @@ def test_probes_are_kept_in_a_table(tmp_path: Path) -> None:
     write_probes(path, [probe("b, {x: 1}", 3.0), probe("a", 1.0), probe("b, {x: 1}", 4.0)])
     assert read_probes(path) == [probe("a", 1.0), probe("b, {x: 1}", 4.0)]
     path.write_text("sweep,arm\nx,y\n")
-    with pytest.raises(TimingsError, match="is no table of probes: its columns have to be arm, batches"):
+    with pytest.raises(TimingsError, match="is not a table of probes: its columns must be arm, batches"):
         read_probes(path)

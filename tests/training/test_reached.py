@@ -74,8 +74,7 @@ def test_a_density_that_is_never_reached_is_told(toy_config: Make, monkeypatch: 
     monkeypatch.setattr("sparse_bench.sparsity.schemes.gmp.GMP.missing_in_the_end", lambda self: 385)
     last, best = finished(toy_config(**GMP)), run(toy_config(**GMP, trainer__select="best"))
     assert last.warnings == [
-        "Training ended before the model had reached its nominal sparsity "
-        "(density 0.1 requested, density 0.09896 realised)."
+        "Training ended before the nominal sparsity was reached (density 0.1 requested, density 0.09896 realised)."
     ]
     assert best is not None
     assert best.error is not None
@@ -153,7 +152,7 @@ def test_a_topology_that_can_never_change_is_told_before_training(
     ]
     tiny = finished(toy_config(sparsity={**rigl, "interval": 13}))  # α is all but zero by then
     assert tiny.counts["rewirings"] == 0
-    assert tiny.warnings == ["The topology that was measured is the first one: no rewiring changed it."]
+    assert tiny.warnings == ["No rewiring changed the topology, so the evaluated topology is the first one."]
     several = finished(toy_config(sparsity={**rigl, "interval": 4}))
     assert (several.counts["rewirings"], several.warnings) == (3, [])
     assert "rewirings" not in finished(toy_config()).counts

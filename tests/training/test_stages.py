@@ -92,7 +92,7 @@ def test_what_a_rule_needs_is_checked(toy_config: Make, monkeypatch: pytest.Monk
         (stop("Reached", metric="valid/acuracy"), "Did you mean 'valid/accuracy'"),
         (stop("Reached", metric="learning_rate"), "Unknown trainer.stop.metric"),
         ({"trainer__stop": "soon"}, "null or have a _target_"),
-        ({**stop("ConsecutiveRises"), "trainer__evaluate_every": 0}, "trainer.stop looks at evaluations"),
+        ({**stop("ConsecutiveRises"), "trainer__evaluate_every": 0}, "trainer.stop uses evaluations"),
         ({**NT_ASGD, "trainer__evaluate_every": 0}, "optimizer=nt_asgd looks at evaluations"),
     ]:
         with pytest.raises(ConfigError, match=message):
@@ -223,7 +223,7 @@ def test_what_a_finished_run_lacks_is_told(toy_config: Make, caplog: pytest.LogC
         finished(toy_config(trainer__keep="nothing"))
     assert "is not there" not in caplog.text
     finished(toy_config(trainer__keep="weights"))
-    assert "trainer.keep=weights, and what that keeps is not there" in caplog.text
+    assert "trainer.keep=weights, but this finished run did not keep that" in caplog.text
 
 
 def test_the_first_weights_may_stay_the_best(toy_config: Make, accuracies: Callable[..., None]) -> None:
@@ -289,7 +289,7 @@ def test_moments_forgotten_at_epoch_ends(toy_config: Make) -> None:
 
 
 def test_averages_cannot_be_forgotten(toy_config: Make) -> None:
-    with pytest.raises(ConfigError, match="would forget the averages that optimizer=nt_asgd is for"):
+    with pytest.raises(ConfigError, match="would delete the averages of optimizer=nt_asgd"):
         run(toy_config(trainer__reset_optimizer=True, **NT_ASGD))
 
 

@@ -1,1 +1,1 @@
-"""What a dynamic scheme is composed of: which connections go, which come, when, and how many."""
+"""Parts of a dynamic scheme: what to remove, what to grow, when, and how much."""

@@ -1,1 +1,1 @@
-"""The sparse layers: they hold and multiply only the weights that exist, and stand in for ordinary modules."""
+"""Sparse layers, which replace ordinary modules and store only the weights that exist."""

@@ -1,1 +1,1 @@
-"""One file a scheme."""
+"""The sparsity schemes, one per file."""

@@ -51,7 +51,7 @@ class Combined(Scheme):
         return sum(part.missing_in_the_end() for part in self.parts.values())
 
     def warnings(self) -> list[str]:
-        return [said for part in self.parts.values() for said in part.warnings()]
+        return [warning for part in self.parts.values() for warning in part.warnings()]
 
     def rewirings(self) -> int | None:
         counted = [number for part in self.parts.values() if (number := part.rewirings()) is not None]

@@ -40,11 +40,11 @@ class SmallDense(Scheme):
 
     def warnings(self) -> list[str]:
         target = self.density * (self.full_size or 0)
-        said = (
+        warning = (
             f"small_dense: density {self.density:g} means {target:,.0f} weights in the selected layers, and the "
             f"nearest width has {self._taken:,}."
         )
-        return [said] if abs(self._taken - target) > _FAR * target else []
+        return [warning] if abs(self._taken - target) > _FAR * target else []
 
     def _size(self, factory: ModelFactory, width: dict[str, Any]) -> int:
         with torch.device("meta"):
