@@ -113,7 +113,7 @@ def test_doubts_are_kept_with_the_numbers_and_said_at_the_end(
     assert all(f"toy/{result.id}: {warning}" in caplog.text for warning in result.warnings)
     caplog.clear()
     _show(result)
-    assert caplog.text.strip().endswith(f"But: {' '.join(result.warnings)}")
+    assert caplog.text.strip().endswith(f"Warnings: {' '.join(result.warnings)}")
     assert _summary(result)["warnings"] == " ".join(result.warnings)
     result.warn(result.warnings[0])  # said already
     assert len(result.warnings) == 2

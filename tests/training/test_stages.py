@@ -93,7 +93,7 @@ def test_what_a_rule_needs_is_checked(toy_config: Make, monkeypatch: pytest.Monk
         (stop("Reached", metric="learning_rate"), "Unknown trainer.stop.metric"),
         ({"trainer__stop": "soon"}, "null or have a _target_"),
         ({**stop("ConsecutiveRises"), "trainer__evaluate_every": 0}, "trainer.stop uses evaluations"),
-        ({**NT_ASGD, "trainer__evaluate_every": 0}, "optimizer=nt_asgd looks at evaluations"),
+        ({**NT_ASGD, "trainer__evaluate_every": 0}, "optimizer=nt_asgd uses evaluations"),
     ]:
         with pytest.raises(ConfigError, match=message):
             run(toy_config(**settings))
