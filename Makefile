@@ -47,7 +47,7 @@ setup: $(STAMP) ## create the environment in .venv and install the project (need
 
 # The stamp is newer than what it was installed from, so a second `make setup` has nothing to do.
 $(STAMP): pyproject.toml constraints.txt
-	@echo "Installing the project and its dependencies into $(VENV): about three minutes, mostly for torch."
+	@echo "Installing the project and its dependencies into $(VENV): three to five minutes, mostly for torch."
 	@if ! test -x $(BIN)/python; then \
 		command -v $(PYTHON) >/dev/null \
 			|| { echo "error: '$(PYTHON)' was not found; name a Python 3.11 or newer: make setup PYTHON=…" >&2; exit 1; }; \
@@ -61,7 +61,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 quickstart: $(STAMP) ## run a first small sweep and draw its figures (minutes, no download)
-	@echo "Training DIET at three densities on a generated corpus: 24 runs, about four minutes on two cores."
+	@echo "Training DIET at three densities on a generated corpus: 24 runs, four to twelve minutes on two cores."
 	@$(BIN)/python -m sparse_bench sweep=rasa/quickstart output=$(RUNS) logger=none
 	@$(BIN)/python -m sparse_bench.site $(RUNS)/report/quickstart --runs $(RUNS) --experiment rasa/quickstart \
 		--metric test/intent_f1 test/entity_f1
