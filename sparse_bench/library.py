@@ -54,8 +54,8 @@ def sparsify(
         seed: of the topology. The same seed gives the same topology on every rank of a data-parallel training.
 
     Raises:
-        ConfigError: the scheme, the layers or the optimizer do not fit. Most are found before the model is changed. Where the
-            scheme would remove no weight, the model keeps its masks: make another one.
+        ConfigError: the scheme, the layers or the optimizer do not fit. Most faults are found before the model is
+            changed. Where the scheme would remove no weight, the model keeps its masks: make another one.
     """
     return SparseTraining(model, optimizer, scheme, steps, steps_per_epoch, Streams(seed))
 
