@@ -100,6 +100,7 @@ def test_a_sweep_goes_on_past_a_bad_job_and_exits_with_1(tmp_path: Path) -> None
     assert {path.name for path in tmp_path.iterdir()} == {"runs"}
 
 
+@pytest.mark.slow
 def test_one_process_a_core_gives_the_same_bytes(tmp_path: Path) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
     for folder, arguments in ((one, ["threads=1"]), (other, ["hydra/launcher=joblib"])):
@@ -111,6 +112,7 @@ def test_one_process_a_core_gives_the_same_bytes(tmp_path: Path) -> None:
     assert threads == {1}
 
 
+@pytest.mark.slow
 def test_two_sweeps_over_one_folder_share_the_work(tmp_path: Path) -> None:
     first = start(*TOY, "seed=0,1,2", "wait_for_others=true", "-m", cwd=tmp_path)
     second = start(*TOY, "seed=2,1,0", "wait_for_others=true", "-m", cwd=tmp_path)
@@ -121,6 +123,7 @@ def test_two_sweeps_over_one_folder_share_the_work(tmp_path: Path) -> None:
     assert again.stderr.count("already finished, skipped") == 3
 
 
+@pytest.mark.slow
 def test_a_run_elsewhere_is_said_to_be_there_and_can_be_waited_for(tmp_path: Path) -> None:
     done = sparse_bench(*TOY, "seed=0,1", "-m", cwd=tmp_path)
     assert done.returncode == 0
@@ -160,6 +163,7 @@ class Deadly(ToyTask):
 """
 
 
+@pytest.mark.slow
 def test_a_run_whose_process_is_killed_fails_alone(tmp_path: Path) -> None:
     """As the system does when memory runs out; that run is told from the others, which all end well."""
     (tmp_path / "deadly.py").write_text(DEADLY)
@@ -212,6 +216,7 @@ def test_a_sweep_of_no_processes_is_refused(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
     settings = [*TOY, "seed=0,1", "trainer.epochs=40", "trainer.checkpoint_seconds=0", "threads=1", "-m"]
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
@@ -244,6 +249,7 @@ def children(process: "subprocess.Popen[str]") -> list[int]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_stopped_sweep_leaves_no_process_behind(number: signal.Signals, code: int, tmp_path: Path) -> None:

@@ -121,7 +121,8 @@ def test_every_pair_takes_a_full_step_on_the_meta_device(
     """A tensor made on the wrong device and a hidden wait for the device both fail here, without a GPU."""
     mode = [f"{MODE[scheme]}=sparse_all"] if model in ONE_LAYER and scheme in MODE else []
     small = [*embedded_for(model), *NARROW.get(model, [])]
-    config = compose_config(f"model={model}", f"sparsity={scheme}", *small, *mode)
+    config = compose_config(f"model={model}", *small)
+    config.sparsity = compose_config(f"sparsity={scheme}", *mode).sparsity  # composed once for all its models
     plain: Any = OmegaConf.to_container(config, resolve=True)
     if not needed_groups(plain["sparsity"]) <= set(shipped("model", model).groups):
         with pytest.raises(ConfigError, match="declares none: its groups are"):
@@ -181,7 +182,12 @@ def brief(overrides: list[str], whole: DictConfig, compose_config: Compose, outp
     return config
 
 
-@pytest.mark.parametrize("experiment", choices("experiment"))
+def reduced_are_slow(names: list[str]) -> list[Any]:
+    """Names as parameters; those in a subfolder are smaller forms of the others, and run where all tests do."""
+    return [pytest.param(name, marks=[pytest.mark.slow] if name.count("/") > 1 else []) for name in names]
+
+
+@pytest.mark.parametrize("experiment", reduced_are_slow(choices("experiment")))
 def test_experiments(experiment: str, compose_config: Compose, tmp_path: Path) -> None:
     overrides = [f"experiment={experiment}"]
     config = compose_config(*overrides)

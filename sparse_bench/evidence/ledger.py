@@ -202,9 +202,10 @@ def headline_table(entries: Sequence[Entry], titles: Mapping[str, str]) -> Displ
         ours = "; ".join(dict.fromkeys(map(measured, judged))) or "not run"
         counted = next((seeds(outcome) for outcome in judged), MISSING)
         known = [titles[entry.document], entry.claim.headline, entry.claim.published]
-        rows.append([*known, ours, entry.scale or MISSING, counted, entry.verdict, rule_written(entry)])
-    columns = ["document", "claim", "published", "ours", "scale", "seeds", "verdict", "rule written"]
-    return DisplayTable("", columns, rows, [False] * 5 + [True, False, False])
+        verdict = entry.verdict if entry.claim.registered else f"{entry.verdict} (post hoc)"
+        rows.append([*known, ours, entry.scale or MISSING, counted, verdict])
+    columns = ["document", "claim", "published", "ours", "scale", "seeds", "verdict"]
+    return DisplayTable("", columns, rows, [False] * 5 + [True, False])
 
 
 def ledger_markdown(entries: Sequence[Entry], titles: Mapping[str, str]) -> str:

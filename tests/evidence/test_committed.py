@@ -69,6 +69,7 @@ def pages(browser: str, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return found
 
 
+@pytest.mark.slow
 def test_documents_are_current(committed: Committed) -> None:
     titles = {content.paper.name: content.paper.short for content in committed.contents}
     front = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -105,6 +106,7 @@ def test_the_papers_pages_fit_the_screen(
         assert (brightness(found["ink"]) > 3 * 128) is dark
 
 
+@pytest.mark.slow
 def test_sweeps_still_start_the_runs_that_are_committed(tmp_path: Path) -> None:
     """A setting that renames runs would have them all made again, and would leave the committed ones behind."""
     tables = Evidence.committed(ROOT / "results", read_papers(experiments())).tables.values()
