@@ -24,6 +24,7 @@ def test_there_is_one_section_for_each_kind() -> None:
     assert set(sections()) == {"Add a scheme", "Add a model", "Add a dataset"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("title", ["Add a scheme", "Add a model", "Add a dataset"])
 def test_following_a_section_gives_a_finished_run(title: str, tmp_path: Path) -> None:
     for folder in ("sparse_bench", "conf"):

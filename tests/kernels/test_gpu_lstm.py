@@ -43,7 +43,7 @@ def results(case: Recurrence) -> list[Tensor]:
     return [*outputs, *torch.autograd.grad(outputs, case.leaves, [grad.to(DEVICE) for grad in case.grads])]
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(
     steps=st.integers(1, 3),
     batch=st.integers(1, 40),

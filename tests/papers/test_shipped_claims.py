@@ -45,6 +45,7 @@ def test_every_tested_experiment_is_collected() -> None:
         assert names <= set(papers[document.name].experiments)
 
 
+@pytest.mark.slow
 def test_every_side_of_a_claim_is_an_arm_that_a_sweep_starts() -> None:
     """A misspelt value would leave a claim without runs for ever."""
     started = [job for sweep in choices("sweep") for job in jobs(sweep, Path()) if job.config.seed == 0]
