@@ -28,16 +28,23 @@ class Weight(Protocol):
         """Device of its indices."""
 
 
-def check_product(x: Tensor, weight: Weight, values: Tensor, bias: Tensor | None) -> None:
+def check_product(
+    x: Tensor, weight: Weight, values: Tensor, bias: Tensor | None, dtype: torch.dtype | None = None
+) -> None:
     """Check the arguments of y = x Wᵀ + b: ``x`` [..., in], ``values`` [entries] and ``bias`` [out] or None.
+
+    Values and bias have to be of ``dtype``; None: that of ``x``.
 
     Raises:
         ValueError: sizes, dtypes or devices do not match.
     """
-    dtype, device = x.dtype, x.device
+    dtype, device = dtype or x.dtype, x.device
     if dtype not in _DTYPES or values.dtype != dtype or (bias is not None and bias.dtype != dtype):
-        given = [dtype, values.dtype, *([] if bias is None else [bias.dtype])]
-        raise ValueError(f"the kernel needs input, values and bias all in float32 or all in float64, not {given}")
+        given = [x.dtype, values.dtype, *([] if bias is None else [bias.dtype])]
+        raise ValueError(
+            "the kernel needs input, values and bias all in float32 or all in float64, or on the CPU an input in "
+            f"bfloat16 with the others in float32, not {given}"
+        )
     if weight.device != device or values.device != device or (bias is not None and bias.device != device):
         places = [f"input on {device}", f"structure on {weight.device}", f"values on {values.device}"]
         places += [] if bias is None else [f"bias on {bias.device}"]

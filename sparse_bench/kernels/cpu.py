@@ -1,7 +1,8 @@
 """The project's own kernel for CPUs: forward and backward pass of a sparse linear layer in compiled code.
 
 ``native/sparse_linear.cpp`` explains how it works. It computes in float32 or float64, on ``torch.get_num_threads()``
-threads. The same inputs and number of threads give the same bits.
+threads. Activations may be bfloat16: weights and sums are float32 then. The same inputs and number of threads give the
+same bits.
 """
 
 import ctypes
@@ -57,7 +58,8 @@ def _library() -> ctypes.CDLL:
     return library
 
 
-_SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
+#: Type of the activations → suffix of the functions for it.
+_SUFFIX = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16"}
 
 
 class _Plan:
@@ -92,9 +94,10 @@ class _Plan:
 
 
 def kernel_linear(x: Tensor, structure: SparseStructure, values: Tensor, bias: Tensor | None) -> Tensor:
-    """y = x Wᵀ + b for ``x`` [..., in] of float32 or float64 on the CPU; returns [..., out], contiguous.
+    """y = x Wᵀ + b for ``x`` [..., in] of float32, float64 or bfloat16 on the CPU; returns [..., out], contiguous.
 
-    Differentiable once, for ``x``, ``values`` [entries] and ``bias`` [out].
+    Differentiable once, for ``x``, ``values`` [entries] and ``bias`` [out]. These two have the dtype of ``x``, or
+    float32 where that is bfloat16.
 
     Raises:
         BuildError: the kernel is not available.
@@ -144,7 +147,7 @@ def _plan(x: Tensor, structure: SparseStructure, values: Tensor, bias: Tensor | 
 
 
 def _check(x: Tensor, weight: Weight, values: Tensor, bias: Tensor | None) -> None:
-    check_product(x, weight, values, bias)
+    check_product(x, weight, values, bias, torch.float32 if x.dtype == torch.bfloat16 else x.dtype)
     if not x.is_cpu:
         raise ValueError(f"the kernel computes on the CPU, not on {x.device}; choose execution 'csr' or 'masked' there")
 

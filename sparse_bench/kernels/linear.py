@@ -59,7 +59,7 @@ def sparse_linear(
 
     Returns:
         [..., out], in the dtype of ``x`` or of autocast. In lower precision than float32, all ways but ``masked``
-        compute in float32 and convert the result.
+        compute in float32 and convert the result. ``kernel`` on the CPU reads and writes bfloat16 itself.
 
     Raises:
         ConfigError: ``execution`` is unknown, or it is ``kernel`` on a device without one.
@@ -80,7 +80,7 @@ def sparse_linear(
             )
         execution = kernel_or_csr(x.device.type)
     way = _KERNELS[x.device.type] if execution == "kernel" else _WAYS[execution]
-    return _in_single_precision(way, x, structure, values, bias)
+    return _in_its_precision(way, x, structure, values, bias)
 
 
 def _fastest(x: Tensor, structure: SparseStructure, values: Tensor, bias: Tensor | None) -> str:
@@ -135,16 +135,20 @@ def triton_available() -> Availability:
     return Availability(True, f"Triton {version('triton')}")
 
 
-def _in_single_precision(
+def _in_its_precision(
     way: _Linear, x: Tensor, structure: SparseStructure, values: Tensor, bias: Tensor | None
 ) -> Tensor:
-    """Call ``way`` in float32 if the input or autocast has lower precision; return the result in that precision."""
+    """Call ``way`` in float32 if the input or autocast has lower precision; return the result in that precision.
+
+    The kernel for CPUs takes activations in bfloat16, too.
+    """
     device = x.device.type
     autocast = torch.is_autocast_enabled(device)
     if not autocast and x.dtype in (torch.float32, torch.float64):
         return way(x, structure, values, bias)
     result = torch.get_autocast_dtype(device) if autocast and x.dtype != torch.float64 else x.dtype
     compute = torch.float64 if x.dtype == torch.float64 else torch.float32
+    taken = result if way is kernel_linear and result == torch.bfloat16 else compute
     with torch.autocast(device, enabled=False):
-        y = way(x.to(compute), structure, values.to(compute), None if bias is None else bias.to(compute))
+        y = way(x.to(taken), structure, values.to(compute), None if bias is None else bias.to(compute))
     return y.to(result)

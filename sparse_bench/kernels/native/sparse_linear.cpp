@@ -17,6 +17,7 @@
 #include <new>
 #include <type_traits>
 
+#include "bfloat.h"
 #include "guard.h"
 #include "layout.h"
 #include "packing.h"
@@ -27,14 +28,15 @@ namespace {
 // ---- the two products on one panel of one tile -----------------------------------------------------------------
 
 // out[row, tile] = bias + sum over the row's entries of value * x[column, tile], for `count` rows of one panel.
-template <int N, class S>
-KERNEL void row_products(const S* x, const Layout& layout, int64_t segment, int count, const S* value, const S* bias,
-                         S* out) {
-  constexpr int W = Simd<S>::width, T = N * W;
+// A packed row of the tile has P vectors; numbers are kept as `A`, and added up in `S`.
+template <int P, class A, class S>
+KERNEL void row_products(const typename Packed<A>::Cell* x, const Layout& layout, int64_t segment, int count,
+                         const S* value, const S* bias, S* out) {
+  constexpr int W = Simd<S>::width, M = Packed<A>::per, N = P * M, T = N * W, R = P * W;
   constexpr int U = N >= 8 ? 1 : N >= 4 ? 2 : 8 / N;  // independent sums hide the latency of the multiply-add
   const int32_t *start = layout.start.data() + segment, *feature = layout.feature.data() + segment;
   const uint16_t* column = layout.index.data();
-  for (int64_t b = 0; b < layout.blocks; b++, x += layout.block * T)
+  for (int64_t b = 0; b < layout.blocks; b++, x += layout.block * R)
     for (int s = 0; s < count; s++, start++) {
       const int r = *feature++;
       Vector<S> sum[U][N];
@@ -45,14 +47,22 @@ KERNEL void row_products(const S* x, const Layout& layout, int64_t segment, int 
       const int64_t end = start[1];
       for (; k + U <= end; k += U)
         for (int u = 0; u < U; u++) {
-          const S* p = x + int64_t(column[k + u]) * T;
+          const auto* p = x + int64_t(column[k + u]) * R;
           const Vector<S> v = broadcast(value[k + u]);
-          for (int i = 0; i < N; i++) sum[u][i] += load(p + i * W) * v;
+          for (int i = 0; i < P; i++) {
+            Vector<S> numbers[M];
+            load_numbers(p + i * W, numbers);
+            for (int j = 0; j < M; j++) sum[u][i * M + j] += numbers[j] * v;
+          }
         }
       for (; k < end; k++) {
-        const S* p = x + int64_t(column[k]) * T;
+        const auto* p = x + int64_t(column[k]) * R;
         const Vector<S> v = broadcast(value[k]);
-        for (int i = 0; i < N; i++) sum[0][i] += load(p + i * W) * v;
+        for (int i = 0; i < P; i++) {
+          Vector<S> numbers[M];
+          load_numbers(p + i * W, numbers);
+          for (int j = 0; j < M; j++) sum[0][i * M + j] += numbers[j] * v;
+        }
       }
       for (int u = 1; u < U; u++)
         for (int i = 0; i < N; i++) sum[0][i] += sum[u][i];
@@ -62,32 +72,32 @@ KERNEL void row_products(const S* x, const Layout& layout, int64_t segment, int 
 
 // gx[column, tile] = sum of value * gy[row, tile], and value_grad += dot(gy[row, tile], x[column, tile]) for each
 // entry, for `count` columns of one panel. Segments hold whole groups of entries.
-template <int N, bool Input, class S>
-KERNEL void column_products(const S* gy, const S* x, const Layout& layout, int64_t segment, int count, const S* value,
-                            S* gx, S* value_grad) {
-  constexpr int W = Simd<S>::width, T = N * W;
+template <int P, bool Input, class A, class S>
+KERNEL void column_products(const typename Packed<A>::Cell* gy, const typename Packed<A>::Cell* x, const Layout& layout,
+                            int64_t segment, int count, const S* value, S* gx, S* value_grad) {
+  constexpr int W = Simd<S>::width, M = Packed<A>::per, N = P * M, T = N * W, R = P * W;
   const int32_t *start = layout.start.data() + segment, *feature = layout.feature.data() + segment;
   const uint16_t* row = layout.index.data();
-  for (int64_t b = 0; b < layout.blocks; b++, gy += layout.block * T)
+  for (int64_t b = 0; b < layout.blocks; b++, gy += layout.block * R)
     for (int s = 0; s < count; s++, start++) {
       const int c = *feature++;
       Vector<S> in[N], grad[N];
-      for (int i = 0; i < N; i++) {
-        in[i] = load(x + c * T + i * W);
-        grad[i] = Input && b ? load(gx + c * T + i * W) : Vector<S>{};
-      }
+      for (int i = 0; i < P; i++) load_numbers(x + c * R + i * W, in + i * M);
+      for (int i = 0; i < N; i++) grad[i] = Input && b ? load(gx + c * T + i * W) : Vector<S>{};
       const int64_t end = start[1];
       for (int64_t k = start[0]; k < end; k += kGroup) {
         Vector<S> dot[kGroup];
         for (int u = 0; u < kGroup; u++) {
-          const S* p = gy + int64_t(row[k + u]) * T;
-          const Vector<S> v = broadcast(value[k + u]), first = load(p);
-          if constexpr (Input) grad[0] += first * v;
-          dot[u] = first * in[0];
-          for (int i = 1; i < N; i++) {
-            const Vector<S> g = load(p + i * W);
-            if constexpr (Input) grad[i] += g * v;
-            dot[u] += g * in[i];
+          const auto* p = gy + int64_t(row[k + u]) * R;
+          const Vector<S> v = broadcast(value[k + u]);
+          for (int i = 0; i < P; i++) {
+            Vector<S> g[M];
+            load_numbers(p + i * W, g);
+            for (int j = 0; j < M; j++) {
+              const int n = i * M + j;
+              if constexpr (Input) grad[n] += g[j] * v;
+              dot[u] = n ? dot[u] + g[j] * in[n] : g[j] * in[n];
+            }
           }
         }
         add_lane_sums(dot, value_grad + k);
@@ -160,18 +170,18 @@ constexpr int64_t kWorthThreads = 1 << 17;  // multiply-adds; below it, waking t
 constexpr int64_t kWorthThreadsToCopy = 1 << 15;
 
 // Calls body(vectors as a constant, first token, valid tokens) over [begin, end): tiles of the given number of
-// vectors, then the narrowest tile that holds the rest.
-template <class S, int Most, class Body>
+// vectors of W tokens, then the narrowest tile that holds the rest.
+template <int W, int Most, class Body>
 void for_tiles(int64_t begin, int64_t end, int vectors, const Body& body) {
-  constexpr int W = Simd<S>::width;
   while (begin < end) {
     const int64_t left = end - begin;
-    int n = vectors;
+    int n = std::min(vectors, Most);
     while (n > 1 && left <= n / 2 * W) n /= 2;
     const int valid = static_cast<int>(std::min<int64_t>(left, n * W));
     if constexpr (Most >= 8)
       if (n == 8) body(std::integral_constant<int, 8>{}, begin, valid);
-    if (n == 4) body(std::integral_constant<int, 4>{}, begin, valid);
+    if constexpr (Most >= 4)
+      if (n == 4) body(std::integral_constant<int, 4>{}, begin, valid);
     if (n == 2) body(std::integral_constant<int, 2>{}, begin, valid);
     if (n == 1) body(std::integral_constant<int, 1>{}, begin, valid);
     begin += valid;
@@ -207,10 +217,18 @@ void collect(const Layout& layout, const S* sums, int64_t parts, S* sum, int thr
   });
 }
 
-template <class S>
-void forward(const Plan& w, int64_t tokens, const S* values, const S* bias, const S* x, int64_t x_stride, S* y,
+// Vectors of a packed row in the widest tiles. In bfloat16 half as many hold the same tokens.
+template <class A>
+constexpr int kMostForward = (VECTOR_BYTES < 64 ? 8 : 4) / Packed<A>::per;
+template <class A>
+constexpr int kMostBackward = 4 / Packed<A>::per;
+
+// A: what activations are stored as; S: what weights and sums are.
+template <class A, class S>
+void forward(const Plan& w, int64_t tokens, const S* values, const S* bias, const A* x, int64_t x_stride, A* y,
              int threads) {
-  constexpr int W = Simd<S>::width;
+  using Cell = typename Packed<A>::Cell;
+  constexpr int W = Simd<S>::width, M = Packed<A>::per;
   const Layout& layout = w.by_row;
   if (!w.in_order) {
     S* arranged = static_cast<S*>(call_scratch.get(sizeof(S) * layout.index.size()));
@@ -218,35 +236,37 @@ void forward(const Plan& w, int64_t tokens, const S* values, const S* bias, cons
     values = arranged;
   }
   const bool worthwhile = tokens * (w.entries + w.rows + w.columns) >= kWorthThreads;
-  Split(tokens, W, worthwhile, threads).run([&](int64_t, int64_t begin, int64_t end) {
-    const int64_t widest = std::max(w.rows, w.columns), tile = layout.vectors * W;
-    S* packed = static_cast<S*>(tile_scratch.get(sizeof(S) * (w.columns * tile + kPanel * tile + widest)));
-    S* panel = packed + w.columns * tile;
-    S* beyond = panel + kPanel * tile;
-    for_tiles<S, 8>(begin, end, layout.vectors, [&](auto n, int64_t token, int valid) {
-      constexpr int N = decltype(n)::value, T = N * W;
-      if (valid < T) std::fill_n(beyond, w.columns, S(0));
-      const Rows<const S*> in(x + token * x_stride, x_stride, valid, T, beyond);
-      const Rows<S*> out(y + token * w.rows, w.rows, valid, T, beyond);
-      pack<N, false, S>(in, 0, w.columns, packed, nullptr);
+  Split(tokens, W * M, worthwhile, threads).run([&](int64_t, int64_t begin, int64_t end) {
+    const int64_t widest = std::max(w.rows, w.columns), row = std::min(layout.vectors, kMostForward<A>) * W;
+    S* panel = static_cast<S*>(
+        tile_scratch.get(sizeof(S) * kPanel * row * M + sizeof(Cell) * w.columns * row + sizeof(A) * widest));
+    Cell* packed = reinterpret_cast<Cell*>(panel + kPanel * row * M);
+    A* beyond = reinterpret_cast<A*>(packed + w.columns * row);
+    for_tiles<W * M, kMostForward<A>>(begin, end, layout.vectors, [&](auto n, int64_t token, int valid) {
+      constexpr int P = decltype(n)::value, T = P * M * W;
+      if (valid < T) std::fill_n(beyond, w.columns, A{});
+      const Rows<const A*> in(x + token * x_stride, x_stride, valid, T, beyond);
+      const Rows<A*> out(y + token * w.rows, w.rows, valid, T, beyond);
+      pack<P, false>(in, 0, w.columns, packed, static_cast<S*>(nullptr));
       for (int64_t r = 0; r < w.rows; r += kPanel) {
         const int count = static_cast<int>(std::min<int64_t>(kPanel, w.rows - r));
         const int64_t segment = r * layout.blocks;
-        row_products<N, S>(packed, layout, segment, count, values, bias ? bias + r : nullptr, panel);
-        unpack<N, S>(panel, r, count, out);
+        row_products<P, A, S>(packed, layout, segment, count, values, bias ? bias + r : nullptr, panel);
+        unpack<P>(panel, r, count, out);
       }
     });
   });
 }
 
-template <bool Input, class S>
-void backward(const Plan& w, int64_t tokens, const S* values, const S* gy, int64_t gy_stride, const S* x,
-              int64_t x_stride, S* gx, S* gv, S* gb, int threads) {
-  constexpr int W = Simd<S>::width;
+template <bool Input, class A, class S>
+void backward(const Plan& w, int64_t tokens, const S* values, const A* gy, int64_t gy_stride, const A* x,
+              int64_t x_stride, A* gx, S* gv, S* gb, int threads) {
+  using Cell = typename Packed<A>::Cell;
+  constexpr int W = Simd<S>::width, M = Packed<A>::per;
   const Layout& layout = w.by_column;
   const int64_t padded = static_cast<int64_t>(layout.index.size());
   const bool worthwhile = tokens * (2 * w.entries + w.rows + w.columns) >= kWorthThreads;
-  const Split split(tokens, W, worthwhile, threads);
+  const Split split(tokens, W * M, worthwhile, threads);
   // Each part sums on its own; the sums are added in order afterwards, whichever thread was faster.
   S* arranged = static_cast<S*>(call_scratch.get(sizeof(S) * (padded + split.parts * (padded + w.rows))));
   S* value_sums = arranged + padded;
@@ -254,29 +274,30 @@ void backward(const Plan& w, int64_t tokens, const S* values, const S* gy, int64
   arrange(layout, values, arranged, threads);
 
   split.run([&](int64_t part, int64_t begin, int64_t end) {
-    const int64_t widest = std::max(w.rows, w.columns), tile = layout.vectors * W;
-    S* packed = static_cast<S*>(tile_scratch.get(sizeof(S) * (w.rows * tile + 2 * kPanel * tile + 2 * widest)));
-    S* x_panel = packed + w.rows * tile;
-    S* gx_panel = x_panel + kPanel * tile;
-    S* zeros = gx_panel + kPanel * tile;
-    S* dump = zeros + widest;
+    const int64_t widest = std::max(w.rows, w.columns), row = std::min(layout.vectors, kMostBackward<A>) * W;
+    S* gx_panel = static_cast<S*>(tile_scratch.get(sizeof(S) * kPanel * row * M +
+                                                   sizeof(Cell) * (w.rows + kPanel) * row + sizeof(A) * 2 * widest));
+    Cell* packed = reinterpret_cast<Cell*>(gx_panel + kPanel * row * M);
+    Cell* x_panel = packed + w.rows * row;
+    A* zeros = reinterpret_cast<A*>(x_panel + kPanel * row);
+    A* dump = zeros + widest;
     S* value_sum = value_sums + part * padded;
     S* bias_sum = bias_sums + part * w.rows;
     std::fill_n(value_sum, padded, S(0));
     std::fill_n(bias_sum, w.rows, S(0));
-    std::fill_n(zeros, widest, S(0));
-    for_tiles<S, 4>(begin, end, layout.vectors, [&](auto n, int64_t token, int valid) {
-      constexpr int N = decltype(n)::value, T = N * W;
-      const Rows<const S*> out(gy + token * gy_stride, gy_stride, valid, T, zeros);
-      const Rows<const S*> in(x + token * x_stride, x_stride, valid, T, zeros);
-      const Rows<S*> in_grad(Input ? gx + token * w.columns : dump, w.columns, Input ? valid : 0, T, dump);
-      pack<N, true, S>(out, 0, w.rows, packed, bias_sum);
+    std::fill_n(zeros, widest, A{});
+    for_tiles<W * M, kMostBackward<A>>(begin, end, layout.vectors, [&](auto n, int64_t token, int valid) {
+      constexpr int P = decltype(n)::value, T = P * M * W;
+      const Rows<const A*> out(gy + token * gy_stride, gy_stride, valid, T, zeros);
+      const Rows<const A*> in(x + token * x_stride, x_stride, valid, T, zeros);
+      const Rows<A*> in_grad(Input ? gx + token * w.columns : dump, w.columns, Input ? valid : 0, T, dump);
+      pack<P, true>(out, 0, w.rows, packed, bias_sum);
       for (int64_t c = 0; c < w.columns; c += kPanel) {
         const int count = static_cast<int>(std::min<int64_t>(kPanel, w.columns - c));
-        pack<N, false, S>(in, c, count, x_panel, nullptr);
+        pack<P, false>(in, c, count, x_panel, static_cast<S*>(nullptr));
         const int64_t segment = c * layout.blocks;
-        column_products<N, Input, S>(packed, x_panel, layout, segment, count, arranged, gx_panel, value_sum);
-        if constexpr (Input) unpack<N, S>(gx_panel, c, count, in_grad);
+        column_products<P, Input, A, S>(packed, x_panel, layout, segment, count, arranged, gx_panel, value_sum);
+        if constexpr (Input) unpack<P>(gx_panel, c, count, in_grad);
       }
     });
   });
@@ -317,22 +338,23 @@ void* plan_new(int64_t rows, int64_t columns, int64_t entries, const int32_t* ro
 
 void plan_free(void* plan) { delete static_cast<Plan*>(plan); }
 
-#define EXPORT(S, NAME)                                                                                               \
-  int forward_##NAME(const void* plan, int64_t tokens, const S* values, const S* bias, const S* x, int64_t x_stride,  \
-                     S* y, int threads) {                                                                             \
+#define EXPORT(A, S, NAME)                                                                                            \
+  int forward_##NAME(const void* plan, int64_t tokens, const S* values, const S* bias, const A* x, int64_t x_stride,  \
+                     A* y, int threads) {                                                                             \
     const Plan& w = *static_cast<const Plan*>(plan);                                                                  \
-    return finishes([&] { forward<S>(w, tokens, values, bias, x, x_stride, y, threads); });                           \
+    return finishes([&] { forward<A, S>(w, tokens, values, bias, x, x_stride, y, threads); });                        \
   }                                                                                                                   \
-  int backward_##NAME(const void* plan, int64_t tokens, const S* values, const S* gy, int64_t gy_stride, const S* x,  \
-                      int64_t x_stride, S* gx, S* gv, S* gb, int threads) {                                           \
+  int backward_##NAME(const void* plan, int64_t tokens, const S* values, const A* gy, int64_t gy_stride, const A* x,  \
+                      int64_t x_stride, A* gx, S* gv, S* gb, int threads) {                                           \
     const Plan& w = *static_cast<const Plan*>(plan);                                                                  \
     return finishes([&] {                                                                                             \
-      if (gx) backward<true, S>(w, tokens, values, gy, gy_stride, x, x_stride, gx, gv, gb, threads);                  \
-      else backward<false, S>(w, tokens, values, gy, gy_stride, x, x_stride, gx, gv, gb, threads);                    \
+      if (gx) backward<true, A, S>(w, tokens, values, gy, gy_stride, x, x_stride, gx, gv, gb, threads);               \
+      else backward<false, A, S>(w, tokens, values, gy, gy_stride, x, x_stride, gx, gv, gb, threads);                 \
     });                                                                                                               \
   }
 
-EXPORT(float, f32)
-EXPORT(double, f64)
+EXPORT(float, float, f32)
+EXPORT(double, double, f64)
+EXPORT(BFloat, float, bf16)
 
 }  // extern "C"

@@ -1,0 +1,111 @@
+"""The kernel on bfloat16 activations: the numbers of the float32 kernel on the same inputs, rounded once."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sparse_bench.kernels import SparseStructure, sparse_linear
+from sparse_bench.kernels.cpu import kernel_linear
+from tests.kernels.problems import problem, results
+
+Case = tuple[SparseStructure, Tensor, Tensor, Tensor, Tensor]
+
+
+def rounded(case: Case) -> tuple[Case, Case]:
+    """The problem with bfloat16 input and gradient, and the same numbers in float32."""
+    structure, x, values, bias, grad = case
+    half_x, half_grad = x.detach().bfloat16(), grad.bfloat16()
+    half = (structure, half_x.requires_grad_(), values, bias, half_grad)
+    return half, (structure, half_x.detach().float().requires_grad_(), values, bias, half_grad.float())
+
+
+def assert_same_numbers(case: Case) -> None:
+    """Activations are the float32 kernel's, rounded to nearest; gradients of values and bias are float32 sums."""
+    half, single = rounded(case)
+    y, gx, gv, gb = results(*half, "kernel")
+    wanted_y, wanted_gx, wanted_gv, wanted_gb = results(*single, "kernel")
+    assert [y.dtype, gx.dtype, gv.dtype, gb.dtype] == [torch.bfloat16] * 2 + [torch.float32] * 2
+    for actual, wanted in ((y, wanted_y), (gx, wanted_gx)):
+        # Half a unit in the last of eight digits, and what the order of the sums may change.
+        largest = wanted.abs().amax(-1, keepdim=True) if wanted.numel() else wanted
+        assert ((actual.float() - wanted).abs() <= 2**-8 * wanted.abs() + 1e-5 * largest).all()
+    scale = case[1].shape[0] ** 0.5
+    torch.testing.assert_close(gv, wanted_gv, rtol=1e-5, atol=1e-5 * scale)
+    torch.testing.assert_close(gb, wanted_gb, rtol=1e-5, atol=1e-5 * scale)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    out=st.integers(1, 70),
+    inner=st.integers(1, 70),
+    tokens=st.integers(0, 140),
+    density=st.sampled_from([0.0, 0.05, 0.3, 1.0]),
+    seed=st.integers(0, 2**31),
+)
+def test_agrees_with_single_precision(out: int, inner: int, tokens: int, density: float, seed: int) -> None:
+    assert_same_numbers(problem(out, inner, tokens, density, seed))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize(("out", "inner", "density"), [(512, 640, 0.2), (96, 1500, 0.02), (1030, 40, 0.5)])
+def test_agrees_at_size_and_gives_the_same_bits_twice(out: int, inner: int, density: float, threads: int) -> None:
+    torch.set_num_threads(threads)
+    case = problem(out, inner, 333, density)
+    assert_same_numbers(case)
+    half, _ = rounded(case)
+    first, second = results(*half, "kernel"), results(*half, "kernel")
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+    torch.set_num_threads(1)
+    alone = results(*half, "kernel")
+    assert torch.equal(alone[0], first[0])  # activations have the same bits for any number of threads
+    assert torch.equal(alone[1], first[1])
+
+
+def test_empty_rows_and_columns() -> None:
+    mask = torch.zeros(40, 50, dtype=torch.bool)
+    mask[3, 5:45:7] = mask[31, 20] = True
+    structure = SparseStructure(mask)
+    x, bias = torch.randn(37, 50).bfloat16().requires_grad_(), torch.randn(40)
+    y = sparse_linear(x, structure, torch.randn(structure.entries), bias, "kernel")
+    empty = ~mask.any(1)
+    assert torch.equal(y[:, empty], bias[empty].bfloat16().expand(37, -1))
+    (grad,) = torch.autograd.grad(y, x, torch.ones_like(y))
+    assert not grad[:, ~mask.any(0)].any()
+    assert grad[:, mask.any(0)].any()
+
+
+def test_rounds_to_even_and_keeps_infinities_and_what_is_no_number() -> None:
+    # Halfway between two bfloat16 numbers, 1 + 2^-8 goes down to 1, and 1 + 3 · 2^-8 goes up to 1 + 2^-6.
+    odd = torch.tensor([1 + 2**-8, 1 + 3 * 2**-8, -(1 + 2**-8), float("inf"), float("-inf"), float("nan"), 3.4e38])
+    structure = SparseStructure(torch.ones(7, 1, dtype=torch.bool))
+    for tokens in (1, 40):
+        y = kernel_linear(torch.ones(tokens, 1).bfloat16(), structure, odd, None)
+        wanted = odd.bfloat16().expand(tokens, -1)
+        assert torch.equal(y.nan_to_num(nan=7.0), wanted.nan_to_num(nan=7.0))
+        assert y[:, 5].isnan().all()
+
+
+def test_autocast_makes_no_copy_in_single_precision() -> None:
+    """Under autocast the layer takes and gives bfloat16; the saved activation is the bfloat16 one."""
+    structure, x, values, bias, grad = problem(24, 20, 50, 0.4)
+    saved: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        saved.append(tensor)
+        return tensor
+
+    with torch.autocast("cpu", torch.bfloat16), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        y = sparse_linear(x, structure, values, bias, "kernel")
+    assert y.dtype == torch.bfloat16
+    assert torch.bfloat16 in {tensor.dtype for tensor in saved if tensor.shape == x.shape}
+    assert torch.float32 not in {tensor.dtype for tensor in saved if tensor.shape == x.shape}
+    x_grad, values_grad = torch.autograd.grad(y, [x, values], grad.bfloat16())
+    assert (x_grad.dtype, values_grad.dtype) == (torch.float32, torch.float32)
+
+
+def test_values_have_to_be_in_single_precision() -> None:
+    structure, x, values, _, _ = problem(4, 3, 2, 0.9)
+    with pytest.raises(ValueError, match="bfloat16 with the others in float32"):
+        kernel_linear(x.bfloat16(), structure, values.bfloat16(), None)
