@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from sparse_bench.kernels import SparseStructure, sparse_linear
 
 DENSE, DENSE_BF16, SPARSEPROP, SPARSE = "dense", "dense_bf16", "sparseprop", ("kernel", "csr", "masked")
+KERNEL_BF16 = "kernel_bf16"
 #: The columns of the table.
-TITLES = {"kernel": "kernel", "csr": "CSR", "masked": "masked", DENSE_BF16: "dense bf16", SPARSEPROP: "SparseProp"}
+TITLES = {"kernel": "kernel", KERNEL_BF16: "kernel bf16", "csr": "CSR", "masked": "masked", DENSE_BF16: "dense bf16", SPARSEPROP: "SparseProp"}
 LAYER = ["out_features", "in_features", "tokens"]
 
 
@@ -49,11 +50,15 @@ def dense_step(x: Tensor, grad: Tensor, bf16: bool) -> Step:
     return training_step(x, grad, layer, list(layer.parameters()), bf16)
 
 
-def sparse_step(x: Tensor, grad: Tensor, structure: SparseStructure, execution: str) -> Step:
+def sparse_step(x: Tensor, grad: Tensor, structure: SparseStructure, execution: str, bf16: bool = False) -> Step:
     """A step of a sparse layer whose trainable values are the stored entries alone."""
     values = nn.Parameter(torch.randn(structure.entries, device=x.device) / math.sqrt(x.shape[1]))
     bias = nn.Parameter(torch.zeros(grad.shape[1], device=x.device))
-    return training_step(x, grad, lambda leaf: sparse_linear(leaf, structure, values, bias, execution), [values, bias])
+
+    def forward(leaf: Tensor) -> Tensor:
+        return sparse_linear(leaf, structure, values, bias, execution)
+
+    return training_step(x, grad, forward, [values, bias], bf16)
 
 
 def sparseprop_step(x: Tensor, grad: Tensor, structure: SparseStructure) -> Step:
@@ -92,6 +97,7 @@ def measure(
     grad = torch.randn(tokens, shape[0], generator=generator).to(device)
     steps = {DENSE: dense_step(x, grad, bf16=False)}
     steps |= {execution: sparse_step(x, grad, structure, execution) for execution in SPARSE}
+    steps[KERNEL_BF16] = sparse_step(x, grad, structure, "kernel", bf16=True)
     if DENSE_BF16 not in skipped:
         steps[DENSE_BF16] = dense_step(x, grad, bf16=True)
     if SPARSEPROP not in skipped:
