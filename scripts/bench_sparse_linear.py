@@ -21,7 +21,14 @@ from sparse_bench.kernels import SparseStructure, sparse_linear
 DENSE, DENSE_BF16, SPARSEPROP, SPARSE = "dense", "dense_bf16", "sparseprop", ("kernel", "csr", "masked")
 KERNEL_BF16 = "kernel_bf16"
 #: The columns of the table.
-TITLES = {"kernel": "kernel", KERNEL_BF16: "kernel bf16", "csr": "CSR", "masked": "masked", DENSE_BF16: "dense bf16", SPARSEPROP: "SparseProp"}
+TITLES = {
+    "kernel": "kernel",
+    KERNEL_BF16: "kernel bf16",
+    "csr": "CSR",
+    "masked": "masked",
+    DENSE_BF16: "dense bf16",
+    SPARSEPROP: "SparseProp",
+}
 LAYER = ["out_features", "in_features", "tokens"]
 
 

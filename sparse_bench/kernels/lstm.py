@@ -22,10 +22,12 @@ from sparse_bench.kernels.cpu import kernel_values_gradient
 from sparse_bench.kernels.linear import candidates, kernel_or_csr, sparse_linear
 from sparse_bench.kernels.structure import SparseStructure
 
-_SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
+#: Type of the gates → suffix of the functions for it.
+_SUFFIX = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16"}
 State = tuple[Tensor, Tensor]
 #: (gates [T, B, 4H] without the hidden state's contribution, first h and c [B, H] each, values and structure of the
-#: recurrent weight) → (hidden states [T, B, H], last c [B, H]); all in float32 or all in float64.
+#: recurrent weight) → (hidden states [T, B, H], last c [B, H]); all in float32 or all in float64. On the CPU, gates and
+#: hidden states may be in bfloat16, with the others in float32.
 _Recurrence = Callable[[Tensor, Tensor, Tensor, Tensor, SparseStructure], tuple[Tensor, Tensor]]
 
 
@@ -82,10 +84,11 @@ def full_lstm(
 def _at_once(
     recurrence: _Recurrence, gates: Tensor, state: State, structure: SparseStructure, values: Tensor
 ) -> tuple[Tensor, State]:
-    """The recurrence as one function call, at least in float32."""
+    """The recurrence as one function call, in float32 at least, but for bfloat16 gates on the CPU."""
     compute = torch.promote_types(gates.dtype, torch.float32)
+    taken = gates.dtype if gates.is_cpu and gates.dtype == torch.bfloat16 else compute
     with torch.autocast(gates.device.type, enabled=False):
-        numbers = gates.to(compute), state[0].to(compute), state[1].to(compute), values.to(compute)
+        numbers = gates.to(taken), state[0].to(compute), state[1].to(compute), values.to(compute)
         _check(*numbers, structure)
         y, last = recurrence(*numbers, structure)
     return y.to(gates.dtype), (y[-1].to(gates.dtype), last.to(gates.dtype))
@@ -187,7 +190,7 @@ def _check(gates: Tensor, hidden: Tensor, cell: Tensor, values: Tensor, structur
     if values.shape != (structure.entries,):
         raise ValueError(f"the values must be [{structure.entries}], not {list(values.shape)}")
     if gates.dtype not in _SUFFIX:
-        raise ValueError(f"the kernel computes in float32 or float64, not {gates.dtype}")
+        raise ValueError(f"the kernel computes in float32, float64 or bfloat16, not {gates.dtype}")
     for tensor in (hidden, cell, values, structure.column):
         if tensor.device != gates.device:
             raise ValueError(
@@ -206,7 +209,7 @@ class _KernelRecurrence(torch.autograd.Function):
         steps, batch, _ = gates.shape
         size, suffix, library = structure.in_features, _SUFFIX[gates.dtype], _library()
         recurrence = structure.derived("recurrence", lambda: _Plan(structure))
-        saved = gates.new_empty(getattr(library, f"lstm_saved_{suffix}")(size, steps, batch))
+        saved = values.new_empty(getattr(library, f"lstm_saved_{suffix}")(size, steps, batch))
         y, last = gates.new_empty(steps, batch, size), torch.empty_like(cell)
         arrays = (values, gates, hidden, cell, y, last, saved)
         done = getattr(library, f"lstm_forward_{suffix}")(
@@ -224,7 +227,7 @@ class _KernelRecurrence(torch.autograd.Function):
         values, hidden, cell, y, saved = ctx.saved_tensors
         steps, batch, size = y.shape
         library, suffix = _library(), _SUFFIX[y.dtype]
-        grad, grad_last = grad.contiguous(), grad_last.contiguous()
+        grad, grad_last = grad.contiguous(), grad_last.contiguous()  # of the dtypes of y and of the last cell state
         grad_gates = y.new_empty(steps, batch, 4 * size)
         grad_hidden, grad_cell = torch.empty_like(hidden), torch.empty_like(cell)
         arrays = (values, saved, cell, grad, grad_last, grad_gates, grad_hidden, grad_cell)
@@ -235,7 +238,7 @@ class _KernelRecurrence(torch.autograd.Function):
             raise MemoryError(f"not enough memory for the gradients of a sparse LSTM of {size} units")
         grad_values = None
         if ctx.needs_input_grad[3]:
-            before = torch.cat([hidden[None], y[:-1]]).view(-1, size)
+            before = torch.cat([hidden[None].to(y.dtype), y[:-1]]).view(-1, size)
             grad_values = kernel_values_gradient(grad_gates.view(-1, 4 * size), before, ctx.structure, values)
         return grad_gates, grad_hidden, grad_cell, grad_values, None
 

@@ -1,5 +1,7 @@
 """The kernel on bfloat16 activations: the numbers of the float32 kernel on the same inputs, rounded once."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,6 +10,7 @@ from torch import Tensor
 
 from sparse_bench.kernels import SparseStructure, sparse_linear
 from sparse_bench.kernels.cpu import kernel_linear
+from sparse_bench.kernels.lstm import sparse_lstm
 from tests.kernels.problems import problem, results
 
 Case = tuple[SparseStructure, Tensor, Tensor, Tensor, Tensor]
@@ -109,3 +112,59 @@ def test_values_have_to_be_in_single_precision() -> None:
     structure, x, values, _, _ = problem(4, 3, 2, 0.9)
     with pytest.raises(ValueError, match="bfloat16 with the others in float32"):
         kernel_linear(x.bfloat16(), structure, values.bfloat16(), None)
+
+
+def lstm_results(case: dict[str, Tensor], structures: tuple[SparseStructure, SparseStructure]) -> list[Tensor]:
+    """Hidden states, last cell states and all gradients of a sparse LSTM; of bfloat16 where the input is."""
+    leaves = {name: tensor.detach().clone().requires_grad_() for name, tensor in case.items() if name != "grad"}
+    state = leaves["hidden"], leaves["cell"]
+    pairs = (structures[0], leaves["inputs"]), (structures[1], leaves["recurrent"])
+    y, (_, last) = sparse_lstm(leaves["x"], state, *pairs, leaves["bias"], "kernel")
+    total = (y.float() * case["grad"]).sum() + last.float().pow(2).sum()
+    return [y, last, *torch.autograd.grad(total, list(leaves.values()))]
+
+
+def lstm_case(steps: int, batch: int, size: int, density: float) -> tuple[dict[str, Tensor], tuple[Any, Any]]:
+    draw = torch.Generator().manual_seed(size)
+    structures = tuple(
+        SparseStructure(torch.rand(4 * size, width, generator=draw) < density) for width in (size + 3, size)
+    )
+    sizes = {
+        "x": (steps, batch, size + 3),
+        "hidden": (batch, size),
+        "cell": (batch, size),
+        "inputs": (structures[0].entries,),
+        "recurrent": (structures[1].entries,),
+        "bias": (4 * size,),
+        "grad": (steps, batch, size),
+    }
+    case = {name: torch.randn(*shape, generator=draw).bfloat16().float() for name, shape in sizes.items()}
+    for name in ("inputs", "recurrent"):
+        case[name] /= max(1.0, density * size) ** 0.5
+    return case, (structures[0], structures[1])
+
+
+@pytest.mark.parametrize(("steps", "batch", "size"), [(3, 4, 7), (5, 33, 40), (4, 70, 50), (2, 1, 64)])
+@pytest.mark.parametrize("density", [0.1, 0.5])
+def test_lstm_agrees_with_single_precision(steps: int, batch: int, size: int, density: float) -> None:
+    """Each tensor to a hundredth of its norm: hidden states are rounded to eight digits after every time step."""
+    case, structures = lstm_case(steps, batch, size, density)
+    wanted = lstm_results(case, structures)
+    with torch.autocast("cpu", torch.bfloat16):
+        actual = lstm_results(case, structures)
+    assert actual[0].dtype == torch.bfloat16
+    assert {tensor.dtype for tensor in actual[2:]} == {torch.float32}
+    for one, other in zip(actual, wanted, strict=True):
+        assert (one.float() - other).norm() <= 1e-2 * other.norm() + 1e-6
+
+
+def test_lstm_gives_the_same_bits_on_any_number_of_threads() -> None:
+    case, structures = lstm_case(6, 20, 96, 0.3)
+    found = []
+    for threads in (1, 2, 2):
+        torch.set_num_threads(threads)
+        with torch.autocast("cpu", torch.bfloat16):
+            found.append(lstm_results(case, structures))
+    assert all(torch.equal(one, other) for one, other in zip(found[1], found[2], strict=True))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])

@@ -40,10 +40,6 @@ inline Words rounded(Floats numbers) {
   return (nearest & ordered) | (~ordered & 0x7fc00000u);
 }
 
-inline BFloat narrowed(float number) {
-  return {static_cast<uint16_t>(rounded(broadcast(number))[0] >> 16)};
-}
-
 inline Words load_halves(const BFloat* low, const BFloat* high) {
   Halves a, b;
   std::memcpy(&a, low, sizeof a);
@@ -140,24 +136,56 @@ KERNEL void pack(const Rows<const BFloat*>& rows, int64_t f0, int64_t count, uin
   }
 }
 
+// Vectors of numbers as one vector of cells.
+template <class S>
+inline void store_numbers(S* cells, const Vector<S>* numbers) {
+  store(cells, numbers[0]);
+}
+inline Words squeezed(const Floats* numbers) {
+  return (rounded(numbers[0]) >> 16) | (rounded(numbers[1]) & 0xffff0000u);
+}
+inline void store_numbers(uint32_t* cells, const Floats* numbers) {
+  const Words words = squeezed(numbers);
+  std::memcpy(cells, &words, sizeof words);
+}
+
+// rows[tile, f0 + f] = the f-th packed row for f < count; words(f, p) is its p-th vector.
+template <int P, class Get>
+inline void unpack_words(const Get& words, int64_t f0, int64_t count, const Rows<BFloat*>& rows) {
+  constexpr int W = kFloats;
+  for (int64_t f = 0; f < count; f += W) {
+    const int64_t features = count - f < W ? count - f : W;
+    for (int p = 0; p < P; p++) {
+      Words v[W];
+      for (int i = 0; i < W; i++) v[i] = i < features ? words(f + i, p) : Words{};
+      transpose(v);
+      for (int i = 0; i < W; i++) {
+        BFloat *low = rows.row[2 * p * W + i] + f0 + f, *high = rows.row[(2 * p + 1) * W + i] + f0 + f;
+        if (features == W) store_halves(v[i], low, high);
+        else
+          for (int64_t k = 0; k < features; k++) {
+            low[k] = {static_cast<uint16_t>(v[i][k])};
+            high[k] = {static_cast<uint16_t>(v[i][k] >> 16)};
+          }
+      }
+    }
+  }
+}
+
 // rows[tile, f0 + f] = src[f, tile] for f < count, rounded.
 template <int P>
 KERNEL void unpack(const float* src, int64_t f0, int64_t count, const Rows<BFloat*>& rows) {
-  constexpr int W = kFloats, T = 2 * P * W;
-  int64_t f = 0;
-  for (; f + W <= count; f += W)
-    for (int p = 0; p < P; p++) {
-      Words v[W];
-      for (int i = 0; i < W; i++) {
-        const float* numbers = src + (f + i) * T + 2 * p * W;
-        v[i] = (rounded(load(numbers)) >> 16) | (rounded(load(numbers + W)) & 0xffff0000u);
-      }
-      transpose(v);
-      for (int i = 0; i < W; i++)
-        store_halves(v[i], rows.row[2 * p * W + i] + f0 + f, rows.row[(2 * p + 1) * W + i] + f0 + f);
-    }
-  for (; f < count; f++)
-    for (int t = 0; t < T; t++) rows.row[t][f0 + f] = narrowed(src[f * T + t]);
+  const auto words = [&](int64_t f, int p) {
+    const Floats numbers[2] = {load(src + (f * P + p) * 2 * kFloats), load(src + (f * P + p) * 2 * kFloats + kFloats)};
+    return squeezed(numbers);
+  };
+  unpack_words<P>(words, f0, count, rows);
+}
+
+// The same for cells.
+template <int P>
+KERNEL void unpack(const uint32_t* src, int64_t f0, int64_t count, const Rows<BFloat*>& rows) {
+  unpack_words<P>([&](int64_t f, int p) { return load(src + (f * P + p) * kFloats); }, f0, count, rows);
 }
 
 }  // namespace

@@ -20,6 +20,7 @@
 #include <omp.h>
 #endif
 
+#include "bfloat.h"
 #include "guard.h"
 #include "packing.h"
 #include "simd.h"
@@ -164,15 +165,34 @@ inline int thread_count() {  // of the running team, which may be smaller than w
 #endif
 }
 
+// Below, A is what the activations of a call are stored as, S the type of weights, sums and cell states. A packed row
+// of activations has P vectors of cells, which become N vectors of numbers.
+
 // sum[tile] += value * source[index, tile] over some entries.
-template <int N, class S, class Value>
-inline void add_products(const int32_t* index, int64_t begin, int64_t end, const Value& value, const S* source,
-                         Vector<S>* sum) {
-  constexpr int W = Simd<S>::width, T = N * W;
+template <int P, class A, class S, class Value>
+inline void add_products(const int32_t* index, int64_t begin, int64_t end, const Value& value,
+                         const typename Packed<A>::Cell* source, Vector<S>* sum) {
+  constexpr int W = Simd<S>::width, M = Packed<A>::per, R = P * W;
   for (int64_t k = begin; k < end; k++) {
-    const S* p = source + int64_t(index[k]) * T;
+    const auto* p = source + int64_t(index[k]) * R;
     const Vector<S> v = broadcast(value(k));
-    for (int i = 0; i < N; i++) sum[i] += load(p + i * W) * v;
+    for (int i = 0; i < P; i++) {
+      Vector<S> numbers[M];
+      load_numbers(p + i * W, numbers);
+      for (int j = 0; j < M; j++) sum[i * M + j] += numbers[j] * v;
+    }
+  }
+}
+
+// The states of a tile, [hidden, tile], from the rows of a matrix of numbers.
+template <int P, class A, class S>
+void pack_states(const Rows<const S*>& rows, int64_t hidden, S* numbers, typename Packed<A>::Cell* cells) {
+  constexpr int W = Simd<S>::width, M = Packed<A>::per, N = P * M;
+  pack<N, false, S>(rows, 0, hidden, numbers, nullptr);
+  for (int64_t i = 0; i < hidden * P; i++) {
+    Vector<S> v[M];
+    for (int j = 0; j < M; j++) v[j] = load(numbers + (i * M + j) * W);
+    store_numbers(cells + i * W, v);
   }
 }
 
@@ -184,189 +204,208 @@ struct Call {
   int valid;                    // sequences in it
 };
 
-template <int N, class S>
+template <int P, class A, class S>
 KERNEL void forward_units(const Recurrence& w, const Call& call, int64_t t, int64_t begin, int64_t end, const S* values,
-                          const S* z, const S* h, S* h_next, S* c, S* saved, S* y, const S* zeros, S* dump) {
-  constexpr int W = Simd<S>::width, T = N * W;
+                          const A* z, const typename Packed<A>::Cell* h, typename Packed<A>::Cell* h_next, S* c,
+                          S* saved, A* y, const A* zeros, A* dump) {
+  constexpr int W = Simd<S>::width, M = Packed<A>::per, N = P * M, T = N * W, R = P * W;
   const int64_t H = w.hidden, row = t * call.batch + call.first;
-  const Rows<const S*> in(z + row * kGates * H, kGates * H, call.valid, T, zeros);
-  const Rows<S*> out(y + row * H, H, call.valid, T, dump);
-  alignas(64) S packed[kGates][kUnits * T];
+  const Rows<const A*> in(z + row * kGates * H, kGates * H, call.valid, T, zeros);
+  const Rows<A*> out(y + row * H, H, call.valid, T, dump);
+  alignas(64) typename Packed<A>::Cell packed[kGates][kUnits * R];
   for (int64_t first = begin; first < end; first += kUnits) {
     const int64_t count = std::min<int64_t>(kUnits, end - first);
-    for (int g = 0; g < kGates; g++) pack<N, false, S>(in, g * H + first, count, packed[g], nullptr);
+    for (int g = 0; g < kGates; g++) pack<P, false>(in, g * H + first, count, packed[g], static_cast<S*>(nullptr));
     for (int64_t unit = first; unit < first + count; unit++) {
       Vector<S> gate[kGates][N];
       for (int g = 0; g < kGates; g++) {
-        for (int i = 0; i < N; i++) gate[g][i] = load(packed[g] + (unit - first) * T + i * W);
+        for (int i = 0; i < P; i++) load_numbers(packed[g] + (unit - first) * R + i * W, gate[g] + i * M);
         const int64_t r = g * H + unit;
-        add_products<N, S>(w.column.data(), w.row_start[r], w.row_start[r + 1], [&](int64_t k) { return values[k]; }, h,
-                           gate[g]);
+        add_products<P, A, S>(w.column.data(), w.row_start[r], w.row_start[r + 1],
+                              [&](int64_t k) { return values[k]; }, h, gate[g]);
       }
       S* kept = saved + unit * kSaved * T;
+      Vector<S> state[N];
       for (int i = 0; i < N; i++) {
         const Vector<S> in_gate = sigmoid(gate[0][i]), forget = sigmoid(gate[1][i]);
         const Vector<S> candidate = hyperbolic_tangent(gate[2][i]), out_gate = sigmoid(gate[3][i]);
         const Vector<S> cell = forget * load(c + unit * T + i * W) + in_gate * candidate;
         store(c + unit * T + i * W, cell);
-        store(h_next + unit * T + i * W, out_gate * hyperbolic_tangent(cell));
+        state[i] = out_gate * hyperbolic_tangent(cell);
         store(kept + 0 * T + i * W, in_gate);
         store(kept + 1 * T + i * W, forget);
         store(kept + 2 * T + i * W, candidate);
         store(kept + 3 * T + i * W, out_gate);
         store(kept + 4 * T + i * W, cell);
       }
+      for (int i = 0; i < P; i++) store_numbers(h_next + unit * R + i * W, state + i * M);
     }
-    unpack<N, S>(h_next + first * T, first, count, out);
+    unpack<P>(h_next + first * R, first, count, out);
   }
 }
 
 // dh: gradient of h[t] that came from step t+1; replaced by nothing here. da_out: gradient of a[t], feature-major.
-template <int N, class S>
-KERNEL void backward_units(const Recurrence& w, const Call& call, int64_t t, int64_t begin, int64_t end, const S* gy,
-                           const S* dh, S* dc, const S* saved, const S* c_before, int64_t c_stride, S* da, S* gz,
-                           const S* zeros, S* dump) {
-  constexpr int W = Simd<S>::width, T = N * W;
+template <int P, class A, class S>
+KERNEL void backward_units(const Recurrence& w, const Call& call, int64_t t, int64_t begin, int64_t end, const A* gy,
+                           const S* dh, S* dc, const S* saved, const S* c_before, int64_t c_stride,
+                           typename Packed<A>::Cell* da, A* gz, const A* zeros, A* dump) {
+  constexpr int W = Simd<S>::width, M = Packed<A>::per, N = P * M, T = N * W, R = P * W;
   const int64_t H = w.hidden, row = t * call.batch + call.first;
-  const Rows<const S*> in(gy + row * H, H, call.valid, T, zeros);
-  const Rows<S*> out(gz + row * kGates * H, kGates * H, call.valid, T, dump);
-  alignas(64) S packed[kUnits * T];
+  const Rows<const A*> in(gy + row * H, H, call.valid, T, zeros);
+  const Rows<A*> out(gz + row * kGates * H, kGates * H, call.valid, T, dump);
+  alignas(64) typename Packed<A>::Cell packed[kUnits * R];
   for (int64_t first = begin; first < end; first += kUnits) {
     const int64_t count = std::min<int64_t>(kUnits, end - first);
-    pack<N, false, S>(in, first, count, packed, nullptr);
+    pack<P, false>(in, first, count, packed, static_cast<S*>(nullptr));
     for (int64_t unit = first; unit < first + count; unit++) {
       const S* kept = saved + unit * kSaved * T;
+      Vector<S> output_grad[N], gate_grad[kGates][N];
+      for (int i = 0; i < P; i++) load_numbers(packed + (unit - first) * R + i * W, output_grad + i * M);
       for (int i = 0; i < N; i++) {
         const Vector<S> in_gate = load(kept + 0 * T + i * W), forget = load(kept + 1 * T + i * W);
         const Vector<S> candidate = load(kept + 2 * T + i * W), out_gate = load(kept + 3 * T + i * W);
         const Vector<S> squashed = hyperbolic_tangent(load(kept + 4 * T + i * W));
-        const Vector<S> h_grad = load(packed + (unit - first) * T + i * W) + load(dh + unit * T + i * W);
+        const Vector<S> h_grad = output_grad[i] + load(dh + unit * T + i * W);
         const Vector<S> c_grad = load(dc + unit * T + i * W) + h_grad * out_gate * (1 - squashed * squashed);
         store(dc + unit * T + i * W, c_grad * forget);
-        store(da + (0 * H + unit) * T + i * W, c_grad * candidate * in_gate * (1 - in_gate));
-        store(da + (1 * H + unit) * T + i * W,
-              c_grad * load(c_before + unit * c_stride + i * W) * forget * (1 - forget));
-        store(da + (2 * H + unit) * T + i * W, c_grad * in_gate * (1 - candidate * candidate));
-        store(da + (3 * H + unit) * T + i * W, h_grad * squashed * out_gate * (1 - out_gate));
+        gate_grad[0][i] = c_grad * candidate * in_gate * (1 - in_gate);
+        gate_grad[1][i] = c_grad * load(c_before + unit * c_stride + i * W) * forget * (1 - forget);
+        gate_grad[2][i] = c_grad * in_gate * (1 - candidate * candidate);
+        gate_grad[3][i] = h_grad * squashed * out_gate * (1 - out_gate);
       }
+      for (int g = 0; g < kGates; g++)
+        for (int i = 0; i < P; i++) store_numbers(da + (g * H + unit) * R + i * W, gate_grad[g] + i * M);
     }
-    for (int g = 0; g < kGates; g++) unpack<N, S>(da + (g * H + first) * T, g * H + first, count, out);
+    for (int g = 0; g < kGates; g++) unpack<P>(da + (g * H + first) * R, g * H + first, count, out);
   }
 }
 
 // dh[unit] = sum over the unit's column of W of value * da[row].
-template <int N, class S>
-KERNEL void backward_columns(const Recurrence& w, int64_t begin, int64_t end, const S* arranged, const S* da, S* dh) {
-  constexpr int W = Simd<S>::width, T = N * W;
+template <int P, class A, class S>
+KERNEL void backward_columns(const Recurrence& w, int64_t begin, int64_t end, const S* arranged,
+                             const typename Packed<A>::Cell* da, S* dh) {
+  constexpr int W = Simd<S>::width, N = P * Packed<A>::per, T = N * W;
   for (int64_t unit = begin; unit < end; unit++) {
     Vector<S> sum[N] = {};
-    add_products<N, S>(w.row.data(), w.column_start[unit], w.column_start[unit + 1],
-                       [&](int64_t k) { return arranged[k]; }, da, sum);
+    add_products<P, A, S>(w.row.data(), w.column_start[unit], w.column_start[unit + 1],
+                          [&](int64_t k) { return arranged[k]; }, da, sum);
     for (int i = 0; i < N; i++) store(dh + unit * T + i * W, sum[i]);
   }
 }
 
-template <int N, class S>
-void forward_tile(const Recurrence& w, const Call& call, const S* values, const S* z, const S* h0, const S* c0, S* y,
+template <int P, class A, class S>
+void forward_tile(const Recurrence& w, const Call& call, const S* values, const A* z, const S* h0, const S* c0, A* y,
                   S* c_last, S* saved, int threads) {
-  constexpr int T = N * Simd<S>::width;
+  using Cell = typename Packed<A>::Cell;
+  constexpr int R = P * Simd<S>::width, N = P * Packed<A>::per, T = N * Simd<S>::width;
   const int64_t H = w.hidden;
   const int team = team_size(threads, H);
-  Buffer<S> states = allocate<S>(3 * H * T), spare = allocate<S>((1 + team) * kGates * H);
-  S *h[2] = {states.get(), states.get() + H * T}, *c = states.get() + 2 * H * T, *zeros = spare.get();
-  std::fill_n(zeros, kGates * H, S(0));
-  pack<N, false, S>(Rows<const S*>(h0 + call.first * H, H, call.valid, T, zeros), 0, H, h[0], nullptr);
-  pack<N, false, S>(Rows<const S*>(c0 + call.first * H, H, call.valid, T, zeros), 0, H, c, nullptr);
+  Buffer<Cell> hidden = allocate<Cell>(2 * H * R);
+  Buffer<S> cell = allocate<S>(H * T), no_state = allocate<S>(H);
+  Buffer<A> spare = allocate<A>((1 + team) * kGates * H);
+  Cell* h[2] = {hidden.get(), hidden.get() + H * R};
+  S* c = cell.get();
+  A* zeros = spare.get();
+  std::fill_n(zeros, kGates * H, A{});
+  std::fill_n(no_state.get(), H, S(0));
+  pack_states<P, A, S>(Rows<const S*>(h0 + call.first * H, H, call.valid, T, no_state.get()), H, c, h[0]);
+  pack<N, false, S>(Rows<const S*>(c0 + call.first * H, H, call.valid, T, no_state.get()), 0, H, c, nullptr);
 #pragma omp parallel num_threads(team)
   {
     const int part = thread_number(), parts = thread_count();
     const int64_t begin = w.first_unit(part, parts), end = w.first_unit(part + 1, parts);
-    S* dump = zeros + (1 + part) * kGates * H;
+    A* dump = zeros + (1 + part) * kGates * H;
     for (int64_t t = 0; t < call.steps; t++) {
-      forward_units<N, S>(w, call, t, begin, end, values, z, h[t % 2], h[(t + 1) % 2], c, saved + t * kSaved * H * T, y,
-                          zeros, dump);
+      forward_units<P, A, S>(w, call, t, begin, end, values, z, h[t % 2], h[(t + 1) % 2], c,
+                             saved + t * kSaved * H * T, y, zeros, dump);
 #pragma omp barrier
     }
   }
-  unpack<N, S>(c, 0, H, Rows<S*>(c_last + call.first * H, H, call.valid, T, zeros));
+  unpack<N, S>(c, 0, H, Rows<S*>(c_last + call.first * H, H, call.valid, T, no_state.get()));
 }
 
-template <int N, class S>
-void backward_tile(const Recurrence& w, const Call& call, const S* arranged, const S* saved, const S* c0, const S* gy,
-                   const S* gc_last, S* gz, S* gh0, S* gc0, int threads) {
-  constexpr int T = N * Simd<S>::width;
+template <int P, class A, class S>
+void backward_tile(const Recurrence& w, const Call& call, const S* arranged, const S* saved, const S* c0, const A* gy,
+                   const S* gc_last, A* gz, S* gh0, S* gc0, int threads) {
+  using Cell = typename Packed<A>::Cell;
+  constexpr int R = P * Simd<S>::width, N = P * Packed<A>::per, T = N * Simd<S>::width;
   const int64_t H = w.hidden;
   const int team = team_size(threads, H);
-  Buffer<S> states = allocate<S>((3 + 2 * kGates) * H * T), spare = allocate<S>((1 + team) * kGates * H);
-  S *dh = states.get(), *dc = dh + H * T, *c_first = dc + H * T;
-  S* da[2] = {c_first + H * T, c_first + (1 + kGates) * H * T};
-  S* zeros = spare.get();
-  std::fill_n(zeros, kGates * H, S(0));
+  Buffer<S> states = allocate<S>(3 * H * T), no_state = allocate<S>(2 * H);
+  Buffer<Cell> gates = allocate<Cell>(2 * kGates * H * R);
+  Buffer<A> spare = allocate<A>((1 + team) * kGates * H);
+  S *dh = states.get(), *dc = dh + H * T, *c_first = dc + H * T, *dump_state = no_state.get() + H;
+  Cell* da[2] = {gates.get(), gates.get() + kGates * H * R};
+  A* zeros = spare.get();
+  std::fill_n(zeros, kGates * H, A{});
+  std::fill_n(no_state.get(), H, S(0));
   std::fill_n(dh, H * T, S(0));
-  pack<N, false, S>(Rows<const S*>(gc_last + call.first * H, H, call.valid, T, zeros), 0, H, dc, nullptr);
-  pack<N, false, S>(Rows<const S*>(c0 + call.first * H, H, call.valid, T, zeros), 0, H, c_first, nullptr);
+  pack<N, false, S>(Rows<const S*>(gc_last + call.first * H, H, call.valid, T, no_state.get()), 0, H, dc, nullptr);
+  pack<N, false, S>(Rows<const S*>(c0 + call.first * H, H, call.valid, T, no_state.get()), 0, H, c_first, nullptr);
 #pragma omp parallel num_threads(team)
   {
     const int part = thread_number(), parts = thread_count();
     const int64_t begin = w.first_unit(part, parts), end = w.first_unit(part + 1, parts);
-    S* dump = zeros + (1 + part) * kGates * H;
+    A* dump = zeros + (1 + part) * kGates * H;
     for (int64_t t = call.steps - 1; t >= 0; t--) {
       const S* before = t ? saved + (t - 1) * kSaved * H * T + 4 * T : c_first;
       // Gradients alternate between two buffers: a thread may begin step t - 1 while another still reads those of t.
-      backward_units<N, S>(w, call, t, begin, end, gy, dh, dc, saved + t * kSaved * H * T, before,
-                           t ? kSaved * T : T, da[t % 2], gz, zeros, dump);
+      backward_units<P, A, S>(w, call, t, begin, end, gy, dh, dc, saved + t * kSaved * H * T, before,
+                              t ? kSaved * T : T, da[t % 2], gz, zeros, dump);
 #pragma omp barrier
-      backward_columns<N, S>(w, begin, end, arranged, da[t % 2], dh);
+      backward_columns<P, A, S>(w, begin, end, arranged, da[t % 2], dh);
     }
   }
-  unpack<N, S>(dh, 0, H, Rows<S*>(gh0 + call.first * H, H, call.valid, T, zeros));
-  unpack<N, S>(dc, 0, H, Rows<S*>(gc0 + call.first * H, H, call.valid, T, zeros + kGates * H));
+  unpack<N, S>(dh, 0, H, Rows<S*>(gh0 + call.first * H, H, call.valid, T, dump_state));
+  unpack<N, S>(dc, 0, H, Rows<S*>(gc0 + call.first * H, H, call.valid, T, dump_state));
 }
 
-// Vectors in the tiles of a batch: as few as hold it, at most kMostVectors.
-template <class S>
+// Vectors of cells in the tiles of a batch: as few as hold it, at most kMostVectors of numbers.
+template <class A, class S>
 int vectors_for(int64_t batch) {
-  constexpr int W = Simd<S>::width;
-  return static_cast<int>(std::min<int64_t>(kMostVectors, std::max<int64_t>(1, (batch + W - 1) / W)));
+  constexpr int M = Packed<A>::per, W = Simd<S>::width * M;
+  return static_cast<int>(std::min<int64_t>(kMostVectors / M, std::max<int64_t>(1, (batch + W - 1) / W)));
 }
 
 // Calls body(vectors as a constant, call, saved numbers before this tile) for each tile of sequences.
-template <class S, class Body>
+template <class A, class S, class Body>
 void for_sequences(const Recurrence& w, int64_t steps, int64_t batch, const Body& body) {
-  const int n = vectors_for<S>(batch);
-  const int64_t tile = n * Simd<S>::width;
+  const int n = vectors_for<A, S>(batch);
+  const int64_t tile = n * Packed<A>::per * Simd<S>::width;
   for (int64_t first = 0; first < batch; first += tile) {
     const Call call{steps, batch, first, static_cast<int>(std::min(tile, batch - first))};
     const int64_t before = first / tile * steps * kSaved * w.hidden * tile;
     if (n == 1) body(std::integral_constant<int, 1>{}, call, before);
     if (n == 2) body(std::integral_constant<int, 2>{}, call, before);
-    if (n == 3) body(std::integral_constant<int, 3>{}, call, before);
-    if (n == 4) body(std::integral_constant<int, 4>{}, call, before);
+    if constexpr (Packed<A>::per == 1) {
+      if (n == 3) body(std::integral_constant<int, 3>{}, call, before);
+      if (n == 4) body(std::integral_constant<int, 4>{}, call, before);
+    }
   }
 }
 
-template <class S>
+template <class A, class S>
 int64_t saved_size(int64_t hidden, int64_t steps, int64_t batch) {
-  const int64_t tile = vectors_for<S>(batch) * Simd<S>::width;
+  const int64_t tile = vectors_for<A, S>(batch) * Packed<A>::per * Simd<S>::width;
   return (batch + tile - 1) / tile * tile * steps * kSaved * hidden;
 }
 
-template <class S>
-void forward(const Recurrence& w, int64_t steps, int64_t batch, const S* values, const S* z, const S* h0, const S* c0,
-             S* y, S* c_last, S* saved, int threads) {
-  for_sequences<S>(w, steps, batch, [&](auto n, const Call& call, int64_t before) {
-    forward_tile<decltype(n)::value, S>(w, call, values, z, h0, c0, y, c_last, saved + before, threads);
+template <class A, class S>
+void forward(const Recurrence& w, int64_t steps, int64_t batch, const S* values, const A* z, const S* h0, const S* c0,
+             A* y, S* c_last, S* saved, int threads) {
+  for_sequences<A, S>(w, steps, batch, [&](auto n, const Call& call, int64_t before) {
+    forward_tile<decltype(n)::value, A, S>(w, call, values, z, h0, c0, y, c_last, saved + before, threads);
   });
 }
 
-template <class S>
+template <class A, class S>
 void backward(const Recurrence& w, int64_t steps, int64_t batch, const S* values, const S* saved, const S* c0,
-              const S* gy, const S* gc_last, S* gz, S* gh0, S* gc0, int threads) {
+              const A* gy, const S* gc_last, A* gz, S* gh0, S* gc0, int threads) {
   Buffer<S> arranged = allocate<S>(w.entries);
   for (int64_t k = 0; k < w.entries; k++) arranged[k] = values[w.origin[k]];
-  for_sequences<S>(w, steps, batch, [&](auto n, const Call& call, int64_t before) {
-    backward_tile<decltype(n)::value, S>(w, call, arranged.get(), saved + before, c0, gy, gc_last, gz, gh0, gc0,
-                                         threads);
+  for_sequences<A, S>(w, steps, batch, [&](auto n, const Call& call, int64_t before) {
+    backward_tile<decltype(n)::value, A, S>(w, call, arranged.get(), saved + before, c0, gy, gc_last, gz, gh0, gc0,
+                                            threads);
   });
 }
 
@@ -386,23 +425,24 @@ void* recurrence_new(int64_t hidden, int64_t entries, const int32_t* row_start, 
 
 void recurrence_free(void* recurrence) { delete static_cast<Recurrence*>(recurrence); }
 
-#define EXPORT(S, NAME)                                                                                               \
+#define EXPORT(A, S, NAME)                                                                                            \
   int64_t lstm_saved_##NAME(int64_t hidden, int64_t steps, int64_t batch) {                                           \
-    return saved_size<S>(hidden, steps, batch);                                                                       \
+    return saved_size<A, S>(hidden, steps, batch);                                                                    \
   }                                                                                                                   \
-  int lstm_forward_##NAME(const void* recurrence, int64_t steps, int64_t batch, const S* values, const S* z,          \
-                          const S* h0, const S* c0, S* y, S* c_last, S* saved, int threads) {                         \
+  int lstm_forward_##NAME(const void* recurrence, int64_t steps, int64_t batch, const S* values, const A* z,          \
+                          const S* h0, const S* c0, A* y, S* c_last, S* saved, int threads) {                         \
     const Recurrence& w = *static_cast<const Recurrence*>(recurrence);                                                \
-    return finishes([&] { forward<S>(w, steps, batch, values, z, h0, c0, y, c_last, saved, threads); });              \
+    return finishes([&] { forward<A, S>(w, steps, batch, values, z, h0, c0, y, c_last, saved, threads); });           \
   }                                                                                                                   \
   int lstm_backward_##NAME(const void* recurrence, int64_t steps, int64_t batch, const S* values, const S* saved,     \
-                           const S* c0, const S* gy, const S* gc_last, S* gz, S* gh0, S* gc0, int threads) {          \
+                           const S* c0, const A* gy, const S* gc_last, A* gz, S* gh0, S* gc0, int threads) {          \
     const Recurrence& w = *static_cast<const Recurrence*>(recurrence);                                                \
     return finishes(                                                                                                  \
-        [&] { backward<S>(w, steps, batch, values, saved, c0, gy, gc_last, gz, gh0, gc0, threads); });                \
+        [&] { backward<A, S>(w, steps, batch, values, saved, c0, gy, gc_last, gz, gh0, gc0, threads); });             \
   }
 
-EXPORT(float, f32)
-EXPORT(double, f64)
+EXPORT(float, float, f32)
+EXPORT(double, double, f64)
+EXPORT(BFloat, float, bf16)
 
 }  // extern "C"
