@@ -197,7 +197,7 @@ def test_the_recurrence_refuses_what_its_kernel_would_read_wrongly() -> None:
         ((gates[..., :8], state, state, values), "do not fit"),
         ((gates, state[:2], state, values), "the state must be"),
         ((gates, state, state, values[1:]), "the values must be"),
-        ((gates.half(), state, state, values), "float32 or float64"),
+        ((gates.half(), state, state, values), "float32, float64 or bfloat16"),
         ((gates, state.to("meta"), state, values), "on cpu.* on meta"),
     ]:
         with pytest.raises(ValueError, match=message):
