@@ -133,13 +133,14 @@ def rule_written(entry: Entry) -> str:
 
 
 def revisions(entries: Sequence[Entry]) -> str:
-    """How many rules are older than their runs, and how many were revised, as two sentences."""
-    registered = sum(bool(entry.claim.registered) for entry in entries)
-    revised = sum(bool(entry.claim.revised) for entry in entries)
+    """How many criteria are older than the runs that they judge, as three sentences that add up."""
+    registered = [entry for entry in entries if entry.claim.registered]
+    changed = sum(bool(entry.claim.revised) for entry in registered)
+    later = [entry for entry in entries if entry.claim.tests and not entry.claim.registered]
     return (
-        f"{registered} of {len(entries)} claims have a rule that was committed before the first run that it judges. "
-        f"For {revised} of {len(entries)} claims the rule was changed, added or dropped after runs existed; each says "
-        "what was changed."
+        f"Of {len(entries)} claims, {len(registered)} have a criterion that was committed before every run that it "
+        f"judges; {changed} of these replaced an earlier criterion. {len(later)} criteria are post hoc: written or "
+        f"changed after a run that they judge. {len(entries) - len(registered) - len(later)} claims are not testable."
     )
 
 
@@ -199,13 +200,21 @@ def headline_table(entries: Sequence[Entry], titles: Mapping[str, str]) -> Displ
     rows = []
     for entry in (entry for entry in entries if entry.claim.headline):
         judged = [o for o in entry.outcomes if o.judged and o.test.scale == entry.scale]
-        ours = "; ".join(dict.fromkeys(map(measured, judged))) or "not run"
+        texts = [measured(o) if o.verdict == "not run" else f"{_measured_quantity(o)} {measured(o)}" for o in judged]
+        ours = "; ".join(dict.fromkeys(texts)) or "not run"
         counted = next((seeds(outcome) for outcome in judged), MISSING)
         known = [titles[entry.document], entry.claim.headline, entry.claim.published]
         verdict = entry.verdict if entry.claim.registered else f"{entry.verdict} (post hoc)"
         rows.append([*known, ours, entry.scale or MISSING, counted, verdict])
     columns = ["document", "claim", "published", "ours", "scale", "seeds", "verdict"]
     return DisplayTable("", columns, rows, [False] * 5 + [True, False])
+
+
+def _measured_quantity(outcome: Outcome) -> str:
+    """What the numbers of a judged test are, such as "perplexity (valid), ratio"."""
+    rule = outcome.test.rule
+    kind = {"value": "", "difference": ", difference", "ratio": ", ratio"}[rule.measure]
+    return f"{quantity(rule.of)}{kind}:"
 
 
 def ledger_markdown(entries: Sequence[Entry], titles: Mapping[str, str]) -> str:
