@@ -8,7 +8,6 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import asdict
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from sparse_bench.model_factory import ModelFactory
 from sparse_bench.origin import finished_before, load_first_stage, origin_of, set_aside_unless_it_goes_on
 from sparse_bench.record import FAILED, FINISHED, Origin, Result, RunFolder, write_atomically
 from sparse_bench.source import Source, find_source
-from sparse_bench.sparsity.counting import count, multiply_accumulates
+from sparse_bench.sparsity.counting import MultiplyAccumulates, count, multiply_accumulates
 from sparse_bench.sparsity.scheme import Scheme
 from sparse_bench.sparsity.weight_summary import SMALL, existing_weights, share_below, summarise
 from sparse_bench.streams import Streams
@@ -197,11 +196,15 @@ def _train_and_measure(
     # Evaluate a few examples before training, so that errors appear early; then train and evaluate.
     if not folder.checkpoint.exists():
         rehearse(trainer)
-    result.macs_per_example = _macs(trainer)
+    macs = _macs(trainer)
+    result.macs_per_example = {"dense": macs.dense, "sparse": macs.sparse}
     _seed_globals(trainer.streams.derive("noise"))
     try:
         trainer.fit()
-        result.counts |= count(model, scheme).as_dict()  # training may have changed them
+        result.counts |= count(model, scheme, trainer.tally).as_dict()  # training may have changed them
+        if (tally := trainer.tally) is not None and tally.steps:
+            sizes = {name: weight.size for name, weight in scheme.weights.items()}
+            result.macs_of_training = macs.of_training(tally, sizes, trainer.progress.examples)
         if not scheme.reached():
             result.warn(f"Training ended before the nominal sparsity was reached ({result.densities()}).")
         if scheme.rewirings() == 0 and not scheme.warnings():
@@ -303,7 +306,7 @@ def _record_progress(result: Result, progress: Progress, device: torch.device) -
     result.peak_memory_bytes = environment.peak_memory_bytes(device)
 
 
-def _macs(trainer: Trainer) -> dict[str, float]:
+def _macs(trainer: Trainer) -> MultiplyAccumulates:
     """Multiply-accumulates per example, without dropout.
 
     They are counted on batches from all parts of the first epoch, because the lengths of batches differ.
@@ -318,7 +321,7 @@ def _macs(trainer: Trainer) -> dict[str, float]:
         model, trainer.scheme, lambda: sum(task.loss(model, batch).examples for batch in batches)
     )
     model.train()
-    return asdict(counted)
+    return counted
 
 
 def _finished(plain: dict[str, Any], folder: RunFolder, source: Source | None) -> Result | None:
