@@ -15,6 +15,7 @@ from sparse_bench.row_sparse import RowSparseUpdates
 from sparse_bench.sparsity.driver import Driver
 from sparse_bench.sparsity.dynamics.schedule import EveryEpoch
 from sparse_bench.sparsity.dynamics.scheme import Dynamic
+from sparse_bench.sparsity.held import BUFFERS
 from sparse_bench.sparsity.layers.linear import SparseLinear
 from sparse_bench.sparsity.layers.lstm import SparseLSTM
 from sparse_bench.sparsity.layers.structured import StructuredModule
@@ -141,7 +142,8 @@ class SparseTraining(Driver):
         for name, weight in self.scheme.weights.items():
             path, _, attribute = name.rpartition(".")
             owner = plain.get_submodule(path)
-            owner._buffers.pop(attribute + MASK_SUFFIX, None)
+            for suffix in BUFFERS:
+                owner._buffers.pop(attribute + suffix, None)
             owner._load_state_dict_pre_hooks.clear()
             owner._load_state_dict_post_hooks.clear()
             if (masked := getattr(owner, attribute, None)) is not None:  # a parameter without the gradient's hook
@@ -224,6 +226,11 @@ class SparseTraining(Driver):
                 )
         if scheme.execution != "masked" and type(optimizer).__name__ == "Muon":
             raise ConfigError(f"Muon works on matrices, and execution={scheme.execution} trains vectors: use masked.")
+        if scheme.holds_hidden and isinstance(optimizer, torch.optim.LBFGS):
+            raise ConfigError(
+                f"LBFGS computes the loss several times per step, and {type(scheme).__name__} puts other weights into "
+                "the model for the step. Use another optimizer."
+            )
         held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         names = dict[int, list[str]]()
         for name, parameter in self.model.named_parameters(remove_duplicate=False):
@@ -250,7 +257,7 @@ def _hand_over(
         state = optimizer.state.pop(old, {})
         for key, moment in state.items():
             if isinstance(moment, Tensor) and moment.shape == old.shape:
-                whole = moment * weight.mask
+                whole = moment if weight.held > weight.active else moment * weight.mask
                 state[key] = weight.structure.gather(whole) if isinstance(weight, CompressedWeight) else whole
             elif isinstance(moment, Tensor) and moment.dim() and isinstance(weight, CompressedWeight):
                 state = {}  # factored by rows and columns, which a vector of weights does not have

@@ -87,6 +87,7 @@ class Driver:
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: dict[str, Any]) -> Any:
         self.tally.add(self.scheme.weights)
+        self.scheme.gradient_scale = getattr(optimizer, "grad_scale", None)
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
         if closure is None:
             self._gradients_complete()

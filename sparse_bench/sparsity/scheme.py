@@ -69,6 +69,8 @@ class Scheme:
 
     #: Whether the scheme needs tables that a model uses for nothing but look-ups.
     looked_up_only: ClassVar[bool] = False
+    #: Whether the optimizer moves other values than those with which the model computes.
+    holds_hidden: ClassVar[bool] = False
 
     density: Share = 1.0
     layers: Layers = ("default",)
@@ -82,6 +84,8 @@ class Scheme:
         self.weights: dict[str, SparseWeight] = {}
         #: Number of weights of the selected layers in the full model, if the scheme builds a smaller one.
         self.full_size: int | None = None
+        #: Factor that the gradients of the coming step still contain, where a gradient scaler left it to the optimizer.
+        self.gradient_scale: Tensor | None = None
 
     def asked(self) -> str | None:
         """The nominal sparsity in words, as "density 0.1"; None if the model is to stay dense."""
@@ -218,3 +222,12 @@ def layer_groups(model: nn.Module) -> dict[str, list[str]]:
 def total_size(shapes: Mapping[str, Shape]) -> int:
     """Number of entries of all matrices together."""
     return sum(math.prod(shape) for shape in shapes.values())
+
+
+def not_training() -> Length:
+    """The length of a training that has not begun.
+
+    Raises:
+        RuntimeError: always.
+    """
+    raise RuntimeError("the scheme needs the length of training; call before_training() first")

@@ -67,6 +67,7 @@ class Combined(Scheme):
 
     def after_backward(self) -> None:
         for part in self.parts.values():
+            part.gradient_scale = self.gradient_scale
             part.after_backward()
 
     def after_step(self, step: int, optimizer: Optimizer, streams: Streams) -> None:
