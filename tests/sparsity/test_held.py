@@ -370,7 +370,7 @@ def test_layers_of_all_kinds_see_the_visible_weights() -> None:
 
 def test_what_holds_hidden_weights_refuses_what_it_cannot_do() -> None:
     model = layer()
-    with pytest.raises(ConfigError, match="computes with full matrices. Use execution=masked"):
+    with pytest.raises(ConfigError, match=r"computes with full matrices\. Use execution=masked"):
         sb.STE(density=0.5, execution="csr")
     with pytest.raises(ConfigError, match="LBFGS computes the loss several times per step"):
         sb.sparsify(model, torch.optim.LBFGS(model.parameters()), sb.STE(density=0.5), steps=3)
