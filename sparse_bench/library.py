@@ -20,6 +20,7 @@ from sparse_bench.sparsity.layers.linear import SparseLinear
 from sparse_bench.sparsity.layers.lstm import SparseLSTM
 from sparse_bench.sparsity.layers.structured import StructuredModule
 from sparse_bench.sparsity.scheme import Length, Scheme
+from sparse_bench.sparsity.scores import Losses
 from sparse_bench.sparsity.weights import MASK_SUFFIX, CompressedWeight, SparseWeight
 from sparse_bench.streams import Streams
 
@@ -37,6 +38,7 @@ def sparsify(
     steps: int,
     steps_per_epoch: int | None = None,
     seed: int = 0,
+    losses: Losses | None = None,
 ) -> "SparseTraining":
     """Make layers of ``model`` sparse, and keep them so in every step of ``optimizer``.
 
@@ -52,13 +54,15 @@ def sparsify(
             the model declares with ``layer_groups()``, or ``default``: all weight matrices but embeddings.
         steps: how many optimizer steps the whole training takes.
         steps_per_epoch: for schemes that rewire between epochs, such as SET.
+        losses: for schemes that score the weights first, such as SNIP: ``losses(model)`` yields the losses of some
+            training batches, one scalar after another, the same in each call. It gets a copy of the model.
         seed: of the topology. The same seed gives the same topology on every rank of a data-parallel training.
 
     Raises:
         ConfigError: the scheme, the layers or the optimizer do not fit. Most faults are found before the model is
             changed. Where the scheme would remove no weight, the model keeps its masks: make another one.
     """
-    return SparseTraining(model, optimizer, scheme, steps, steps_per_epoch, Streams(seed))
+    return SparseTraining(model, optimizer, scheme, steps, steps_per_epoch, Streams(seed), losses)
 
 
 class SparseTraining(Driver):
@@ -78,12 +82,14 @@ class SparseTraining(Driver):
         steps: int,
         steps_per_epoch: int | None,
         streams: Streams,
+        losses: Losses | None = None,
     ) -> None:
         self.model = model
         self._total, self._steps_per_epoch = steps, steps_per_epoch
         self._check(scheme, optimizer)
         before = dict(model.named_parameters())
         modules = dict(model.named_modules())
+        scheme.losses = losses
         scheme.attach(model, streams)
         # What stood where a layer was replaced, without its numbers: export() puts such layers back.
         replaced = {path: old for path, old in modules.items() if path and model.get_submodule(path) is not old}

@@ -27,7 +27,7 @@ from sparse_bench.sparsity.counting import MultiplyAccumulates, count, multiply_
 from sparse_bench.sparsity.scheme import Scheme
 from sparse_bench.sparsity.weight_summary import SMALL, existing_weights, share_below, summarise
 from sparse_bench.streams import Streams
-from sparse_bench.tasks.base import Task, doubts
+from sparse_bench.tasks.base import Task, doubts, training_losses
 from sparse_bench.tasks.shares import many_unknown
 from sparse_bench.tracking.base import ASKED, DENSITY, WEIGHTS, RunInfo, Trackers
 from sparse_bench.training import checkpoint
@@ -264,6 +264,7 @@ def assemble(
         factory.check_memory(device)
     _seed_globals(streams.derive("init"))
     model = scheme.build(factory)
+    scheme.losses = partial(training_losses, task, streams)
     scheme.attach(model, streams)
     model.to(device)
     if source is not None:

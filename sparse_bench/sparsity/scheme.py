@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from sparse_bench.errors import ConfigError
 from sparse_bench.limits import Name, Share, check_fields, one_of
+from sparse_bench.sparsity.scores import Losses
 from sparse_bench.sparsity.selection import select
 from sparse_bench.sparsity.topology import Shape
 from sparse_bench.sparsity.weights import EXECUTIONS, SparseWeight, sparsify
@@ -84,6 +85,8 @@ class Scheme:
         self.weights: dict[str, SparseWeight] = {}
         #: Number of weights of the selected layers in the full model, if the scheme builds a smaller one.
         self.full_size: int | None = None
+        #: Losses of training batches, for a scheme that scores the dense model's weights; set before it is attached.
+        self.losses: Losses | None = None
         #: Factor that the gradients of the coming step still contain, where a gradient scaler left it to the optimizer.
         self.gradient_scale: Tensor | None = None
 

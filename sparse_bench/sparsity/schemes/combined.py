@@ -41,6 +41,7 @@ class Combined(Scheme):
                 raise ConfigError(f"sparsity.parts.{name} selects {', '.join(twice)}, which another part selects too.")
             self.selected += chosen
         for part in self.parts.values():
+            part.losses = self.losses
             part.attach(model, streams)
             self.weights |= part.weights
 

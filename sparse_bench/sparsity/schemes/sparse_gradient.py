@@ -65,6 +65,7 @@ class SparseGradient(Scheme):
         """
         named = select(model, layer_groups(model), self.layers)  # first, as another scheme may reshape the tables
         if (other := self.combined_with) is not None:
+            other.losses = self.losses
             other.attach(model, streams)
         self.selected = [name for name in tables(model) if name in named]
         if not self.selected:
