@@ -5,13 +5,14 @@ Each function gets a copy of the model in evaluation mode, which it may change, 
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from sparse_bench.batch.base import as_logits
@@ -49,8 +50,13 @@ def scored(model: nn.Module, seed: int) -> Iterator[nn.Module]:
     """A copy of ``model`` in evaluation mode whose parameters all take gradients; global generators are restored."""
     twin = copy.deepcopy(model).eval().requires_grad_(True)
     cuda = sorted({p.device.index for p in twin.parameters() if p.device.type == "cuda"})
-    # cuDNN has no backward pass of recurrent layers in evaluation mode.
-    with torch.random.fork_rng(cuda), torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(cuda))
+        stack.enter_context(torch.enable_grad())
+        # cuDNN has no backward pass of recurrent layers in evaluation mode.
+        stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        # The backward pass of fused attention gives NaN for the large logits that absolute weights make.
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         torch.manual_seed(seed)
         yield twin
 

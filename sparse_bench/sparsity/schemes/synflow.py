@@ -17,6 +17,8 @@ class SynFlow(Scored):
 
     R is the sum of the logits of a copy with absolute parameters. All its inputs are equal, also the output of every
     table of embeddings that is not selected. Normalisations only scale. Of the first training batch only sizes matter.
+    Queries and keys of attention change little in R, so they lose most or all of their weights; a warning names layers
+    without any.
 
     Source: Tanaka et al. 2020, "Pruning neural networks without any data by iteratively conserving synaptic flow",
     equation 2 and algorithm 1.
