@@ -34,8 +34,8 @@ class ModelFactory(Protocol):
         """The model, with these settings in place of the configured ones."""
         ...
 
-    def widths(self) -> list[dict[str, Any]]:
-        """Settings of all narrower variants, narrowest first."""
+    def widths(self, **settings: Any) -> list[dict[str, Any]]:
+        """Settings of all variants up to the configured width, or up to that of ``settings``; narrowest first."""
         ...
 
 
@@ -144,6 +144,13 @@ class Scheme:
         Before that, evaluations do not count for choosing the best weights or for stopping.
         """
         return self.missing() >= self.missing_in_the_end()
+
+    def next_stage(self, model: nn.Module) -> None:
+        """Prepare for a further stage: model and scheme have just loaded the end of the run that this one starts from.
+
+        Raises:
+            ConfigError: no further stage is possible.
+        """
 
     def before_training(self, length: Callable[[], Length]) -> None:
         """Prepare for training. ``length()`` returns how long it will be; the call may take a moment."""

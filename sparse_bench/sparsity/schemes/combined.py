@@ -58,6 +58,10 @@ class Combined(Scheme):
         counted = [number for part in self.parts.values() if (number := part.rewirings()) is not None]
         return sum(counted) if counted else None
 
+    def next_stage(self, model: nn.Module) -> None:
+        for part in self.parts.values():
+            part.next_stage(model)
+
     def before_training(self, length: Callable[[], Length]) -> None:
         for part in self.parts.values():
             part.before_training(length)
