@@ -95,6 +95,7 @@ class SparseTraining(Driver):
         replaced = {path: old for path, old in modules.items() if path and model.get_submodule(path) is not old}
         self._originals = {path: copy.deepcopy(old).to("meta") for path, old in replaced.items()}
         _hand_over(optimizer, before, model, scheme.weights)
+        scheme.scale_rates(optimizer, model)
         _leave_fast_path(model)
         self._row_sparse = RowSparseUpdates(optimizer, model)
         epochs = math.ceil(steps / steps_per_epoch) if steps_per_epoch else 1

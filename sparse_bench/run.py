@@ -269,11 +269,13 @@ def assemble(
     model.to(device)
     if source is not None:
         load_first_stage(source, model, scheme, origin or {})
+    optimizer = build(plain["optimizer"], _partial_=True)(model.parameters())
+    scheme.scale_rates(optimizer, model)
     return Trainer(
         task=task,
         model=model,
         scheme=scheme,
-        optimizer=build(plain["optimizer"], _partial_=True)(model.parameters()),
+        optimizer=optimizer,
         settings=TrainerConfig(**plain["trainer"]),
         streams=streams,
         precision=Precision(plain["trainer"]["precision"], device),

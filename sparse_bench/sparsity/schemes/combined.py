@@ -62,6 +62,10 @@ class Combined(Scheme):
         for part in self.parts.values():
             part.next_stage(model)
 
+    def scale_rates(self, optimizer: Optimizer, model: nn.Module) -> None:
+        for part in self.parts.values():
+            part.scale_rates(optimizer, model)
+
     def before_training(self, length: Callable[[], Length]) -> None:
         for part in self.parts.values():
             part.before_training(length)

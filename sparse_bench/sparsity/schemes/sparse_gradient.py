@@ -14,7 +14,10 @@ from sparse_bench.sparsity.selection import select
 from sparse_bench.streams import Streams
 
 #: Methods that the scheme of ``combined_with`` provides.
-_DELEGATED = ("asked", "next_stage", "before_training", "at_epoch_end", "topology", "state_dict", "load_state_dict")
+_DELEGATED = (
+    *("asked", "next_stage", "scale_rates", "before_training", "at_epoch_end", "topology", "state_dict"),
+    "load_state_dict",
+)
 
 
 @dataclass
