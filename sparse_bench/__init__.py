@@ -15,17 +15,24 @@ _NAMES = {
     "sparsify": "library",
     "SparseTraining": "library",
     "Scheme": "sparsity.scheme",
+    "ACDC": "sparsity.schemes.ac_dc",
     "BlockDiagonal": "sparsity.schemes.block_diagonal",
     "Combined": "sparsity.schemes.combined",
     "EmbeddingTiers": "sparsity.schemes.embedding_tiers",
     "GMP": "sparsity.schemes.gmp",
+    "GraSP": "sparsity.schemes.grasp",
+    "Powerpropagation": "sparsity.schemes.powerpropagation",
     "Random": "sparsity.schemes.random",
     "RandomConnected": "sparsity.schemes.random_connected",
     "RandomFanIn": "sparsity.schemes.random_fan_in",
     "RigL": "sparsity.schemes.rigl",
     "SET": "sparsity.schemes.set",
+    "SNIP": "sparsity.schemes.snip",
     "SparseGradient": "sparsity.schemes.sparse_gradient",
     "StaticER": "sparsity.schemes.static_er",
+    "STE": "sparsity.schemes.ste",
+    "SynFlow": "sparsity.schemes.synflow",
+    "TopKAST": "sparsity.schemes.top_kast",
 }
 
 __all__ = ["schemes", *_NAMES]
@@ -50,14 +57,21 @@ if TYPE_CHECKING:  # what an editor completes
     from sparse_bench.library import SparseTraining as SparseTraining
     from sparse_bench.library import sparsify as sparsify
     from sparse_bench.sparsity.scheme import Scheme as Scheme
+    from sparse_bench.sparsity.schemes.ac_dc import ACDC as ACDC
     from sparse_bench.sparsity.schemes.block_diagonal import BlockDiagonal as BlockDiagonal
     from sparse_bench.sparsity.schemes.combined import Combined as Combined
     from sparse_bench.sparsity.schemes.embedding_tiers import EmbeddingTiers as EmbeddingTiers
     from sparse_bench.sparsity.schemes.gmp import GMP as GMP
+    from sparse_bench.sparsity.schemes.grasp import GraSP as GraSP
+    from sparse_bench.sparsity.schemes.powerpropagation import Powerpropagation as Powerpropagation
     from sparse_bench.sparsity.schemes.random import Random as Random
     from sparse_bench.sparsity.schemes.random_connected import RandomConnected as RandomConnected
     from sparse_bench.sparsity.schemes.random_fan_in import RandomFanIn as RandomFanIn
     from sparse_bench.sparsity.schemes.rigl import RigL as RigL
     from sparse_bench.sparsity.schemes.set import SET as SET
+    from sparse_bench.sparsity.schemes.snip import SNIP as SNIP
     from sparse_bench.sparsity.schemes.sparse_gradient import SparseGradient as SparseGradient
     from sparse_bench.sparsity.schemes.static_er import StaticER as StaticER
+    from sparse_bench.sparsity.schemes.ste import STE as STE
+    from sparse_bench.sparsity.schemes.synflow import SynFlow as SynFlow
+    from sparse_bench.sparsity.schemes.top_kast import TopKAST as TopKAST

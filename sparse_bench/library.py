@@ -15,10 +15,12 @@ from sparse_bench.row_sparse import RowSparseUpdates
 from sparse_bench.sparsity.driver import Driver
 from sparse_bench.sparsity.dynamics.schedule import EveryEpoch
 from sparse_bench.sparsity.dynamics.scheme import Dynamic
+from sparse_bench.sparsity.held import BUFFERS
 from sparse_bench.sparsity.layers.linear import SparseLinear
 from sparse_bench.sparsity.layers.lstm import SparseLSTM
 from sparse_bench.sparsity.layers.structured import StructuredModule
 from sparse_bench.sparsity.scheme import Length, Scheme
+from sparse_bench.sparsity.scores import Losses
 from sparse_bench.sparsity.weights import MASK_SUFFIX, CompressedWeight, SparseWeight
 from sparse_bench.streams import Streams
 
@@ -36,6 +38,7 @@ def sparsify(
     steps: int,
     steps_per_epoch: int | None = None,
     seed: int = 0,
+    losses: Losses | None = None,
 ) -> "SparseTraining":
     """Make layers of ``model`` sparse, and keep them so in every step of ``optimizer``.
 
@@ -51,13 +54,15 @@ def sparsify(
             the model declares with ``layer_groups()``, or ``default``: all weight matrices but embeddings.
         steps: how many optimizer steps the whole training takes.
         steps_per_epoch: for schemes that rewire between epochs, such as SET.
+        losses: for schemes that score the weights first, such as SNIP: ``losses(model)`` yields the losses of some
+            training batches, one scalar after another, the same in each call. It gets a copy of the model.
         seed: of the topology. The same seed gives the same topology on every rank of a data-parallel training.
 
     Raises:
         ConfigError: the scheme, the layers or the optimizer do not fit. Most faults are found before the model is
             changed. Where the scheme would remove no weight, the model keeps its masks: make another one.
     """
-    return SparseTraining(model, optimizer, scheme, steps, steps_per_epoch, Streams(seed))
+    return SparseTraining(model, optimizer, scheme, steps, steps_per_epoch, Streams(seed), losses)
 
 
 class SparseTraining(Driver):
@@ -77,17 +82,20 @@ class SparseTraining(Driver):
         steps: int,
         steps_per_epoch: int | None,
         streams: Streams,
+        losses: Losses | None = None,
     ) -> None:
         self.model = model
         self._total, self._steps_per_epoch = steps, steps_per_epoch
         self._check(scheme, optimizer)
         before = dict(model.named_parameters())
         modules = dict(model.named_modules())
+        scheme.losses = losses
         scheme.attach(model, streams)
         # What stood where a layer was replaced, without its numbers: export() puts such layers back.
         replaced = {path: old for path, old in modules.items() if path and model.get_submodule(path) is not old}
         self._originals = {path: copy.deepcopy(old).to("meta") for path, old in replaced.items()}
         _hand_over(optimizer, before, model, scheme.weights)
+        scheme.scale_rates(optimizer, model)
         _leave_fast_path(model)
         self._row_sparse = RowSparseUpdates(optimizer, model)
         epochs = math.ceil(steps / steps_per_epoch) if steps_per_epoch else 1
@@ -141,7 +149,8 @@ class SparseTraining(Driver):
         for name, weight in self.scheme.weights.items():
             path, _, attribute = name.rpartition(".")
             owner = plain.get_submodule(path)
-            owner._buffers.pop(attribute + MASK_SUFFIX, None)
+            for suffix in BUFFERS:
+                owner._buffers.pop(attribute + suffix, None)
             owner._load_state_dict_pre_hooks.clear()
             owner._load_state_dict_post_hooks.clear()
             if (masked := getattr(owner, attribute, None)) is not None:  # a parameter without the gradient's hook
@@ -224,6 +233,11 @@ class SparseTraining(Driver):
                 )
         if scheme.execution != "masked" and type(optimizer).__name__ == "Muon":
             raise ConfigError(f"Muon works on matrices, and execution={scheme.execution} trains vectors: use masked.")
+        if scheme.holds_hidden and isinstance(optimizer, torch.optim.LBFGS):
+            raise ConfigError(
+                f"LBFGS computes the loss several times per step, and {type(scheme).__name__} puts other weights into "
+                "the model for the step. Use another optimizer."
+            )
         held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         names = dict[int, list[str]]()
         for name, parameter in self.model.named_parameters(remove_duplicate=False):
@@ -250,7 +264,7 @@ def _hand_over(
         state = optimizer.state.pop(old, {})
         for key, moment in state.items():
             if isinstance(moment, Tensor) and moment.shape == old.shape:
-                whole = moment * weight.mask
+                whole = moment if weight.held > weight.active else moment * weight.mask
                 state[key] = weight.structure.gather(whole) if isinstance(weight, CompressedWeight) else whole
             elif isinstance(moment, Tensor) and moment.dim() and isinstance(weight, CompressedWeight):
                 state = {}  # factored by rows and columns, which a vector of weights does not have

@@ -36,8 +36,8 @@ class ModelFactory:
                 f"{there / 1e9:,.1f} GB. Make the layers of 'model' narrower or fewer."
             )
 
-    def widths(self) -> list[dict[str, Any]]:
-        """Settings of all variants of other width, narrowest first."""
+    def widths(self, **settings: Any) -> list[dict[str, Any]]:
+        """Settings of all variants up to the configured width, or up to that of ``settings``; narrowest first."""
         model = build(self._node, _partial_=True)
-        found: list[dict[str, Any]] = model.func.widths(model.keywords)
+        found: list[dict[str, Any]] = model.func.widths({**model.keywords, **settings})
         return found

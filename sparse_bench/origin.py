@@ -70,6 +70,7 @@ def load_first_stage(source: Source, model: nn.Module, scheme: Scheme, origin: O
     """Load the final weights of ``source`` into the model, and its scheme's state into the scheme.
 
     Raises:
+        ConfigError: the scheme cannot start from them.
         CheckpointError: the weights cannot be read, are not those of its result, or come from other data or code.
     """
     state = checkpoint.load(source.weights)
@@ -82,6 +83,7 @@ def load_first_stage(source: Source, model: nn.Module, scheme: Scheme, origin: O
     with checkpoint.fitting(source.weights):
         model.load_state_dict(state["model"])
         scheme.load_state_dict(state["scheme"])
+    scheme.next_stage(model)
 
 
 def _compare(plain: dict[str, Any], folder: RunFolder, result: Result, source: Source | None) -> None:

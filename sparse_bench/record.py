@@ -53,6 +53,8 @@ class Result:
     warnings: list[str] = field(default_factory=list)
     counts: dict[str, Any] = field(default_factory=dict)
     macs_per_example: dict[str, float] = field(default_factory=dict)
+    #: Of all steps together, ``forward`` and ``backward``; empty if they were not counted.
+    macs_of_training: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     peak_memory_bytes: int | None = None
     tokens_per_second: float | None = None

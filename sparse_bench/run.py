@@ -8,7 +8,6 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import asdict
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -24,11 +23,11 @@ from sparse_bench.model_factory import ModelFactory
 from sparse_bench.origin import finished_before, load_first_stage, origin_of, set_aside_unless_it_goes_on
 from sparse_bench.record import FAILED, FINISHED, Origin, Result, RunFolder, write_atomically
 from sparse_bench.source import Source, find_source
-from sparse_bench.sparsity.counting import count, multiply_accumulates
+from sparse_bench.sparsity.counting import MultiplyAccumulates, count, multiply_accumulates
 from sparse_bench.sparsity.scheme import Scheme
 from sparse_bench.sparsity.weight_summary import SMALL, existing_weights, share_below, summarise
 from sparse_bench.streams import Streams
-from sparse_bench.tasks.base import Task, doubts
+from sparse_bench.tasks.base import Task, doubts, training_losses
 from sparse_bench.tasks.shares import many_unknown
 from sparse_bench.tracking.base import ASKED, DENSITY, WEIGHTS, RunInfo, Trackers
 from sparse_bench.training import checkpoint
@@ -197,11 +196,15 @@ def _train_and_measure(
     # Evaluate a few examples before training, so that errors appear early; then train and evaluate.
     if not folder.checkpoint.exists():
         rehearse(trainer)
-    result.macs_per_example = _macs(trainer)
+    macs = _macs(trainer)
+    result.macs_per_example = {"dense": macs.dense, "sparse": macs.sparse}
     _seed_globals(trainer.streams.derive("noise"))
     try:
         trainer.fit()
-        result.counts |= count(model, scheme).as_dict()  # training may have changed them
+        result.counts |= count(model, scheme, trainer.tally).as_dict()  # training may have changed them
+        if (tally := trainer.tally) is not None and tally.steps:
+            sizes = {name: weight.size for name, weight in scheme.weights.items()}
+            result.macs_of_training = macs.of_training(tally, sizes, trainer.progress.examples)
         if not scheme.reached():
             result.warn(f"Training ended before the nominal sparsity was reached ({result.densities()}).")
         if scheme.rewirings() == 0 and not scheme.warnings():
@@ -261,15 +264,18 @@ def assemble(
         factory.check_memory(device)
     _seed_globals(streams.derive("init"))
     model = scheme.build(factory)
+    scheme.losses = partial(training_losses, task, streams)
     scheme.attach(model, streams)
     model.to(device)
     if source is not None:
         load_first_stage(source, model, scheme, origin or {})
+    optimizer = build(plain["optimizer"], _partial_=True)(model.parameters())
+    scheme.scale_rates(optimizer, model)
     return Trainer(
         task=task,
         model=model,
         scheme=scheme,
-        optimizer=build(plain["optimizer"], _partial_=True)(model.parameters()),
+        optimizer=optimizer,
         settings=TrainerConfig(**plain["trainer"]),
         streams=streams,
         precision=Precision(plain["trainer"]["precision"], device),
@@ -303,7 +309,7 @@ def _record_progress(result: Result, progress: Progress, device: torch.device) -
     result.peak_memory_bytes = environment.peak_memory_bytes(device)
 
 
-def _macs(trainer: Trainer) -> dict[str, float]:
+def _macs(trainer: Trainer) -> MultiplyAccumulates:
     """Multiply-accumulates per example, without dropout.
 
     They are counted on batches from all parts of the first epoch, because the lengths of batches differ.
@@ -318,7 +324,7 @@ def _macs(trainer: Trainer) -> dict[str, float]:
         model, trainer.scheme, lambda: sum(task.loss(model, batch).examples for batch in batches)
     )
     model.train()
-    return asdict(counted)
+    return counted
 
 
 def _finished(plain: dict[str, Any], folder: RunFolder, source: Source | None) -> Result | None:

@@ -41,6 +41,10 @@ def test_result_holds_counts_metrics_and_provenance(toy_config: Make) -> None:
     assert result.counts["trainable"] == 192 + 16 + 16 + 32 + 2
     assert result.counts["groups"]["output"] == {"active": 32, "size": 32}
     assert result.macs_per_example == {"dense": 8 * 16 + 16 * 16 + 16 * 2, "sparse": 192 + 32}
+    # 3 epochs of 96 examples; two products in the backward pass for each in the forward pass.
+    assert result.counts["held"] == 192
+    assert result.counts["average_density"] == 0.5
+    assert result.macs_of_training == {"forward": 288 * (192 + 32), "backward": 288 * 2 * (192 + 32)}
     measured = {f"{s}/{m}" for s in ("valid", "test") for m in ("accuracy", "cross_entropy")}
     assert set(result.metrics) == measured | {"weights/share_below_0.07"}
     assert result.metrics["test/accuracy"] > 0.5

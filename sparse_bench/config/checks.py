@@ -242,6 +242,11 @@ def _check_combination(plain: Mapping[str, Any]) -> None:
     for path, scheme in targets(plain["sparsity"], "sparsity"):
         target = target_of(scheme, path)
         _check_layers(model, plain["model"].get(LABEL), target, scheme, path)
+        if getattr(target, "holds_hidden", False) and observes:
+            raise ConfigError(
+                f"'{path}' ({target.__name__}) trains weights that the model does not see, and optimizer="
+                f"{plain['optimizer'].get(LABEL)} would average those. Use an optimizer that does not average."
+            )
         accepted = getattr(target, "optimizers", ())
         if accepted and optimizer not in accepted:
             names = [known.__name__ for known in accepted]

@@ -36,6 +36,9 @@ SPARSE_SIZE = "count:sparse_layers_size"
 FROZEN = "count:sparse_layers_frozen"
 DENSITY = "count:density"
 TRAINABLE = "count:trainable"
+HELD = "count:held"
+AVERAGE_DENSITY = "count:average_density"
+FORWARD, BACKWARD = "macs:training_forward", "macs:training_backward"
 
 
 @dataclass(frozen=True, eq=False)

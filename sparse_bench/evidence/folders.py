@@ -135,6 +135,7 @@ def row_of(record: Result) -> dict[str, Any]:
         **part("count", record.counts),
         **{key: value if is_finite(value) else None for key, value in part("metric", record.metrics).items()},
         **part("macs", record.macs_per_example),
+        **part("macs", {f"training_{key}": value for key, value in record.macs_of_training.items()}),
         **part("seconds", record.seconds),
         **{key: getattr(record, key) for key in _PLAIN},
         **_made(record),

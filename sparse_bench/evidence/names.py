@@ -54,7 +54,13 @@ def matching(metric: str, available: Iterable[str]) -> list[str]:
 
 #: Columns of runs that are not metrics.
 _PREFIXED = re.compile(r"(count|seconds|macs):.+|tokens_per_second|examples_per_second|peak_memory_bytes|epochs|steps")
-_WORDS = {"count:sparse_layers": "weights in the sparse layers", "count:trainable": "trainable weights"}
+_WORDS = {
+    "count:sparse_layers": "weights in the sparse layers",
+    "count:trainable": "trainable weights",
+    "count:held": "weights held while training",
+    "macs:training_forward": "multiply-accumulates of training, forward",
+    "macs:training_backward": "multiply-accumulates of training, backward",
+}
 
 
 def column_of(name: str) -> str:

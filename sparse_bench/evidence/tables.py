@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,7 +10,11 @@ import pandas as pd
 from sparse_bench.errors import unknown_choice
 from sparse_bench.evidence import names
 from sparse_bench.evidence.arms import (
+    AVERAGE_DENSITY,
+    BACKWARD,
     DENSITY,
+    FORWARD,
+    HELD,
     SPARSE_SIZE,
     SPARSE_WEIGHTS,
     TRAINABLE,
@@ -58,6 +62,18 @@ _ARMS = (
     "Realised density: the share of entries of the sparse layers that hold a weight after training; for a narrower "
     "dense model, its weights as a share of the full model's. Trainable: all trainable weights, biases included."
 )
+_TRAINING = (
+    " Held: weights that training kept for the sparse layers, at its step that kept most. Average density: mean over "
+    "the steps of training. Forward and backward: multiply-accumulates of all training steps, with those entries alone "
+    "that a step needs."
+)
+#: Columns about training, for runs that have them: heading → column, and how its means are written.
+_EFFORT: dict[str, tuple[str, Callable[[float | None], str]]] = {
+    "held": (HELD, whole),
+    "average density": (AVERAGE_DENSITY, lambda mean: MISSING if mean is None else percent(mean)),
+    "forward": (FORWARD, lambda mean: MISSING if mean is None else f"{mean:.3g}"),
+    "backward": (BACKWARD, lambda mean: MISSING if mean is None else f"{mean:.3g}"),
+}
 _SMALLEST = (
     "The smallest realised density whose mean is worse than the dense arm's by at most the half-width of the dense "
     "arm's 95 % interval. None: no density qualifies. A dash: the dense arm has fewer than three seeds."
@@ -77,16 +93,18 @@ def arms_table(arms: Sequence[Arm], metrics: Sequence[str]) -> DisplayTable:
     columns, cells = _identified(arms)
     several = len(_devices(arms)) > 1
     metrics = [metric for metric in metrics if any(arm.values(f"metric:{metric}") for arm in arms)]
+    effort = {name: known for name, known in _EFFORT.items() if any(arm.values(known[0]) for arm in arms)}
     rows = []
     for arm, own in zip(arms, cells, strict=True):
-        counted = [whole(arm.mean(SPARSE_WEIGHTS)), *(_mean_of_seeds(arm, metric) for metric in metrics)]
+        trained = [written(arm.mean(column)) for column, written in effort.values()]
+        counted = [whole(arm.mean(SPARSE_WEIGHTS)), *trained, *(_mean_of_seeds(arm, metric) for metric in metrics)]
         rows.append([*own, *counted, arm.seeds, whole(arm.mean(TRAINABLE)), *([made_on(arm.runs)] if several else [])])
     text = len(columns)
-    columns = [*columns, "weights in sparse layers", *map(names.title, metrics), "seeds", "trainable"]
+    columns = [*columns, "weights in sparse layers", *effort, *map(names.title, metrics), "seeds", "trainable"]
     numeric = [all(_looks_numeric(row[i]) for row in rows) for i in range(text)] + [True] * (len(columns) - text)
     if several:
         columns, numeric = [*columns, "device"], [*numeric, False]
-    return DisplayTable(with_warnings(_ARMS, arms), columns, rows, numeric)
+    return DisplayTable(with_warnings(_ARMS + (_TRAINING if effort else ""), arms), columns, rows, numeric)
 
 
 def differences_table(arms: Sequence[Arm], reference: Arm, name: str, metrics: Sequence[str]) -> DisplayTable | None:

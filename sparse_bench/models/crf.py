@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sparse_bench.batch import Layout
+from sparse_bench.batch.base import as_logits
 from sparse_bench.models.precision import full_precision
 
 
@@ -97,7 +98,8 @@ def crf_loss(emissions: Tensor, transitions: Tensor, tags: Tensor, layout: Layou
     """
     with full_precision(emissions):
         precise = torch.promote_types(emissions.dtype, torch.float32)
-        loss: Tensor = _NegativeLogLikelihood.apply(emissions.to(precise), transitions.to(precise), tags, layout)
+        scores = as_logits(emissions.to(precise))
+        loss: Tensor = _NegativeLogLikelihood.apply(scores, transitions.to(precise), tags, layout)
         return loss
 
 

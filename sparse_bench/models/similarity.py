@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sparse_bench.batch.base import as_logits
 from sparse_bench.models.precision import full_precision
 
 #: Added to the similarity of a sampled negative that happens to have the true label.
@@ -90,7 +91,7 @@ def _per_example(
     mistaken = torch.cat(
         [torch.zeros_like(wrong_label[:, :1]), wrong_label, wrong_input, wrong_input, wrong_label], dim=1
     )
-    similarities = table.reshape(-1).gather(0, picked.reshape(-1)).view_as(picked) + mistaken * _IMPOSSIBLE
+    similarities = as_logits(table.reshape(-1).gather(0, picked.reshape(-1)).view_as(picked)) + mistaken * _IMPOSSIBLE
 
     # Cross-entropy of the positive, which is column 0.
     compared = similarities

@@ -8,7 +8,11 @@ from markupsafe import Markup
 
 from sparse_bench.evidence import names
 from sparse_bench.evidence.arms import (
+    AVERAGE_DENSITY,
+    BACKWARD,
     DENSITY,
+    FORWARD,
+    HELD,
     SMALL_DENSE_SCHEME,
     SPARSE_WEIGHTS,
     TRAINABLE,
@@ -81,14 +85,16 @@ def _entry(row: dict[str, Any], history: Any, main: Sequence[str]) -> RunEntry:
             labels.append(percent(float(value)) + unlike(value, [density]))
         elif column.startswith("label:") and value is not None:
             labels.append(str(value).replace("_", " "))
-    # Measurements: all metrics, two counts, the realised density, the time.
+    # Measurements: all metrics, the counts, the realised density, the time.
     metrics = {c.removeprefix("metric:"): v for c, v in row.items() if c.startswith("metric:") and v is not None}
     first = next((metric for metric in main if metric in metrics), None)
     measured = [(names.title(name), decimal(value)) for name, value in metrics.items()]
-    counts = (SPARSE_WEIGHTS, TRAINABLE)
+    counts = (SPARSE_WEIGHTS, HELD, TRAINABLE, FORWARD, BACKWARD)
     measured += [(quantity(column), whole(row[column])) for column in counts if row.get(column) is not None]
     if density is not None:
         measured.append(("realised density", density_range([density])))
+    if (average := row.get(AVERAGE_DENSITY)) is not None:
+        measured.append(("average density", percent(float(average))))
     if row.get("seconds:total") is not None:
         measured.append(("time", duration(row["seconds:total"])))
     settings = [

@@ -1,9 +1,9 @@
 """Count the weights that exist, and the multiply-accumulates of one example, dense and sparse."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.hooks import RemovableHandle
 
 from sparse_bench.kernels import auto
+from sparse_bench.sparsity.driver import Tally
 from sparse_bench.sparsity.layers.block_diagonal import BlockDiagonalLayer
 from sparse_bench.sparsity.layers.linear import SparseLinear
 from sparse_bench.sparsity.layers.lstm import SparseLSTM
@@ -40,6 +41,8 @@ class Counts:
         of_full: for a model built smaller, ``sparse_layers`` over the size of these layers in the full model, to
             compare with the nominal density. None for all other models, where this is ``density``.
         rewirings: how often training changed the topology; None if the scheme never does.
+        held: weights that training kept for these layers, at its step that kept most.
+        average_density: mean of the density over the steps of training.
     """
 
     sparse_layers: int
@@ -50,14 +53,16 @@ class Counts:
     groups: dict[str, Count]
     of_full: float | None = None
     rewirings: int | None = None
+    held: int | None = None
+    average_density: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a result file; those that do not apply are left out."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-def count(model: nn.Module, scheme: Scheme) -> Counts:
-    """Count ``model`` under an attached ``scheme``."""
+def count(model: nn.Module, scheme: Scheme, tally: Tally | None = None) -> Counts:
+    """Count ``model`` under an attached ``scheme``; ``tally`` is of its training, once that is over."""
 
     def of(names: list[str]) -> Count:
         size = active = 0
@@ -73,6 +78,9 @@ def count(model: nn.Module, scheme: Scheme) -> Counts:
         return weight.trained if weight else model.get_parameter(name).requires_grad
 
     selected = of(scheme.selected)
+    sparse = of(list(scheme.weights))
+    fixed = selected.size - sparse.size  # of selected layers that stay dense
+    known = tally is not None and tally.steps > 0
     everything = of([name for name, parameter in model.named_parameters() if parameter.requires_grad])
     return Counts(
         sparse_layers=selected.active,
@@ -83,6 +91,8 @@ def count(model: nn.Module, scheme: Scheme) -> Counts:
         groups={group: of(names) for group, names in layer_groups(model).items()},
         of_full=selected.active / scheme.full_size if scheme.full_size else None,
         rewirings=scheme.rewirings(),
+        held=fixed + tally.held if known else None,
+        average_density=(fixed + sum(tally.active.values()) / tally.steps) / selected.size if known else None,
     )
 
 
@@ -93,10 +103,28 @@ class MultiplyAccumulates:
     Attributes:
         dense: the number if every layer were dense.
         sparse: the number without the entries that do not exist.
+        rows: sparse weight → how often each of its entries is multiplied; weights of look-ups are left out.
     """
 
     dense: float
     sparse: float
+    rows: dict[str, float] = field(default_factory=dict)
+
+    def of_training(self, tally: Tally, sizes: Mapping[str, int], examples: int) -> dict[str, float]:
+        """``forward`` and ``backward``: multiply-accumulates of a whole training with ``examples`` examples.
+
+        The backward pass multiplies the gradient of each product's output twice: by the weights that exist, and by the
+        inputs, for the entries whose gradient a step needs.
+
+        Args:
+            tally: of the training; it has steps.
+            sizes: sparse weight → its number of entries.
+            examples: how many examples training saw, each as often as it was seen.
+        """
+        rest = self.dense - sum(rows * sizes[name] for name, rows in self.rows.items())
+        existing = sum(rows * tally.active[name] / tally.steps for name, rows in self.rows.items())
+        updated = sum(rows * tally.updated[name] / tally.steps for name, rows in self.rows.items())
+        return {"forward": examples * (rest + existing), "backward": examples * (2 * rest + existing + updated)}
 
 
 @torch.no_grad()
@@ -107,12 +135,15 @@ def multiply_accumulates(model: nn.Module, scheme: Scheme, forward: Callable[[],
     operations. A sparse layer saves its missing entries once for each row that it multiplies.
     """
     saved = unseen = 0.0
+    rows = dict[str, float]()
     counter = FlopCounterMode(display=False)
 
-    def saver(missing: int, in_parts: bool) -> Callable[[nn.Module, tuple[Tensor], Any], None]:
+    def saver(name: str, missing: int, in_parts: bool) -> Callable[[nn.Module, tuple[Tensor], Any], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor], output: Any) -> None:
             nonlocal saved, unseen
-            entries = _rows(inputs[0]) * missing
+            multiplied = _rows(inputs[0])
+            rows[name] = rows.get(name, 0) + multiplied
+            entries = multiplied * missing
             saved += entries
             unseen += entries if in_parts else 0
 
@@ -135,9 +166,9 @@ def multiply_accumulates(model: nn.Module, scheme: Scheme, forward: Callable[[],
     # its missing entries are added to the dense count.
     hooks = [
         weight.owner.register_forward_hook(
-            saver(weight.size - weight.active, in_parts=isinstance(weight.owner, BlockDiagonalLayer))
+            saver(name, weight.size - weight.active, in_parts=isinstance(weight.owner, BlockDiagonalLayer))
         )
-        for weight in scheme.weights.values()
+        for name, weight in scheme.weights.items()
         if isinstance(weight.owner, nn.Linear | SparseLinear | nn.RNNBase | SparseLSTM | BlockDiagonalLayer)
     ]
     # The counter may miss the products of the project's sparse layers; the sizes of their matrices count instead.
@@ -158,7 +189,8 @@ def multiply_accumulates(model: nn.Module, scheme: Scheme, forward: Callable[[],
         for hook in hooks:
             hook.remove()
     dense = counter.get_total_flops() / 2 + unseen
-    return MultiplyAccumulates(dense=dense / examples, sparse=(dense - saved) / examples)
+    per_example = {name: multiplied / examples for name, multiplied in rows.items()}
+    return MultiplyAccumulates(dense=dense / examples, sparse=(dense - saved) / examples, rows=per_example)
 
 
 def _rows(x: Tensor) -> int:

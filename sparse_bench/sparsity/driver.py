@@ -1,13 +1,40 @@
 """Takes a scheme through training by the step hooks of an optimizer: the one way, for the trainer and for any loop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch.optim import Optimizer
 
 from sparse_bench.sparsity.scheme import Length, Scheme
+from sparse_bench.sparsity.weights import SparseWeight
 from sparse_bench.streams import Streams
+
+
+@dataclass
+class Tally:
+    """Sums over the steps of a training, in whole numbers that the host knows.
+
+    Attributes:
+        steps: how many steps were counted.
+        held: weights that training kept, of all sparse layers together, in the step that kept most.
+        active: sparse weight → sum of its existing entries.
+        updated: sparse weight → sum of the entries whose gradient a step needed.
+    """
+
+    steps: int = 0
+    held: int = 0
+    active: dict[str, int] = field(default_factory=dict)
+    updated: dict[str, int] = field(default_factory=dict)
+
+    def add(self, weights: Mapping[str, SparseWeight]) -> None:
+        """Count the step that is about to be taken."""
+        self.steps += 1
+        self.held = max(self.held, sum(weight.held for weight in weights.values()))
+        for name, weight in weights.items():
+            self.active[name] = self.active.get(name, 0) + weight.active
+            self.updated[name] = self.updated.get(name, 0) + weight.updated()
 
 
 class Driver:
@@ -20,12 +47,13 @@ class Driver:
         optimizer: makes the steps.
         streams: the random streams of the run.
         steps: how many steps have been taken.
+        tally: what these steps held and computed.
     """
 
     def __init__(self, scheme: Scheme, optimizer: Optimizer, streams: Streams, length: Callable[[], Length]) -> None:
         """Begin a training. ``length`` is called when the scheme asks how long training is."""
         self.scheme, self.optimizer, self.streams = scheme, optimizer, streams
-        self.steps = 0
+        self.steps, self.tally = 0, Tally()
         scheme.before_training(length)
         self._hooks = (
             optimizer.register_step_pre_hook(self._before_step),
@@ -44,11 +72,12 @@ class Driver:
 
     def state_dict(self) -> dict[str, Any]:
         """What the states of the model and of the optimizer do not hold."""
-        return {"steps": self.steps, "scheme": self.scheme.state_dict()}
+        return {"steps": self.steps, "scheme": self.scheme.state_dict(), "tally": asdict(self.tally)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of :meth:`state_dict`, called after model and optimizer have loaded their own states."""
         self.steps = state["steps"]
+        self.tally = Tally(**state.get("tally", {}))  # earlier versions kept none
         self.scheme.load_state_dict(state["scheme"])
         self._prepare()
 
@@ -57,6 +86,8 @@ class Driver:
         self.scheme.before_backward(self.steps + 1)
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: dict[str, Any]) -> Any:
+        self.tally.add(self.scheme.weights)
+        self.scheme.gradient_scale = getattr(optimizer, "grad_scale", None)
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
         if closure is None:
             self._gradients_complete()

@@ -5,10 +5,10 @@ it at six moments: when it is attached to a model, before training, before a ste
 them, after an optimizer step, and at the end of an epoch. Any other training loop can do the same.
 """
 
-import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Protocol
 
 from pydantic import Field
@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sparse_bench.errors import ConfigError
-from sparse_bench.limits import Name, Share, check_fields, one_of
+from sparse_bench.limits import Name, Positive, Share, check_fields, one_of
+from sparse_bench.sparsity import supar
+from sparse_bench.sparsity.scores import Losses
 from sparse_bench.sparsity.selection import select
 from sparse_bench.sparsity.topology import Shape
 from sparse_bench.sparsity.weights import EXECUTIONS, SparseWeight, sparsify
@@ -33,12 +35,12 @@ class ModelFactory(Protocol):
         """The model, with these settings in place of the configured ones."""
         ...
 
-    def widths(self) -> list[dict[str, Any]]:
-        """Settings of all narrower variants, narrowest first."""
+    def widths(self, **settings: Any) -> list[dict[str, Any]]:
+        """Settings of all variants up to the configured width, or up to that of ``settings``; narrowest first."""
         ...
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Length:
     """How long a run trains unless it stops early, in epochs begun and in optimizer steps."""
 
@@ -46,7 +48,7 @@ class Length:
     steps: int
 
 
-@dataclasses.dataclass
+@dataclass
 class Scheme:
     """Base of every scheme; by itself it leaves the selected layers dense.
 
@@ -58,6 +60,9 @@ class Scheme:
         density: share of the weights of the selected layers that exist, between 0 and 1.
         layers: groups that the model declares, or patterns on parameter names.
         execution: how products with sparse weights are computed.
+        width_ratio: width over the base width, for the learning rates of :mod:`sparse_bench.sparsity.supar`; None: the
+            optimizer's rate for all weights.
+        sigma: standard deviation of the first weights at the base width, for its start; None: the model's own start.
     """
 
     #: Groups of layers that the scheme needs; a configuration whose model declares none of them is refused.
@@ -69,19 +74,29 @@ class Scheme:
 
     #: Whether the scheme needs tables that a model uses for nothing but look-ups.
     looked_up_only: ClassVar[bool] = False
+    #: Whether the optimizer moves other values than those with which the model computes.
+    holds_hidden: ClassVar[bool] = False
 
     density: Share = 1.0
     layers: Layers = ("default",)
     execution: Annotated[str, one_of(*EXECUTIONS)] = "masked"
+    width_ratio: Positive | None = field(default=None, kw_only=True)
+    sigma: Positive | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.sigma is not None and self.width_ratio is None:
+            raise ConfigError("sparsity.sigma belongs to the base width: give sparsity.width_ratio too.")
         #: Names of the selected weight matrices, once attached.
         self.selected: list[str] = []
         #: The sparse ones among them.
         self.weights: dict[str, SparseWeight] = {}
         #: Number of weights of the selected layers in the full model, if the scheme builds a smaller one.
         self.full_size: int | None = None
+        #: Losses of training batches, for a scheme that scores the dense model's weights; set before it is attached.
+        self.losses: Losses | None = None
+        #: Factor that the gradients of the coming step still contain, where a gradient scaler left it to the optimizer.
+        self.gradient_scale: Tensor | None = None
 
     def asked(self) -> str | None:
         """The nominal sparsity in words, as "density 0.1"; None if the model is to stay dense."""
@@ -109,11 +124,27 @@ class Scheme:
         if not self.selected:
             raise ConfigError(f"The layers {', '.join(self.layers)} hold no weight matrix in this model.")
         self.weights = self.install(model, streams)
+        if self.width_ratio is not None and self.sigma is not None:
+            supar.draw(model, self._hidden(model), self.weights, self.width_ratio, self.sigma, streams)
         if self.asked() is not None and not self.missing_in_the_end():
             raise ConfigError(
                 f"{type(self).__name__} ({self.asked()}) removes no weight from {', '.join(self.selected)}: it would "
                 f"train the dense model. {self.remedy}, or sparsity=dense if that is what you want."
             )
+
+    def scale_rates(self, optimizer: Optimizer, model: nn.Module) -> None:
+        """Change the groups of a new ``optimizer`` so that weights have the rates that the scheme wants.
+
+        Raises:
+            ConfigError: the optimizer does not fit.
+        """
+        if self.width_ratio is not None:
+            supar.scale_rates(optimizer, model, self._hidden(model), self.weights, self.width_ratio)
+
+    def _hidden(self, model: nn.Module) -> list[str]:
+        """The selected matrices that are no embeddings."""
+        tables = layer_groups(model).get("embedding", [])
+        return [name for name in self.selected if name not in tables]
 
     def install(self, model: nn.Module, streams: Streams) -> dict[str, SparseWeight]:
         """Make the ``selected`` matrices of the dense ``model`` sparse; returns the sparse ones, by name.
@@ -137,6 +168,13 @@ class Scheme:
         Before that, evaluations do not count for choosing the best weights or for stopping.
         """
         return self.missing() >= self.missing_in_the_end()
+
+    def next_stage(self, model: nn.Module) -> None:
+        """Prepare for a further stage: model and scheme have just loaded the end of the run that this one starts from.
+
+        Raises:
+            ConfigError: no further stage is possible.
+        """
 
     def before_training(self, length: Callable[[], Length]) -> None:
         """Prepare for training. ``length()`` returns how long it will be; the call may take a moment."""
@@ -186,7 +224,7 @@ class Scheme:
             weight.active = int(weight.mask.sum())
 
 
-@dataclasses.dataclass
+@dataclass
 class MaskScheme(Scheme, ABC):
     """Base of schemes whose first topology is given by masks."""
 
@@ -218,3 +256,12 @@ def layer_groups(model: nn.Module) -> dict[str, list[str]]:
 def total_size(shapes: Mapping[str, Shape]) -> int:
     """Number of entries of all matrices together."""
     return sum(math.prod(shape) for shape in shapes.values())
+
+
+def not_training() -> Length:
+    """The length of a training that has not begun.
+
+    Raises:
+        RuntimeError: always.
+    """
+    raise RuntimeError("the scheme needs the length of training; call before_training() first")

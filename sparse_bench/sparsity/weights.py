@@ -27,6 +27,8 @@ _MIXING = tuple(getattr(torch.optim, name) for name in ("LBFGS", "Muon") if hasa
 class SparseWeight(ABC):
     """One sparse weight matrix of shape [out, in] in a model, addressed by its parameter's name."""
 
+    _kept = False  # whether the dense gradient is
+
     def __init__(self, name: str, owner: nn.Module, size: int, active: int) -> None:
         #: Name of the parameter in the model.
         self.name = name
@@ -56,6 +58,15 @@ class SparseWeight(ABC):
     @abstractmethod
     def trained(self) -> bool:
         """Whether an optimizer changes it; a model may keep layers at their first weights."""
+
+    @property
+    def held(self) -> int:
+        """Number of weights that training keeps now; more than ``active`` if removed ones may come back."""
+        return self.active
+
+    def updated(self) -> int:
+        """Number of entries whose gradient the coming step needs."""
+        return (self.size if self._kept else self.active) if self.trained else 0
 
     @abstractmethod
     def dense(self) -> Tensor:
@@ -278,6 +289,7 @@ class CompressedWeight(SparseWeight):
         self.values.detach().copy_(values)
 
     def keep_dense_gradient(self, wanted: bool) -> None:
+        self._kept = wanted
         self.structure.keep_dense_gradient(wanted)
 
     def dense_gradient(self) -> Tensor | None:

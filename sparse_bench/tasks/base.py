@@ -6,7 +6,7 @@ from collections.abc import Collection, Hashable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from sparse_bench.batch import Batch, Loss
 from sparse_bench.streams import Streams
@@ -107,6 +107,16 @@ class Task(ABC):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of :meth:`state_dict`."""
+
+
+def training_losses(task: Task, streams: Streams, model: nn.Module) -> Iterator[Tensor]:
+    """The losses of ``model`` on the batches of the first epoch, in turn; the task's state does not change."""
+    device, state = next(model.parameters()).device, task.state_dict()
+    try:
+        for batch in task.epoch_batches(0, streams):
+            yield task.loss(model, batch.to(device)).total
+    finally:
+        task.load_state_dict(state)
 
 
 def doubts(task: Task, metrics: Mapping[str, float]) -> Iterator[str]:

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparse_bench.batch.base import as_logits
+
 
 class _CrossEntropy(torch.autograd.Function):
     """Value and gradient of :func:`weighted_cross_entropy`. It saves only the probabilities, in the scores' type."""
@@ -65,5 +67,5 @@ def weighted_cross_entropy(
     """
     if scores.dtype == torch.float16:
         scores = scores.float()
-    value, nll = _CrossEntropy.apply(scores, target, weights, smoothing)
+    value, nll = _CrossEntropy.apply(as_logits(scores), target, weights, smoothing)
     return value, nll

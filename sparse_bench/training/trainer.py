@@ -22,7 +22,7 @@ from sparse_bench.kernels import auto
 from sparse_bench.record import Origin, RunFolder
 from sparse_bench.row_sparse import RowSparseUpdates, clip_gradient_norm
 from sparse_bench.sparsity.computed import computed, fallbacks
-from sparse_bench.sparsity.driver import Driver
+from sparse_bench.sparsity.driver import Driver, Tally
 from sparse_bench.sparsity.scheme import Length, Scheme
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.base import Task
@@ -277,6 +277,11 @@ class Trainer:
         if topology:
             entry = {"epoch": self.progress.epoch, "step": self.progress.step, "layers": topology}
             self.folder.topology.append(entry)
+
+    @property
+    def tally(self) -> Tally | None:
+        """What the steps held and computed; None if an earlier version of the program took some of them."""
+        return self._driver.tally if self._driver.tally.steps == self._driver.steps else None
 
     def report(self) -> dict[str, float]:
         """The optimizer's report on averaging, with the prefix ``optimizer/``; empty if it does not average."""

@@ -460,3 +460,21 @@ def test_dynamic_parts_of_a_combination_are_told_and_counted_together() -> None:
 def test_every_dynamic_scheme_is_one() -> None:
     assert all(issubclass(scheme, Dynamic) for scheme in (SET, RigL, GMP))
     assert not issubclass(StaticER, Dynamic)
+
+
+def test_lamp_shares_the_density_among_layers() -> None:
+    """The first layer's weights are a hundred times as large, and LAMP sees each within its layer."""
+    counts = {}
+    for score in ("magnitude", "lamp"):
+        model = ToyModel(SIZES)
+        with torch.no_grad():
+            model.second.weight.copy_(model.first.weight.repeat(1, 2))
+            model.first.weight.mul_(100)
+        scheme = GMP(density=0.25, score=score)
+        scheme.attach(model, Streams(0))
+        scheme.before_training(lambda: Length(1, 100))
+        scheme.rewire(0.25, None, Streams(0))
+        counts[score] = [scheme.weights[name].active for name in LAYERS]
+    assert counts["magnitude"] == [96, 0]
+    assert sum(counts["lamp"]) == 96
+    assert min(counts["lamp"]) > 20

@@ -15,6 +15,7 @@ from sparse_bench.sparsity.schemes.random_fan_in import RandomFanIn
 from sparse_bench.sparsity.schemes.rigl import RigL
 from sparse_bench.sparsity.schemes.set import SET
 from sparse_bench.sparsity.schemes.small_dense import SmallDense
+from sparse_bench.sparsity.schemes.sparse_ift import SparseIFT
 from sparse_bench.sparsity.schemes.static_er import StaticER
 from sparse_bench.sparsity.selection import select
 from sparse_bench.streams import Streams
@@ -27,8 +28,8 @@ class Factory:
     def __call__(self, **settings: int) -> ToyModel:
         return ToyModel(SIZES, **settings)
 
-    def widths(self) -> list[dict[str, int]]:
-        return ToyModel.widths({"width": 16})
+    def widths(self, **settings: int) -> list[dict[str, int]]:
+        return ToyModel.widths({"width": 16, **settings})
 
 
 def attached(scheme: Scheme, seed: int = 0) -> ToyModel:
@@ -169,4 +170,24 @@ def test_a_width_that_is_far_from_the_density_is_told() -> None:
     assert near.warnings() == []
     assert far.warnings() == [
         "small_dense: density 0.001 means 0 weights in the selected layers, and the nearest width has 9."
+    ]
+
+
+@pytest.mark.parametrize(("density", "width", "second"), [(0.25, 32, 256), (0.1, 51, 260), (0.5, 23, 264)])
+def test_sparse_ift_is_wider_by_the_root_of_the_density(density: float, width: int, second: int) -> None:
+    """16 / √d is 32, 50.6 and 22.6 units. The dense square matrix has 256 weights."""
+    scheme = SparseIFT(density=density, layers=["second.weight"])
+    model = attached(scheme)
+    assert model.second.weight.shape == (width, width)
+    assert scheme.weights["second.weight"].active == second
+    assert scheme.warnings() == []
+
+
+def test_sparse_ift_says_where_equal_costs_are_not_reached() -> None:
+    """The first layer has 8 inputs at every width: 0.1 · 8 · 51 = 41 weights instead of 128."""
+    scheme = SparseIFT(density=0.1, layers=["first"])
+    attached(scheme)
+    assert scheme.warnings() == [
+        "sparse_ift: the selected layers have 41 weights, and those of the dense model 128: not all of their sides "
+        "grow with the width."
     ]

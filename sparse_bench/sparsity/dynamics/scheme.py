@@ -20,7 +20,7 @@ from sparse_bench.sparsity.diagnostics import Evolution
 from sparse_bench.sparsity.dynamics.drop import Drop, on_host
 from sparse_bench.sparsity.dynamics.grow import Grow, Room
 from sparse_bench.sparsity.dynamics.schedule import Schedule
-from sparse_bench.sparsity.scheme import Length, Scheme
+from sparse_bench.sparsity.scheme import Length, Scheme, not_training
 from sparse_bench.sparsity.weights import SparseWeight
 from sparse_bench.streams import Streams
 
@@ -58,7 +58,7 @@ class Dynamic(Scheme, ABC):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.dynamics = self.compose()
-        self._length: Callable[[], Length] = _not_training
+        self._length: Callable[[], Length] = not_training
         #: Number of rewirings, earlier training stages included; each one has its own random numbers.
         self._rewirings = 0
         #: Number of rewirings in this training that removed a connection.
@@ -230,7 +230,3 @@ def _magnitudes(weight: SparseWeight) -> Tensor:
     """Magnitudes of the dense gradient [size]; zero if the weight took no part in the loss."""
     gradient = weight.dense_gradient()
     return torch.zeros_like(weight.dense()).flatten() if gradient is None else gradient.abs().flatten()
-
-
-def _not_training() -> Length:
-    raise RuntimeError("a dynamic scheme needs the length of training; call before_training() first")

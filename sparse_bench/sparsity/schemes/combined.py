@@ -41,6 +41,7 @@ class Combined(Scheme):
                 raise ConfigError(f"sparsity.parts.{name} selects {', '.join(twice)}, which another part selects too.")
             self.selected += chosen
         for part in self.parts.values():
+            part.losses = self.losses
             part.attach(model, streams)
             self.weights |= part.weights
 
@@ -57,6 +58,14 @@ class Combined(Scheme):
         counted = [number for part in self.parts.values() if (number := part.rewirings()) is not None]
         return sum(counted) if counted else None
 
+    def next_stage(self, model: nn.Module) -> None:
+        for part in self.parts.values():
+            part.next_stage(model)
+
+    def scale_rates(self, optimizer: Optimizer, model: nn.Module) -> None:
+        for part in self.parts.values():
+            part.scale_rates(optimizer, model)
+
     def before_training(self, length: Callable[[], Length]) -> None:
         for part in self.parts.values():
             part.before_training(length)
@@ -67,6 +76,7 @@ class Combined(Scheme):
 
     def after_backward(self) -> None:
         for part in self.parts.values():
+            part.gradient_scale = self.gradient_scale
             part.after_backward()
 
     def after_step(self, step: int, optimizer: Optimizer, streams: Streams) -> None:

@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ import torch
 from sparse_bench.sparsity.scheme import ModelFactory, Scheme, total_size
 
 #: Relative deviation from the target number of weights above which the result carries a warning.
-_FAR = 0.2
+FAR = 0.2
 
 
 @dataclass
@@ -27,12 +28,13 @@ class SmallDense(Scheme):
 
     def build(self, factory: ModelFactory) -> Any:
         widths = factory.widths()
-        self.full_size = self._size(factory, widths[-1])
+        self.full_size = selected_size(self, factory, widths[-1])
         target = self.density * self.full_size
         # The number of weights grows with the width, so the nearest width is found without building them all.
-        above = min(bisect_left(widths, target, key=lambda width: self._size(factory, width)), len(widths) - 1)
-        nearest = min(widths[max(above - 1, 0) : above + 1], key=lambda w: abs(self._size(factory, w) - target))
-        self._taken = self._size(factory, nearest)
+        size = partial(selected_size, self, factory)
+        above = min(bisect_left(widths, target, key=size), len(widths) - 1)
+        nearest = min(widths[max(above - 1, 0) : above + 1], key=lambda width: abs(size(width) - target))
+        self._taken = selected_size(self, factory, nearest)
         return factory(**nearest)
 
     def missing(self) -> int:
@@ -44,9 +46,11 @@ class SmallDense(Scheme):
             f"small_dense: density {self.density:g} means {target:,.0f} weights in the selected layers, and the "
             f"nearest width has {self._taken:,}."
         )
-        return [warning] if abs(self._taken - target) > _FAR * target else []
+        return [warning] if abs(self._taken - target) > FAR * target else []
 
-    def _size(self, factory: ModelFactory, width: dict[str, Any]) -> int:
-        with torch.device("meta"):
-            model = factory(**width)
-        return total_size({name: tuple(model.get_parameter(name).shape) for name in self.matrices(model)})
+
+def selected_size(scheme: Scheme, factory: ModelFactory, width: dict[str, Any]) -> int:
+    """Entries of the layers that ``scheme`` selects in the variant ``width``; it is not given any numbers."""
+    with torch.device("meta"):
+        model = factory(**width)
+    return total_size({name: tuple(model.get_parameter(name).shape) for name in scheme.matrices(model)})

@@ -14,7 +14,10 @@ from sparse_bench.sparsity.selection import select
 from sparse_bench.streams import Streams
 
 #: Methods that the scheme of ``combined_with`` provides.
-_DELEGATED = ("asked", "before_training", "at_epoch_end", "topology", "state_dict", "load_state_dict")
+_DELEGATED = (
+    *("asked", "next_stage", "scale_rates", "before_training", "at_epoch_end", "topology", "state_dict"),
+    "load_state_dict",
+)
 
 
 @dataclass
@@ -65,6 +68,7 @@ class SparseGradient(Scheme):
         """
         named = select(model, layer_groups(model), self.layers)  # first, as another scheme may reshape the tables
         if (other := self.combined_with) is not None:
+            other.losses = self.losses
             other.attach(model, streams)
         self.selected = [name for name in tables(model) if name in named]
         if not self.selected:

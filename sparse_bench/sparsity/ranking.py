@@ -1,0 +1,53 @@
+"""Choose the weights of highest score, on the device and with exact counts."""
+
+import torch
+from torch import Tensor
+
+from sparse_bench.errors import ConfigError
+
+
+def highest(scores: Tensor, count: int) -> Tensor:
+    """Where the ``count`` highest scores are, boolean, of the shape of ``scores``; among equal scores, the first.
+
+    The number is exact, and nothing waits for the device.
+
+    Raises:
+        ValueError: there are fewer scores.
+    """
+    flat = scores.flatten()
+    if not 0 <= count <= flat.numel():
+        raise ValueError(f"cannot take {count} of {flat.numel()} scores")
+    if count in (0, flat.numel()):
+        return torch.full_like(scores, count > 0, dtype=torch.bool)
+    bound = flat.topk(count, sorted=False).values.amin()
+    above, tied = flat > bound, flat == bound
+    return (above | tied & (tied.cumsum(0) <= count - above.sum())).view_as(scores)
+
+
+def highest_in_groups(scores: Tensor, count: int, size: int) -> Tensor:
+    """The ``count`` highest of every ``size`` consecutive scores in a row [out, in], boolean; among equal, the first.
+
+    Raises:
+        ConfigError: a row is no whole number of groups.
+    """
+    if scores.shape[1] % size:
+        raise ConfigError(f"{scores.shape[1]} inputs are no whole number of groups of {size} inputs.")
+    groups = scores.reshape(-1, size)
+    place = torch.arange(size, device=scores.device)
+    rank = torch.zeros(groups.shape, dtype=torch.int16, device=scores.device)
+    for column in range(size):
+        other = groups[:, column : column + 1]
+        rank += (other > groups) | (other == groups) & (column < place)
+    return (rank < count).view_as(scores)
+
+
+def lamp(weights: Tensor) -> Tensor:
+    """LAMP's score of each weight of a layer [entries]: w² over the sum of the squares of all that are not smaller.
+
+    Ranked together, the scores share a density among layers. Among weights of equal magnitude the later is the larger.
+
+    Source: Lee et al. 2021, "Layer-adaptive sparsity for the magnitude-based pruning", equation 5.
+    """
+    squares, order = weights.detach().double().square().flatten().sort(stable=True)
+    not_smaller = squares.flip(0).cumsum(0).flip(0)
+    return torch.empty_like(squares).index_copy_(0, order, squares / not_smaller.clamp_min(1e-300)).view_as(weights)

@@ -1,0 +1,89 @@
+"""Lottery tickets: iterative magnitude pruning with rewinding, as a chain of runs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from sparse_bench.errors import ConfigError
+from sparse_bench.kernels import places_of
+from sparse_bench.limits import Part
+from sparse_bench.sparsity.ranking import highest
+from sparse_bench.sparsity.scheme import MaskScheme
+from sparse_bench.sparsity.topology import Shape
+from sparse_bench.sparsity.weights import SparseWeight
+from sparse_bench.streams import Streams
+
+
+@dataclass
+class LotteryTicket(MaskScheme):
+    """A round of a chain of runs. The first trains the dense model; each other one starts from the one before it.
+
+    It removes the fraction ``share`` of the remaining weights, the smallest over all layers. Then all weights of the
+    model go back to their values after step ``rewind`` of the first round.
+
+    Source: Frankle et al. 2020, "Linear mode connectivity and the lottery ticket hypothesis", algorithm 2.
+
+    Attributes:
+        density: share of the weights that exist in the last round.
+        share: fraction of the remaining weights that a round removes.
+        rewind: step of the first round; 0: the first weights.
+    """
+
+    share: Part = 0.2
+    rewind: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._round, self._early = 0, dict[str, Tensor]()  # parameter → early values; sparse ones as full matrices
+
+    def asked(self) -> str | None:
+        total = sum(weight.size for weight in self.weights.values())
+        return f"round {self._round}, density {1 - self.missing() / total:.4g}" if self._round else None
+
+    def install(self, model: nn.Module, streams: Streams) -> dict[str, SparseWeight]:
+        self.weights, self._model = super().install(model, streams), model
+        self._early = self._now() if self.rewind == 0 else {}
+        return self.weights
+
+    def first_topology(self, shapes: Mapping[str, Shape], streams: Streams) -> dict[str, Tensor]:
+        return {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}
+
+    def _now(self) -> dict[str, Tensor]:
+        whole = {name: weight.dense() for name, weight in self.weights.items()}
+        return {name: whole.get(name, p.detach()).clone() for name, p in self._model.named_parameters()}
+
+    def after_step(self, step: int, optimizer: Optimizer, streams: Streams) -> None:
+        super().after_step(step, optimizer, streams)
+        if step == self.rewind and self._round == 0:
+            self._early = self._now()
+
+    @torch.no_grad()
+    def next_stage(self, model: nn.Module) -> None:
+        if not self._early:
+            raise ConfigError(f"The first round ended before step {self.rewind} (sparsity.rewind).")
+        size = sum(weight.size for weight in self.weights.values())
+        active = size - self.missing()
+        count = max(round(self.density * size), active - round(self.share * active))
+        if count == active:
+            raise ConfigError(f"The chain has reached sparsity.density = {self.density}: there is no further round.")
+        self._round += 1
+        ranked = [weight.dense().abs().masked_fill(~weight.mask, -1).flatten() for weight in self.weights.values()]
+        chosen = highest(torch.cat(ranked), count).split([weight.size for weight in self.weights.values()])
+        for (name, weight), keep in zip(self.weights.items(), chosen, strict=True):
+            gone = places_of(weight.mask & ~keep.view(weight.shape))
+            weight.rewire(gone, gone[:0], torch.zeros(0), None)
+            weight.set_values(self._early[name].flatten().to(weight.mask.device)[weight.entries()[0]])
+        for name in self._early.keys() - self.weights.keys():
+            model.get_parameter(name).copy_(self._early[name])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"round": self._round, "early": self._early}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._round, self._early = state["round"], dict(state["early"])
