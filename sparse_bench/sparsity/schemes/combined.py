@@ -61,6 +61,10 @@ class Combined(Scheme):
         for part in self.parts.values():
             part.before_training(length)
 
+    def check_optimizer(self, optimizer: Optimizer) -> None:
+        for part in self.parts.values():
+            part.check_optimizer(optimizer)
+
     def before_backward(self, step: int) -> None:
         for part in self.parts.values():
             part.before_backward(step)
@@ -68,6 +72,10 @@ class Combined(Scheme):
     def after_backward(self) -> None:
         for part in self.parts.values():
             part.after_backward()
+
+    def before_step(self, optimizer: Optimizer) -> None:
+        for part in self.parts.values():
+            part.before_step(optimizer)
 
     def after_step(self, step: int, optimizer: Optimizer, streams: Streams) -> None:
         for part in self.parts.values():
