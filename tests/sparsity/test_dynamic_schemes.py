@@ -330,7 +330,7 @@ def test_gradual_pruning_removes_the_smallest_of_all_layers() -> None:
     run = training(GMP(density=0.5), steps=40)
     run.train(2)
     values = run.dense()
-    run.scheme.rewire(0.75, run.optimizer, run.streams)  # type: ignore[attr-defined]
+    run.scheme.rewire(0.0, run.optimizer, run.streams, density=0.75)  # type: ignore[attr-defined]
     assert sum(weight.active for weight in run.scheme.weights.values()) == 288
     threshold = torch.cat([v.abs().flatten() for v in values.values()]).sort().values[95]
     for name, weight in run.scheme.weights.items():

@@ -8,15 +8,8 @@ import numpy as np
 from sparse_bench.sparsity.dynamics.drop import lowest
 
 
-def constant_fan_in(
-    magnitude: np.ndarray,
-    mask: np.ndarray,
-    gradient: np.ndarray,
-    *,
-    drop: int,
-    total: int,
-    gamma: float,
-    ablates: bool,
+def salient_fan_in(
+    magnitude: np.ndarray, mask: np.ndarray, gradient: np.ndarray, drop: int, total: int, gamma: float, ablates: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """One update of a layer, whose rows are units.
 

@@ -22,8 +22,8 @@ def grids(shapes: Mapping[str, tuple[int, ...]], side: int) -> dict[str, tuple[i
     for name, shape in shapes.items():
         if any(size % side for size in shape):
             raise ConfigError(
-                f"sparsity.block = {side} does not divide '{name}', which is {' × '.join(map(str, shape))}. Use a divisor "
-                f"of {math.gcd(*shape)}, or select other layers (sparsity.layers)."
+                f"sparsity.block = {side} does not divide '{name}', which is {' × '.join(map(str, shape))}. Use a "
+                f"divisor of {math.gcd(*shape)}, or select other layers (sparsity.layers)."
             )
     return {name: tuple(size // side for size in shape) for name, shape in shapes.items()}
 

@@ -20,8 +20,8 @@ from sparse_bench.streams import Streams
 class GMP(MaskScheme, Dynamic):
     """Removes the weights of smallest magnitude, over all layers together, until ``density`` is reached.
 
-    The window from ``begin`` to ``end`` is the usual one. From 0.25 to 0.75 of training was found nearly optimal (Jin et
-    al. 2025, arXiv 2501.12486).
+    The window from ``begin`` to ``end`` is the usual one. From 0.25 to 0.75 of training was found nearly optimal (Jin
+    et al. 2025, arXiv 2501.12486).
 
     Attributes:
         density: share of the selected layers' weights that exist in the end; all exist at first.
