@@ -89,7 +89,7 @@ def receptive_fields(shape: tuple[int, ...], count: int, randomness: float, gene
         apart = np.abs(partner - unit * large / small)
         near = 1.0 / (1.0 + np.minimum(apart, large - apart))
         keys = noisy(near, generator, (1.0 - randomness) / randomness)
-        mask[unit, np.argsort(-keys, kind="stable")[: degree[unit]]] = True
+        mask[unit, lowest(-keys, int(degree[unit]))] = True
     found = torch.from_numpy(mask)
     return found if shape[0] == small else found.T.contiguous()
 
