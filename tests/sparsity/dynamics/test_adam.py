@@ -179,5 +179,5 @@ def test_what_has_no_steps_to_count_is_refused() -> None:
         attempt(torch.optim.Adam, torch.bfloat16, sb.RigL(density=0.5, new_weight_adam="own_step"))
     with pytest.raises(ConfigError, match="GMP grows no weight"):
         sb.GMP(density=0.5, new_weight_adam="own_step")
-    with pytest.raises(ConfigError, match="own_step, torch, warm_up|torch, own_step, warm_up"):
+    with pytest.raises(ConfigError, match="Valid choices"):
         sb.RigL(density=0.5, new_weight_adam="own")
