@@ -120,10 +120,11 @@ def test_a_rewired_run_goes_on_bit_for_bit(
     node = {"_target_": f"sparse_bench.sparsity.schemes.{scheme}", "layers": ["default"], "execution": execution}
     settings = {"sparsity": {**node, "density": 0.3, "interval": 3, **SCHEMES[scheme]}}
     undisturbed = make_trainer("undisturbed", **settings)
+    disturbed = make_trainer(trainer__checkpoint_seconds=0.0, **settings)
     torch.manual_seed(0)
     undisturbed.fit()
     torch.manual_seed(0)
-    kill_at(11, monkeypatch, make_trainer(trainer__checkpoint_seconds=0.0, **settings))
+    kill_at(11, monkeypatch, disturbed)
     resumed = make_trainer(**settings)
     torch.manual_seed(1)
     resumed.fit()
