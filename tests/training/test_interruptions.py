@@ -104,15 +104,25 @@ SCHEMES: dict[str, dict[str, Any]] = {
     "rigl.RigL": {"new_weight_adam": "own_step"},
     "granet.GraNet": {"new_weight_adam": "warm_up"},
     "srigl.SRigL": {"gamma": 0.6},
-    "chts.CHTs": {},
+    "chts.CHTs": {"fraction": 0.5},
     "chtss.CHTss": {},
     "mest.MEST": {"gradient_weight": 1.0, "new_weight_adam": "own_step"},
     "snfs.SNFS": {"block": 4},
 }
 
 
-@pytest.mark.parametrize("execution", ["masked", "kernel"])
-@pytest.mark.parametrize("scheme", SCHEMES)
+#: Each scheme under one execution; under the other one it is slow to test all of them too.
+FAST = {"rigl.RigL-kernel", "granet.GraNet-kernel", "srigl.SRigL-masked", "chtss.CHTss-kernel", "snfs.SNFS-masked"}
+
+
+@pytest.mark.parametrize(
+    ("scheme", "execution"),
+    [
+        pytest.param(scheme, execution, marks=[] if f"{scheme}-{execution}" in FAST else pytest.mark.slow)
+        for scheme in SCHEMES
+        for execution in ("masked", "kernel")
+    ],
+)
 def test_a_rewired_run_goes_on_bit_for_bit(
     scheme: str, execution: str, make_trainer: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

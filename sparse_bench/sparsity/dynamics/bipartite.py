@@ -81,8 +81,8 @@ def receptive_fields(shape: tuple[int, ...], count: int, randomness: float, gene
         degree[torch.randperm(small, generator=generator)[:count].numpy()] = 1
     else:
         # Each unit has room for large − 1 further connections; places of that room are drawn without replacement.
-        drawn = torch.randperm(small * (large - 1), generator=generator)[: count - small].numpy()
-        degree = 1 + np.bincount(drawn // max(1, large - 1), minlength=small)
+        draw = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+        degree = 1 + draw.multivariate_hypergeometric([large - 1] * small, count - small, method="marginals")
     mask = np.zeros((small, large), dtype=bool)
     partner = np.arange(large)
     for unit in range(small):
