@@ -17,6 +17,7 @@ from sparse_bench.sparsity.dynamics.tiles import in_tiles, tiles_of
 from sparse_bench.sparsity.scheme import Length, Scheme
 from sparse_bench.sparsity.schemes.chts import CHTs
 from sparse_bench.sparsity.schemes.chtss import CHTss
+from sparse_bench.sparsity.schemes.gmp import GMP
 from sparse_bench.sparsity.schemes.granet import GraNet
 from sparse_bench.sparsity.schemes.mest import MEST
 from sparse_bench.sparsity.schemes.rigl import RigL
@@ -421,3 +422,30 @@ def test_the_library_takes_them_on_linear_layers_and_an_lstm(make: Any) -> None:
     assert any(isinstance(weight, CompressedWeight) for weight in sparse.scheme.weights.values())
     assert (sparse.report()["rewirings"] > first["rewirings"]).all()
     assert sparse.scheme.reached()
+
+
+def test_a_pruning_that_was_put_off_is_made_up_for() -> None:
+    """The last step that prunes overflows; the next one exchanges weights, and prunes nothing by itself."""
+    run = training(CHTss(density=0.2, interval=1, end=0.5, stop=0.8), steps=10)
+    run.train(4)
+    before = run.masks()
+    step = run.before_rewiring()
+    run.optimizer.found_inf = torch.ones(())  # type: ignore[attr-defined]
+    run.scheme.after_step(step, run.optimizer, run.streams)
+    assert all(torch.equal(mask, before[name]) for name, mask in run.masks().items())
+    del run.optimizer.found_inf  # type: ignore[attr-defined]
+    again = training(CHTss(density=0.2, interval=1, end=0.5, stop=0.8), steps=10)
+    again.model.load_state_dict(run.model.state_dict())
+    again.scheme.load_state_dict(run.scheme.state_dict())
+    again.step = run.step
+    for one in (run, again):
+        one.train(1)
+        assert sum(weight.active for weight in one.scheme.weights.values()) == 77
+        assert one.scheme.reached()
+
+
+def test_a_change_that_an_earlier_version_put_off_is_understood() -> None:
+    for scheme, expected in ((GMP(density=0.2), (0.0, 0.3)), (RigL(density=0.2), (0.3, None))):
+        training(scheme)
+        scheme.load_state_dict({**scheme.state_dict(), "put_off": 0.3})
+        assert scheme._put_off == expected

@@ -46,8 +46,8 @@ class OwnSteps:
         """Refuse what has no steps to count.
 
         Raises:
-            ConfigError: the optimizer is not Adam or AdamW, or a weight is in half precision, in which torch loads
-                the numbers of steps rounded.
+            ConfigError: the optimizer is not Adam or AdamW; a weight is in half precision, in which torch loads the
+                numbers of steps rounded; or its gradients are row-sparse.
         """
         if not isinstance(optimizer, Adam | AdamW):
             raise ConfigError(
@@ -59,6 +59,11 @@ class OwnSteps:
                 raise ConfigError(
                     f"'{name}' is {parameter_of(weight).dtype}, which cannot count steps. Keep weights in float32 "
                     "(with autocast, if you like), or use sparsity.new_weight_adam=torch."
+                )
+            if getattr(weight.owner, "sparse", False) or getattr(weight.owner, "exact", None) is not None:
+                raise ConfigError(
+                    f"'{name}' has row-sparse gradients, and the steps of rows that no batch reads are deferred. "
+                    "Select other layers, or use sparsity.new_weight_adam=torch."
                 )
 
     def before_step(self, optimizer: Optimizer, weights: Mapping[str, SparseWeight]) -> None:
