@@ -17,18 +17,24 @@ _NAMES = {
     "Scheme": "sparsity.scheme",
     "ACDC": "sparsity.schemes.ac_dc",
     "BlockDiagonal": "sparsity.schemes.block_diagonal",
+    "CHTs": "sparsity.schemes.chts",
+    "CHTss": "sparsity.schemes.chtss",
     "Combined": "sparsity.schemes.combined",
     "EmbeddingTiers": "sparsity.schemes.embedding_tiers",
     "GMP": "sparsity.schemes.gmp",
     "GraSP": "sparsity.schemes.grasp",
     "Powerpropagation": "sparsity.schemes.powerpropagation",
+    "GraNet": "sparsity.schemes.granet",
+    "MEST": "sparsity.schemes.mest",
     "Random": "sparsity.schemes.random",
     "RandomConnected": "sparsity.schemes.random_connected",
     "RandomFanIn": "sparsity.schemes.random_fan_in",
     "RigL": "sparsity.schemes.rigl",
     "SET": "sparsity.schemes.set",
     "SNIP": "sparsity.schemes.snip",
+    "SNFS": "sparsity.schemes.snfs",
     "SparseGradient": "sparsity.schemes.sparse_gradient",
+    "SRigL": "sparsity.schemes.srigl",
     "StaticER": "sparsity.schemes.static_er",
     "STE": "sparsity.schemes.ste",
     "SynFlow": "sparsity.schemes.synflow",
@@ -59,18 +65,24 @@ if TYPE_CHECKING:  # what an editor completes
     from sparse_bench.sparsity.scheme import Scheme as Scheme
     from sparse_bench.sparsity.schemes.ac_dc import ACDC as ACDC
     from sparse_bench.sparsity.schemes.block_diagonal import BlockDiagonal as BlockDiagonal
+    from sparse_bench.sparsity.schemes.chts import CHTs as CHTs
+    from sparse_bench.sparsity.schemes.chtss import CHTss as CHTss
     from sparse_bench.sparsity.schemes.combined import Combined as Combined
     from sparse_bench.sparsity.schemes.embedding_tiers import EmbeddingTiers as EmbeddingTiers
     from sparse_bench.sparsity.schemes.gmp import GMP as GMP
     from sparse_bench.sparsity.schemes.grasp import GraSP as GraSP
     from sparse_bench.sparsity.schemes.powerpropagation import Powerpropagation as Powerpropagation
+    from sparse_bench.sparsity.schemes.granet import GraNet as GraNet
+    from sparse_bench.sparsity.schemes.mest import MEST as MEST
     from sparse_bench.sparsity.schemes.random import Random as Random
     from sparse_bench.sparsity.schemes.random_connected import RandomConnected as RandomConnected
     from sparse_bench.sparsity.schemes.random_fan_in import RandomFanIn as RandomFanIn
     from sparse_bench.sparsity.schemes.rigl import RigL as RigL
     from sparse_bench.sparsity.schemes.set import SET as SET
     from sparse_bench.sparsity.schemes.snip import SNIP as SNIP
+    from sparse_bench.sparsity.schemes.snfs import SNFS as SNFS
     from sparse_bench.sparsity.schemes.sparse_gradient import SparseGradient as SparseGradient
+    from sparse_bench.sparsity.schemes.srigl import SRigL as SRigL
     from sparse_bench.sparsity.schemes.static_er import StaticER as StaticER
     from sparse_bench.sparsity.schemes.ste import STE as STE
     from sparse_bench.sparsity.schemes.synflow import SynFlow as SynFlow

@@ -202,9 +202,9 @@ class SparseTraining(Driver):
         super()._gradients_complete()
 
     def _check_ranks(self) -> None:
-        pruned = isinstance(self.scheme, Dynamic) and self.scheme.dynamics.grow is None
+        resized = isinstance(self.scheme, Dynamic) and self.scheme.resizes
         compressed = any(isinstance(weight, CompressedWeight) for weight in self.scheme.weights.values())
-        if pruned and compressed and torch.distributed.get_world_size() > 1:
+        if resized and compressed and torch.distributed.get_world_size() > 1:
             raise ConfigError(
                 f"{type(self.scheme).__name__} under execution={self.scheme.execution} makes new parameters, whose "
                 "gradients a data-parallel training does not average. Use execution=masked."

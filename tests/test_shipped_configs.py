@@ -113,8 +113,19 @@ def built_once(dataset: str) -> Any:
     return build(json.loads(dataset), _partial_=False)
 
 
-@pytest.mark.parametrize("scheme", choices("sparsity"))
-@pytest.mark.parametrize("model", choices("model"))
+#: Schemes that differ from RigL in a rewiring alone. With most models it is slow to try all of them too.
+LIKE_RIGL = {"granet", "srigl", "chts", "chtss", "mest", "snfs"}
+WITH_THEM = {"transformer", "bag_of_embeddings"}
+
+
+@pytest.mark.parametrize(
+    ("model", "scheme"),
+    [
+        pytest.param(model, scheme, marks=pytest.mark.slow if scheme in LIKE_RIGL and model not in WITH_THEM else [])
+        for model in choices("model")
+        for scheme in choices("sparsity")
+    ],
+)
 def test_every_pair_takes_a_full_step_on_the_meta_device(
     model: str, scheme: str, compose_config: Compose, tmp_path: Path
 ) -> None:

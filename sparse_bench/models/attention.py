@@ -8,6 +8,8 @@ Bernoulli number per weight.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -59,6 +61,9 @@ class MultiHeadAttention(nn.Module):
     Raises:
         ConfigError: a setting outside its range.
     """
+
+    #: Layers whose rows belong to one head after another.
+    per_head: ClassVar[tuple[str, ...]] = ("query", "key", "value")
 
     def __init__(self, size: int, heads: int, *, scale: float, dropout: float = 0.0, way: str = "auto") -> None:
         super().__init__()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,9 @@ class Attention(nn.Module):
     As in the released code, attention dropout adds −1e9 to random logits instead of dropping attention weights. So the
     remaining weights still sum to 1.
     """
+
+    #: Layers whose rows belong to one head after another.
+    per_head: ClassVar[tuple[str, ...]] = ("query", "key", "value")
 
     def __init__(self, size: int, heads: int, dropout: float) -> None:
         super().__init__()

@@ -51,9 +51,14 @@ class Driver:
     """
 
     def __init__(self, scheme: Scheme, optimizer: Optimizer, streams: Streams, length: Callable[[], Length]) -> None:
-        """Begin a training. ``length`` is called when the scheme asks how long training is."""
+        """Begin a training. ``length`` is called when the scheme asks how long training is.
+
+        Raises:
+            ConfigError: the scheme cannot work with the optimizer.
+        """
         self.scheme, self.optimizer, self.streams = scheme, optimizer, streams
         self.steps, self.tally = 0, Tally()
+        scheme.check_optimizer(optimizer)
         scheme.before_training(length)
         self._hooks = (
             optimizer.register_step_pre_hook(self._before_step),
@@ -103,6 +108,7 @@ class Driver:
     @torch.no_grad()
     def _gradients_complete(self) -> None:
         self.scheme.after_backward()
+        self.scheme.before_step(self.optimizer)
 
     def _after_step(self, *hook: Any) -> None:
         self.steps += 1

@@ -1,8 +1,8 @@
 """The interface of a sparsity scheme, and the base of schemes that use masks.
 
 A scheme is a file in ``schemes/`` and a YAML in ``conf/sparsity/``; a new one changes no other file. The trainer calls
-it at six moments: when it is attached to a model, before training, before a step's backward passes, after the last of
-them, after an optimizer step, and at the end of an epoch. Any other training loop can do the same.
+it at seven moments: when it is attached to a model, before training, before a step's backward passes, after the last of
+them, before and after an optimizer step, and at the end of an epoch. Any other training loop can do the same.
 """
 
 import math
@@ -183,6 +183,13 @@ class Scheme:
         """Warnings for the result, given the length of training; called after :meth:`before_training`."""
         return []
 
+    def check_optimizer(self, optimizer: Optimizer) -> None:
+        """Look at the optimizer before training begins.
+
+        Raises:
+            ConfigError: the scheme cannot work with it.
+        """
+
     def before_backward(self, step: int) -> None:
         """Prepare for the backward passes of optimizer step ``step`` (from 1, over the whole run)."""
 
@@ -190,6 +197,9 @@ class Scheme:
         """Work on a step's gradients, which are now complete."""
         for weight in self.weights.values():
             weight.after_backward()
+
+    def before_step(self, optimizer: Optimizer) -> None:
+        """Look at weights and gradients as ``optimizer`` is about to see them; called after :meth:`after_backward`."""
 
     def after_step(self, step: int, optimizer: Optimizer, streams: Streams) -> None:
         """Restore and change the topology after an optimizer step (from 1, over the whole run)."""

@@ -43,6 +43,22 @@ def select(model: nn.Module, groups: dict[str, list[str]], selectors: Sequence[s
     return [name for name in matrices if name in chosen]
 
 
+def heads(model: nn.Module) -> dict[str, int]:
+    """Name of a weight matrix → into how many heads its rows are divided; matrices without heads are left out.
+
+    A module of attention declares them: ``heads`` is their number, and ``per_head`` names its linear layers to queries,
+    keys and values. Torch's own attention holds these three in one matrix.
+    """
+    found: dict[str, int] = {}
+    for path, module in model.named_modules():
+        prefix = f"{path}." if path else ""
+        if isinstance(module, nn.MultiheadAttention):
+            found[f"{prefix}in_proj_weight"] = 3 * module.num_heads
+        for part in getattr(module, "per_head", ()):
+            found[f"{prefix}{part}.weight"] = module.heads
+    return found
+
+
 def units(names: Sequence[str]) -> dict[str, list[str]]:
     """Name of some units → the weight matrices that feed them, in the order of their columns.
 

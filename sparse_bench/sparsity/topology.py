@@ -58,6 +58,13 @@ def random_connected(shape: Shape, density: float, generator: Generator) -> Tens
     return bernoulli(shape, density, generator) | tiled_identity(shape)
 
 
+def constant_fan_in(shape: Shape, count: int, generator: Generator) -> Tensor:
+    """A boolean mask [out, in] with ``count`` entries at random in each row."""
+    # The places of the ``count`` largest of as many random numbers as inputs are a draw without replacement.
+    chosen = torch.rand(shape, generator=generator).topk(count, dim=1).indices
+    return torch.zeros(shape, dtype=torch.bool).scatter_(1, chosen, True)
+
+
 def fan_in(
     shapes: Mapping[str, Shape], density: float, streams: Streams, with_replacement: bool = False
 ) -> dict[str, Tensor]:
@@ -90,10 +97,9 @@ def fan_in(
         for part in mask.split(_ROWS_AT_ONCE):
             if with_replacement:
                 chosen = torch.randint(inputs, (len(part), count), generator=generator)
+                part.scatter_(1, chosen, True)
             else:
-                # The places of the ``count`` largest of ``inputs`` random numbers are a draw without replacement.
-                chosen = torch.rand(part.shape, generator=generator).topk(count, dim=1).indices
-            part.scatter_(1, chosen, True)
+                part.copy_(constant_fan_in(tuple(part.shape), count, generator))
         masks |= dict(zip(names, mask.split(widths, dim=1), strict=True))
     return masks
 

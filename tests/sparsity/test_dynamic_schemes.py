@@ -15,10 +15,16 @@ from sparse_bench.sparsity.counting import count
 from sparse_bench.sparsity.dynamics.grow import Room, random_free
 from sparse_bench.sparsity.dynamics.scheme import Dynamic
 from sparse_bench.sparsity.scheme import Length, Scheme
+from sparse_bench.sparsity.schemes.chts import CHTs
+from sparse_bench.sparsity.schemes.chtss import CHTss
 from sparse_bench.sparsity.schemes.combined import Combined
 from sparse_bench.sparsity.schemes.gmp import GMP
+from sparse_bench.sparsity.schemes.granet import GraNet
+from sparse_bench.sparsity.schemes.mest import MEST
 from sparse_bench.sparsity.schemes.rigl import RigL
 from sparse_bench.sparsity.schemes.set import SET
+from sparse_bench.sparsity.schemes.snfs import SNFS
+from sparse_bench.sparsity.schemes.srigl import SRigL
 from sparse_bench.sparsity.schemes.static_er import StaticER, density_of
 from sparse_bench.sparsity.weights import EXECUTIONS, CompressedWeight
 from sparse_bench.streams import Streams
@@ -55,6 +61,7 @@ class Training:
         self.optimizer.zero_grad()
         loss_of(self.model, self.step).backward()
         self.scheme.after_backward()
+        self.scheme.before_step(self.optimizer)
         self.optimizer.step()
         return self.step
 
@@ -330,7 +337,7 @@ def test_gradual_pruning_removes_the_smallest_of_all_layers() -> None:
     run = training(GMP(density=0.5), steps=40)
     run.train(2)
     values = run.dense()
-    run.scheme.rewire(0.75, run.optimizer, run.streams)  # type: ignore[attr-defined]
+    run.scheme.rewire(0.0, run.optimizer, run.streams, density=0.75)  # type: ignore[attr-defined]
     assert sum(weight.active for weight in run.scheme.weights.values()) == 288
     threshold = torch.cat([v.abs().flatten() for v in values.values()]).sort().values[95]
     for name, weight in run.scheme.weights.items():
@@ -344,8 +351,21 @@ def test_gradual_pruning_removes_the_smallest_of_all_layers() -> None:
         lambda execution: SET(density=0.4, drop="magnitude", new_weights="initial", execution=execution),
         lambda execution: RigL(density=0.4, interval=3, execution=execution),
         lambda execution: GMP(density=0.4, interval=3, execution=execution),
+        lambda execution: GraNet(density=0.2, interval=3, execution=execution),
+        lambda execution: SRigL(density=0.4, interval=3, gamma=0.6, execution=execution),
+        lambda execution: CHTs(density=0.4, interval=3, execution=execution),
+        lambda execution: CHTss(density=0.2, interval=3, growth="top", execution=execution),
+        lambda execution: MEST(density=0.4, interval=3, gradient_weight=1.0, execution=execution),
+        lambda execution: SNFS(density=0.4, interval=3, execution=execution),
+        lambda execution: SET(density=0.4, block=4, execution=execution),
+        lambda execution: RigL(density=0.4, interval=3, block=4, execution=execution),
+        lambda execution: RigL(density=0.4, interval=3, new_weight_adam="own_step", execution=execution),
+        lambda execution: GraNet(density=0.2, interval=3, new_weight_adam="warm_up", execution=execution),
     ],
-    ids=["set", "set, magnitude", "rigl", "gmp"],
+    ids=[
+        *("set", "set, magnitude", "rigl", "gmp", "granet", "srigl", "chts", "chtss", "mest", "snfs"),
+        *("set, block", "rigl, block", "rigl, own step", "granet, warm-up"),
+    ],
 )
 @pytest.mark.parametrize("execution", ["csr", "kernel"])
 def test_true_sparse_training_equals_masked_training(make: Any, execution: str) -> None:
@@ -401,7 +421,15 @@ def test_bad_settings_name_the_problem() -> None:
             make()
 
 
-@pytest.mark.parametrize("make", [lambda: RigL(density=0.3, interval=3), lambda: GMP(density=0.3, interval=3)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: RigL(density=0.3, interval=3),
+        lambda: GMP(density=0.3, interval=3),
+        lambda: MEST(density=0.3, interval=3, new_weight_adam="own_step"),
+        lambda: SNFS(density=0.3, interval=3),
+    ],
+)
 def test_the_hooks_of_an_optimizer_can_drive_a_scheme(make: Any) -> None:
     """Somebody else's loop, which knows nothing of the scheme, gives the same weights."""
     expected, run = training(make()), training(make())
@@ -413,7 +441,11 @@ def test_the_hooks_of_an_optimizer_can_drive_a_scheme(make: Any) -> None:
         scheme.after_step(step, optimizer, run.streams)
         scheme.before_backward(step + 1)
 
-    run.optimizer.register_step_pre_hook(lambda *_: scheme.after_backward())
+    def before_step(*_: object) -> None:
+        scheme.after_backward()
+        scheme.before_step(run.optimizer)
+
+    run.optimizer.register_step_pre_hook(before_step)
     run.optimizer.register_step_post_hook(after_step)
     scheme.before_backward(1)
     for step in range(1, 41):
@@ -458,7 +490,7 @@ def test_dynamic_parts_of_a_combination_are_told_and_counted_together() -> None:
 
 
 def test_every_dynamic_scheme_is_one() -> None:
-    assert all(issubclass(scheme, Dynamic) for scheme in (SET, RigL, GMP))
+    assert all(issubclass(scheme, Dynamic) for scheme in (SET, RigL, GMP, GraNet, SRigL, CHTs, CHTss, MEST, SNFS))
     assert not issubclass(StaticER, Dynamic)
 
 

@@ -100,6 +100,53 @@ def test_generators_and_the_task_go_on_where_they_were(make_trainer: Make, monke
     assert resumed.folder.metrics.path.read_bytes() == undisturbed.folder.metrics.path.read_bytes()
 
 
+SCHEMES: dict[str, dict[str, Any]] = {
+    "rigl.RigL": {"new_weight_adam": "own_step"},
+    "granet.GraNet": {"new_weight_adam": "warm_up"},
+    "srigl.SRigL": {"gamma": 0.6},
+    "chts.CHTs": {"fraction": 0.5},
+    "chtss.CHTss": {},
+    "mest.MEST": {"gradient_weight": 1.0, "new_weight_adam": "own_step"},
+    "snfs.SNFS": {"block": 4},
+}
+
+
+#: Each scheme under one execution; under the other one it is slow to test all of them too.
+FAST = {"rigl.RigL-kernel", "granet.GraNet-kernel", "srigl.SRigL-masked", "chtss.CHTss-kernel", "snfs.SNFS-masked"}
+
+
+@pytest.mark.parametrize(
+    ("scheme", "execution"),
+    [
+        pytest.param(scheme, execution, marks=[] if f"{scheme}-{execution}" in FAST else pytest.mark.slow)
+        for scheme in SCHEMES
+        for execution in ("masked", "kernel")
+    ],
+)
+def test_a_rewired_run_goes_on_bit_for_bit(
+    scheme: str, execution: str, make_trainer: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between two rewirings; a new process then loads what the last checkpoint holds."""
+    node = {"_target_": f"sparse_bench.sparsity.schemes.{scheme}", "layers": ["default"], "execution": execution}
+    settings = {"sparsity": {**node, "density": 0.3, "interval": 3, **SCHEMES[scheme]}}
+    undisturbed = make_trainer("undisturbed", **settings)
+    disturbed = make_trainer(trainer__checkpoint_seconds=0.0, **settings)
+    torch.manual_seed(0)
+    undisturbed.fit()
+    torch.manual_seed(0)
+    kill_at(11, monkeypatch, disturbed)
+    resumed = make_trainer(**settings)
+    torch.manual_seed(1)
+    resumed.fit()
+    assert resumed.scheme.rewirings() == undisturbed.scheme.rewirings() > 3
+    for name in ("metrics", "topology"):
+        ours, theirs = (getattr(one.folder, name).path for one in (resumed, undisturbed))
+        assert ours.read_bytes() == theirs.read_bytes()
+    states = [one.model.state_dict() for one in (resumed, undisturbed)]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    assert resumed.scheme.reached()
+
+
 def test_seconds_are_those_of_the_work_whatever_is_saved_or_interrupted(
     make_trainer: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,6 +62,11 @@ def magnitude(weights: np.ndarray, fraction: float) -> np.ndarray:
     return lowest(np.abs(weights), whole(fraction, weights.size))
 
 
+def of_scores(scores: np.ndarray, fraction: float) -> np.ndarray:
+    """Remove the fraction of lowest score, where the scheme ranks connections by scores of its own."""
+    return lowest(scores, whole(fraction, scores.size))
+
+
 def signed_magnitude(weights: np.ndarray, fraction: float) -> np.ndarray:
     """SET: remove the fraction of the positive weights nearest zero, and the same fraction of the negative ones.
 

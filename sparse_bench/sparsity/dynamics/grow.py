@@ -3,7 +3,7 @@
 A place whose connection has just been removed counts as free.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from sparse_bench.sparsity.dynamics.drop import lowest, on_host
+from sparse_bench.sparsity.topology import apportion
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,40 @@ def _rejection(occupied: np.ndarray, count: int, generator: Generator) -> np.nda
         taken[found[-1]] = True
         missing -= found[-1].size
     return np.concatenate(found)
+
+
+def shared(importance: Sequence[float], total: int, rooms: Sequence[int], most: float = 0.99) -> list[int]:
+    """Share ``total`` new connections among layers in proportion to their importance.
+
+    A layer grows at most the share ``most`` of its free places; what it cannot take is shared among the others in the
+    same way. If all layers together cannot take it so, they may be filled entirely. Where no layer has any importance,
+    the free places count.
+
+    Args:
+        importance: of each layer, at least 0.
+        total: number of new connections, at most the sum of ``rooms``.
+        rooms: number of free places of each layer.
+        most: share of its free places that a layer may grow.
+
+    Returns:
+        The number of new connections of each layer; they sum to ``total``.
+    """
+    limits = [int(most * room) for room in rooms]
+    if sum(limits) < total:
+        limits = list(rooms)
+    full = set[int]()
+    while True:
+        free = [layer for layer in range(len(rooms)) if layer not in full]
+        rest = total - sum(limits[layer] for layer in full)
+        known = importance if sum(importance[layer] for layer in free) > 0 else limits
+        whole = sum(known[layer] for layer in free)
+        shares = [float(limit) for limit in limits]
+        for layer in free:
+            shares[layer] = rest * known[layer] / whole if whole else 0.0
+        over = {layer for layer in free if shares[layer] > limits[layer]}
+        if not over:
+            return apportion(shares, total, limits)
+        full |= over
 
 
 def highest_score(room: Room, count: int) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sparse_bench.errors import ConfigError
-from sparse_bench.limits import Count, Share, check_fields
+from sparse_bench.limits import Count, Positive, Share, check_fields
 from sparse_bench.sparsity.scheme import Length
 
 _NEVER = "never rewires in this run, so its topology is fixed"
@@ -55,7 +55,8 @@ class EveryEpoch(Schedule):
 class CosineSteps(Schedule):
     """RigL: the fraction f_t = α/2 · (1 + cos(π t / T_end)) every ``interval`` steps.
 
-    α is ``fraction``, and T_end is the share ``stop`` of all steps, after which nothing changes.
+    α is ``fraction``, and T_end is the share ``stop`` of all steps, after which nothing changes. With ``final``, the
+    fraction falls to that instead of zero.
 
     Source: Evci et al. 2020, "Rigging the lottery", section 3 (2).
     """
@@ -63,6 +64,7 @@ class CosineSteps(Schedule):
     interval: Count = 100
     fraction: Share = 0.3
     stop: Share = 0.75
+    final: Share = 0.0
 
     def after_step(self, step: int, length: Callable[[], Length]) -> float | None:
         if step % self.interval:
@@ -70,7 +72,7 @@ class CosineSteps(Schedule):
         end = self.stop * length().steps
         if step >= end:
             return None
-        return self.fraction / 2 * (1.0 + math.cos(math.pi * step / end))
+        return self.final + (self.fraction - self.final) / 2 * (1.0 + math.cos(math.pi * step / end))
 
     def doubt(self, length: Length) -> str | None:
         end = self.stop * length.steps
@@ -83,25 +85,31 @@ class CosineSteps(Schedule):
 
 
 @dataclass(frozen=True)
-class CubicDensity(Schedule):
-    """Gradual pruning: the sparsity to reach, s_t = s_f · (1 − (1 − (t − t0) / (T − t0))³), every ``interval`` steps.
+class DensityCurve(Schedule):
+    """Gradual pruning along a curve, every ``interval`` steps; the amounts are the densities to reach.
 
-    The curve begins with sparsity 0 at step t0, the share ``begin`` of training. The last change is at step T, the
-    share ``end``, whatever the interval. It reaches the final sparsity s_f = 1 − ``density``. The amounts are
-    densities, 1 − s_t.
-
-    Source: Zhu & Gupta 2017, "To prune, or not to prune", equation 1, with s_i = 0.
+    The curve begins with the density ``initial`` at step t0, the share ``begin`` of training. The last change is at
+    step T, the share ``end``, whatever the interval. It reaches ``density``.
     """
 
     density: Share
     interval: Count = 100
     begin: Share = 0.1
     end: Share = 0.8
+    initial: Share = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.begin >= self.end:
             raise ConfigError(f"sparsity.begin ({self.begin}) must be below sparsity.end ({self.end}).")
+        if self.initial < self.density:
+            raise ConfigError(
+                f"sparsity.initial_density ({self.initial}) must be at least sparsity.density ({self.density})."
+            )
+
+    def curve(self, progress: float) -> float:
+        """Share of the way from the first density to the last, from 0 at ``progress`` 0 to 1 at 1."""
+        raise NotImplementedError
 
     def _steps(self, length: Length) -> tuple[int, int]:
         """The steps at which the curve begins and ends."""
@@ -123,5 +131,33 @@ class CubicDensity(Schedule):
             return self.density
         if not first < step < last or (step - first) % self.interval:
             return None
-        progress = (step - first) / (last - first)
-        return 1.0 - (1.0 - self.density) * (1.0 - (1.0 - progress) ** 3)
+        return self.initial - (self.initial - self.density) * self.curve((step - first) / (last - first))
+
+
+@dataclass(frozen=True)
+class CubicDensity(DensityCurve):
+    """The sparsity s_t = s_f + (s_i − s_f) (1 − (t − t0) / (T − t0))³ in gradual pruning.
+
+    Source: Zhu & Gupta 2017, "To prune, or not to prune", equation 1.
+    """
+
+    def curve(self, progress: float) -> float:
+        return 1.0 - (1.0 - progress) ** 3
+
+
+@dataclass(frozen=True)
+class SigmoidDensity(DensityCurve):
+    """CHTss: the density along a sigmoid of the ``steepness`` k, 1 / (1 + exp(−k (p − 1/2))) for progress p.
+
+    The sigmoid alone would begin and end short of its limits. It is stretched to reach both densities exactly.
+
+    Source: Zhang et al. 2025, "Brain network science modelling of sparse neural networks" (arXiv 2501.19107).
+    """
+
+    steepness: Positive = 6.0
+
+    def curve(self, progress: float) -> float:
+        def sigmoid(x: float) -> float:
+            return 1.0 / (1.0 + math.exp(-self.steepness * x))
+
+        return (sigmoid(progress - 0.5) - sigmoid(-0.5)) / (sigmoid(0.5) - sigmoid(-0.5))

@@ -70,6 +70,10 @@ class Combined(Scheme):
         for part in self.parts.values():
             part.before_training(length)
 
+    def check_optimizer(self, optimizer: Optimizer) -> None:
+        for part in self.parts.values():
+            part.check_optimizer(optimizer)
+
     def before_backward(self, step: int) -> None:
         for part in self.parts.values():
             part.before_backward(step)
@@ -78,6 +82,10 @@ class Combined(Scheme):
         for part in self.parts.values():
             part.gradient_scale = self.gradient_scale
             part.after_backward()
+
+    def before_step(self, optimizer: Optimizer) -> None:
+        for part in self.parts.values():
+            part.before_step(optimizer)
 
     def after_step(self, step: int, optimizer: Optimizer, streams: Streams) -> None:
         for part in self.parts.values():

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from sparse_bench.limits import Count, Share, one_of
 from sparse_bench.sparsity.dynamics.drop import magnitude
-from sparse_bench.sparsity.dynamics.schedule import CubicDensity
+from sparse_bench.sparsity.dynamics.schedule import CubicDensity, Schedule
 from sparse_bench.sparsity.dynamics.scheme import Dynamic, Dynamics
 from sparse_bench.sparsity.ranking import lamp
 from sparse_bench.sparsity.scheme import MaskScheme
@@ -21,7 +21,8 @@ from sparse_bench.streams import Streams
 class GMP(MaskScheme, Dynamic):
     """Removes the weights of smallest magnitude, over all layers together, until ``density`` is reached.
 
-    A window from 0.25 to 0.75 of training was found near-optimal (arXiv 2501.12486).
+    The window from ``begin`` to ``end`` is the usual one. From 0.25 to 0.75 of training was found nearly optimal (Jin
+    et al. 2025, arXiv 2501.12486).
 
     Attributes:
         density: share of the selected layers' weights that exist in the end; all exist at first.
@@ -32,14 +33,16 @@ class GMP(MaskScheme, Dynamic):
             the layer that are not smaller (Lee et al. 2021), which keeps layers from losing all weights.
     """
 
+    resizes: ClassVar[bool] = True
+
     interval: Count = 100
     begin: Share = 0.1
     end: Share = 0.8
     score: Annotated[str, one_of("magnitude", "lamp")] = "magnitude"
 
     def compose(self) -> Dynamics:
-        schedule = CubicDensity(self.density, self.interval, self.begin, self.end)
-        return Dynamics(magnitude, None, schedule, everywhere=True)
+        pruning = CubicDensity(self.density, self.interval, self.begin, self.end)
+        return Dynamics(magnitude, None, Schedule(), pruning=pruning)
 
     def first_topology(self, shapes: Mapping[str, Shape], streams: Streams) -> dict[str, Tensor]:
         return {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}
@@ -48,12 +51,6 @@ class GMP(MaskScheme, Dynamic):
         size = sum(weight.size for weight in self.weights.values())
         return size - round(self.density * size)
 
-    def share_to_remove(self, amount: float) -> float:
-        """The fraction of the connections to remove, given the density to reach."""
-        active = sum(weight.active for weight in self.weights.values())
-        surplus = active - round(amount * sum(weight.size for weight in self.weights.values()))
-        return max(0, surplus) / max(1, active)
-
-    def ranked(self, layer: str) -> tuple[Tensor, Tensor]:
-        places, values = super().ranked(layer)
+    def ranked(self, layer: str, generator: Generator) -> tuple[Tensor, Tensor]:
+        places, values = super().ranked(layer, generator)
         return places, values if self.score == "magnitude" else lamp(values)

@@ -8,7 +8,8 @@ from typing import Annotated
 from torch import Generator, Tensor
 
 from sparse_bench.errors import ConfigError
-from sparse_bench.limits import Positive, Share, one_of
+from sparse_bench.limits import Positive, Share, Width, one_of
+from sparse_bench.sparsity.dynamics.tiles import as_mask, grids
 from sparse_bench.sparsity.scheme import MaskScheme
 from sparse_bench.sparsity.topology import DISTRIBUTIONS, Shape, bernoulli, exact
 from sparse_bench.streams import Streams
@@ -32,12 +33,14 @@ class StaticER(MaskScheme):
             with ``epsilon``. ``uniform``: the same in every layer.
         sampling: ``bernoulli``: each connection exists independently, with its layer's density as probability, as in
             SET. ``exact``: each layer has exactly its density times its size, rounded.
+        block: connections exist in square tiles of this side, as ``execution=block`` multiplies them; 1: single ones.
     """
 
     density: Share | None = None  # type: ignore[assignment]  # other schemes always have a density
     epsilon: Positive | None = None
     distribution: Annotated[str, one_of(*DISTRIBUTIONS)] = "erdos_renyi"
     sampling: Annotated[str, one_of(*SAMPLINGS)] = "bernoulli"
+    block: Width = 1
 
     def __post_init__(self) -> None:
         if (self.density is None) == (self.epsilon is None):
@@ -63,11 +66,15 @@ class StaticER(MaskScheme):
         return {name: counts[name] / math.prod(shape) for name, shape in shapes.items()}
 
     def first_topology(self, shapes: Mapping[str, Shape], streams: Streams) -> dict[str, Tensor]:
-        densities = self.densities(shapes)
+        tiles = grids(shapes, self.block)
+        densities = self.densities(shapes if self.density is None else tiles)  # exact numbers are those of tiles
 
         def draw(shape: Shape, density: float, generator: Generator) -> Tensor:
             if self.sampling == "bernoulli":
                 return bernoulli(shape, density, generator)
             return exact(shape, round(density * math.prod(shape)), generator)
 
-        return {name: draw(shape, densities[name], streams.torch("topology", name)) for name, shape in shapes.items()}
+        return {
+            name: as_mask(draw(grid, densities[name], streams.torch("topology", name)), self.block)
+            for name, grid in tiles.items()
+        }

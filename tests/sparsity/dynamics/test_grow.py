@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparse_bench.sparsity.dynamics.grow import Room, highest_score, random_free
+from sparse_bench.sparsity.dynamics.grow import Room, highest_score, random_free, shared
 
 
 def room(occupied: list[bool], score: list[float] | None = None, seed: int = 0) -> Room:
@@ -67,3 +67,32 @@ def test_what_cannot_be_done_is_refused() -> None:
         highest_score(room([True, False], [0.0, 1.0]), 2)
     with pytest.raises(ValueError, match="a score for each place, and none was given"):
         highest_score(room([False]), 1)
+
+
+@pytest.mark.parametrize(
+    ("importance", "total", "rooms", "expected"),
+    [
+        ([1.0, 3.0], 8, [100, 100], [2, 6]),
+        ([1.0, 1.0, 2.0], 9, [100, 100, 100], [2, 2, 5]),  # of 2.25, 2.25 and 4.5
+        ([1.0, 3.0, 0.0], 80, [100, 20, 5], [61, 19, 0]),  # 99 % of 20; the first takes what is left
+        ([1.0, 9.0], 30, [10, 21], [9, 21]),  # 29 within 99 %, so layers may be full
+        ([0.0, 0.0], 6, [100, 200], [2, 4]),
+        ([5.0, 0.0], 120, [100, 200], [99, 21]),
+        ([1.0], 0, [7], [0]),
+        ([], 0, [], []),
+    ],
+)
+def test_layers_share_the_growth(importance: list[float], total: int, rooms: list[int], expected: list[int]) -> None:
+    assert shared(importance, total, rooms) == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 1e3), st.integers(0, 60)), max_size=6), st.floats(0, 1))
+def test_the_shares_sum_to_the_total_and_find_room(layers: list[tuple[float, int]], share: float) -> None:
+    importance, rooms = [one for one, _ in layers], [room for _, room in layers]
+    total = round(share * sum(rooms))
+    counts = shared(importance, total, rooms)
+    assert sum(counts) == total
+    assert all(0 <= count <= room for count, room in zip(counts, rooms, strict=True))
+    if total <= sum(int(0.99 * room) for room in rooms):
+        assert all(count <= int(0.99 * room) for count, room in zip(counts, rooms, strict=True))

@@ -1,12 +1,19 @@
 """When and how much: values computed by hand, and what every schedule must reach in the end."""
 
+import math
 import re
 from collections.abc import Callable
 
 import pytest
 
 from sparse_bench.errors import ConfigError
-from sparse_bench.sparsity.dynamics.schedule import CosineSteps, CubicDensity, EveryEpoch, Schedule
+from sparse_bench.sparsity.dynamics.schedule import (
+    CosineSteps,
+    CubicDensity,
+    EveryEpoch,
+    Schedule,
+    SigmoidDensity,
+)
 from sparse_bench.sparsity.scheme import Length
 
 
@@ -122,3 +129,34 @@ def test_bad_settings_are_named() -> None:
     ]:
         with pytest.raises(ConfigError, match=message):
             make()
+
+
+def test_a_cosine_may_end_above_zero() -> None:
+    schedule = CosineSteps(interval=100, fraction=0.5, stop=0.8, final=0.1)
+    found = changes(schedule, 1000)
+    assert list(found) == list(range(100, 800, 100))
+    assert found[400] == pytest.approx(0.3)
+    assert found[700] == pytest.approx(0.1 + 0.2 * (1 + math.cos(math.pi * 7 / 8)))
+
+
+def test_a_cubic_curve_from_a_first_density() -> None:
+    """GraNet: 0.5 − 0.4 · (1 − (1 − p)³)."""
+    found = changes(CubicDensity(0.1, interval=300, begin=0.0, end=0.8, initial=0.5), 1000)
+    assert list(found) == [300, 600, 800]
+    assert found[300] == pytest.approx(0.5 - 0.4 * (1 - 0.625**3))
+    assert found[800] == 0.1
+
+
+def test_a_sigmoid_reaches_both_densities() -> None:
+    """At p = 1/2 it is halfway; at 1/4, (σ(−1.5) − σ(−3)) / (σ(3) − σ(−3)) = 0.13505 / 0.90515 of the way."""
+    schedule = SigmoidDensity(0.1, interval=200, begin=0.0, end=0.8, initial=0.5)
+    found = changes(schedule, 1000)
+    assert list(found) == [200, 400, 600, 800]
+    assert found[200] == pytest.approx(0.5 - 0.4 * 0.1492, abs=1e-4)
+    assert found[400] == pytest.approx(0.3)
+    assert found[600] == pytest.approx(0.1 + 0.4 * 0.1492, abs=1e-4)
+    assert found[800] == 0.1
+    assert schedule.curve(0.0) == 0.0
+    assert schedule.curve(1.0) == 1.0
+    with pytest.raises(ConfigError, match=r"initial_density \(0\.1\) must be at least sparsity\.density \(0\.2\)"):
+        SigmoidDensity(0.2, initial=0.1)

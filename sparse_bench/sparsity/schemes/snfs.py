@@ -1,0 +1,77 @@
+"""SNFS: sparse networks from scratch, by sparse momentum (Dettmers & Zettlemoyer 2019)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Generator, Tensor
+from torch.optim import Optimizer
+
+from sparse_bench.limits import Share
+from sparse_bench.sparsity.dynamics.adam import parameter_of
+from sparse_bench.sparsity.dynamics.grow import shared
+from sparse_bench.sparsity.dynamics.scheme import dense_gradient
+from sparse_bench.sparsity.schemes.rigl import RigL
+from sparse_bench.sparsity.weights import SparseWeight
+
+
+@dataclass
+class SNFS(RigL):
+    """Drops the weights of smallest magnitude in each layer; layers share the growth by the mean momentum of weights.
+
+    Within a layer, the places of highest momentum grow. So the momentum of all places is kept, which takes a dense
+    gradient in every step and two more matrices for each. It is m / √v under an optimizer with two averages such as
+    Adam, else the average gradient m.
+    """
+
+    resizes: ClassVar[bool] = True
+
+    fraction: Share = 0.5
+    stop: Share = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        #: Layer → averages of the dense gradient, and of its square [2, size].
+        self._momentum: dict[str, Tensor] = {}
+
+    def before_backward(self, step: int) -> None:
+        self.step = step
+        self._keep_gradient(step <= self.stop * self._length().steps)
+
+    def observed(self, weight: SparseWeight) -> Tensor:
+        return dense_gradient(weight)
+
+    @torch.no_grad()
+    def before_step(self, optimizer: Optimizer) -> None:
+        super().before_step(optimizer)
+        groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
+        due, gradients, self._scores = self._due(self.step) is not None, self._scores, {}
+        for name, gradient in gradients.items():
+            group = groups[id(parameter_of(self.weights[name]))]
+            rates = group.get("betas") or (group.get("momentum") or 0.9, None)
+            old = self._momentum.get(name, gradient.new_zeros(2, gradient.numel())).to(gradient.device)
+            new = torch.stack([old[0].lerp(gradient, 1 - rates[0]), old[1].lerp(gradient**2, 1 - (rates[1] or 0.0))])
+            self._momentum[name] = torch.where(gradient.isfinite().all(), new, old)  # of a step that is left out
+            if due:
+                first, second = self._momentum[name]
+                self._scores[name] = first.abs() / (second.sqrt() + 1e-8) if rates[1] else first.abs()
+
+    def plan(
+        self, amount: float, density: float | None, generators: dict[str, Generator]
+    ) -> Iterator[tuple[str, Tensor, int]]:
+        gone = {name: self.removed(name, amount, generators[name]) for name in self.weights}
+        rooms, means = [], []
+        for name, weight in self.weights.items():
+            rooms.append((weight.size - weight.active) // self.side**2 + gone[name].numel())
+            means.append(float(self._scores[name][weight.mask.flatten()].mean()) if weight.active else 0.0)
+        counts = shared(means, sum(places.numel() for places in gone.values()), rooms)
+        for name, count in zip(self.weights, counts, strict=True):
+            yield name, gone[name], count
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"momentum": self._momentum}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._momentum = dict(state["momentum"])
