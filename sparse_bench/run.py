@@ -67,7 +67,7 @@ def run(config: DictConfig, killed: str | None = None) -> Result | RunFolder:
     # Check everything that needs no data, then find the run's name and folder.
     environment.tune_process()
     check(config)
-    device = _device(config.device)
+    device = device_of(config.device)
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     trackers = Trackers.from_config(plain["logger"] or {})
     source = find_source(config)
@@ -171,7 +171,7 @@ def _train_and_measure(
     """The run itself; fills in ``result`` step by step, so that a failure keeps what was measured before it."""
     # Record the machine, the data and the code.
     torch.set_num_threads(plain["threads"] or _cores())
-    result.machine = environment.machine(device)
+    result.machine = environment.machine(device) | {"folder": str(Path.cwd())}  # where relative paths of data start
     environment.reset_peak_memory(device)
     task = task_of(plain)
     result.data = task.checksums()
@@ -343,7 +343,12 @@ def _clean_up(keep: str, folder: RunFolder) -> None:
         folder.checkpoint.unlink(missing_ok=True)
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """The device with a name; ``auto`` is CUDA if it is available.
+
+    Raises:
+        ConfigError: it is not available, or not supported.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -48,9 +48,10 @@ MAY_IMPORT: dict[str, set[str]] = {
         "sparsity",
         "tracking",
     },
+    "saved": {"config", "model_factory", "record", "environment", "run", "tasks", "training", "sparsity"},
     "plan": {"config", "record", "sweeps", "environment", "training", "run", "evidence", "papers", "sharing"},
     "__main__": {"config", "record", "run", "sharing"},
-    "__init__": {"library", "sparsity"},  # the public names, imported when they are used
+    "__init__": {"library", "saved", "sparsity"},  # the public names, imported when they are used
 }
 #: Arrows that may not be drawn, whatever lies between.
 NEVER = [

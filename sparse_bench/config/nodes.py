@@ -13,7 +13,7 @@ from sparse_bench.errors import ConfigError, SparseBenchError
 from sparse_bench.limits import hints_of, without_range
 
 #: Modules from which a target in a result may be imported.
-_SAFE = ("sparse_bench.", "torch.optim.")
+SAFE = ("sparse_bench.", "torch.optim.")
 
 #: Setting with a short name of the file for tables and figures; not an argument of the target.
 LABEL = "label"
@@ -104,7 +104,7 @@ def recorded_parameters(target: str) -> dict[str, inspect.Parameter]:
     """
     try:
         module, _, name = target.rpartition(".")
-        found = get_object(target) if target.startswith(_SAFE) else vars(sys.modules[module])[name]
+        found = get_object(target) if target.startswith(SAFE) else vars(sys.modules[module])[name]
         return parameters_of(found)
     except Exception:  # a class that no longer exists or is unknown
         return {}
