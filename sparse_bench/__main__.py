@@ -1,6 +1,5 @@
 """Command line: ``python -m sparse_bench experiment=NAME [settings]``, or ``sweep=NAME``, or ``-m`` for a multirun."""
 
-import importlib
 import logging
 import signal
 import sys
@@ -17,12 +16,11 @@ from sparse_bench.config import CONF, as_typed, check_command_line, register
 from sparse_bench.errors import ConfigError, SparseBenchError
 from sparse_bench.record import FAILED, FINISHED, RunFolder
 from sparse_bench.sharing import Ended, ended
+from sparse_bench.shell import run_command
 
 #: Statuses of jobs without a result. Refused: an error before any work. Elsewhere: another process works on the run.
 #: Awaited: the same, and this command waits for it.
 _REFUSED, _ELSEWHERE, _AWAITED = "refused", "elsewhere", "awaited"
-#: Commands other than runs → the module whose ``main`` takes their arguments.
-COMMANDS = {"export": "sparse_bench.saved"}
 #: Seconds between two checks of runs that other processes work on.
 _LOOK = 1.0
 
@@ -116,8 +114,10 @@ def _status(how: Ended) -> str:
 
 def main() -> None:
     """Run the command, and exit with 1 unless all of its runs have finished."""
-    if sys.argv[1:] and sys.argv[1] in COMMANDS:
-        sys.exit(importlib.import_module(COMMANDS[sys.argv[1]]).main(sys.argv[2:]))
+    if str(Path.cwd()) not in sys.path and "" not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # the package of the current folder, as ``python -m`` finds it
+    if (code := run_command(sys.argv[1:])) is not None:
+        sys.exit(code)
     try:
         check_command_line(sys.argv[1:])
     except ConfigError as error:
