@@ -74,7 +74,7 @@ def _show(result: Any) -> None:
     level, warnings = logging.INFO, ""
     if result.warnings:
         level, warnings = logging.WARNING, f". Warnings: {' '.join(result.warnings)}"
-    logger.log(level, "run %s %s%s, %s%s", result.id, result.status, weights, seconds, warnings)
+    logger.log(level, "%s: %s%s, %s%s", result.name, result.status, weights, seconds, warnings)
 
 
 def _stop(number: int, frame: object) -> NoReturn:

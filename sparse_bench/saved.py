@@ -19,7 +19,7 @@ from sparse_bench.config.nodes import SAFE, targets
 from sparse_bench.errors import CheckpointError, ConfigError, DataError, SparseBenchError
 from sparse_bench.model_factory import ModelFactory
 from sparse_bench.record import FINISHED, Result, RunFolder, differences, write_atomically
-from sparse_bench.run import assemble, device_of
+from sparse_bench.run import assemble
 from sparse_bench.sparsity.layers.structured import StructuredModule
 from sparse_bench.sparsity.scheme import Scheme
 from sparse_bench.tasks.base import Task
@@ -76,7 +76,7 @@ def load_run(
         logger.warning("%s was trained with other code: %s since then", folder.path, changed)
 
     # Build the model as the run did, without moving the caller's random generators, and give it the weights.
-    where = device_of(plain["device"] if device is None else device)
+    where = environment.device_of(plain["device"] if device is None else device)
     random_state = checkpoint.random_state(where)
     with _threads(result):
         trainer = assemble(plain, task, where, folder)
