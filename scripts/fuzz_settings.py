@@ -80,7 +80,8 @@ _ZERO = (
     r"trainer\.(evaluate_every|checkpoint_seconds|schedule\.(floor|constant_epochs)|stop\.target)|.*seed"
 )
 _NULL = (
-    r"point|threads|start_from|dataset\.(bpe|pool|vocabulary|oov_token)|dataset\.corpus\.(vocabulary|train)|"
+    r"point|threads|start_from|dataset\.(bpe|pool|oov_token)|"
+    r"dataset\.(corpus\.)?(vocabulary|train|languages|comment|domain)|"
     r"sparsity\.(epsilon|final_zeta|combined_with|fraction|blocks|delta)|optimizer\.(fused|foreach|window|force_after)|"
     r"trainer\.(steps|gradient_clip|schedule|stop|monitor|monitor_mode|early_stopping|schedule\.epoch_steps|"
     r"stop\.(metric|mode))|logger\.wandb\.(entity|tags|settings)"
@@ -113,6 +114,17 @@ NARROW = {
     "diet": ["model.transformer_size=8"],
     "lstm_lm": ["model.hidden=9", "model.embedding_dim=4"],
     "transformer": ["model.d_model=8", "model.heads=2", "model.d_inner=8"],
+}
+#: Training files for the datasets that read a user's own.
+EXAMPLES = Path(__file__).resolve().parents[1] / "docs" / "examples" / "data"
+OWN = {
+    "conll": "{0}/tagged.conll",
+    "parallel": "[{0}/captions.en,{0}/captions.de]",
+    "rasa_nlu": "{0}/assistant",
+    "rasa_stories": "{0}/assistant",
+    "text_classes": "{0}/messages.tsv",
+    "text_intents": "{0}/messages.tsv",
+    "text_lm": "{0}/text.txt",
 }
 #: Small problems by task, and the model that learns it fastest.
 SMALL = {
@@ -152,6 +164,8 @@ def problems() -> dict[str, tuple[list[str], str]]:
         small = SMALL[task_of("dataset", name)]
         models = [override for override in small if override.startswith("model")]
         own = [o for o in small if o.startswith("dataset")] if f"dataset={name}" in small else [f"dataset={name}"]
+        if name in OWN:
+            own.append(f"dataset.train={OWN[name].format(EXAMPLES)}")
         found[f"dataset/{name}"] = ([*own, *models], "dataset")
     for name in choices("sparsity"):
         small = SMALL[TASK_OF_SCHEME.get(name, "text_typing")]

@@ -14,6 +14,8 @@ __version__ = "0.1.0"
 _NAMES = {
     "sparsify": "library",
     "SparseTraining": "library",
+    "SavedRun": "saved",
+    "load_run": "saved",
     "Scheme": "sparsity.scheme",
     "ACDC": "sparsity.schemes.ac_dc",
     "BlockDiagonal": "sparsity.schemes.block_diagonal",
@@ -62,6 +64,8 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:  # what an editor completes
     from sparse_bench.library import SparseTraining as SparseTraining
     from sparse_bench.library import sparsify as sparsify
+    from sparse_bench.saved import SavedRun as SavedRun
+    from sparse_bench.saved import load_run as load_run
     from sparse_bench.sparsity.scheme import Scheme as Scheme
     from sparse_bench.sparsity.schemes.ac_dc import ACDC as ACDC
     from sparse_bench.sparsity.schemes.block_diagonal import BlockDiagonal as BlockDiagonal

@@ -16,6 +16,7 @@ from sparse_bench.config import CONF, as_typed, check_command_line, register
 from sparse_bench.errors import ConfigError, SparseBenchError
 from sparse_bench.record import FAILED, FINISHED, RunFolder
 from sparse_bench.sharing import Ended, ended
+from sparse_bench.shell import run_command
 
 #: Statuses of jobs without a result. Refused: an error before any work. Elsewhere: another process works on the run.
 #: Awaited: the same, and this command waits for it.
@@ -73,7 +74,7 @@ def _show(result: Any) -> None:
     level, warnings = logging.INFO, ""
     if result.warnings:
         level, warnings = logging.WARNING, f". Warnings: {' '.join(result.warnings)}"
-    logger.log(level, "run %s %s%s, %s%s", result.id, result.status, weights, seconds, warnings)
+    logger.log(level, "%s: %s%s, %s%s", result.name, result.status, weights, seconds, warnings)
 
 
 def _stop(number: int, frame: object) -> NoReturn:
@@ -113,6 +114,10 @@ def _status(how: Ended) -> str:
 
 def main() -> None:
     """Run the command, and exit with 1 unless all of its runs have finished."""
+    if str(Path.cwd()) not in sys.path and "" not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # the package of the current folder, as ``python -m`` finds it
+    if (code := run_command(sys.argv[1:])) is not None:
+        sys.exit(code)
     try:
         check_command_line(sys.argv[1:])
     except ConfigError as error:

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from sparse_bench.errors import ConfigError
+
 _PACKAGES = ("sparse_bench", "torch", "numpy", "scipy", "scikit-learn", "hydra-core", "omegaconf")
 
 
@@ -76,6 +78,11 @@ def _ask_git(*arguments: str) -> str | None:
     return done.stdout.strip()
 
 
+def cores() -> int:
+    """Number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def machine(device: torch.device) -> dict[str, Any]:
     """Processor, vector instructions that torch uses, cores, threads and device.
 
@@ -89,10 +96,29 @@ def machine(device: torch.device) -> dict[str, Any]:
     return {
         "processor": names[0] if names else platform.processor(),
         "vectors": torch.backends.cpu.get_cpu_capability(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if on_gpu else device.type,
     }
+
+
+def device_of(name: str) -> torch.device:
+    """The device with a name; ``auto`` is CUDA if it is available.
+
+    Raises:
+        ConfigError: it is not available, or not supported.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device='{name}' is unknown to torch. Use auto, cpu, cuda or cuda:N.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device='{name}' is not supported. Use auto, cpu, cuda or cuda:N.")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device='{name}' is not available: torch finds no CUDA device. Use device=auto or cpu.")
+    return device
 
 
 def memory_bytes(device: torch.device) -> int | None:

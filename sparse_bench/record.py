@@ -76,6 +76,11 @@ class Result:
     error: dict[str, Any] | None = None
     schema: int = SCHEMA
 
+    @property
+    def name(self) -> str:
+        """Name for messages: experiment, model/density/seed, and id."""
+        return f"{self.experiment} {run_name(self.labels, self.seed)} ({self.id})"
+
     def densities(self) -> str:
         """Describe the requested and the realised density; empty before the model's weights are counted."""
         if not self.counts:
@@ -88,12 +93,19 @@ class Result:
         """Add ``message`` to the result's warnings and log it, unless it is there already."""
         if message not in self.warnings:
             self.warnings.append(message)
-            logger.warning("%s/%s: %s", self.experiment, self.id, message)
+            logger.warning("%s: %s", self.name, message)
 
     @property
     def origin(self) -> Origin:
         """What the numbers depend on in addition to the settings."""
         return {"data": self.data, "code": self.code, "start_from": self.start_from}
+
+
+def run_name(labels: Mapping[str, Any], seed: int) -> str:
+    """A run's model/density/seed, with the requested density, as the realised one is not known before it is built."""
+    density = labels["density"]
+    shown = f"{density:g}" if isinstance(density, int | float) else str(density)
+    return f"{labels['model']}/{shown}/{seed}"
 
 
 _NOUNS = {"data": "the data '{}'", "code": "the module '{}'", "start_from": "the weights of '{}'"}

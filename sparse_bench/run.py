@@ -21,7 +21,7 @@ from sparse_bench.config import LABEL, TrainerConfig, build, check, run_id
 from sparse_bench.errors import ConfigError, KilledError
 from sparse_bench.model_factory import ModelFactory
 from sparse_bench.origin import finished_before, load_first_stage, origin_of, set_aside_unless_it_goes_on
-from sparse_bench.record import FAILED, FINISHED, Origin, Result, RunFolder, write_atomically
+from sparse_bench.record import FAILED, FINISHED, Origin, Result, RunFolder, run_name, write_atomically
 from sparse_bench.source import Source, find_source
 from sparse_bench.sparsity.counting import MultiplyAccumulates, count, multiply_accumulates
 from sparse_bench.sparsity.scheme import Scheme
@@ -43,6 +43,9 @@ _RESUMED_ELSEWHERE = (
     "The run was interrupted and resumed under other circumstances (machine.resumed_from), so its last digits differ "
     "from those of an uninterrupted run."
 )
+#: Models with fewer weights in their matrices train on one thread, unless ``threads`` is given. DIET with 1.6 million
+#: gains 17 % from a second thread, DIET with 6 thousand loses 40 % (results/performance/diet_step.md).
+SMALL_MODEL = 1_000_000
 #: Number of batches on which multiply-accumulates are counted.
 _COUNTED_BATCHES = 16
 
@@ -66,9 +69,9 @@ def run(config: DictConfig, killed: str | None = None) -> Result | RunFolder:
     # Check everything that needs no data, then find the run's name and folder.
     environment.tune_process()
     check(config)
-    device = _device(config.device)
+    device = environment.device_of(config.device)
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    trackers = Trackers.from_config(plain["logger"] or {})
+    trackers = Trackers.from_config(plain["logger"] or {})  # with the console, unless there is no logger at all
     source = find_source(config)
     identifier = run_id(config, source.name if source else None)
     folder = RunFolder(Path(config.output) / config.experiment_name / identifier)
@@ -111,12 +114,7 @@ def _carry_out(
         status=FAILED,
         experiment=plain["experiment_name"],
         seed=plain["seed"],
-        labels={
-            "model": plain["model"].get(LABEL),
-            "dataset": plain["dataset"].get(LABEL),
-            "scheme": plain["sparsity"].get(LABEL),
-            "density": plain["sparsity"].get("density"),
-        },
+        labels=_labels(plain),
         config=plain,
         versions=environment.versions(),
         git=environment.git(),
@@ -128,6 +126,7 @@ def _carry_out(
         trackers.start(
             RunInfo(
                 id=identifier,
+                name=run_name(result.labels, result.seed),
                 experiment=plain["experiment_name"],
                 labels=result.labels,
                 seed=plain["seed"],
@@ -139,7 +138,7 @@ def _carry_out(
         result.status = FINISHED
     except Exception as error:
         result.error = {"type": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
-        logger.error("%s failed: %s: %s", folder.path, type(error).__name__, error)
+        logger.error("%s failed: %s: %s", result.name, type(error).__name__, error)
     # Write the result first, because what follows may be interrupted.
     result.seconds["total"] = result.seconds.pop("earlier", 0.0) + time.perf_counter() - started
     folder.write_result(result)
@@ -169,8 +168,8 @@ def _train_and_measure(
 ) -> None:
     """The run itself; fills in ``result`` step by step, so that a failure keeps what was measured before it."""
     # Record the machine, the data and the code.
-    torch.set_num_threads(plain["threads"] or _cores())
-    result.machine = environment.machine(device)
+    torch.set_num_threads(plain["threads"] or environment.cores())
+    result.machine = environment.machine(device) | {"folder": str(Path.cwd())}  # where relative paths of data start
     environment.reset_peak_memory(device)
     task = task_of(plain)
     result.data = task.checksums()
@@ -185,9 +184,12 @@ def _train_and_measure(
     if source is not None:
         result.notes["start_from"] = source.name
     result.counts = count(model, scheme).as_dict() | {"data": task.shares}
+    if plain["threads"] is None and device.type == "cpu" and _largest_group(result.counts) < SMALL_MODEL:
+        torch.set_num_threads(1)
+        result.machine["threads"] = 1
     if nominal := scheme.asked():
         result.notes["asked"] = nominal
-    logger.info("%s: %s before training", folder.path, result.densities())
+    logger.info("%s: %s before training", result.name, result.densities())
     if not result.counts["sparse_layers"]:
         result.warn("No weight is left in the layers that the scheme selects.")
     no_checksums = [] if result.data else [_NO_CHECKSUMS]
@@ -286,7 +288,18 @@ def assemble(
         quiet=not plain["progress"],
         log=log,
         origin=origin,
+        name=f"{plain['experiment_name']} {run_name(_labels(plain), plain['seed'])} ({folder.path.name})",
     )
+
+
+def _labels(plain: dict[str, Any]) -> dict[str, Any]:
+    """What tells a run apart from others in tables and messages."""
+    return {
+        "model": plain["model"].get(LABEL),
+        "dataset": plain["dataset"].get(LABEL),
+        "scheme": plain["sparsity"].get(LABEL),
+        "density": plain["sparsity"].get("density"),
+    }
 
 
 def _look_at_weights(model: torch.nn.Module, scheme: Scheme, folder: RunFolder) -> dict[str, float]:
@@ -332,7 +345,7 @@ def _finished(plain: dict[str, Any], folder: RunFolder, source: Source | None) -
     result = finished_before(plain, folder, source)
     if result is None:
         return None
-    logger.info("%s: already finished, skipped (force=true runs it again)", folder.path)
+    logger.info("%s: already finished, skipped (force=true runs it again)", result.name)
     keep = plain["trainer"]["keep"]
     wanted = {"weights": folder.weights, "checkpoint": folder.checkpoint}.get(keep)
     if wanted is not None and not wanted.exists():
@@ -349,22 +362,10 @@ def _clean_up(keep: str, folder: RunFolder) -> None:
         folder.checkpoint.unlink(missing_ok=True)
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device='{name}' is unknown to torch. Use auto, cpu, cuda or cuda:N.") from error
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"device='{name}' is not supported. Use auto, cpu, cuda or cuda:N.")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device='{name}' is not available: torch finds no CUDA device. Use device=auto or cpu.")
-    return device
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _largest_group(counts: dict[str, Any]) -> int:
+    """Entries of the model's largest group of weight matrices, apart from embeddings, whose rows are only read."""
+    sizes = [group["size"] for name, group in counts["groups"].items() if name != "embedding"]
+    return max(sizes, default=counts["trainable"])
 
 
 def _deterministic(wanted: bool, device: torch.device) -> None:

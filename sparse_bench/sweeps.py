@@ -50,26 +50,31 @@ class Job:
         return found if found is not None and found.status == FINISHED else None
 
 
-def overrides(sweep: str) -> list[list[str]]:
+def overrides(sweep: str, own: Path | None = None) -> list[list[str]]:
     """The overrides of each run of a sweep, in the order of Hydra's own sweeper.
+
+    Args:
+        sweep: its name.
+        own: folder with a user's own configuration files (``--config-dir``).
 
     Raises:
         ConfigError: there is no such sweep.
     """
-    if sweep not in choices("sweep"):
-        raise ConfigError(unknown_choice("sweep", sweep, choices("sweep")))
-    axes = [f"{key}={value}" for key, value in _read("sweep", sweep)["hydra"]["sweeper"]["params"].items()]
+    known = {*choices("sweep"), *(choices("sweep", own) if own is not None else [])}
+    if sweep not in known:
+        raise ConfigError(unknown_choice("sweep", sweep, known))
+    axes = [f"{key}={value}" for key, value in _read("sweep", sweep, own)["hydra"]["sweeper"]["params"].items()]
     (batch,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(axes), None)
     return [list(job) for job in batch]
 
 
-def jobs(sweep: str, output: Path) -> list[Job]:
-    """All runs of a sweep, with ``output`` as the folder of runs.
+def jobs(sweep: str, output: Path, own: Path | None = None) -> list[Job]:
+    """All runs of a sweep, with ``output`` as the folder of runs; ``own`` as of :func:`overrides`.
 
     Raises:
         ConfigError: there is no such sweep.
     """
-    return list(_jobs(sweep, output))
+    return list(_jobs(sweep, output, own))
 
 
 def may_start(sweep: str, experiment: str) -> bool:
@@ -92,36 +97,39 @@ def shipped_config(experiment: str) -> DictConfig:
 
 
 @cache  # reading a file takes milliseconds, and finding the sweeps of an experiment reads hundreds
-def _read(group: str, name: str) -> Any:
-    return OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml"))
+def _read(group: str, name: str, own: Path | None = None) -> Any:
+    shipped = CONF / group / f"{name}.yaml"
+    path = shipped if shipped.is_file() or own is None else own / group / f"{name}.yaml"
+    return OmegaConf.to_container(OmegaConf.load(path))
 
 
-def _jobs(sweep: str, output: Path) -> Iterator[Job]:
+def _jobs(sweep: str, output: Path, own: Path | None) -> Iterator[Job]:
     parser = OverridesParser.create()
-    for job in overrides(sweep):
+    for job in overrides(sweep, own):
         parsed = parser.parse_overrides(job)
         # Runs with the same files differ only in values, so the composed configuration is reused.
-        files = [text for text, override in zip(job, parsed, strict=True) if _chooses_a_file(override)]
-        config = copy.deepcopy(_compose(f"sweep={sweep}", *files))
+        files = [text for text, override in zip(job, parsed, strict=True) if _chooses_a_file(override, own)]
+        config = copy.deepcopy(_compose(f"sweep={sweep}", *files, own=own))
         with open_dict(config):
             config.output = str(output)  # not an override, where commas and brackets have a meaning
             for override in parsed:
-                if not _chooses_a_file(override):
+                if not _chooses_a_file(override, own):
                     OmegaConf.update(config, override.key_or_group, override.value(), merge=False)
         arm = [text for text, override in zip(job, parsed, strict=True) if override.key_or_group != "seed"]
         yield Job(sweep, " ".join(arm), config, _run_id(config))
 
 
-def _chooses_a_file(override: Override) -> bool:
-    return (CONF / override.key_or_group).is_dir()
+def _chooses_a_file(override: Override, own: Path | None) -> bool:
+    return any((folder / override.key_or_group).is_dir() for folder in (CONF, own) if folder is not None)
 
 
 @cache  # composing takes 0.2 s, and callers list the runs of the same sweeps repeatedly
-def _compose(*chosen: str) -> DictConfig:
+def _compose(*chosen: str, own: Path | None = None) -> DictConfig:
     """A composed configuration; callers must copy it before they change it."""
     register()
+    searched = [] if own is None else [f"hydra.searchpath=[file://{own.resolve()}]"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", overrides=list(chosen))
+        return compose("config", overrides=[*searched, *chosen])
 
 
 def _run_id(config: Any) -> str | None:

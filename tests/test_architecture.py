@@ -48,9 +48,13 @@ MAY_IMPORT: dict[str, set[str]] = {
         "sparsity",
         "tracking",
     },
+    "saved": {"config", "model_factory", "record", "environment", "run", "tasks", "training", "sparsity"},
+    "new": set(),
+    "shell": {"config"},
+    "testing": {"library", "sparsity", "record", "config", "run"},
     "plan": {"config", "record", "sweeps", "environment", "training", "run", "evidence", "papers", "sharing"},
-    "__main__": {"config", "record", "run", "sharing"},
-    "__init__": {"library", "sparsity"},  # the public names, imported when they are used
+    "__main__": {"config", "record", "run", "sharing", "shell"},
+    "__init__": {"library", "saved", "sparsity"},  # the public names, imported when they are used
 }
 #: Arrows that may not be drawn, whatever lies between.
 NEVER = [

@@ -312,5 +312,5 @@ def test_help_config_and_completion(tmp_path: Path) -> None:
     assert "transformer_size: 256" in config.stdout
     assert "density: 0.2" in config.stdout
     assert sparse_bench("--info", "defaults-tree", cwd=tmp_path).returncode == 0
-    completion = sparse_bench("-sc", "install=bash", cwd=tmp_path)
-    assert "hydra_bash_completion" in completion.stdout
+    completion = sparse_bench("completion", "bash", cwd=tmp_path)
+    assert "complete -o nospace" in completion.stdout

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sparse_bench.record import RunFolder, write_atomically
+from sparse_bench.record import RunFolder, run_name, write_atomically
 
 
 def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(
@@ -52,3 +52,8 @@ def test_a_killed_process_lets_go(tmp_path: Path) -> None:
     process.communicate()
     with folder.lock() as held:
         assert held
+
+
+@pytest.mark.parametrize(("density", "shown"), [(1, "1"), (1.0, "1"), (0.05, "0.05"), (None, "None")])
+def test_density_in_the_name(density: float | None, shown: str) -> None:
+    assert run_name({"model": "diet", "scheme": "set", "density": density}, 3) == f"diet/{shown}/3"

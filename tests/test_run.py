@@ -114,7 +114,7 @@ def test_doubts_are_kept_with_the_numbers_and_said_at_the_end(
     ]
     written = folder_of(toy_config())
     assert written.result() is not None
-    assert all(f"toy/{result.id}: {warning}" in caplog.text for warning in result.warnings)
+    assert all(f"{result.name}: {warning}" in caplog.text for warning in result.warnings)
     caplog.clear()
     _show(result)
     assert caplog.text.strip().endswith(f"Warnings: {' '.join(result.warnings)}")
@@ -473,3 +473,15 @@ def test_identity_ignores_defaults_and_where_a_run_happens(toy_config: Make) -> 
     assert run_id(toy_config(sparsity__layers=["default"])) == base
     assert run_id(toy_config(sparsity__layers=["first"])) != base
     assert run_id(toy_config(sparsity__density=0.25)) != base
+
+
+@pytest.mark.parametrize(("given", "weights", "threads"), [(None, 10**6, 1), (None, 384, 2), (3, 10**6, 3)])
+def test_a_small_model_takes_one_thread_unless_told(
+    given: int | None, weights: int, threads: int, toy_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sparse_bench.environment.cores", lambda: 2)
+    monkeypatch.setattr("sparse_bench.run.SMALL_MODEL", weights)
+    result = run(toy_config(threads=given, device="cpu"))  # 384 weights in the largest group
+    assert isinstance(result, Result)
+    assert result.machine["threads"] == threads
+    assert torch.get_num_threads() == threads

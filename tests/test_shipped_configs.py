@@ -47,6 +47,17 @@ EMBEDDED = {
     ],
 }
 
+#: Training files for the datasets that read a user's own, in docs/examples/data.
+OWN = {
+    "conll": "tagged.conll",
+    "parallel": "[captions.en,captions.de]",
+    "rasa_nlu": "assistant",
+    "rasa_stories": "assistant",
+    "text_classes": "messages.tsv",
+    "text_intents": "messages.tsv",
+    "text_lm": "text.txt",
+}
+
 #: What is left out where whole datasets are read, because it takes too long with models of full size.
 ABRIDGED = {
     "translation": ["dataset.translate=false"],
@@ -239,14 +250,17 @@ def test_datasets_with_every_fitting_model(
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if not dataset.endswith("_like"):
+    own = [f"dataset.train={OWN[dataset]}"] if dataset in OWN else []
+    if own:
+        monkeypatch.chdir(CONF.parent / "docs" / "examples" / "data")
+    elif not dataset.endswith("_like"):
         monkeypatch.setenv("SPARSE_BENCH_MIRROR", str(request.getfixturevalue("shared_data")))
         monkeypatch.setenv("SPARSE_BENCH_DATA", str(tmp_path / "data"))
     task = shipped("dataset", dataset)
     for model in choices("model"):
         if task.name in shipped("model", model).tasks:
             abridged = [*NARROW.get(model, []), *ABRIDGED.get(task.name, [])]
-            overrides = [f"dataset={dataset}", f"model={model}", *abridged]
+            overrides = [f"dataset={dataset}", f"model={model}", *own, *abridged]
             config = compose_config(*overrides, "trainer.steps=2", "threads=1", f"output={tmp_path}")
             result = run(config)
             assert result is not None

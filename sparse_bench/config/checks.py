@@ -11,7 +11,7 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
 from sparse_bench.config.catalog import SCALES
-from sparse_bench.config.nodes import LABEL, build, parameters_of, target_of, targets
+from sparse_bench.config.nodes import LABEL, beside_corpus, build, parameters_of, target_of, targets
 from sparse_bench.config.schema import CONF, Config, TrainerConfig, choices
 from sparse_bench.errors import ConfigError, unknown_choice
 from sparse_bench.limits import Name, Switch, check_setting, hints_of, one_of
@@ -51,6 +51,8 @@ def check(config: DictConfig) -> None:
     try:
         plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     except Exception as error:
+        if missing := " ".join(f"{key}=…" for key in _missing("", OmegaConf.to_container(config))):
+            raise ConfigError(f"The command line has to give: {missing}") from error
         raise ConfigError(f"The configuration cannot be resolved: {error}") from error
     # First the keys and types of all nodes, from the outside in.
     _check_keys("", plain, Config)
@@ -73,6 +75,15 @@ def check(config: DictConfig) -> None:
     for path, node in {"sparsity": plain["sparsity"], **{f"trainer.{key}": trainer[key] for key in _TARGETS}}.items():
         if node is not None:
             _check_offers(_made(node, path), _NEEDED_OF_OBJECTS[path], path, node)
+
+
+def _missing(path: str, node: Any) -> Iterator[str]:
+    """The settings that have no value yet (``???``)."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _missing(f"{path}.{key}" if path else str(key), value)
+    elif node == "???":
+        yield path
 
 
 def _made(node: Any, path: str, *arguments: Any, **settings: Any) -> Any:
@@ -145,15 +156,16 @@ def _check_optimizer(node: Mapping[str, Any]) -> None:
 
 def _check_arguments(target: Any, node: Mapping[str, Any], path: str) -> None:
     parameters = parameters_of(target)
+    beside = beside_corpus(node, parameters)
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     for key, value in node.items():
         if key in hints_of(_any_node):
             check_setting(_any_node, key, value, f"{path}.{key}")
             continue
         if key not in parameters:
-            if takes_any:
+            if takes_any or key in beside:
                 continue
-            raise ConfigError(f"In '{path}': {unknown_choice('setting', key, parameters)}")
+            raise ConfigError(f"In '{path}': {unknown_choice('setting', key, [*parameters, *beside])}")
         hint = hints_of(target).get(key)
         if isinstance(value, Mapping) and "_target_" in value:
             _check_result(target_of(value, f"{path}.{key}"), hint, value, f"{path}.{key}")

@@ -13,7 +13,7 @@ from sparse_bench.errors import ConfigError, SparseBenchError
 from sparse_bench.limits import hints_of, without_range
 
 #: Modules from which a target in a result may be imported.
-_SAFE = ("sparse_bench.", "torch.optim.")
+SAFE = ("sparse_bench.", "torch.optim.")
 
 #: Setting with a short name of the file for tables and figures; not an argument of the target.
 LABEL = "label"
@@ -51,7 +51,24 @@ def build(node: Any, **overrides: Any) -> Any:
 def _unlabelled(node: Any) -> Any:
     if not isinstance(node, Mapping):
         return node
-    return {key: _unlabelled(value) for key, value in node.items() if key != LABEL}
+    known = parameters_of(get_object(node["_target_"])) if "corpus" in node and "_target_" in node else {}
+    left_out = {LABEL, *beside_corpus(node, known)}
+    return {key: _unlabelled(value) for key, value in node.items() if key not in left_out}
+
+
+def beside_corpus(node: Mapping[str, Any], known: Mapping[str, inspect.Parameter]) -> set[str]:
+    """Settings of a dataset that its corpus takes and its task does not, as ``dataset.train`` for a short command line.
+
+    The corpus refers to them, so they are no arguments of the task and add nothing to the run's identity.
+
+    Args:
+        node: the dataset.
+        known: arguments of its task; empty if unknown.
+    """
+    corpus = node.get("corpus")
+    if not isinstance(corpus, Mapping) or not known or any(one.kind is one.VAR_KEYWORD for one in known.values()):
+        return set()
+    return {key for key in node if key in corpus and key not in known and key != LABEL and not key.startswith("_")}
 
 
 def targets(node: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -87,7 +104,7 @@ def recorded_parameters(target: str) -> dict[str, inspect.Parameter]:
     """
     try:
         module, _, name = target.rpartition(".")
-        found = get_object(target) if target.startswith(_SAFE) else vars(sys.modules[module])[name]
+        found = get_object(target) if target.startswith(SAFE) else vars(sys.modules[module])[name]
         return parameters_of(found)
     except Exception:  # a class that no longer exists or is unknown
         return {}

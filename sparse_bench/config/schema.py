@@ -86,7 +86,7 @@ def register() -> None:
     store.store(name="schema", node=Config)
 
 
-def choices(group: str) -> list[str]:
-    """Names of the shipped files of a config group."""
-    root = CONF / group
+def choices(group: str, conf: Path = CONF) -> list[str]:
+    """Names of the files of a config group; by default, of the shipped ones."""
+    root = conf / group
     return sorted(str(path.relative_to(root).with_suffix("")) for path in root.rglob("*.yaml"))

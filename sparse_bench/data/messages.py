@@ -28,7 +28,8 @@ class NluCorpus:
     """Training examples of an assistant, and its patterns.
 
     Attributes:
-        messages: all examples, in file order.
+        messages: all examples, in file order; if there are test messages, only those for training.
+        test: messages for the test, if the corpus comes with a split.
         synonyms: text of an entity → value.
         regexes: name → regular expressions.
         lookups: name → phrases.
@@ -40,3 +41,4 @@ class NluCorpus:
     regexes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     lookups: dict[str, tuple[str, ...]] = field(default_factory=dict)
     checksums: dict[str, str] = field(default_factory=dict)
+    test: tuple[Message, ...] = ()

@@ -1,7 +1,7 @@
 """Splits of corpora that have none. No test example may be a duplicate of a training example."""
 
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Annotated
 
 import numpy as np
@@ -23,6 +23,50 @@ Duplicates = Annotated[str, one_of(*DUPLICATES)]
 def merged_intent(intent: str) -> str:
     """The intent to which a retrieval intent belongs: ``faq/ask_price`` → ``faq``. Other intents are not changed."""
     return intent.split("/", 1)[0]
+
+
+def held_out(
+    inputs: Sequence[Hashable], shares: Mapping[str, float], seed: int, labels: Sequence[Hashable] | None = None
+) -> dict[str, list[int]]:
+    """Draw held-out splits at random. Examples with equal inputs are in the same split.
+
+    With labels every label has nearly the same share of each split, and its first example is for training.
+
+    Args:
+        inputs: what a model sees of each example [n].
+        shares: held-out split → share of the different inputs, rounded to a whole number, but at least one.
+        seed: seed of the draw.
+        labels: label of each example [n]; of equal inputs the first label counts.
+
+    Returns:
+        Split → numbers of its examples, in order: each split of ``shares``, and ``train``.
+
+    Raises:
+        DataError: too few different examples.
+    """
+    labels = [None] * len(inputs) if labels is None else labels
+    label_of: dict[Hashable, Hashable] = {}
+    for one, label in zip(inputs, labels, strict=True):
+        label_of.setdefault(one, label)
+    different = list(label_of)
+    first = set({label: number for number, label in reversed([*enumerate(label_of.values())])}.values())
+    ranks = {label: rank for rank, label in enumerate(dict.fromkeys(label_of.values()))}
+
+    # Sort the candidates by label, in random order within a label, and take every so-and-so-many-th.
+    order = Streams(seed).numpy("data", "held_out").permutation(len(different)).tolist()
+    left = sorted((place for place in order if place not in first), key=lambda n: ranks[label_of[different[n]]])
+    split_of = dict.fromkeys(different, "train")
+    for split, share in shares.items():
+        count = max(1, round(share * len(different)))
+        if count > len(left):
+            raise DataError(f"{len(different)} different examples are too few for the shares {dict(shares)}.")
+        chosen = {round((place + 0.5) * len(left) / count - 0.5) for place in range(count)}
+        split_of |= {different[left[place]]: split for place in chosen}
+        left = [number for place, number in enumerate(left) if place not in chosen]
+    found: dict[str, list[int]] = {split: [] for split in ("train", *shares)}
+    for number, one in enumerate(inputs):
+        found[split_of[one]].append(number)
+    return found
 
 
 @checked

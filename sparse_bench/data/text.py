@@ -79,6 +79,7 @@ def numbered_corpus(
     test: Sequence[Line],
     *,
     vocabulary: int | None = None,
+    least_count: int = 1,
     eos: bool = True,
     checksums: Mapping[str, str] | None = None,
 ) -> TextCorpus:
@@ -93,6 +94,7 @@ def numbered_corpus(
         valid: validation lines.
         test: test lines.
         vocabulary: number of word types, special words included; None: all types of the training lines.
+        least_count: words that occur less often in the training lines become ``<unk>``.
         eos: end every line with exactly one ``<eos>``, even if the line already has it. Otherwise lines are simply
             joined, and ``<eos>`` is an ordinary word.
         checksums: SHA-256 of the sources of the lines, by name.
@@ -108,7 +110,9 @@ def numbered_corpus(
         if not any(lines):
             raise DataError(f"The {name} lines hold no word.")
     kept = None if vocabulary is None else vocabulary - len(specials)
-    vocab = Vocab(Counter(word for line in train for word in line), max_size=kept, specials=specials)
+    vocab = Vocab(
+        Counter(word for line in train for word in line), max_size=kept, min_freq=least_count, specials=specials
+    )
     numbers: dict[str, int] = dict(vocab.stoi)
     numbered = _numbered(train, numbers, eos)
     return TextCorpus(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sparse_bench.config.catalog import experiments
-from sparse_bench.errors import SparseBenchError
+from sparse_bench.errors import ConfigError, SparseBenchError
 from sparse_bench.evidence.compare import Evidence
 from sparse_bench.evidence.display import plain_text
 from sparse_bench.papers.page import read_papers
@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("sweeps", nargs="+", metavar="SWEEP")
     parser.add_argument("--runs", type=Path, default=Path(os.environ.get("SPARSE_BENCH_RUNS", "runs")), metavar="DIR")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="the committed tables")
+    parser.add_argument("--config-dir", type=Path, metavar="DIR", help="folder with your own configuration files")
     parser.add_argument("--probe", action="store_true", help=f"time steps of arms without measurements (in {PROBES})")
     parser.add_argument("--arms", type=int, default=3, help="least timed arms per sweep (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=5.0, help="half of a probe's time (default: %(default)s)")
@@ -37,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.arms < 1 or options.seconds <= 0:
         parser.error("--arms must be at least 1, and --seconds more than 0")
     try:
-        found = [jobs(sweep, options.runs) for sweep in options.sweeps]
+        if options.config_dir is not None and not options.config_dir.is_dir():
+            raise ConfigError(f"--config-dir: there is no folder '{options.config_dir}'.")
+        found = [jobs(sweep, options.runs, options.config_dir) for sweep in options.sweeps]
         tables = [t.runs for t in Evidence.committed(options.results, read_papers(experiments())).tables.values()]
         path = options.results / PROBES
         device, workers = _device()

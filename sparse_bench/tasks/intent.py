@@ -56,7 +56,7 @@ class IntentTask(Task):
         batch_epochs: number of epochs over which the batch size grows, normally all epochs of the training.
         batch_size: batch size of the first and of the last of these epochs.
         balanced: repeat rare intents (:func:`balanced_order`); otherwise an epoch visits every message once.
-        test_fraction: share of the messages in the test split.
+        test_fraction: share of the messages in the test split, for a corpus without test messages.
         split_seed: seed of the split, independent of the run's seed.
         duplicates: rule for messages to leave out as duplicates, ``features`` or ``exact`` (:func:`split_messages`).
         evaluate_batch_size: messages in a batch of :meth:`evaluate`.
@@ -103,12 +103,16 @@ class IntentTask(Task):
         self.corpus = corpus if isinstance(corpus, NluCorpus) else corpus()
 
         # Split the messages, and fix the labels from the whole corpus.
-        self.train_messages, self.test_messages = split_messages(
-            self.corpus.messages, test_fraction, split_seed, duplicates
-        )
-        self.intents = sorted({merged_intent(message.intent) for message in self.corpus.messages})
+        if self.corpus.test:
+            self.train_messages, self.test_messages = list(self.corpus.messages), list(self.corpus.test)
+        else:
+            self.train_messages, self.test_messages = split_messages(
+                self.corpus.messages, test_fraction, split_seed, duplicates
+            )
+        messages = (*self.corpus.messages, *self.corpus.test)
+        self.intents = sorted({merged_intent(message.intent) for message in messages})
         self.entity_types = (
-            sorted({entity.type for message in self.corpus.messages for entity in message.entities}) if entities else []
+            sorted({entity.type for message in messages for entity in message.entities}) if entities else []
         )
 
         # Featurize both splits, with featurizers fitted on the training messages.

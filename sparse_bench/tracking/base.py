@@ -24,6 +24,7 @@ class RunInfo:
 
     Attributes:
         id: the run's hash; a resumed run keeps its id.
+        name: name for a legend, model/density/seed.
         experiment: name of the experiment that the run is part of.
         labels: ``model``, ``dataset``, ``scheme`` and ``density`` of the run.
         seed: the run's seed.
@@ -32,6 +33,7 @@ class RunInfo:
     """
 
     id: str
+    name: str
     experiment: str
     labels: Mapping[str, Any]
     seed: int
@@ -47,13 +49,6 @@ class RunInfo:
     def job_type(self) -> str:
         """The kind of run: its sparsity scheme."""
         return str(self.labels["scheme"])
-
-    @property
-    def name(self) -> str:
-        """Name for a legend: model/density/seed, with the requested density, as the realised one is not known yet."""
-        density = self.labels["density"]
-        shown = f"{density:g}" if isinstance(density, int | float) else str(density)
-        return f"{self.labels['model']}/{shown}/{self.seed}"
 
 
 class Tracker(ABC):
@@ -92,12 +87,16 @@ class Trackers(Tracker):
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Build the trackers of a ``logger`` configuration: name → {``_target_``: class, settings…}.
 
+        The console is always one of them, unless the configuration is empty.
+
         Raises:
             ConfigError: a tracker's settings are wrong, or a package that it needs is missing.
         """
         from hydra.errors import InstantiationException
         from hydra.utils import instantiate
 
+        if config and "console" not in config:  # other loggers are added to it
+            config = {"console": {"_target_": "sparse_bench.tracking.console.ConsoleTracker"}, **config}
         trackers = {}
         for name, settings in config.items():
             try:

@@ -8,17 +8,38 @@ from sparse_bench.tracking.base import RunInfo, Status, Tracker
 logger = logging.getLogger(__name__)
 
 
-def aligned(metrics: dict[str, Any]) -> str:
-    """``name value`` pairs, padded so that lines with the same names align their values in columns."""
-    cells = []
-    for name, value in metrics.items():
+#: Longest line, with the time of day in front of it.
+WIDTH, _TIME = 120, len("00:00:00 ")
+#: Which metrics come first where there is no room for all: the loss, then those of held-out data.
+_FIRST = ("train/loss", "valid/", "test/", "train/")
+
+
+def aligned(metrics: dict[str, Any], room: int = WIDTH) -> str:
+    """``name value`` pairs, padded so that lines with the same names align their values in columns.
+
+    Args:
+        metrics: name → value.
+        room: largest number of characters. Metrics that do not fit are left out; ``…`` stands for them.
+    """
+    ranks = {
+        name: next((n for n, start in enumerate(_FIRST) if name.startswith(start)), len(_FIRST)) for name in metrics
+    }
+    cells: list[str] = []
+    for name in sorted(metrics, key=lambda name: ranks[name]):
+        value = metrics[name]
         shown = f"{value:.5g}" if isinstance(value, float) else str(value)
         cells.append(f"{name} {shown:<10}")
-    return "  ".join(cells).rstrip()
+    line = "  ".join(cells).rstrip()
+    while len(line) > room and len(cells) > 1:
+        cells.pop()
+        line = "  ".join([*cells, "…"])
+    return line
 
 
 class ConsoleTracker(Tracker):
-    """One aligned line for each epoch or evaluation, and one at the end.
+    """One aligned line of at most 120 characters for each epoch or evaluation, and one at the end.
+
+    ``metrics.jsonl`` in the run's folder has all metrics.
 
     Args:
         quiet: leave out the lines during training.
@@ -34,9 +55,10 @@ class ConsoleTracker(Tracker):
     def log(self, metrics: dict[str, float], step: int, epoch: int) -> None:
         """Log one line, unless quiet."""
         if not self.quiet:
-            logger.info("epoch %4d  step %7d  %s", epoch, step, aligned(metrics))
+            start = f"epoch {epoch:4d}  step {step:7d}  "
+            logger.info("%s%s", start, aligned(metrics, WIDTH - _TIME - len(start)))
 
     def finish(self, status: Status, summary: dict[str, Any]) -> None:
         """Log one line with the status and the summary's numbers."""
         numbers = {name: value for name, value in summary.items() if isinstance(value, int | float)}
-        logger.info("%s  %s", status, aligned(numbers))
+        logger.info("%s  %s", status, aligned(numbers, WIDTH - _TIME - len(f"{status}  ")))

@@ -28,6 +28,7 @@ from sparse_bench.streams import Streams
 from sparse_bench.tasks.base import Task
 from sparse_bench.training import checkpoint
 from sparse_bench.training.averaging import AveragingOptimizer, averaged_weights
+from sparse_bench.training.forecast import Forecast
 from sparse_bench.training.precision import Precision
 from sparse_bench.training.progress import Progress
 from sparse_bench.training.schedules import Constant, Schedule
@@ -59,6 +60,7 @@ class Trainer:
         quiet: show no progress bar.
         log: receives metrics too, as (metrics, step, epoch).
         origin: checksums of data and code; a checkpoint of another origin is refused.
+        name: the run's name in messages.
 
     Raises:
         ConfigError: the settings do not fit the optimizer.
@@ -80,12 +82,15 @@ class Trainer:
         quiet: bool = False,
         log: Callable[[dict[str, float], int, int], None] | None = None,
         origin: Origin | None = None,
+        name: str = "",
     ) -> None:
         self.task, self.model, self.scheme, self.optimizer = task, model, scheme, optimizer
         self.settings, self.streams, self.precision, self.device = settings, streams, precision, device
         self.folder, self.origin = folder, origin or {}
         self.schedule, self._quiet = schedule or Constant(), quiet
         self.progress = Progress()
+        self._name = name or folder.path.name
+        self._forecast = Forecast(self._name, task, streams, settings)
         self._watcher = Watcher(settings, task, scheme, optimizer, stop, self._keep_best)
         self._log = log or (lambda metrics, step, epoch: None)
         if settings.reset_optimizer and optimizer.state:
@@ -210,6 +215,7 @@ class Trainer:
             group = min(accumulate, total - progress.batch // accumulate * accumulate)
             self.forward_backward(batch, share=1.0 / group)
             progress.batch += 1
+            self._forecast.batch_done(progress)
             if progress.batch % accumulate and progress.batch < total:
                 continue
             self.update()
@@ -333,6 +339,8 @@ class Trainer:
             return
         if self.folder.checkpoint.exists():
             sizes = self._restore()
+            epoch = self.progress.epoch + 1
+            logger.info("%s: resumed in epoch %d, after step %d", self._name, epoch, self.progress.step)
         else:
             sizes = [0] * len(self.folder.logs)
             self.folder.best.unlink(missing_ok=True)  # left by an earlier training

@@ -4,7 +4,6 @@ import copy
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -143,28 +142,6 @@ def test_a_step_that_a_scaler_leaves_out_changes_no_topology(fused: bool) -> Non
         optimizer.zero_grad()
         assert same(masks(sparse), first) is (number == 0)
     assert all(weight.dense().isfinite().all() for weight in sparse.scheme.weights.values())
-
-
-@pytest.mark.parametrize("execution", ["masked", "kernel"])
-def test_a_resumed_training_ends_with_the_same_bits(execution: str, tmp_path: Path) -> None:
-    def begin() -> tuple[nn.Module, torch.optim.Adam, SparseTraining]:
-        model = mlp()
-        optimizer = adam(model)
-        return model, optimizer, sb.sparsify(model, optimizer, rigl(execution=execution), steps=STEPS)
-
-    model, optimizer, sparse = begin()
-    whole = train(model, optimizer)
-    for stop in (2, 5, 7):
-        again, its_optimizer, training = begin()
-        train(again, its_optimizer, range(stop))
-        state = {"model": again, "optimizer": its_optimizer, "sparse": training}
-        torch.save({key: value.state_dict() for key, value in state.items()}, tmp_path / "checkpoint.pt")
-        state = dict(zip(("model", "optimizer", "sparse"), begin(), strict=True))
-        saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-        for key, value in state.items():
-            value.load_state_dict(saved[key])
-        assert train(state["model"], state["optimizer"], range(stop, STEPS)) == whole[stop:]  # type: ignore[arg-type]
-        assert same(masks(state["sparse"]), masks(sparse))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("execution", ["csr", "kernel"])

@@ -69,3 +69,24 @@ def test_what_was_timed_on_a_gpu_elsewhere_is_told_too(tmp_path: Path, capsys: p
 def test_an_unknown_sweep_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--runs", str(tmp_path), "rasa/quick"]) == 1
     assert "error: Unknown sweep 'rasa/quick'" in capsys.readouterr().err
+
+
+def test_sweeps_of_a_folder_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = tmp_path / "conf" / "sweep" / "mine.yaml"
+    sweep.parent.mkdir(parents=True)
+    sweep.write_text(
+        "# @package _global_\nexperiment_name: mine\nmodel: {transformer_size: 8}\n"
+        "hydra: {mode: MULTIRUN, sweeper: {params: {sparsity: 'mine_too,dense', seed: '0,1'}}}\n"
+    )
+    scheme = tmp_path / "conf" / "sparsity" / "mine_too.yaml"
+    scheme.parent.mkdir()
+    shipped = Path(__file__).resolve().parents[2] / "conf" / "sparsity" / "random.yaml"
+    scheme.write_text(shipped.read_text().replace("label: random", "label: mine_too"))
+    folders = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
+    assert main([*folders, "--config-dir", str(tmp_path / "conf"), "mine"]) == 0
+    assert "mine      4     4      0 of 2" in capsys.readouterr().out
+    found = jobs("mine", tmp_path, tmp_path / "conf")
+    assert [job.config.sparsity.label for job in found] == ["mine_too", "mine_too", "dense", "dense"]
+    assert main([*folders, "mine"]) == 1
+    assert "Unknown sweep 'mine'" in capsys.readouterr().err
+    assert main([*folders, "--config-dir", str(tmp_path / "absent"), "mine"]) == 1

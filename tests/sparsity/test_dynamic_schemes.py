@@ -505,7 +505,7 @@ def test_lamp_shares_the_density_among_layers() -> None:
         scheme = GMP(density=0.25, score=score)
         scheme.attach(model, Streams(0))
         scheme.before_training(lambda: Length(1, 100))
-        scheme.rewire(0.25, None, Streams(0))
+        scheme.rewire(0.0, None, Streams(0), density=0.25)
         counts[score] = [scheme.weights[name].active for name in LAYERS]
     assert counts["magnitude"] == [96, 0]
     assert sum(counts["lamp"]) == 96

@@ -9,6 +9,7 @@ from sparse_bench.tracking.base import RunInfo
 def info(tmp_path: Path) -> RunInfo:
     return RunInfo(
         id="0123456789ab",
+        name="diet/0.2/3",
         experiment="rasa/diet",
         labels={"model": "diet", "dataset": "sara", "scheme": "random_connected", "density": 0.2},
         seed=3,

@@ -1,4 +1,3 @@
-import dataclasses
 import logging
 import subprocess
 import sys
@@ -40,12 +39,6 @@ def follow(trackers, info):
 
 def test_names_of_a_run(info):
     assert (info.group, info.job_type, info.name) == ("rasa/diet", "random_connected", "diet/0.2/3")
-
-
-@pytest.mark.parametrize(("density", "shown"), [(1, "1"), (1.0, "1"), (0.05, "0.05"), (None, "None")])
-def test_density_in_the_name(info, density, shown):
-    info = dataclasses.replace(info, labels={**info.labels, "density": density})
-    assert info.name == f"diet/{shown}/3"
 
 
 def test_every_tracker_sees_everything(info):

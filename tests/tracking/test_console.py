@@ -25,3 +25,14 @@ def test_one_line_each_unless_quiet(info, caplog, quiet, lines):
     assert caplog.messages[-1] == "finished  test/intent_f1 0.84"
     if not quiet:
         assert caplog.messages[2] == "epoch    1  step      50  train/loss 1.5         test/intent_f1 0.84"
+
+
+def test_a_line_has_120_characters_and_the_metrics_of_held_out_data_first(info, caplog):
+    metrics = {f"train/{number}": 1.0 for number in range(20)} | {"learning_rate": 1.0, "valid/accuracy": 0.5}
+    with caplog.at_level(logging.INFO):
+        ConsoleTracker().log({"train/loss": 2.0, **metrics}, step=25, epoch=1)
+    (line,) = caplog.messages
+    assert len(line) <= 120 - len("00:00:00 ")
+    assert line.startswith("epoch    1  step      25  train/loss 2           valid/accuracy 0.5         train/0 1")
+    assert line.endswith("  …")
+    assert aligned({"a": 1, "b": 2}) == "a 1           b 2"

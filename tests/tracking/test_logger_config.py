@@ -45,4 +45,4 @@ def test_settings_of_a_chosen_logger_can_be_overridden(loggers):
 @pytest.mark.parametrize("name", sorted(path.stem for path in LOGGERS.glob("*.yaml")))
 def test_every_logger_can_be_built(loggers, name):
     trackers = Trackers.from_config(loggers(f"logger={name}"))
-    assert list(trackers.active) == ([] if name == "none" else [name])
+    assert list(trackers.active) == ([] if name == "none" else list(dict.fromkeys(["console", name])))
