@@ -18,8 +18,9 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from sparse_bench import environment
+from sparse_bench.agreement import agree
 from sparse_bench.config import LABEL, TrainerConfig, build, check, run_id
-from sparse_bench.errors import ConfigError, KilledError
+from sparse_bench.errors import ConfigError, KilledError, LostLockError
 from sparse_bench.model_factory import ModelFactory
 from sparse_bench.origin import finished_before, load_first_stage, origin_of, set_aside_unless_it_goes_on
 from sparse_bench.record import FAILED, FINISHED, Origin, Result, RunFolder, write_atomically
@@ -75,6 +76,7 @@ def run(config: DictConfig, killed: str | None = None) -> Result | RunFolder:
     folder = RunFolder(Path(config.output) / config.experiment_name / identifier)
     with ExitStack() as stack:
         try:
+            agree(Path(config.output), config.locks)
             held = stack.enter_context(folder.lock())
         except OSError as error:
             with suppress(OSError):
@@ -138,6 +140,8 @@ def _carry_out(
         )
         _train_and_measure(plain, folder, result, device, trackers.log, source)
         result.status = FINISHED
+    except LostLockError:
+        raise  # the folder is another process's
     except Exception as error:
         result.error = {"type": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
         logger.error("%s failed: %s: %s", folder.path, type(error).__name__, error)

@@ -22,7 +22,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "library": {"sparsity", "row_sparse"},
     "tracking": set(),
     "config": set(),
-    "record": set(),
+    "locks": set(),
+    "agreement": {"locks"},
+    "record": {"locks"},
     "environment": set(),
     "workers": set(),
     "sharing": {"workers"},
@@ -38,6 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model_factory": {"config", "environment"},
     "run": {
         "config",
+        "agreement",
         "model_factory",
         "record",
         "source",

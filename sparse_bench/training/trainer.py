@@ -237,6 +237,7 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         progress, settings = self.progress, self.settings
+        self.folder.verify()
         self._row_sparse.flush()  # evaluations and checkpoints below need all rows up to date
         last = progress.epoch + 1 >= settings.epochs or not self._steps_left()
         entry: dict[str, float] = {f"train/{key}": (total / progress.batch).item() for key, total in self._sums.items()}
@@ -295,6 +296,7 @@ class Trainer:
         return fallbacks(self.model) + self._row_sparse.fallbacks()
 
     def _save(self) -> None:
+        self.folder.verify()
         self.progress.elapsed_seconds = self.earlier_seconds + time.monotonic() - self._started
         checkpoint.save(
             self.folder.checkpoint,
