@@ -89,6 +89,10 @@ class Lock(ABC):
     def owner(self) -> Owner | None:
         """Who holds the lock; None if nobody does."""
 
+    def outlives(self) -> bool:
+        """Whether the owner is alive; False if nobody holds the lock. May wait until that is certain."""
+        return self.owner() is not None
+
     def verify(self) -> None:
         """Check that this process still holds the lock.
 
@@ -195,6 +199,17 @@ class LockFile(Lock):
         found = None if number is None else self._read(number)
         return None if number is None or found is None or self._is_free(number, found) else found[0]
 
+    def outlives(self) -> bool:
+        number = self._highest()
+        if number is None:
+            return False
+        first = self._time(number)
+        while self.owner() is not None:
+            if self._highest() != number or self._time(number) != first:
+                return True
+            time.sleep(self._silence / _BEATS / 4)
+        return False
+
     def verify(self) -> None:
         if self._own is None:
             return
@@ -232,11 +247,16 @@ class LockFile(Lock):
         """Seconds since the owner's last sign of life, by the file server's clock; 0 if the file is gone."""
         with tempfile.NamedTemporaryFile(dir=self._folder, prefix=".now.") as probe:
             now = os.fstat(probe.fileno()).st_mtime
+        last = self._time(number)
+        return 0.0 if last is None else now - last
+
+    def _time(self, number: int) -> float | None:
+        """When the owner last gave a sign of life, by the file server's clock; None if the file is gone."""
         try:
             with self._path(number).open("rb") as file:  # opening it makes NFS ask the server
-                return now - os.fstat(file.fileno()).st_mtime
+                return os.fstat(file.fileno()).st_mtime
         except OSError:
-            return 0.0
+            return None
 
     def _beat(self, ended: threading.Event) -> None:
         own = self._own

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sparse_bench.errors import CheckpointError
-from sparse_bench.locks import Lock, lock_of
+from sparse_bench.locks import Lock, Owner, lock_of
 
 logger = logging.getLogger(__name__)
 
@@ -252,6 +252,14 @@ class RunFolder:
         finally:
             self._lock = None
             lock.release()
+
+    def owner(self) -> Owner | None:
+        """The process that works on the run; None if none does."""
+        return lock_of(self.path).owner()
+
+    def outlives(self) -> bool:
+        """Whether the process that works on the run is alive. Finding out may take a heartbeat of its lock."""
+        return lock_of(self.path).outlives()
 
     def verify(self) -> None:
         """Check that this process still has the run's lock, if it took it.

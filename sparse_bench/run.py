@@ -49,7 +49,9 @@ _RESUMED_ELSEWHERE = (
 _COUNTED_BATCHES = 16
 
 
-def run(config: DictConfig, killed: str | None = None) -> Result | RunFolder:
+def run(
+    config: DictConfig, killed: str | None = None, begun: Callable[[Path], None] = lambda folder: None
+) -> Result | RunFolder:
     """Carry out one run, or resume it, or return its result if it has already finished.
 
     A failed run is tried again. Errors during the run are recorded in its result and logged, but not raised, so that a
@@ -58,6 +60,7 @@ def run(config: DictConfig, killed: str | None = None) -> Result | RunFolder:
     Args:
         config: the configuration of the run.
         killed: why the run's process died in every attempt. If given, the run is not tried again, and fails with this.
+        begun: is called with the run's folder before anything is done there.
 
     Returns:
         The result, or the run's folder if another process is working on it.
@@ -74,6 +77,7 @@ def run(config: DictConfig, killed: str | None = None) -> Result | RunFolder:
     source = find_source(config)
     identifier = run_id(config, source.name if source else None)
     folder = RunFolder(Path(config.output) / config.experiment_name / identifier)
+    begun(folder.path)
     with ExitStack() as stack:
         try:
             agree(Path(config.output), config.locks)

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "sparse_bench"
 
-BASEMENT = {"errors", "limits", "streams", "batch", "cache"}
+BASEMENT = {"errors", "limits", "streams", "batch", "cache", "interruption"}
 #: Part → the parts that it may import, besides the basement and itself.
 MAY_IMPORT: dict[str, set[str]] = {
     **{part: set() for part in BASEMENT},
@@ -27,7 +27,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "record": {"locks"},
     "environment": set(),
     "workers": set(),
-    "sharing": {"workers"},
+    "journal": {"record"},
+    "slurm": {"journal", "record"},
+    "ray_launcher": {"journal", "record"},
+    "sharing": {"workers", "journal", "slurm", "ray_launcher"},
     "source": {"config", "record"},
     "origin": {"config", "record", "source", "tasks", "training", "sparsity"},
     "tasks": {"data"},
@@ -52,7 +55,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "tracking",
     },
     "plan": {"config", "record", "sweeps", "environment", "training", "run", "evidence", "papers", "sharing"},
-    "__main__": {"config", "record", "run", "sharing"},
+    "__main__": {"config", "record", "run", "sharing", "journal"},
     "__init__": {"library", "sparsity"},  # the public names, imported when they are used
 }
 #: Arrows that may not be drawn, whatever lies between.

@@ -78,6 +78,7 @@ class Config:
     progress: Switch = True
     force: Switch = False
     wait_for_others: Switch = False
+    stop_on_failure: Switch = False
     locks: Annotated[str, one_of("auto", "flock", "files")] = "auto"
 
 
