@@ -1,5 +1,6 @@
 """Command line: ``python -m sparse_bench experiment=NAME [settings]``, or ``sweep=NAME``, or ``-m`` for a multirun."""
 
+import importlib
 import logging
 import os
 import signal
@@ -24,6 +25,8 @@ from sparse_bench.sharing import ended
 
 #: Status of a job whose run another process works on, where this command waits for it.
 _AWAITED = "awaited"
+#: Commands other than runs → the module whose ``main`` takes their arguments.
+COMMANDS = {"status": "sparse_bench.status"}
 #: Seconds between two checks of runs that other processes work on.
 _LOOK = 1.0
 
@@ -135,6 +138,8 @@ def _status(how: Ended) -> str:
 
 def main() -> None:
     """Run the command, and exit with 1 unless all of its runs have finished."""
+    if sys.argv[1:] and sys.argv[1] in COMMANDS:
+        sys.exit(importlib.import_module(COMMANDS[sys.argv[1]]).main(sys.argv[2:]))
     try:
         check_command_line(sys.argv[1:])
     except ConfigError as error:

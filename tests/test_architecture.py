@@ -55,6 +55,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "tracking",
     },
     "plan": {"config", "record", "sweeps", "environment", "training", "run", "evidence", "papers", "sharing"},
+    "status": {"config", "record", "journal", "sweeps"},
     "__main__": {"config", "record", "run", "sharing", "journal"},
     "__init__": {"library", "sparsity"},  # the public names, imported when they are used
 }
