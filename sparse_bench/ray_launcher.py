@@ -30,8 +30,8 @@ class RayConfig:
         remote: arguments of ray.remote, for each run: num_cpus, num_gpus (a fraction shares a GPU), ...
     """
 
-    init: dict[str, Any] = field(default_factory=lambda: {"address": None})
-    remote: dict[str, Any] = field(default_factory=lambda: {"num_cpus": 1, "max_retries": 1})
+    init: dict[str, Any] = field(default_factory=lambda: {"address": None, "num_cpus": None, "num_gpus": None})
+    remote: dict[str, Any] = field(default_factory=lambda: {"num_cpus": 1, "num_gpus": 0, "max_retries": 1})
 
 
 @dataclass
