@@ -24,7 +24,7 @@ STAMP := $(VENV)/.installed
 .NOTPARALLEL:
 PAPERS := rasa brouns demeester sparselang embeddings
 .PHONY: help setup quickstart $(PAPERS) $(PAPERS:=-small) reproduce reproduce-small probe results claims dashboard \
-	bench bench-gpu test lint format constraints clean
+	bench bench-gpu test test-cluster lint format constraints clean
 
 # $(call train,PAPER,SIZE): download the paper's corpora, then run its sweeps in the order of its page.yaml. After each
 # sweep, its results are added to the tables, even if a run failed. A stopped sweep resumes where it was.
@@ -145,6 +145,12 @@ bench-gpu: $(STAMP) ## measure the tables of the sparse layers on a GPU (two min
 test: $(STAMP) ## run all tests
 	@echo "Running the tests: ten to eighteen minutes on two cores."
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# On the local machine: Slurm needs root and Debian's slurm-wlm and munge, and is skipped without; so is Ray.
+test-cluster: $(STAMP) ## test the launchers for clusters with a local Slurm and a local Ray (five minutes)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[slurm,ray,optuna]' \
+		|| echo "The extras slurm, ray and optuna cannot be installed here; their tests are skipped."
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 0 -m slow -rs tests/cluster tests/test_locks.py
 
 lint: $(STAMP) ## check style, format and types
 	@echo "Checking style, format and types: under a minute."

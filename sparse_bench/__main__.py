@@ -1,26 +1,31 @@
 """Command line: ``python -m sparse_bench experiment=NAME [settings]``, or ``sweep=NAME``, or ``-m`` for a multirun."""
 
+import importlib
 import logging
+import os
 import signal
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 
-from sparse_bench import sharing
-from sparse_bench.config import CONF, as_typed, check_command_line, register
-from sparse_bench.errors import ConfigError, SparseBenchError
+from sparse_bench import interruption, sharing
+from sparse_bench.config import CONF, as_typed, check_command_line, register, target_of
+from sparse_bench.errors import ConfigError, LostLockError, SparseBenchError
+from sparse_bench.journal import ELSEWHERE, JOBS, LEFT, REFUSED, Ended, first_line, how_it_ended
 from sparse_bench.record import FAILED, FINISHED, RunFolder
-from sparse_bench.sharing import Ended, ended
+from sparse_bench.sharing import ended
 from sparse_bench.shell import run_command
 
-#: Statuses of jobs without a result. Refused: an error before any work. Elsewhere: another process works on the run.
-#: Awaited: the same, and this command waits for it.
-_REFUSED, _ELSEWHERE, _AWAITED = "refused", "elsewhere", "awaited"
+#: Status of a job whose run another process works on, where this command waits for it.
+_AWAITED = "awaited"
 #: Seconds between two checks of runs that other processes work on.
 _LOOK = 1.0
 
@@ -47,23 +52,46 @@ def _carry_out(config: DictConfig, killed: str | None) -> Ended:
     from sparse_bench.run import run
 
     chosen = HydraConfig.get()
+    if chosen.mode != RunMode.MULTIRUN:
+        return _outcome(config, lambda: run(config, killed))
     launcher = chosen.runtime.choices.get("hydra/launcher", "basic")
-    if launcher not in sharing.LAUNCHERS:
-        logger.warning("With hydra/launcher=%s, the exit status of this command does not depend on its runs", launcher)
-    if launcher == "joblib":
-        sharing.share(config, chosen.job.num)
+    if launcher != "basic":
+        sharing.share(config, chosen.job.num, chosen.launcher.get("runs_per_gpu", 1))
+    if launcher.startswith("submitit"):  # whose own handlers would end a run without a checkpoint
+        interruption.catch(signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+    journal = sharing.journal_of(HydraConfig.instance().cfg)
+    known = [entry.ended for entry in journal.entries().values() if entry.ended is not None]
+    if config.stop_on_failure and any(how.status in (FAILED, REFUSED) for how in known):
+        return Ended(LEFT)
+    how = _outcome(config, lambda: run(config, killed, partial(journal.begin, chosen.job.num)))
+    if how.elsewhere is None:
+        journal.end(chosen.job.num, how)
+    return how
+
+
+def _outcome(config: DictConfig, run: Callable[[], Any]) -> Ended:
+    """Carry out a run, and describe how it ended."""
     try:
-        result = run(config, killed)
+        result = run()
+    except LostLockError as error:
+        logger.error("%s", error)
+        return Ended(ELSEWHERE)
     except SparseBenchError as error:
         logger.error("%s", error)
-        return Ended(_REFUSED)
-    except Exception:  # an error of the program or the machine; other runs of a sweep may still succeed
+        return Ended(REFUSED, error=first_line(str(error)))
+    except Exception as error:  # an error of the program or the machine; other runs of a sweep may still succeed
         logger.exception("The run ended without a result")
-        return Ended(FAILED)
+        return Ended(FAILED, error=first_line(f"{type(error).__name__}: {error}"))
     if isinstance(result, RunFolder):
-        return Ended(_AWAITED if config.wait_for_others else _ELSEWHERE, result.path)
+        return Ended(_AWAITED if config.wait_for_others else ELSEWHERE, result.path)
     _show(result)
-    return Ended(result.status, warned=bool(result.warnings))
+    return how_it_ended(result, _monitored(config))
+
+
+def _monitored(config: DictConfig) -> str:
+    """Name of the metric that a run monitors, which a search optimises."""
+    task = target_of(OmegaConf.to_container(config.dataset), "dataset")
+    return config.trainer.monitor or f"{task.splits[0]}/{task.monitor[0]}"
 
 
 def _show(result: Any) -> None:
@@ -75,11 +103,6 @@ def _show(result: Any) -> None:
     if result.warnings:
         level, warnings = logging.WARNING, f". Warnings: {' '.join(result.warnings)}"
     logger.log(level, "%s: %s%s, %s%s", result.name, result.status, weights, seconds, warnings)
-
-
-def _stop(number: int, frame: object) -> NoReturn:
-    logger.error("%s: stopped. The same command resumes from here.", signal.Signals(number).name)
-    sys.exit(128 + number)
 
 
 def _set(override: str) -> None:
@@ -109,7 +132,7 @@ def _status(how: Ended) -> str:
         result = RunFolder(how.elsewhere).result()
     except SparseBenchError:
         return FAILED
-    return result.status if result is not None else _ELSEWHERE
+    return result.status if result is not None else ELSEWHERE
 
 
 def main() -> None:
@@ -123,25 +146,29 @@ def main() -> None:
     except ConfigError as error:
         sys.exit(str(error))
     sys.argv[1:] = as_typed(sys.argv[1:])
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
+    interruption.catch(*interruption.SIGNALS)
     job()
+    worker = JOBS in os.environ
+    while worker and not all(RunFolder(how.elsewhere).outlives() for how in ended if how.elsewhere is not None):
+        ended.clear()
+        job()  # goes on with the runs of a worker that died
     while awaited := [how.elsewhere for how in ended if how.status == _AWAITED and how.elsewhere is not None]:
         _wait(awaited)
         ended.clear()
         _set("force=false")  # do not repeat the runs of this command
         job()  # skips finished runs, and resumes those that another process has left unfinished
     statuses = [_status(how) for how in ended]
-    finished, elsewhere = statuses.count(FINISHED), statuses.count(_ELSEWHERE)
+    finished, elsewhere, left = (statuses.count(status) for status in (FINISHED, ELSEWHERE, LEFT))
+    failed = len(statuses) - finished - elsewhere - left
     if len(statuses) > 1:
-        parts = {"finished": finished, "failed": len(statuses) - finished - elsewhere, "running elsewhere": elsewhere}
+        parts = {"finished": finished, "failed": failed, "running elsewhere": elsewhere, "left": left}
         counts = [f"{number} {what}" for what, number in parts.items() if number or what == "finished"]
         warned = sum(how.warned for how in ended)
         tail = f"; {warned} have warnings in their result.json" if warned else ""
         logger.info("%d runs: %s%s", len(statuses), ", ".join(counts), tail)
-    if elsewhere:
+    if elsewhere and not worker:
         logger.warning("%d runs belong to another process; with wait_for_others=true, this command waits", elsewhere)
-    if finished < len(statuses):
+    if failed or left or (elsewhere and not worker):
         sys.exit(1)
 
 

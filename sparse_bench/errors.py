@@ -28,6 +28,10 @@ class KilledError(SparseBenchError):
     """The process of a run died at every attempt."""
 
 
+class LostLockError(SparseBenchError):
+    """Another process has taken over the run that this one works on."""
+
+
 def unknown_choice(kind: str, given: object, valid: Iterable[str]) -> str:
     """An error message that names the given value, the nearest valid choice and all valid choices."""
     choices = sorted(valid)

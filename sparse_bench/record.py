@@ -23,9 +23,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock, Timeout
-
 from sparse_bench.errors import CheckpointError
+from sparse_bench.locks import Lock, Owner, lock_of
 
 logger = logging.getLogger(__name__)
 
@@ -194,6 +193,7 @@ class RunFolder:
         self.best = path / "best.pt"
         self.weights = path / "weights.pt"
         self.weight_summary = path / "weights.json"
+        self._lock: Lock | None = None
 
     @property
     def result_path(self) -> Path:
@@ -240,7 +240,12 @@ class RunFolder:
         write_atomically(self.config, yaml.encode())
 
     def write_result(self, result: Result) -> None:
-        """Write ``result.json``, which ends the run."""
+        """Write ``result.json``, which ends the run.
+
+        Raises:
+            LostLockError: another process has taken the run over.
+        """
+        self.verify()
         write_atomically(self.result_path, (json.dumps(asdict(result), indent=2) + "\n").encode())
 
     @contextmanager
@@ -251,13 +256,30 @@ class RunFolder:
             OSError: the folder cannot be written to.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / ".lock", blocking=False)
-        try:
-            lock.acquire()
-        except Timeout:
+        lock = lock_of(self.path)
+        if not lock.acquire():
             yield False
             return
+        self._lock = lock
         try:
             yield True
         finally:
+            self._lock = None
             lock.release()
+
+    def owner(self) -> Owner | None:
+        """The process that works on the run; None if none does."""
+        return lock_of(self.path).owner()
+
+    def outlives(self) -> bool:
+        """Whether the process that works on the run is alive. Finding out may take a heartbeat of its lock."""
+        return lock_of(self.path).outlives()
+
+    def verify(self) -> None:
+        """Check that this process still has the run's lock, if it took it.
+
+        Raises:
+            LostLockError: another process has taken the run over.
+        """
+        if self._lock is not None:
+            self._lock.verify()

@@ -17,8 +17,9 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from sparse_bench import environment
+from sparse_bench.agreement import agree
 from sparse_bench.config import LABEL, TrainerConfig, build, check, run_id
-from sparse_bench.errors import ConfigError, KilledError
+from sparse_bench.errors import ConfigError, KilledError, LostLockError
 from sparse_bench.model_factory import ModelFactory
 from sparse_bench.origin import finished_before, load_first_stage, origin_of, set_aside_unless_it_goes_on
 from sparse_bench.record import FAILED, FINISHED, Origin, Result, RunFolder, run_name, write_atomically
@@ -50,7 +51,9 @@ SMALL_MODEL = 1_000_000
 _COUNTED_BATCHES = 16
 
 
-def run(config: DictConfig, killed: str | None = None) -> Result | RunFolder:
+def run(
+    config: DictConfig, killed: str | None = None, begun: Callable[[Path], None] = lambda folder: None
+) -> Result | RunFolder:
     """Carry out one run, or resume it, or return its result if it has already finished.
 
     A failed run is tried again. Errors during the run are recorded in its result and logged, but not raised, so that a
@@ -59,6 +62,7 @@ def run(config: DictConfig, killed: str | None = None) -> Result | RunFolder:
     Args:
         config: the configuration of the run.
         killed: why the run's process died in every attempt. If given, the run is not tried again, and fails with this.
+        begun: is called with the run's folder before anything is done there.
 
     Returns:
         The result, or the run's folder if another process is working on it.
@@ -75,8 +79,10 @@ def run(config: DictConfig, killed: str | None = None) -> Result | RunFolder:
     source = find_source(config)
     identifier = run_id(config, source.name if source else None)
     folder = RunFolder(Path(config.output) / config.experiment_name / identifier)
+    begun(folder.path)
     with ExitStack() as stack:
         try:
+            agree(Path(config.output), config.locks)
             held = stack.enter_context(folder.lock())
         except OSError as error:
             with suppress(OSError):
@@ -136,6 +142,8 @@ def _carry_out(
         )
         _train_and_measure(plain, folder, result, device, trackers.log, source)
         result.status = FINISHED
+    except LostLockError:
+        raise  # the folder is another process's
     except Exception as error:
         result.error = {"type": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
         logger.error("%s failed: %s: %s", result.name, type(error).__name__, error)

@@ -19,6 +19,8 @@ from typing import Any
 import cloudpickle
 from tqdm import tqdm
 
+from sparse_bench import interruption
+
 #: How often a job is tried before a replacement takes its place.
 _ATTEMPTS = 2
 #: Option of Linux's prctl (sys/prctl.h) that sets the signal a process gets when its parent ends.
@@ -130,7 +132,7 @@ class _Worker:
 
     def stop(self) -> None:
         """Make the process end, even in the middle of a job."""
-        self.connection.close()  # an idle process ends when its connection closes
+        self.connection.close()  # an idle process ends when its connection closes; a busy one saves a checkpoint
         if self.job is not None:
             self.process.terminate()
 
@@ -156,6 +158,7 @@ def _free(workers: list[_Worker], most: int) -> _Worker | None:
 def _work(connection: Connection) -> None:
     """Main loop of a process: run one job after another until the other end of the connection closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends the workers
+    interruption.catch(signal.SIGTERM, signal.SIGUSR1)
     _end_with_parent()
     tqdm.set_lock(threading.RLock())  # tqdm's default lock is a system semaphore, which a killed process leaks
     while True:

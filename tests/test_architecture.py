@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "sparse_bench"
 
-BASEMENT = {"errors", "limits", "streams", "batch", "cache"}
+BASEMENT = {"errors", "limits", "streams", "batch", "cache", "interruption"}
 #: Part → the parts that it may import, besides the basement and itself.
 MAY_IMPORT: dict[str, set[str]] = {
     **{part: set() for part in BASEMENT},
@@ -22,10 +22,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "library": {"sparsity", "row_sparse"},
     "tracking": set(),
     "config": set(),
-    "record": set(),
+    "locks": set(),
+    "agreement": {"locks"},
+    "record": {"locks"},
     "environment": set(),
     "workers": set(),
-    "sharing": {"workers"},
+    "journal": {"record"},
+    "slurm": {"journal", "record"},
+    "ray_launcher": {"journal", "record"},
+    "sharing": {"workers", "journal", "slurm", "ray_launcher"},
     "source": {"config", "record"},
     "origin": {"config", "record", "source", "tasks", "training", "sparsity"},
     "tasks": {"data"},
@@ -38,6 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model_factory": {"config", "environment"},
     "run": {
         "config",
+        "agreement",
         "model_factory",
         "record",
         "source",
@@ -53,7 +59,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "shell": {"config"},
     "testing": {"library", "sparsity", "record", "config", "run"},
     "plan": {"config", "record", "sweeps", "environment", "training", "run", "evidence", "papers", "sharing"},
-    "__main__": {"config", "record", "run", "sharing", "shell"},
+    "status": {"config", "record", "journal", "sweeps"},
+    "__main__": {"config", "record", "run", "sharing", "journal", "shell"},
     "__init__": {"library", "saved", "sparsity"},  # the public names, imported when they are used
 }
 #: Arrows that may not be drawn, whatever lies between.

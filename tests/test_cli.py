@@ -272,6 +272,34 @@ def test_a_stopped_sweep_leaves_no_process_behind(number: signal.Signals, code: 
             os.killpg(process.pid, signal.SIGKILL)
 
 
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_a_run_that_is_told_to_stop_saves_a_checkpoint_first(launcher: str, tmp_path: Path) -> None:
+    endless = [
+        "trainer.epochs=100000",
+        "trainer.checkpoint_seconds=100000",
+        f"hydra/launcher={launcher}",
+        "seed=0",
+        "-m",
+    ]
+    process = start(*TOY, *endless, cwd=tmp_path)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("runs/ad_hoc/*/metrics.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.terminate()
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 143, errors
+    assert "The same command resumes" in out + errors
+    assert list(tmp_path.glob("runs/ad_hoc/*/checkpoint.pt"))
+
+
+def test_a_sweep_may_end_with_its_first_failure(tmp_path: Path) -> None:
+    bad = ["+dataset.bad_step=2,99", "seed=0,1", "stop_on_failure=true", "-m"]
+    done = sparse_bench(*TOY, *bad, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "4 runs: 0 finished, 1 failed, 3 left" in done.stdout
+    assert len(list(tmp_path.glob("runs/ad_hoc/*/result.json"))) == 1
+
+
 def test_a_result_that_cannot_be_read_stops_its_own_run_alone(tmp_path: Path) -> None:
     assert sparse_bench(*TOY, "seed=0", cwd=tmp_path).returncode == 0
     (broken,) = tmp_path.rglob("result.json")

@@ -1,5 +1,8 @@
 """How the runs of a sweep share a machine, with and without GPUs."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -7,7 +10,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from sparse_bench import sharing
+from sparse_bench import sharing, slurm
 from sparse_bench.config import CONF, Config, register
 
 
@@ -39,6 +42,70 @@ def test_the_launcher_asks_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = compose("config", ["hydra/launcher=joblib", *settings], return_hydra_config=True)
         assert config.hydra.launcher.n_jobs == expected
+
+
+@pytest.mark.parametrize(
+    ("gpus", "device", "slurm", "expected"),
+    [
+        (2, "auto", "", 6),
+        (0, "cuda", "", 3),
+        (2, "cuda:1", "", 3),
+        (2, "cpu", "", -1),
+        (0, "auto", "5", 5),
+        (2, "auto", "5", 6),
+    ],
+)
+def test_several_runs_share_a_gpu_and_a_slurm_job_has_its_own_cores(
+    gpus: int, device: str, slurm: str, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "_gpus", lambda: gpus)
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", slurm)
+    assert sharing.processes(device, 3) == expected
+
+
+def test_a_second_run_comes_to_a_gpu_when_each_has_one(two_gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    held, found = [], []
+    for number in range(5):
+        monkeypatch.setattr(sharing, "_held", [])
+        config = OmegaConf.structured(Config())
+        sharing.share(config, number, runs_per_gpu=2)
+        held.append(sharing._held)  # as five processes at once
+        found.append(config.device)
+    assert found == ["cuda:0", "cuda:1", "cuda:0", "cuda:1", "cuda:0"]
+    assert [len(one) for one in held] == [1, 1, 1, 1, 0]
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_whether_runs_compute_at_the_same_time_on_a_gpu_is_said(
+    runs: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    (tmp_path / "nvidia-cuda-mps-control.pid").write_text(str(os.getpid() if runs else process.pid))
+    with caplog.at_level("INFO"):
+        sharing._say_how_gpus_are_shared(4)
+    assert (
+        "through NVIDIA's MPS daemon" if runs else "take turns, because NVIDIA's MPS daemon does not"
+    ) in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("override", "dropped"),
+    [
+        ("hydra/launcher=slurm", True),
+        ("hydra.launcher.workers=3", True),
+        ("+hydra.launcher.additional_parameters.nice=1", True),
+        ("hydra/sweeper=optuna", True),
+        ("hydra.mode=MULTIRUN", True),
+        ("hydra.sweep.dir=x", True),
+        ("hydra.verbose=true", False),
+        ("hydra/job_logging=default", False),
+        ("hydra.searchpath=[file://x]", False),
+    ],
+)
+def test_a_worker_takes_over_settings_of_hydra_that_are_not_the_launchers(override: str, dropped: bool) -> None:
+    assert slurm._of_launcher(override) == dropped
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from sparse_bench.config.schema import TrainerConfig
 #: Settings that determine how and where a run is carried out, but not what it measures.
 NOT_IDENTITY = (
     *("experiment_name", "scale", "logger", "point", "device", "threads", "output", "progress", "start_from", "force"),
-    "wait_for_others",
+    *("wait_for_others", "stop_on_failure", "locks"),
 )
 NOT_IDENTITY_TRAINER = ("checkpoint_seconds", "keep")
 

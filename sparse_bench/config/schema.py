@@ -78,6 +78,8 @@ class Config:
     progress: Switch = True
     force: Switch = False
     wait_for_others: Switch = False
+    stop_on_failure: Switch = False
+    locks: Annotated[str, one_of("auto", "flock", "files")] = "auto"
 
 
 def register() -> None:

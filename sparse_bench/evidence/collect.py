@@ -75,7 +75,7 @@ def collect(results: Path, papers: Sequence[Paper], folders: Sequence[Path], for
     """
     for name in forget:
         check_experiment(name, experiments())
-    found, problems = load(folders)
+    found, problems = load(folders, curves=sorted({pattern for paper in papers for pattern in paper.curves}))
     lines = []
     for paper in papers:
         folder = results / paper.name

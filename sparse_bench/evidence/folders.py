@@ -5,7 +5,7 @@ A folder that cannot be read, or whose run has not ended, is reported and skippe
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,15 +91,30 @@ def read_result(path: Path) -> Result:
 
 
 def read_history(folder: Path) -> pd.DataFrame:
-    """Read a run's learning curves: index ``epoch``, one column a metric, the last value of each epoch.
+    """The curves of :func:`read_curves` as a table: index ``epoch``, one column a metric; empty without a history.
 
-    Lines without an epoch and an unfinished last line are skipped. The table is empty without a history.
+    Raises:
+        ValueError: a line before the last is not a JSON object.
+    """
+    frame = pd.DataFrame(read_curves(folder)).sort_index()
+    frame.index.name = "epoch"
+    return frame
+
+
+def read_curves(folder: Path, wanted: Callable[[str], bool] = lambda metric: True) -> dict[str, dict[int, float]]:
+    """Read a run's learning curves: metric → epoch → the epoch's last value.
+
+    Lines without an epoch and an unfinished last line are skipped.
+
+    Args:
+        folder: the run's folder.
+        wanted: tells of a metric whether it is read.
 
     Raises:
         ValueError: a line before the last is not a JSON object.
     """
     path = RunFolder(folder).metrics.path
-    epochs: dict[int, dict[str, float]] = {}
+    curves: dict[str, dict[int, float]] = {}
     lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
     last = max((number for number, line in enumerate(lines) if line), default=0)
     for number, line in enumerate(lines[: last + 1]):
@@ -112,11 +127,10 @@ def read_history(folder: Path) -> pd.DataFrame:
         if not isinstance(entry, dict):
             raise ValueError(f"{path.name}, line {number + 1}: expected an object, found {type(entry).__name__}")
         if isinstance(entry.get("epoch"), int):
-            values = {key: float(value) for key, value in entry.items() if is_number(value)}
-            epochs.setdefault(entry["epoch"], {}).update(values)
-    frame = pd.DataFrame.from_dict(epochs, orient="index").sort_index()
-    frame.index.name = "epoch"
-    return frame.drop(columns=["epoch", "step"], errors="ignore")
+            for key, value in entry.items():
+                if key not in ("epoch", "step") and wanted(key) and is_number(value):
+                    curves.setdefault(key, {})[entry["epoch"]] = float(value)
+    return curves
 
 
 def row_of(record: Result) -> dict[str, Any]:

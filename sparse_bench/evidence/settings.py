@@ -80,19 +80,40 @@ def alterations(experiment: str, config: Mapping[str, Any]) -> str | None:
         experiment: name of the experiment.
         config: the run's configuration, nested or flat.
     """
+    own = defining(config)
+    text = repr(own)  # runs that differ in their seeds alone are compared once
+    if (experiment, text) not in _compared:
+        _compared[experiment, text] = _alterations(experiment, own)
+    return _compared[experiment, text]
+
+
+#: Experiment and defining settings → what :func:`alterations` found.
+_compared: dict[tuple[str, str], str | None] = {}
+
+
+def _alterations(experiment: str, own: Mapping[str, Any]) -> str | None:
     known = _shipped(experiment)
     if not known:
         return "no shipped experiment has this name"
-    own = defining(config)
-    differences = [_differences(own, one) for one in known]
+    keys = _keys(own)
+    differences = [_differences(own, keys, one, others) for one, others in known]
     nearest = min(differences, key=len)
     return "; ".join(nearest) or None
 
 
-def _differences(own: Mapping[str, Any], shipped: Mapping[str, Any]) -> list[str]:
+#: Setting and key of its value, for all settings of a configuration.
+_Keys = frozenset[tuple[str, tuple[int, float, str]]]
+
+
+def _keys(config: Mapping[str, Any]) -> _Keys:
+    return frozenset((path, sort_key(_value(config, path))) for path in config)
+
+
+def _differences(own: Mapping[str, Any], keys: _Keys, shipped: Mapping[str, Any], others: _Keys) -> list[str]:
     """The settings in which two flat configurations differ, a text each."""
     found = []
-    for path in sorted({*own, *shipped} - _FREE):
+    # Only one of them may hold a setting, and the other its default, so what the sets say is looked at more closely.
+    for path in sorted({path for path, _ in keys ^ others} - _FREE):
         value, other = _value(own, path), _value(shipped, path)
         if sort_key(value) != sort_key(other):
             found.append(f"{path}: {value}, not {other}")
@@ -107,14 +128,14 @@ def _value(config: Mapping[str, Any], path: str) -> Any:
 
 
 @cache
-def _shipped(experiment: str) -> tuple[Mapping[str, Any], ...]:
+def _shipped(experiment: str) -> tuple[tuple[Mapping[str, Any], _Keys], ...]:
     """The settings of every run of an experiment that a sweep or the experiment's own file starts."""
     # Composing takes half a second a file, so only sweeps that may start the experiment are composed.
     sweeps = [sweep for sweep in choices("sweep") if may_start(sweep, experiment)]
     found = [settings for sweep in sweeps for name, settings in _started(sweep) if name == experiment]
     if experiment in choices("experiment"):
         found.append(_plain(shipped_config(experiment)))
-    return tuple({str(settings): settings for settings in found}.values())
+    return tuple((settings, _keys(settings)) for settings in {str(one): one for one in found}.values())
 
 
 @cache

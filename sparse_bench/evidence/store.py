@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from filelock import FileLock
 
 from sparse_bench.errors import SparseBenchError, unknown_choice
 from sparse_bench.evidence.cells import is_finite, is_missing, plain, sort_key
-from sparse_bench.evidence.folders import Problem, read_history, read_runs, row_of
+from sparse_bench.evidence.folders import Problem, read_curves, read_runs, row_of
 from sparse_bench.evidence.settings import completed, defining, shared_and_varying
 from sparse_bench.record import FINISHED, Result, write_together
 
@@ -126,12 +126,15 @@ class RunTable:
         }
 
 
-def load(folders: Iterable[Path], experiment: str | None = None) -> tuple[RunTable, list[Problem]]:
+def load(
+    folders: Iterable[Path], experiment: str | None = None, curves: Sequence[str] = ("*",)
+) -> tuple[RunTable, list[Problem]]:
     """Read every run below ``folders``. Return the table, and the problems found while reading.
 
     Args:
         folders: directories to search, at any depth.
         experiment: keep only this experiment or those below it (``rasa`` keeps ``rasa/diet`` and ``rasa/ted``).
+        curves: patterns of the metrics whose learning curves are kept (``test/*``).
 
     Raises:
         StoreError: there are no runs; the message names the folders and the command to run.
@@ -152,10 +155,11 @@ def load(folders: Iterable[Path], experiment: str | None = None) -> tuple[RunTab
             known = {record.experiment for _, record in found}
             raise StoreError(f"No results in {searched}: {unknown_choice('experiment', experiment, known)}")
         found, problems = kept, [problem for problem in problems if f"/{below}" in f"/{problem.folder}/"]
-    return _of_records(found, problems), problems
+    return _of_records(found, problems, curves), problems
 
 
-def _of_records(found: Sequence[tuple[Path, Result]], problems: list[Problem]) -> RunTable:
+def _of_records(found: Sequence[tuple[Path, Result]], problems: list[Problem], patterns: Sequence[str]) -> RunTable:
+    wanted = cache(lambda metric: any(fnmatchcase(metric, pattern) for pattern in patterns))
     rows, configs, curves, folders = [], [], [], {}
     for folder, record in found:
         name = f"{record.experiment}/{record.id}"
@@ -164,16 +168,17 @@ def _of_records(found: Sequence[tuple[Path, Result]], problems: list[Problem]) -
         if broken and record.status == FINISHED:
             problems.append(Problem(name, f"Excluded from the means, as not finite: {', '.join(broken)}."))
         try:
-            history = read_history(folder) if record.status == FINISHED else pd.DataFrame()
+            history = read_curves(folder, wanted) if record.status == FINISHED else {}
         except ValueError as error:
             problems.append(Problem(name, f"The learning curve cannot be read and is skipped: {error}"))
-            history = pd.DataFrame()
+            history = {}
         rows.append(row_of(record))
         configs.append(defining(record.config))
         folders[record.experiment, record.id] = folder
-        for metric in sorted(history.columns):
-            values = history[metric].dropna().items()
-            curves += [(record.experiment, record.id, record.seed, epoch, metric, value) for epoch, value in values]
+        for metric in sorted(history):
+            values = sorted(history[metric].items())
+            run = (record.experiment, record.id, record.seed)
+            curves += [(*run, epoch, metric, value) for epoch, value in values if not is_missing(value)]
     table = assembled(rows, completed(configs), pd.DataFrame(curves, columns=list(CURVE_COLUMNS)))
     return replace(table, folders=folders)
 

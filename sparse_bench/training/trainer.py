@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from sparse_bench import interruption
 from sparse_bench.batch import Batch
 from sparse_bench.config.schema import TrainerConfig
 from sparse_bench.errors import ConfigError, NonFiniteLossError
@@ -110,6 +111,7 @@ class Trainer:
         #: Circumstances of earlier sessions that differ from those of the next; then the last digits may differ too.
         self.resumed_from: list[dict[str, Any]] = []
         self._resumed = False
+        self._asked: Callable[[], bool] = lambda: False
         # The driver comes after RowSparseUpdates, whose hooks first have to restore the optimizer's own parameters.
         self._driver = Driver(scheme, optimizer, streams, self._length)
 
@@ -132,7 +134,7 @@ class Trainer:
         silent = True if self._quiet else None  # None: show the bar only in a terminal
         bar = tqdm(total=self.settings.epochs, initial=self.progress.epoch, unit="epoch", disable=silent)
         # With a bar, print log lines above it.
-        with bar, nullcontext() if bar.disable else logging_redirect_tqdm():
+        with bar, nullcontext() if bar.disable else logging_redirect_tqdm(), interruption.saving() as self._asked:
             while not self._done():
                 self._train_epoch()
                 self._end_epoch()
@@ -223,7 +225,7 @@ class Trainer:
                 self._check_finite()
             if not self._steps_left():
                 break
-            if time.monotonic() - self._last_checkpoint > self.settings.checkpoint_seconds:
+            if self._checkpoint_is_due():
                 progress.train_seconds += time.perf_counter() - started
                 progress.train_processor_seconds += time.process_time() - started_processor
                 self._save()
@@ -243,6 +245,7 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         progress, settings = self.progress, self.settings
+        self.folder.verify()
         self._row_sparse.flush()  # evaluations and checkpoints below need all rows up to date
         last = progress.epoch + 1 >= settings.epochs or not self._steps_left()
         entry: dict[str, float] = {f"train/{key}": (total / progress.batch).item() for key, total in self._sums.items()}
@@ -275,7 +278,7 @@ class Trainer:
         )
         self._log(entry, progress.step, progress.epoch)
         progress.batch, self._sums = 0, {}
-        if time.monotonic() - self._last_checkpoint > settings.checkpoint_seconds:
+        if self._checkpoint_is_due():
             self._save()
 
     def _record_topology(self) -> None:
@@ -305,7 +308,13 @@ class Trainer:
         """A warning for everything that is not computed in the requested way."""
         return fallbacks(self.model) + self._row_sparse.fallbacks()
 
+    def _checkpoint_is_due(self) -> bool:
+        """Whether the last checkpoint is old enough, or the process was asked to stop."""
+        return self._asked() or time.monotonic() - self._last_checkpoint > self.settings.checkpoint_seconds
+
     def _save(self) -> None:
+        """Write a checkpoint; if the process was asked to stop, it ends here."""
+        self.folder.verify()
         self.progress.elapsed_seconds = self.earlier_seconds + time.monotonic() - self._started
         checkpoint.save(
             self.folder.checkpoint,
@@ -326,6 +335,8 @@ class Trainer:
             },
         )
         self._last_checkpoint = time.monotonic()
+        if self._asked():
+            interruption.stop()
 
     def resume(self) -> None:
         """Continue from the last checkpoint, if any; :meth:`fit` calls this if needed.
