@@ -74,17 +74,17 @@ if TYPE_CHECKING:  # what an editor completes
     from sparse_bench.sparsity.schemes.combined import Combined as Combined
     from sparse_bench.sparsity.schemes.embedding_tiers import EmbeddingTiers as EmbeddingTiers
     from sparse_bench.sparsity.schemes.gmp import GMP as GMP
-    from sparse_bench.sparsity.schemes.grasp import GraSP as GraSP
-    from sparse_bench.sparsity.schemes.powerpropagation import Powerpropagation as Powerpropagation
     from sparse_bench.sparsity.schemes.granet import GraNet as GraNet
+    from sparse_bench.sparsity.schemes.grasp import GraSP as GraSP
     from sparse_bench.sparsity.schemes.mest import MEST as MEST
+    from sparse_bench.sparsity.schemes.powerpropagation import Powerpropagation as Powerpropagation
     from sparse_bench.sparsity.schemes.random import Random as Random
     from sparse_bench.sparsity.schemes.random_connected import RandomConnected as RandomConnected
     from sparse_bench.sparsity.schemes.random_fan_in import RandomFanIn as RandomFanIn
     from sparse_bench.sparsity.schemes.rigl import RigL as RigL
     from sparse_bench.sparsity.schemes.set import SET as SET
-    from sparse_bench.sparsity.schemes.snip import SNIP as SNIP
     from sparse_bench.sparsity.schemes.snfs import SNFS as SNFS
+    from sparse_bench.sparsity.schemes.snip import SNIP as SNIP
     from sparse_bench.sparsity.schemes.sparse_gradient import SparseGradient as SparseGradient
     from sparse_bench.sparsity.schemes.srigl import SRigL as SRigL
     from sparse_bench.sparsity.schemes.static_er import StaticER as StaticER

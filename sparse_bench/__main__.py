@@ -1,6 +1,5 @@
 """Command line: ``python -m sparse_bench experiment=NAME [settings]``, or ``sweep=NAME``, or ``-m`` for a multirun."""
 
-import importlib
 import logging
 import os
 import signal

@@ -1,6 +1,5 @@
 """A built wheel works outside the repository."""
 
-import importlib.util
 import os
 import site
 import subprocess
