@@ -63,18 +63,11 @@ def _held(kind: Any) -> str:
 
 
 def _changes(kind: Any) -> str:
-    from sparse_bench.sparsity.scheme import Scheme
-    from sparse_bench.sparsity.scoring import ScoredOnce
-
     settings = inspect.signature(kind).parameters
     if "interval" in settings:
-        return f"every {settings['interval'].default} steps"
-    if "zeta" in settings:
-        return "after each epoch"
-    if issubclass(kind, ScoredOnce):
-        return "never; chosen from gradients before training"
-    moving = kind.after_step is not Scheme.after_step or kind.before_backward is not Scheme.before_backward
-    return "each step" if kind.holds_hidden and moving else "never"
+        steps = settings["interval"].default
+        return "each step" if steps == 1 else f"every {steps} steps"
+    return "after each epoch" if "zeta" in settings else str(kind.changes)
 
 
 def _text(settings: dict[str, Any]) -> str:

@@ -62,7 +62,7 @@ class Counts:
 
 
 def count(model: nn.Module, scheme: Scheme, tally: Tally | None = None) -> Counts:
-    """Count ``model`` under an attached ``scheme``; ``tally`` is of its training, once that is over."""
+    """Count ``model`` under an attached ``scheme``; ``tally`` is of its training, if that has steps."""
 
     def of(names: list[str]) -> Count:
         size = active = 0
@@ -80,7 +80,6 @@ def count(model: nn.Module, scheme: Scheme, tally: Tally | None = None) -> Count
     selected = of(scheme.selected)
     sparse = of(list(scheme.weights))
     fixed = selected.size - sparse.size  # of selected layers that stay dense
-    known = tally is not None and tally.steps > 0
     everything = of([name for name, parameter in model.named_parameters() if parameter.requires_grad])
     return Counts(
         sparse_layers=selected.active,
@@ -91,8 +90,8 @@ def count(model: nn.Module, scheme: Scheme, tally: Tally | None = None) -> Count
         groups={group: of(names) for group, names in layer_groups(model).items()},
         of_full=selected.active / scheme.full_size if scheme.full_size else None,
         rewirings=scheme.rewirings(),
-        held=fixed + tally.held if known else None,
-        average_density=(fixed + sum(tally.active.values()) / tally.steps) / selected.size if known else None,
+        held=fixed + tally.held if tally else None,
+        average_density=(fixed + sum(tally.active.values()) / tally.steps) / selected.size if tally else None,
     )
 
 

@@ -18,9 +18,9 @@ from torch.optim import Optimizer
 from sparse_bench.errors import ConfigError
 from sparse_bench.limits import Name, Positive, Share, check_fields, one_of
 from sparse_bench.sparsity import supar
-from sparse_bench.sparsity.scores import Losses
+from sparse_bench.sparsity.scores import DISTRIBUTIONS_BY_SCORE, Losses, counts_by_score
 from sparse_bench.sparsity.selection import select
-from sparse_bench.sparsity.topology import Shape
+from sparse_bench.sparsity.topology import DISTRIBUTIONS, Shape
 from sparse_bench.sparsity.weights import EXECUTIONS, SparseWeight, sparsify
 from sparse_bench.streams import Streams
 
@@ -69,6 +69,8 @@ class Scheme:
     needs: ClassVar[tuple[str, ...]] = ()
     #: Optimizers that the scheme supports, empty for all; a configuration with another optimizer is refused.
     optimizers: ClassVar[tuple[type[Optimizer], ...]] = ()
+    #: When connections change, in words; a scheme with a setting ``interval`` or ``zeta`` need not say it.
+    changes: ClassVar[str] = "never"
     #: Advice in the error message when the scheme would remove no weight.
     remedy: ClassVar[str] = "Use a lower sparsity.density or larger layers (sparsity.layers)"
 
@@ -95,6 +97,8 @@ class Scheme:
         self.full_size: int | None = None
         #: Losses of training batches, for a scheme that scores the dense model's weights; set before it is attached.
         self.losses: Losses | None = None
+        #: Layer → its number of weights, if ``distribution`` shares the density by scores of the dense weights.
+        self._by_score: dict[str, int] = {}
         #: Factor that the gradients of the coming step still contain, where a gradient scaler left it to the optimizer.
         self.gradient_scale: Tensor | None = None
 
@@ -153,6 +157,11 @@ class Scheme:
         :func:`sparse_bench.sparsity.weights.sparsify`.
         """
         return {}
+
+    @property
+    def size(self) -> int:
+        """Number of entries of the sparse layers' full matrices."""
+        return sum(weight.size for weight in self.weights.values())
 
     def missing(self) -> int:
         """Number of weights of the selected layers that do not exist now."""
@@ -239,8 +248,16 @@ class MaskScheme(Scheme, ABC):
     """Base of schemes whose first topology is given by masks."""
 
     def install(self, model: nn.Module, streams: Streams) -> dict[str, SparseWeight]:
+        kind = getattr(self, "distribution", None)
+        if kind in DISTRIBUTIONS_BY_SCORE and self.density is not None:
+            seed = streams.derive("scores")
+            self._by_score = counts_by_score(kind, model, self.selected, self.density, self.losses, seed)
         shapes = {name: tuple(model.get_parameter(name).shape) for name in self.selected}
         return sparsify(model, self.first_topology(shapes, streams), self.execution)
+
+    def counts(self, shapes: Mapping[str, Shape], distribution: str) -> dict[str, int]:
+        """Layer → its number of weights, as ``density`` and ``distribution`` want."""
+        return self._by_score or DISTRIBUTIONS[distribution](shapes, self.density)
 
     @abstractmethod
     def first_topology(self, shapes: Mapping[str, Shape], streams: Streams) -> dict[str, Tensor]:

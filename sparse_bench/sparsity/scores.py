@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from sparse_bench.batch.base import as_logits
 from sparse_bench.errors import ConfigError
-from sparse_bench.sparsity.ranking import highest
+from sparse_bench.sparsity.ranking import highest, lamp
 
 #: (model) → the losses of training batches, one scalar after another, the same in each call.
 Losses = Callable[[nn.Module], Iterable[Tensor]]
@@ -197,3 +197,38 @@ def kept(scores: Mapping[str, Tensor], density: float) -> dict[str, Tensor]:
     chosen = highest(flat, round(density * flat.numel()))
     parts = chosen.split([score.numel() for score in scores.values()])
     return {name: part.view(score.shape) for (name, score), part in zip(scores.items(), parts, strict=True)}
+
+
+#: Ways to share a density among layers by scores of the dense model's weights.
+DISTRIBUTIONS_BY_SCORE = ("lamp", "snip")
+#: Number of batches for SNIP's scores where they only share a density among layers.
+_BATCHES = 8
+
+
+def counts_by_score(
+    kind: str, model: nn.Module, names: Sequence[str], density: float, losses: Losses | None, seed: int
+) -> dict[str, int]:
+    """Number of weights of each matrix: as many as are among the highest scores over all of them.
+
+    Args:
+        kind: one of :data:`DISTRIBUTIONS_BY_SCORE`.
+        model: the dense model. On the meta device there are no numbers, so all scores are equal.
+        names: its matrices.
+        density: share of all entries.
+        losses: of training batches, for ``snip``.
+        seed: of the random numbers in a loss.
+
+    Raises:
+        ConfigError: ``snip`` has no losses.
+    """
+    weights = {name: model.get_parameter(name).detach() for name in names}
+    if any(weight.is_meta for weight in weights.values()):
+        scores = {name: torch.ones(weight.shape) for name, weight in weights.items()}
+    elif kind == "lamp":
+        scores = {name: lamp(weight) for name, weight in weights.items()}
+    elif losses is None:
+        raise ConfigError("distribution=snip needs training batches. Give them to sparsify(..., losses=...).")
+    else:
+        with scored(model, seed) as twin:
+            scores = snip(twin, names, losses, _BATCHES, seed)
+    return {name: int(mask.sum()) for name, mask in kept(scores, density).items()}

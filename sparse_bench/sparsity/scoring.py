@@ -23,6 +23,8 @@ class Scored(Scheme, ABC):
     their scores.
     """
 
+    changes: ClassVar[str] = "never; chosen before training"
+
     @abstractmethod
     def masks(self, twin: nn.Module, losses: Losses, seed: int) -> dict[str, Tensor]:
         """Selected layer → mask [out, in]; ``twin`` is a copy of the dense model that may be changed."""

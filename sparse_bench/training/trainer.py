@@ -289,8 +289,9 @@ class Trainer:
 
     @property
     def tally(self) -> Tally | None:
-        """What the steps held and computed; None if an earlier version of the program took some of them."""
-        return self._driver.tally if self._driver.tally.steps == self._driver.steps else None
+        """What the steps held and computed; None before the first, or if an earlier program did not count some."""
+        counted = self._driver.tally
+        return counted if 0 < counted.steps == self._driver.steps else None
 
     def report(self) -> dict[str, float]:
         """The optimizer's report on averaging, with the prefix ``optimizer/``; empty if it does not average."""

@@ -160,7 +160,7 @@ def test_declared_groups_are_the_real_ones() -> None:
 
 
 def test_unknown_distribution_names_the_choices() -> None:
-    with pytest.raises(ConfigError, match="erdos_renyi, uniform"):
+    with pytest.raises(ConfigError, match="erdos_renyi, lamp, snip, uniform"):
         Random(distribution="binomial")
 
 

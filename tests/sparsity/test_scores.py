@@ -15,6 +15,7 @@ from sparse_bench.batch import Batch, Loss
 from sparse_bench.batch.base import as_logits
 from sparse_bench.errors import ConfigError
 from sparse_bench.run import run
+from sparse_bench.sparsity.ranking import lamp
 from sparse_bench.sparsity.scheme import Scheme
 from sparse_bench.sparsity.scores import Logits, gradients, grasp, hessian_product, kept, linear, scored, snip, synflow
 from tests.toy import ToyBatch, ToyTask
@@ -234,3 +235,23 @@ def test_training_sees_the_batches_and_the_noise_of_a_run_that_scores_nothing(to
         seen.append(list(Recorded.seen))
     assert len(seen[0]) == 18
     assert seen[0] == seen[1] == seen[2]
+
+
+@pytest.mark.parametrize("kind", ["snip", "lamp"])
+def test_scores_share_a_density_among_layers(kind: str) -> None:
+    """SNIP's and LAMP's numbers of weights, at places of RigL's own."""
+    model = mlp(6, 16, 2)
+    names = weights_of(model)
+    wanted = {name: weight.detach() for name, weight in model.named_parameters()}
+    with scored(model, 0) as twin:
+        scores = snip(twin, names, classified, 8, 0) if kind == "snip" else {name: lamp(wanted[name]) for name in names}
+    counts = {name: int(mask.sum()) for name, mask in kept(scores, 0.3).items()}
+    for scheme in (sb.Random(density=0.3, distribution=kind), sb.RigL(density=0.3, distribution=kind)):
+        model = mlp(6, 16, 2)
+        sparse = sb.sparsify(model, torch.optim.Adam(model.parameters()), scheme, steps=900, losses=losses_of)
+        assert {name: weight.active for name, weight in sparse.scheme.weights.items()} == counts
+        assert sum(counts.values()) == round(0.3 * 128)
+    if kind == "snip":
+        model = mlp(6, 16, 2)
+        with pytest.raises(ConfigError, match="distribution=snip needs training batches"):
+            sb.sparsify(model, torch.optim.Adam(model.parameters()), sb.Random(density=0.3, distribution=kind), steps=1)

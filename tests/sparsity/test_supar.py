@@ -52,10 +52,9 @@ def test_rates_alone_leave_the_start_and_embeddings_alone() -> None:
     assert any(parameter is net[0].weight for parameter in optimizer.param_groups[0]["params"])
     with pytest.raises(ConfigError, match=r"sparsity.sigma belongs to the base width"):
         sb.Random(density=0.5, sigma=0.1)
+    sgd = torch.optim.SGD(plain.parameters(), lr=1.0)
     with pytest.raises(ConfigError, match="scales the rates of Adam, not of SGD"):
-        sb.sparsify(
-            model(), torch.optim.SGD(plain.parameters(), lr=1.0), sb.Random(density=0.5, width_ratio=2.0), steps=1
-        )
+        sb.sparsify(plain, sgd, sb.Random(density=0.5, width_ratio=2.0), steps=1)
 
 
 @pytest.mark.parametrize("name", ["dense.Dense", "rigl.RigL", "ste.STE"])

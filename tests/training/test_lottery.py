@@ -21,7 +21,7 @@ def weights_of(result: Any) -> dict[str, Any]:
     return checkpoint.load(Path(result.config["output"]) / result.experiment / result.id / "weights.pt")
 
 
-@pytest.mark.parametrize("execution", ["masked", "csr"])
+@pytest.mark.parametrize("execution", ["masked", pytest.param("csr", marks=pytest.mark.slow)])
 def test_a_chain_prunes_and_goes_back_until_the_density_is_reached(
     toy_config: Callable[..., DictConfig], tmp_path: Path, execution: str
 ) -> None:

@@ -36,6 +36,8 @@ class ACDC(MaskScheme, Dynamic):
         reset_moments: whether the optimizer forgets everything where a phase begins.
     """
 
+    changes: ClassVar[str] = "where a phase ends"
+
     begin: Share = 0.1
     phase: Part = 0.05
     last_dense: Share = 0.75
@@ -50,13 +52,12 @@ class ACDC(MaskScheme, Dynamic):
         return {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}
 
     def missing_in_the_end(self) -> int:
-        size = sum(weight.size for weight in self.weights.values())
-        return size - round(self.density * size)
+        return self.size - round(self.density * self.size)
 
     def share_to_remove(self, amount: float) -> float:
         """The fraction of the connections to remove, given the density to reach."""
-        active = sum(weight.active for weight in self.weights.values())
-        return max(0, active - round(amount * sum(weight.size for weight in self.weights.values()))) / max(1, active)
+        active = self.size - self.missing()
+        return max(0, active - round(amount * self.size)) / max(1, active)
 
     @torch.no_grad()
     def rewire(self, amount: float, optimizer: Optimizer | None, streams: Streams, grows: bool = True) -> None:

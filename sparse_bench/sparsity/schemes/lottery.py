@@ -34,6 +34,8 @@ class LotteryTicket(MaskScheme):
         rewind: step of the first round; 0: the first weights.
     """
 
+    changes: ClassVar[str] = "from run to run of its chain"
+
     share: Part = 0.2
     rewind: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
 
@@ -42,8 +44,7 @@ class LotteryTicket(MaskScheme):
         self._round, self._early = 0, dict[str, Tensor]()  # parameter → early values; sparse ones as full matrices
 
     def asked(self) -> str | None:
-        total = sum(weight.size for weight in self.weights.values())
-        return f"round {self._round}, density {1 - self.missing() / total:.4g}" if self._round else None
+        return f"round {self._round}, density {1 - self.missing() / self.size:.4g}" if self._round else None
 
     def install(self, model: nn.Module, streams: Streams) -> dict[str, SparseWeight]:
         self.weights, self._model = super().install(model, streams), model
@@ -66,9 +67,8 @@ class LotteryTicket(MaskScheme):
     def next_stage(self, model: nn.Module) -> None:
         if not self._early:
             raise ConfigError(f"The first round ended before step {self.rewind} (sparsity.rewind).")
-        size = sum(weight.size for weight in self.weights.values())
-        active = size - self.missing()
-        count = max(round(self.density * size), active - round(self.share * active))
+        active = self.size - self.missing()
+        count = max(round(self.density * self.size), active - round(self.share * active))
         if count == active:
             raise ConfigError(f"The chain has reached sparsity.density = {self.density}: there is no further round.")
         self._round += 1

@@ -17,7 +17,8 @@ class Powerpropagation(GMP):
     """Trains v in the weight w = v |v|^(α−1), and prunes the smallest |w| as GMP does.
 
     A step changes w in proportion to its own size, so large weights grow and small ones stay near zero. Training starts
-    from the model's own first weights u, with v = sign(u) |u|^(1/α). The optimizer, and its weight decay, see v.
+    from the model's own first weights u, with v = sign(u) |u|^(1/α). The optimizer, and its weight decay, see v;
+    clipping sees the gradient of w.
 
     Source: Schwarz et al. 2021, "Powerpropagation: a sparsity inducing weight reparameterisation" (arXiv 2110.00296),
     equation 1, with gradual pruning.

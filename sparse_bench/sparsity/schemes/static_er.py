@@ -11,6 +11,7 @@ from sparse_bench.errors import ConfigError
 from sparse_bench.limits import Positive, Share, Width, one_of
 from sparse_bench.sparsity.dynamics.tiles import as_mask, grids
 from sparse_bench.sparsity.scheme import MaskScheme
+from sparse_bench.sparsity.scores import DISTRIBUTIONS_BY_SCORE
 from sparse_bench.sparsity.topology import DISTRIBUTIONS, Shape, bernoulli, exact
 from sparse_bench.streams import Streams
 
@@ -30,7 +31,8 @@ class StaticER(MaskScheme):
         density: share of the selected layers' weights that exist; None if ``epsilon`` is given.
         epsilon: each layer has the density ε (n + m) / (n m); SET uses 20. None if ``density`` is given.
         distribution: how ``density`` is distributed over layers. ``erdos_renyi``: proportional to (n + m) / (n m), as
-            with ``epsilon``. ``uniform``: the same in every layer.
+            with ``epsilon``. ``uniform``: the same in every layer. ``snip`` and ``lamp``: by the share of the highest
+            scores of the dense model's weights that each layer has.
         sampling: ``bernoulli``: each connection exists independently, with its layer's density as probability, as in
             SET. ``exact``: each layer has exactly its density times its size, rounded.
         block: connections exist in square tiles of this side, as ``execution=block`` multiplies them; 1: single ones.
@@ -38,7 +40,7 @@ class StaticER(MaskScheme):
 
     density: Share | None = None  # type: ignore[assignment]  # other schemes always have a density
     epsilon: Positive | None = None
-    distribution: Annotated[str, one_of(*DISTRIBUTIONS)] = "erdos_renyi"
+    distribution: Annotated[str, one_of(*DISTRIBUTIONS, *DISTRIBUTIONS_BY_SCORE)] = "erdos_renyi"
     sampling: Annotated[str, one_of(*SAMPLINGS)] = "bernoulli"
     block: Width = 1
 
@@ -61,8 +63,7 @@ class StaticER(MaskScheme):
         """Layer → its nominal density."""
         if self.epsilon is not None:
             return {name: density_of(self.epsilon, shape) for name, shape in shapes.items()}
-        assert self.density is not None
-        counts = DISTRIBUTIONS[self.distribution](shapes, self.density)
+        counts = self.counts(shapes, self.distribution)
         return {name: counts[name] / math.prod(shape) for name, shape in shapes.items()}
 
     def first_topology(self, shapes: Mapping[str, Shape], streams: Streams) -> dict[str, Tensor]:

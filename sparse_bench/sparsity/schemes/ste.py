@@ -18,7 +18,7 @@ class STE(Held):
     """Before each step the weights of largest magnitude are chosen anew; their gradient trains all weights.
 
     They are chosen in each layer, or with ``pattern`` among consecutive inputs of a unit. Among equal ones the first
-    exist. All weights are held while training.
+    exist. All weights are held while training. SR-STE's term is added to the gradient after any clipping.
 
     Source: Zhou et al. 2021, "Learning N:M fine-grained structured sparse neural networks from scratch", equations 4
     and 9; without N:M as ``ste`` in JaxPruner (Lee et al. 2023).
@@ -31,6 +31,8 @@ class STE(Held):
         begin: share of training after which the density falls from 1, along GMP's cubic curve.
         end: share of training at which ``density`` is reached. 0: from the first step on.
     """
+
+    changes: ClassVar[str] = "each step"
 
     pattern: Pair | None = None
     decay: NotNegative = 2e-4
@@ -64,8 +66,7 @@ class STE(Held):
         return self.decay * weight.full.masked_fill(weight.mask, 0) if self.decay else None
 
     def missing_in_the_end(self) -> int:
-        size = sum(weight.size for weight in self.weights.values())
-        return size - round(self.density * size)
+        return self.size - round(self.density * self.size)
 
     def due(self, step: int) -> bool:
         density = None if self._schedule is None else self._schedule.after_step(step, self.length)
