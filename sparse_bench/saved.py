@@ -70,7 +70,7 @@ def load_run(
         task: Task = build(plain["dataset"], _partial_=False)
     if changed := differences(result.origin, {"data": task.checksums()}, ("data",)):
         raise DataError(
-            f"{folder.path} was trained on other data: {changed} since then. data=FOLDER names their folder."
+            f"{folder.path} was trained on other data: {changed}. data=FOLDER names the folder of the data."
         )
     if changed := differences(result.origin, {"code": own_code(plain)}, ("code",)):
         logger.warning("%s was trained with other code: %s since then", folder.path, changed)

@@ -23,11 +23,15 @@ def call(*command: object, cwd: Path) -> str:
 
 @pytest.mark.slow
 def test_a_wheel_works_in_a_fresh_environment(tmp_path: Path) -> None:
-    pytest.importorskip("hatchling", reason="builds the wheel without a network")
     built = tmp_path / "wheel"
-    call(
-        sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", built, ROOT, cwd=tmp_path
-    )
+    isolation = ["--no-build-isolation"] if importlib.util.find_spec("hatchling") else []  # else pip gets hatchling
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", *isolation, "-w", built, ROOT]
+    try:
+        call(*build, cwd=tmp_path)
+    except AssertionError as error:
+        if isolation or "No matching distribution found for hatchling" not in str(error):
+            raise
+        pytest.skip("needs hatchling, or a network to get it")
     (wheel,) = built.glob("*.whl")
     with zipfile.ZipFile(wheel) as opened:
         names = opened.namelist()

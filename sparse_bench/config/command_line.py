@@ -7,6 +7,7 @@ traceback, and for an unknown setting the advice to add it.
 import re
 from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import get_type_hints
 
 from sparse_bench.config.schema import CONF, Config, TrainerConfig, choices
@@ -45,9 +46,10 @@ def check_command_line(arguments: Sequence[str]) -> None:
 
 
 def as_typed(arguments: Sequence[str]) -> list[str]:
-    """The arguments, with quotes around the values of text settings.
+    """The arguments, with quotes around the values of text settings, and around paths of a dataset that exist.
 
-    Otherwise Hydra reads the name 2024_01_15 as a whole number, 1e3 as one thousand, and ``true`` as a Boolean.
+    Otherwise Hydra reads the name 2024_01_15 as a whole number, 1e3 as one thousand, and ``true`` as a Boolean. It
+    takes a comma in a file's name for a sweep, and refuses parentheses.
     """
     texts = {name for name, kind in get_type_hints(Config).items() if kind in (str, str | None)}
     quoted = []
@@ -55,8 +57,23 @@ def as_typed(arguments: Sequence[str]) -> list[str]:
         key, equals, value = argument.partition("=")
         if equals and key.lstrip("+") in texts and _TEXTS.fullmatch(value):
             value = ",".join(one if one == "null" else f"'{one}'" for one in value.split(","))
+        elif key.startswith("dataset.") and _is_path(value):
+            value = "'" + value.replace("'", "\\'") + "'"
         quoted.append(key + equals + value)
     return quoted
+
+
+def _is_path(value: str) -> bool:
+    """Whether a value is the path of a file or folder, and cannot be a number or a list."""
+    try:
+        float(value)
+        return False
+    except ValueError:
+        pass
+    try:
+        return value[:1] not in ("", "[", "'", '"') and (value.startswith("~/") or Path(value).expanduser().exists())
+    except (OSError, ValueError, RuntimeError):  # too long for a name, or the home of nobody
+        return False
 
 
 def _check_key(key: str, groups: Sequence[str]) -> None:

@@ -4,6 +4,7 @@
 Errors name the file and the line.
 """
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from sparse_bench.data.text_types import TextTypeCorpus
 from sparse_bench.data.tokenizer import tokenize
 from sparse_bench.errors import ConfigError, DataError, shortened
 from sparse_bench.limits import Count, Few, Fraction, Name, Part, Seed, checked, one_of
+
+_LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
 P = TypeVar("P")  # a path, or several
@@ -109,7 +112,9 @@ def text_lm(
             start = end - max(1, round(shares[split] * len(lines)))
             found[split], end = range(max(0, start), end), start
         if end < 1:
-            raise DataError(f"{len(lines)} lines are too few for the shares {dict(shares)}")
+            raise DataError(
+                f"too few lines ({len(lines)}) for the shares {dict(shares)}. Name files instead of shares."
+            )
         return {**found, "train": range(end)}
 
     lines, *others = split_up(train, {"valid": valid, "test": test}, read, last_lines)
@@ -316,7 +321,10 @@ class _Rows:
     header: bool
 
     def read(self, path: str, use: str) -> list[_Row]:
-        return list(self._rows(path, self.files.read(path, use).lines))
+        rows = list(self._rows(path, self.files.read(path, use).lines))
+        if len(rows) > 2 and rows[0][2] not in {kind for _, _, kind in rows[1:]}:
+            _LOG.warning("%s: no other line has the class %s. Is it a header? dataset.header=true", *rows[0][::2])
+        return rows
 
     def _rows(self, path: str, lines: Sequence[str]) -> Iterator[_Row]:
         for number, line in enumerate(lines, start=1):

@@ -59,7 +59,8 @@ def held_out(
     for split, share in shares.items():
         count = max(1, round(share * len(different)))
         if count > len(left):
-            raise DataError(f"{len(different)} different examples are too few for the shares {dict(shares)}.")
+            classes = f" of {len(first)} classes" if len(first) > 1 else ""
+            raise DataError(f"{len(different)} different examples{classes} are too few for the shares {dict(shares)}.")
         chosen = {round((place + 0.5) * len(left) / count - 0.5) for place in range(count)}
         split_of |= {different[left[place]]: split for place in chosen}
         left = [number for place, number in enumerate(left) if place not in chosen]

@@ -1,6 +1,7 @@
 """Metrics as lines of the log."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from sparse_bench.tracking.base import RunInfo, Status, Tracker
@@ -12,18 +13,19 @@ logger = logging.getLogger(__name__)
 WIDTH, _TIME = 120, len("00:00:00 ")
 #: Which metrics come first where there is no room for all: the loss, then those of held-out data.
 _FIRST = ("train/loss", "valid/", "test/", "train/")
+#: The same at a run's end.
+_FIRST_AT_THE_END = ("test/", "valid/")
 
 
-def aligned(metrics: dict[str, Any], room: int = WIDTH) -> str:
+def aligned(metrics: dict[str, Any], room: int = WIDTH, first: Sequence[str] = _FIRST) -> str:
     """``name value`` pairs, padded so that lines with the same names align their values in columns.
 
     Args:
         metrics: name → value.
         room: largest number of characters. Metrics that do not fit are left out; ``…`` stands for them.
+        first: beginnings of the names that come first, in this order.
     """
-    ranks = {
-        name: next((n for n, start in enumerate(_FIRST) if name.startswith(start)), len(_FIRST)) for name in metrics
-    }
+    ranks = {name: next((n for n, start in enumerate(first) if name.startswith(start)), len(first)) for name in metrics}
     cells: list[str] = []
     for name in sorted(metrics, key=lambda name: ranks[name]):
         value = metrics[name]
@@ -61,4 +63,4 @@ class ConsoleTracker(Tracker):
     def finish(self, status: Status, summary: dict[str, Any]) -> None:
         """Log one line with the status and the summary's numbers."""
         numbers = {name: value for name, value in summary.items() if isinstance(value, int | float)}
-        logger.info("%s  %s", status, aligned(numbers, WIDTH - _TIME - len(f"{status}  ")))
+        logger.info("%s  %s", status, aligned(numbers, WIDTH - _TIME - len(f"{status}  "), _FIRST_AT_THE_END))

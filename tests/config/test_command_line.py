@@ -1,6 +1,7 @@
 """What a command line names is checked before Hydra sees it."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from omegaconf import DictConfig
@@ -96,3 +97,20 @@ def test_text_stays_as_it_was_typed(
 def test_text_of_a_sweep_stays_as_it_was_typed() -> None:
     assert as_typed(["experiment_name=1e3,2024_01_15", "-m"]) == ["experiment_name='1e3','2024_01_15'", "-m"]
     assert as_typed(["model=diet", "experiment_name=glob(a*)"]) == ["model=diet", "experiment_name=glob(a*)"]
+
+
+@pytest.mark.parametrize("name", ["my (1), it's.txt", "a b.txt", "2024", "[x].txt", "plain.txt"])
+def test_paths_of_data_stay_as_they_were_typed(
+    name: str, compose_config: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).touch()
+    for path in (name, str(tmp_path / name)):
+        if path in ("2024", "[x].txt"):  # a number and a list unless they are quoted
+            assert as_typed([f"dataset.train={path}"]) == [f"dataset.train={path}"]
+        else:
+            typed = as_typed(["dataset=text_lm", f"dataset.train={path}", "dataset.valid=0.2"])
+            config = compose_config(*typed)
+            assert (config.dataset.train, config.dataset.valid) == (path, 0.2)
+    assert as_typed(["dataset.train=a.txt,b.txt"]) == ["dataset.train=a.txt,b.txt"]
+    assert as_typed([f"dataset.train={'x' * 5000}"])

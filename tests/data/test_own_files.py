@@ -118,7 +118,7 @@ def test_a_fraction_leaves_the_held_out_lines_as_they_are(tmp_path: Path) -> Non
     [
         ("", {}, r"my\.txt is empty"),
         ("\n \n", {}, r"my\.txt is empty"),
-        ("one line only", {}, r"my\.txt: 1 lines are too few"),
+        ("one line only", {}, r"my\.txt: too few lines \(1\)"),
         (b"fine\nna\xefve\n", {}, r"my\.txt cannot be read: line 2 is not UTF-8"),
         ("a\nb\n", {"valid": 0.5, "test": 0.5}, "together they have to be less than 1"),
         ("a\nb\n", {"valid": "absent.txt"}, r"'absent\.txt' does not exist in /"),
@@ -220,6 +220,15 @@ def test_unusable_table(tmp_path: Path, content: str, message: str) -> None:
     (path,) = write(tmp_path, my_tsv=content)
     with pytest.raises(DataError, match=message):
         text_classes(path, valid=path, test=path)
+
+
+def test_a_header_that_is_read_as_an_example_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (path,) = write(tmp_path, my_tsv="text\tlabel\n" + "".join(f"w{n}\tx\nv{n}\ty\n" for n in range(9)))
+    text_classes(path)
+    assert re.search(r"my\.tsv, line 1: no other line has the class label\. Is it a header\?", caplog.text)
+    caplog.clear()
+    text_classes(path, header=True)
+    assert not caplog.text
 
 
 def test_a_held_out_class_must_occur_in_training(tmp_path: Path) -> None:
