@@ -59,8 +59,9 @@ def _carry_out(config: DictConfig, killed: str | None) -> Ended:
     if launcher.startswith("submitit"):  # whose own handlers would end a run without a checkpoint
         interruption.catch(signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
     journal = sharing.journal_of(HydraConfig.instance().cfg)
-    known = [entry.ended for entry in journal.entries().values() if entry.ended is not None]
-    if config.stop_on_failure and any(how.status in (FAILED, REFUSED) for how in known):
+    if config.stop_on_failure and any(
+        entry.ended.status in (FAILED, REFUSED) for entry in journal.entries().values() if entry.ended is not None
+    ):
         return Ended(LEFT)
     how = _outcome(config, lambda: run(config, killed, partial(journal.begin, chosen.job.num)))
     if how.elsewhere is None:
@@ -123,6 +124,12 @@ def _held(folder: Path) -> bool:
         return not free
 
 
+def _abandoned(folder: Path) -> bool:
+    """Whether the process that worked on a run died before it ended the run."""
+    run = RunFolder(folder)
+    return not run.outlives() and _status(Ended(ELSEWHERE, folder)) == ELSEWHERE
+
+
 def _status(how: Ended) -> str:
     """The status of a job. A run of another process may have finished in the meantime."""
     if how.elsewhere is None:
@@ -148,7 +155,7 @@ def main() -> None:
     interruption.catch(*interruption.SIGNALS)
     job()
     worker = JOBS in os.environ
-    while worker and not all(RunFolder(how.elsewhere).outlives() for how in ended if how.elsewhere is not None):
+    while worker and any(_abandoned(how.elsewhere) for how in ended if how.elsewhere is not None):
         ended.clear()
         job()  # goes on with the runs of a worker that died
     while awaited := [how.elsewhere for how in ended if how.status == _AWAITED and how.elsewhere is not None]:

@@ -8,8 +8,10 @@
 """
 
 import json
+import math
 import os
 import socket
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +70,7 @@ class Journal:
     sweep: Path
     _entries: dict[int, Entry] = field(default_factory=dict)
     _read: dict[Path, int] = field(default_factory=dict)
+    _looked: float = -math.inf
 
     def announce(self, overrides: Sequence[Sequence[str]], first: int) -> Path:
         """Write the list of jobs, and return its file.
@@ -97,8 +100,15 @@ class Journal:
         """Note how a job ended."""
         self._append({"job": job, "ended": how._replace(elsewhere=None)._asdict()})
 
-    def entries(self) -> dict[int, Entry]:
-        """What is known of each job, by its number. Lines that came since the last call are read."""
+    def entries(self, age: float = 0.0) -> dict[int, Entry]:
+        """What is known of each job, by its number. Lines that came since the last call are read.
+
+        Args:
+            age: seconds since the last reading within which nothing is read; spares a file system that many share.
+        """
+        if time.monotonic() - self._looked < age:
+            return self._entries
+        self._looked = time.monotonic()
         for path in sorted(self.sweep.glob("journal-*.jsonl")):
             with path.open("rb") as file:
                 file.seek(self._read.get(path, 0))
@@ -112,13 +122,13 @@ class Journal:
     def _note(self, line: bytes) -> None:
         try:
             note = json.loads(line)
+            ended = Ended(**note["ended"]) if "ended" in note else None
             entry = self._entries.setdefault(note["job"], Entry())
         except (ValueError, LookupError, TypeError):
-            return  # a machine that crashed leaves bytes of zero
+            return  # a machine that crashed leaves bytes of zero, another version other fields
         if "folder" in note:
             entry.folder = Path(note["folder"])
-        if "ended" in note:
-            entry.ended = Ended(**note["ended"])
+        entry.ended = ended or entry.ended
 
     def _append(self, note: dict[str, Any]) -> None:
         path = self.sweep / f"journal-{socket.gethostname()}.jsonl"

@@ -29,6 +29,9 @@ from omegaconf import DictConfig, OmegaConf
 from sparse_bench import ray_launcher, slurm
 from sparse_bench.journal import JOBS, Ended, Journal, read_jobs
 
+#: A worker reads what others have noted this often. A run that it takes for left is then found to have ended.
+_SECONDS_OF_JOURNAL = 30.0
+
 logger = logging.getLogger(__name__)
 
 
@@ -151,7 +154,7 @@ def _execute(number: int, overrides: Sequence[str], context: Any, config: Any, t
     from hydra_plugins.hydra_joblib_launcher._core import execute_job
 
     if JOBS in os.environ:
-        entry = journal_of(config).entries().get(number)
+        entry = journal_of(config).entries(_SECONDS_OF_JOURNAL).get(number)
         if entry is not None and entry.ended is not None:
             return JobReturn(_return_value=entry.ended, status=JobStatus.COMPLETED)
     return execute_job(number, overrides, context, config, task, state)

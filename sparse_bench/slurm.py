@@ -120,8 +120,8 @@ class SlurmWorkers(Launcher):
     def _wait(self, array: str, journal: Journal, numbers: range) -> None:
         """Wait until no task of the array is left; tell failures and progress when they come."""
         told, before = set[int](), ""
-        while queued := _queue(array):
-            time.sleep(self.settings.poll_seconds)
+        while True:
+            queued = _queue(array)
             entries = journal.entries()
             for number in numbers:
                 entry = entries.get(number)
@@ -131,10 +131,13 @@ class SlurmWorkers(Launcher):
                     logger.error("Job %d %s: %s (%s)", number, entry.ended.status, entry.ended.error, entry.folder)
                 told.add(number)
             done = sum(outcome(entries[number]).status == FINISHED for number in told)
-            tasks = ", ".join(f"{count} {state}" for state, count in sorted(queued.items()))
+            tasks = ", ".join(f"{count} {state}" for state, count in sorted(queued.items())) or "none left"
             if (text := f"{done} of {len(numbers)} runs finished; tasks: {tasks}") != before:
                 logger.info("%s", text)
                 before = text
+            if not queued:
+                return
+            time.sleep(self.settings.poll_seconds)
 
     def _script(self, sweep: Path, jobs: Path, workers: int) -> str:
         chosen = self.settings

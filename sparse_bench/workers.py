@@ -25,8 +25,8 @@ from sparse_bench import interruption
 _ATTEMPTS = 2
 #: Option of Linux's prctl (sys/prctl.h) that sets the signal a process gets when its parent ends.
 _PR_SET_PDEATHSIG = 1
-#: Seconds that a process gets to end before it is killed.
-_PATIENCE = 10.0
+#: Seconds that a process gets to save a checkpoint and end before it is killed; Slurm gives a job 30.
+_PATIENCE = 25.0
 
 logger = logging.getLogger(__name__)
 
