@@ -19,6 +19,7 @@ from sparse_bench.sparsity.layers.linear import SparseLinear
 from sparse_bench.sparsity.layers.lstm import SparseLSTM
 from sparse_bench.sparsity.layers.structured import StructuredModule
 from sparse_bench.sparsity.scheme import Length, Scheme
+from sparse_bench.sparsity.structured import StructuredWeight
 from sparse_bench.sparsity.weights import MASK_SUFFIX, CompressedWeight, SparseWeight
 from sparse_bench.streams import Streams
 
@@ -248,6 +249,8 @@ def _hand_over(
     for name, weight in weights.items():
         old, new = before[name], after.get(name)
         state = optimizer.state.pop(old, {})
+        if isinstance(weight, StructuredWeight):
+            state = {}  # its weights are stored in another shape, and may be others
         for key, moment in state.items():
             if isinstance(moment, Tensor) and moment.shape == old.shape:
                 whole = moment * weight.mask

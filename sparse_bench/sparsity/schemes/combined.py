@@ -1,14 +1,15 @@
 """Several schemes on one model, each on different layers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partialmethod
 from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 
 from sparse_bench.errors import ConfigError
-from sparse_bench.sparsity.scheme import Length, Scheme
+from sparse_bench.sparsity.scheme import Scheme
 from sparse_bench.streams import Streams
 
 
@@ -57,28 +58,18 @@ class Combined(Scheme):
         counted = [number for part in self.parts.values() if (number := part.rewirings()) is not None]
         return sum(counted) if counted else None
 
-    def before_training(self, length: Callable[[], Length]) -> None:
+    def _each(self, method: str, *arguments: Any) -> None:
         for part in self.parts.values():
-            part.before_training(length)
+            getattr(part, method)(*arguments)
 
-    def before_backward(self, step: int) -> None:
-        for part in self.parts.values():
-            part.before_backward(step)
-
-    def after_backward(self) -> None:
-        for part in self.parts.values():
-            part.after_backward()
-
-    def after_step(self, step: int, optimizer: Optimizer, streams: Streams) -> None:
-        for part in self.parts.values():
-            part.after_step(step, optimizer, streams)
+    before_training = partialmethod(_each, "before_training")  # type: ignore[assignment]
+    before_backward = partialmethod(_each, "before_backward")  # type: ignore[assignment]
+    after_backward = partialmethod(_each, "after_backward")  # type: ignore[assignment]
+    after_step = partialmethod(_each, "after_step")  # type: ignore[assignment]
 
     def at_epoch_end(self, epoch: int, last: bool, optimizer: Optimizer, streams: Streams) -> dict[str, float]:
-        return {
-            f"{name}/{key}": value
-            for name, part in self.parts.items()
-            for key, value in part.at_epoch_end(epoch, last, optimizer, streams).items()
-        }
+        ended = {name: part.at_epoch_end(epoch, last, optimizer, streams) for name, part in self.parts.items()}
+        return {f"{name}/{key}": value for name, logged in ended.items() for key, value in logged.items()}
 
     def topology(self) -> dict[str, Any]:
         return {layer: entry for part in self.parts.values() for layer, entry in part.topology().items()}
