@@ -21,6 +21,7 @@ from sparse_bench.sparsity.layers.lstm import SparseLSTM
 from sparse_bench.sparsity.layers.structured import StructuredModule
 from sparse_bench.sparsity.scheme import Length, Scheme
 from sparse_bench.sparsity.scores import Losses
+from sparse_bench.sparsity.structured import StructuredWeight
 from sparse_bench.sparsity.weights import MASK_SUFFIX, CompressedWeight, SparseWeight
 from sparse_bench.streams import Streams
 
@@ -262,6 +263,8 @@ def _hand_over(
     for name, weight in weights.items():
         old, new = before[name], after.get(name)
         state = optimizer.state.pop(old, {})
+        if isinstance(weight, StructuredWeight):
+            state = {}  # its weights are stored in another shape, and may be others
         for key, moment in state.items():
             if isinstance(moment, Tensor) and moment.shape == old.shape:
                 whole = moment if weight.held > weight.active else moment * weight.mask

@@ -1,5 +1,6 @@
 """A built wheel works outside the repository."""
 
+import importlib.util
 import os
 import site
 import subprocess

@@ -33,9 +33,11 @@ class Attribute:
 
     Attributes:
         values: the 0/1 features of every occurring value, one row per value [values, features], float32, on the CPU.
+        frequencies: in how many turns of the training data each feature occurs, empty if they were not counted.
     """
 
     values: Tensor
+    frequencies: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

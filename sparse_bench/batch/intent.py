@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -44,6 +44,8 @@ class IntentSizes:
         intent_features: width of the sparse features of intent names.
         intents: the features of every intent's name, one row per intent, on the CPU.
         tags: number of entity tags; 0 or 1 means that nothing is tagged.
+        frequencies: ``token``, ``sentence`` or ``label`` → how often each of these features occurs in the training
+            data; empty if they were not counted.
     """
 
     token_features: int
@@ -51,3 +53,4 @@ class IntentSizes:
     intent_features: int
     intents: SparseRows
     tags: int
+    frequencies: dict[str, tuple[int, ...]] = field(default_factory=dict)

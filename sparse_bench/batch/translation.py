@@ -44,8 +44,13 @@ class TranslationSizes:
         source_vocabulary: number of tokens of the source language, special tokens included.
         target_vocabulary: number of tokens of the target language, special tokens included.
         longest: number of positions of the longest sentence of either language, special tokens included.
+        source_frequencies: count of every token of the source language in the training data, in the order of their
+            numbers; empty if they were not counted.
+        target_frequencies: the same of the target language.
     """
 
     source_vocabulary: int
     target_vocabulary: int
     longest: int
+    source_frequencies: tuple[int, ...] = ()
+    target_frequencies: tuple[int, ...] = ()

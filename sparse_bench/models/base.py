@@ -18,7 +18,8 @@ class Model(nn.Module, ABC):
     #: Names of the groups of :meth:`layer_groups`, available before a model is built.
     groups: ClassVar[tuple[str, ...]]
 
-    #: Groups of embeddings that the model also uses as linear layers. Their gradient covers all rows in every batch.
+    #: Groups of embeddings that the model also uses as linear layers, or penalises. Their gradient covers all rows in
+    #: every batch.
     multiplied: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod

@@ -66,9 +66,11 @@ class DIET(Model):
         "attention",
         "feed_forward",
         "feature_projections",
+        "embedding",
         "embeds",
         "transitions",
     )
+    multiplied: ClassVar[tuple[str, ...]] = ("embedding",)
 
     intent_indices: Tensor
     intent_offsets: Tensor
@@ -97,6 +99,8 @@ class DIET(Model):
         super().__init__()
         self.negatives = negatives
         self.constrain_similarities = constrain_similarities
+        #: Occurrences of every feature in the training data, by the name of the features' projection.
+        self.word_frequencies = {f"{part}_projection.weight": counts for part, counts in sizes.frequencies.items()}
         self.regularization = regularization
         self.regularize_rising_only = regularize_rising_only
 
@@ -181,11 +185,13 @@ class DIET(Model):
     def layer_groups(self) -> dict[str, list[str]]:
         encoder = self.encoder.layer_groups("encoder.")
         embeds = ["text_embed.weight", "label_embed.weight"]
+        projections = [f"{part}_projection.weight" for part in ("token", "sentence", "label")]
         tagging = self.tag_embed is not None
         return {
             "default": encoder["encoder_input"] + encoder["attention"] + encoder["feed_forward"],
             **encoder,
-            "feature_projections": [f"{part}_projection.weight" for part in ("token", "sentence", "label")],
+            "feature_projections": projections,
+            "embedding": projections,  # a vector for each feature
             "embeds": [*embeds, "tag_embed.weight"] if tagging else embeds,
             "transitions": ["transitions"] if tagging else [],
         }

@@ -117,8 +117,10 @@ class TED(Model):
         "feed_forward",
         "encoding_layers",
         "feature_projections",
+        "embedding",
         "embeds",
     )
+    multiplied: ClassVar[tuple[str, ...]] = ("embedding",)
 
     action_features: Tensor
 
@@ -145,6 +147,12 @@ class TED(Model):
         self.negatives = negatives
         self.constrain_similarities = constrain_similarities
         self.scale_loss = scale_loss
+        #: Turns of the training data with every feature, by the name of the features' projection.
+        self.word_frequencies = {
+            f"attributes.{name}.projection.weight": attribute.frequencies
+            for name, attribute in sizes.attributes.items()
+            if attribute.frequencies
+        }
         self.regularization = regularization
         self.regularize_rising_only = regularize_rising_only
 
@@ -207,6 +215,7 @@ class TED(Model):
     def layer_groups(self) -> dict[str, list[str]]:
         encoder = self.encoder.layer_groups("encoder.")
         transformer = encoder["encoder_input"] + encoder["attention"] + encoder["feed_forward"]
+        projections = [f"attributes.{name}.projection.weight" for name in self.attributes]
         encoded = [f"attributes.{name}" for name in self.attributes if name in _ENCODED]
         encodings = [f"{name}.encoding.linear.weight" for name in encoded] + ["action_encoding.linear.weight"]
         return {
@@ -214,7 +223,8 @@ class TED(Model):
             "transformer": transformer,
             **encoder,
             "encoding_layers": encodings,
-            "feature_projections": [f"attributes.{name}.projection.weight" for name in self.attributes],
+            "feature_projections": projections,
+            "embedding": projections,  # a vector for each feature
             "embeds": ["dialogue_embed.weight", "action_embed.weight"],
         }
 

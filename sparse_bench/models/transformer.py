@@ -132,6 +132,8 @@ class Transformer(Model):
         self.decoder = nn.ModuleList(DecoderLayer(settings) for _ in range(decoder_layers))
         self.encoder_norm = settings.new_norm() if norm == "pre" else nn.Identity()
         self.decoder_norm = settings.new_norm() if norm == "pre" else nn.Identity()
+        #: Occurrences of every token in the training data, by the name of the embedding.
+        self.word_frequencies = _frequencies(sizes, shared=tie == "all")
         self.vocabulary = dense(d_model, sizes.target_vocabulary, bias=False)
         if tie != "none":
             self.vocabulary.weight = self.target_embedding.weight
@@ -278,6 +280,15 @@ def _embedding(vocabulary: int, size: int) -> nn.Embedding:
     embedding = nn.Embedding(vocabulary, size)
     nn.init.uniform_(embedding.weight, -_EMBEDDING_RANGE, _EMBEDDING_RANGE)
     return embedding
+
+
+def _frequencies(sizes: TranslationSizes, shared: bool) -> dict[str, tuple[int, ...]]:
+    """Counts of the tokens by the name of their embedding, as far as they are known; summed for a shared embedding."""
+    source, target = sizes.source_frequencies, sizes.target_frequencies
+    if shared:
+        source, target = tuple(map(sum, zip(source, target, strict=True))), ()
+    given = {"source_embedding.weight": source, "target_embedding.weight": target}
+    return {name: counts for name, counts in given.items() if counts}
 
 
 def _attention(blocks: list[str]) -> list[str]:

@@ -13,10 +13,13 @@ from torch.utils.hooks import RemovableHandle
 
 from sparse_bench.kernels import auto
 from sparse_bench.sparsity.driver import Tally
-from sparse_bench.sparsity.layers.block_diagonal import BlockDiagonalLayer
+from sparse_bench.sparsity.layers.block_diagonal import BlockDiagonalLayer, BlockDiagonalLinear
 from sparse_bench.sparsity.layers.linear import SparseLinear
 from sparse_bench.sparsity.layers.lstm import SparseLSTM
 from sparse_bench.sparsity.scheme import Scheme, layer_groups
+
+#: Layers of which the counter of products sees only the blocks.
+_IN_BLOCKS = BlockDiagonalLayer | BlockDiagonalLinear
 
 
 @dataclass(frozen=True)
@@ -165,10 +168,10 @@ def multiply_accumulates(model: nn.Module, scheme: Scheme, forward: Callable[[],
     # its missing entries are added to the dense count.
     hooks = [
         weight.owner.register_forward_hook(
-            saver(name, weight.size - weight.active, in_parts=isinstance(weight.owner, BlockDiagonalLayer))
+            saver(name, weight.size - weight.active, in_parts=isinstance(weight.owner, _IN_BLOCKS))
         )
         for name, weight in scheme.weights.items()
-        if isinstance(weight.owner, nn.Linear | SparseLinear | nn.RNNBase | SparseLSTM | BlockDiagonalLayer)
+        if isinstance(weight.owner, nn.Linear | SparseLinear | nn.RNNBase | SparseLSTM | _IN_BLOCKS)
     ]
     # The counter may miss the products of the project's sparse layers; the sizes of their matrices count instead.
     for owner in {weight.owner for weight in scheme.weights.values()}:

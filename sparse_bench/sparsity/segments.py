@@ -1,17 +1,23 @@
-"""Geometry of block-diagonal recurrent layers: how a layer is split into independent components.
+"""Geometry of block-diagonal layers: how a layer is split into independent components.
 
-Source: Demeester et al. 2018, "Predefined Sparseness in Recurrent Sequence Models", and the authors' code. Each of k
-components reads a segment of the inputs, a share δ of them. It computes its own segment of the outputs and states, a
-share 1/k of them. Input segments may overlap, output segments do not.
+Source for recurrent layers: Demeester et al. 2018, "Predefined Sparseness in Recurrent Sequence Models", and the
+authors' code. Each of k components reads a segment of the inputs, a share δ of them. It computes its own segment of the
+outputs and states, a share 1/k of them. Input segments may overlap, output segments do not. In a linear layer input
+segments do not overlap either.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
+
+import torch
+from torch import Tensor
 
 from sparse_bench.errors import ConfigError, unknown_choice
 
+#: Mode in which the number of components is given, the same for every layer.
+EXPLICIT = "blocks"
 #: (begin, end): the indices begin … end − 1 of a layer's inputs or outputs.
 Segment = tuple[int, int]
 #: Factors (a_i, a_o) on a layer's inputs and outputs, which give the size of a dense layer with as many parameters.
@@ -72,6 +78,42 @@ class Blocks:
         ends = [end for _, end in segments(outputs, count, 1 / count)]
         # Use ends only: a begin slightly below a whole number would assign an output twice, as with 49 in 49.
         return cls(segments(inputs, count, share), tuple(pairwise([0, *ends])))
+
+
+def dealt(total: int, count: int) -> Tensor:
+    """0 … ``total`` − 1 as they are dealt in turn to ``count`` blocks, block after block [total], int64.
+
+    Every block gets a share of each block of the layer before. This is the channel shuffle of Zhang et al. 2018,
+    "ShuffleNet", section 3.1.
+    """
+    return torch.cat([torch.arange(first, total, count) for first in range(count)])
+
+
+@dataclass(frozen=True)
+class EqualBlocks:
+    """Successive blocks of one size: ``count`` blocks, each with so many ``inputs`` and ``outputs``."""
+
+    count: int
+    inputs: int
+    outputs: int
+
+
+def equal_blocks(inputs: int, outputs: int, count: int) -> tuple[EqualBlocks, ...]:
+    """The ``count`` blocks of a linear layer, in groups of equal size; one group if ``count`` divides both sizes.
+
+    Both sizes are shared as evenly as possible, and the first blocks are the larger ones, as in
+    :func:`torch.tensor_split`.
+
+    Raises:
+        ConfigError: there are more blocks than inputs or outputs.
+    """
+    if not 1 <= count <= min(inputs, outputs):
+        raise ConfigError(
+            f"A linear layer {inputs}→{outputs} cannot be cut into {count} blocks. Valid choices: sparsity.blocks from "
+            f"1 to {min(inputs, outputs)}, or other layers (sparsity.layers)."
+        )
+    sizes = [tuple(total // count + (block < total % count) for total in (inputs, outputs)) for block in range(count)]
+    return tuple(EqualBlocks(len(list(same)), *size) for size, same in groupby(sizes))
 
 
 def count_and_share(inputs: int, outputs: int, reduction: Reduction) -> tuple[int, float]:
@@ -142,3 +184,27 @@ def reductions(mode: str, fraction: float, layers: int) -> list[Reduction]:
     if mode not in MODES:
         raise ConfigError(unknown_choice("mode", mode, MODES))
     return MODES[mode](fraction, layers)
+
+
+def components(
+    sizes: Sequence[tuple[int, int]], mode: str, fraction: float | None, blocks: int | None, share: float | None
+) -> list[Blocks]:
+    """The components of each layer of a recurrent stack, first layer to last.
+
+    Args:
+        sizes: inputs and outputs of each layer.
+        mode: one of :data:`MODES`, or :data:`EXPLICIT`.
+        fraction: of :func:`reductions`; not in mode :data:`EXPLICIT`.
+        blocks: k, number of components of every layer; in mode :data:`EXPLICIT` only.
+        share: δ, share of the inputs that a component reads, None for 1/k; in mode :data:`EXPLICIT` only.
+
+    Raises:
+        ConfigError: see :func:`count_and_share`, :func:`reductions` and :func:`segments`.
+    """
+    if fraction is None:
+        count = blocks or 1
+        cuts = [(count, share or 1 / count)] * len(sizes)
+    else:
+        reduced = reductions(mode, fraction, len(sizes))
+        cuts = [count_and_share(*size, reduction) for size, reduction in zip(sizes, reduced, strict=True)]
+    return [Blocks.of(*size, *cut) for size, cut in zip(sizes, cuts, strict=True)]

@@ -5,7 +5,7 @@ can be read as full matrices, through :class:`StructuredWeight`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from sparse_bench.errors import ConfigError
 from sparse_bench.kernels import places_of
 from sparse_bench.sparsity.layers.structured import StructuredModule
-from sparse_bench.sparsity.scheme import Scheme
+from sparse_bench.sparsity.scheme import Scheme, layer_groups
 from sparse_bench.sparsity.weights import SparseWeight
 from sparse_bench.streams import Streams
 
@@ -92,18 +92,11 @@ class StructuredScheme(Scheme, ABC):
         for name in self.selected:
             path = name.rpartition(".")[0]
             owner = model.get_submodule(path)
-            if isinstance(owner, StructuredModule):
-                raise ConfigError(f"The weight '{name}' already has a topology; only one scheme can own it.")
             if type(owner) not in kinds or not path:
+                raise ConfigError(f"{self.misfit(name, owner)} {_others(model, kinds)}")
+            if len(names := names_of(model, name)) > 1:
                 raise ConfigError(
-                    f"{type(self).__name__} replaces {self.replaces}, and '{name}' belongs to a "
-                    f"{type(owner).__name__}. Select other layers (sparsity.layers)."
-                )
-            parameter = model.get_parameter(name)
-            shared = [other for other, p in model.named_parameters(remove_duplicate=False) if p is parameter]
-            if len(shared) > 1:
-                raise ConfigError(
-                    f"{type(self).__name__} cannot replace '{name}', which is also used as {', '.join(shared[1:])}."
+                    f"{type(self).__name__} cannot replace '{name}', which is also used as {', '.join(names[1:])}."
                 )
             found.setdefault(path, []).append(name)
         # A module is replaced as a whole, so all of its matrices must be selected.
@@ -115,13 +108,49 @@ class StructuredScheme(Scheme, ABC):
                 )
         return found
 
+    def misfit(self, name: str, owner: nn.Module) -> str:
+        """Why the scheme cannot work on the weight ``name`` of the module ``owner``, for a message."""
+        if isinstance(owner, StructuredModule):
+            return f"The weight '{name}' already has a topology; only one scheme can own it."
+        return (
+            f"{type(self).__name__} replaces {self.replaces}, and '{name}' belongs to a {type(owner).__name__}. "
+            "Select other layers (sparsity.layers)."
+        )
 
-def replace(model: nn.Module, path: str, names: Sequence[str], module: StructuredModule) -> dict[str, SparseWeight]:
-    """Replace the module at ``path`` by ``module``; returns its weights by their ``names`` in the replaced module."""
-    sizes = {name: model.get_parameter(name).numel() for name in names}
-    parent, _, child = path.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)
-    return {name: StructuredWeight(name, module, size) for name, size in sizes.items()}
+
+def names_of(model: nn.Module, name: str) -> list[str]:
+    """All names of the parameter ``name``; more than one if modules share it."""
+    parameter = model.get_parameter(name)
+    return [other for other, held in model.named_parameters(remove_duplicate=False) if held is parameter]
+
+
+def _others(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> str:
+    """Which groups to select: those of the model whose matrices all belong to modules of these types."""
+    owners = {
+        group: {type(model.get_submodule(name.rpartition(".")[0])) for name in names}
+        for group, names in layer_groups(model).items()
+    }
+    fitting = [group for group, types in owners.items() if types and types <= {*kinds}]
+    return f"Groups that fit: {', '.join(fitting) or '(none)'}."
+
+
+def replace(
+    model: nn.Module, names: Mapping[str, Sequence[str]], modules: Mapping[str, StructuredModule]
+) -> dict[str, SparseWeight]:
+    """Replace modules; returns their weights, by the names of the replaced modules' matrices.
+
+    Args:
+        model: the model.
+        names: path of a module → names of its weight matrices.
+        modules: path of a module → what takes its place.
+    """
+    weights: dict[str, SparseWeight] = {}
+    for path, module in modules.items():
+        sizes = {name: model.get_parameter(name).numel() for name in names[path]}
+        parent, _, child = path.rpartition(".")
+        setattr(model.get_submodule(parent), child, module)
+        weights |= {name: StructuredWeight(name, module, size) for name, size in sizes.items()}
+    return weights
 
 
 def recurrent_stacks(model: nn.Module, paths: Sequence[str]) -> list[list[str]]:

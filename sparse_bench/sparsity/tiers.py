@@ -6,12 +6,17 @@ before it: only for the last words in the order. So the first words have short v
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from scipy.optimize import bisect
+from torch import Tensor
 
 from sparse_bench.errors import ConfigError
 
+#: Whose vectors are short: those of rare words, of frequent words, or of random words.
+ORDERS = ("up", "down", "rand")
 #: The authors' tolerance for α; the blocks' numbers of words depend on it.
 _TOLERANCE = 1e-6
 
@@ -45,6 +50,14 @@ class Tiers:
         """Number of columns of all blocks together."""
         return sum(self.widths)
 
+    def first_places(self) -> Tensor:
+        """For each column, the first place in the order whose word has it [D], int64."""
+        return torch.tensor(self.starts).repeat_interleave(torch.tensor(self.widths))
+
+    def topology(self, place: Tensor) -> Tensor:
+        """Which words have which columns, boolean [V, D], from the ``place`` of every word in the order [V]."""
+        return place[:, None] >= self.first_places().to(place.device)
+
 
 def decay(density: float, blocks: int) -> float:
     """Solve (1 + α + … + α^(blocks−1)) / blocks = density for α in [0, 1]; 0 if ``density`` is at most 1/blocks."""
@@ -62,7 +75,8 @@ def tiers(vocabulary: int, dim: int, density: float, blocks: int) -> Tiers:
 
     The last block also takes the remaining columns if B does not divide D. Its number of words brings the number of
     weights nearest to ⌊V · D · density⌋. It compensates for all earlier rounding, so it may have more words than the
-    block before it.
+    block before it. With few words, rounding may leave it more than it can hold, which the authors' code refuses. Here
+    the first blocks that lack words get the rest.
 
     Args:
         vocabulary: V, number of words.
@@ -71,7 +85,7 @@ def tiers(vocabulary: int, dim: int, density: float, blocks: int) -> Tiers:
         blocks: B, number of blocks; at most D are used.
 
     Raises:
-        ConfigError: ``density`` is out of range, or rounding leaves more weights to the last block than it can hold.
+        ConfigError: ``density`` is out of range.
     """
     blocks = min(blocks, dim)
     if blocks < 1 or not 1 / blocks <= density <= 1:
@@ -102,8 +116,34 @@ def tiers(vocabulary: int, dim: int, density: float, blocks: int) -> Tiers:
     if blocks > 1:
         starts.append(vocabulary - round(max(0, math.floor(target) - used) / widths[-1]))
     if starts[-1] < 0:
-        raise ConfigError(
-            f"An embedding of {vocabulary} words and {dim} columns cannot have density {density:g} in {blocks} blocks: "
-            "rounding leaves more weights to the last block than it can hold. Use fewer blocks or density 1."
-        )
+        starts[-1] = 0
+        rest = math.floor(target) - sum((vocabulary - start) * own for start, own in zip(starts, widths, strict=True))
+        for block in range(1, blocks - 1):
+            more = min(starts[block], round(rest / width))
+            starts[block] -= more
+            rest -= more * width
     return Tiers(vocabulary, tuple(starts), tuple(widths))
+
+
+def places(vocabulary: int, order: str, counts: Sequence[int] | None, generator: torch.Generator) -> Tensor:
+    """Place of every word in the order [V], int64, on the CPU.
+
+    Args:
+        vocabulary: V, number of words.
+        order: one of :data:`ORDERS`. Equally frequent words are in the order of their indices.
+        counts: how often each word occurs [V]. None: indices run from the most frequent word to the rarest.
+        generator: of a random order.
+
+    Raises:
+        ConfigError: there are counts of another number of words.
+    """
+    if order == "rand":
+        return torch.randperm(vocabulary, generator=generator)
+    found = torch.arange(vocabulary, 0, -1) if counts is None else torch.as_tensor(counts, device="cpu")
+    if found.shape != (vocabulary,):
+        raise ConfigError(
+            f"The model has frequencies of {found.numel()} words and an embedding of {vocabulary} words; "
+            "use sparsity.order=rand, or select another layer."
+        )
+    in_order = found.argsort(descending=order == "down", stable=True)
+    return torch.empty_like(in_order).index_copy_(0, in_order, torch.arange(vocabulary))

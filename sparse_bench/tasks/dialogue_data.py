@@ -89,7 +89,9 @@ class Attributes:
             else:
                 occurring = [(name,) for name in features]
             self._numbers[attribute] = {value: number for number, value in enumerate(occurring)}
-            self.sizes[attribute] = Attribute(_features(attribute, occurring, features))
+            counts = Counter(name for turns, _ in train for turn in turns for name in _values(turn)[attribute])
+            frequencies = tuple(counts[name] for name in features)
+            self.sizes[attribute] = Attribute(_features(attribute, occurring, features), frequencies)
 
     def encode(self, turn: DialogueTurn) -> list[int]:
         """The number of the turn's value of each attribute. If the turn has none, it is the count of values.

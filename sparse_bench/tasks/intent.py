@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, Protocol, cast
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch import nn
 
 from sparse_bench.batch import Batch, IntentBatch, IntentSizes, Loss, SparseRows
@@ -140,6 +141,11 @@ class IntentTask(Task):
             intent_features=len(self.intents),
             intents=_one_hot(len(self.intents)),
             tags=bilou.tag_count(len(self.entity_types)) if entities else 0,
+            frequencies={
+                "token": _occurrences(train_features.tokens),
+                "sentence": _occurrences(train_features.sentences),
+                "label": tuple(np.bincount(self.train.intents, minlength=len(self.intents)).tolist()),
+            },
         )
 
         self._words = {"train": [*map(counted_words, train_texts)], "test": [*map(counted_words, test_texts)]}
@@ -220,6 +226,12 @@ class IntentTask(Task):
             "; ".join(f"{shortened(surface)} in {shortened(text)}" for surface, text in left_out[:2]),
         )
         return counted
+
+
+def _occurrences(features: sparse.csr_array) -> tuple[int, ...]:
+    """In how many rows each feature occurs [features]."""
+    counts = np.bincount(features.indices, minlength=features.shape[1])
+    return tuple(counts.tolist())
 
 
 def _one_hot(size: int) -> SparseRows:

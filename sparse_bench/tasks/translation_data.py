@@ -44,6 +44,10 @@ class Sentences:
         tokens[inside] = np.concatenate(sentences)
         return cls(tokens, starts, lengths)
 
+    def counts(self, vocabulary: int) -> tuple[int, ...]:
+        """How often each number below ``vocabulary`` occurs [vocabulary]."""
+        return tuple(np.bincount(self.tokens, minlength=vocabulary).tolist())
+
     def grid(self, rows: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Indices in ``tokens`` of the first ``lengths`` positions of the sentences ``rows``, as a padded grid.
 
@@ -132,6 +136,8 @@ class EncodedCorpus:
             source_vocabulary=len(self.source.vocabulary),
             target_vocabulary=len(self.target.vocabulary),
             longest=max(int(side.lengths.max()) for side in sentences),
+            source_frequencies=self.train.source.counts(len(self.source.vocabulary)),
+            target_frequencies=self.train.target.counts(len(self.target.vocabulary)),
         )
 
 

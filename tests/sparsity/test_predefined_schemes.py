@@ -345,3 +345,10 @@ def test_masked_recurrent_weights_stay_zero_under_weight_drop() -> None:
     mask = scheme.weights["layers.0.weight_hh_l0"].mask
     assert layer.weight_hh_l0[~mask].eq(0).all()
     assert not torch.equal(layer.weight_hh_l0, before)
+
+
+def test_a_combination_passes_on_everything_that_a_scheme_may_do() -> None:
+    """A method that schemes can override and combinations forget would do nothing, without a word."""
+    of_a_combination = {"build", "matrices", "install", "size", "missing", "reached"}  # from its parts' weights
+    methods = {name for name, value in vars(Scheme).items() if not name.startswith("_") and callable(value)}
+    assert methods - of_a_combination <= set(vars(Combined))

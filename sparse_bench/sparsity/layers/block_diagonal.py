@@ -1,14 +1,16 @@
-"""A recurrent layer of independent components, equal to a layer with block-diagonal recurrent weights."""
+"""Layers of independent components, equal to layers with block-diagonal weights; only the blocks are computed."""
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
 from sparse_bench.errors import ConfigError
 from sparse_bench.sparsity.layers.structured import StructuredModule
-from sparse_bench.sparsity.segments import Blocks, Segment
+from sparse_bench.sparsity.segments import Blocks, Segment, dealt, equal_blocks
 
 #: Number of gates whose weights a recurrent layer stacks. LSTM: input, forget, cell, output. GRU: reset, update, new.
 GATES: dict[type[nn.RNNBase], int] = {nn.RNN: 1, nn.GRU: 3, nn.LSTM: 4}
@@ -27,6 +29,7 @@ class BlockDiagonalLayer(StructuredModule):
         layer: the layer to replace. Its weights are not copied. Each component draws its own weights, as torch does for
             a layer of its size: within 1/√(its outputs) instead of 1/√(all outputs).
         blocks: the components' segments of inputs and outputs.
+        permute: deal the inputs over the components in turn, by :func:`dealt`, before segments are cut.
 
     Attributes:
         components: one layer per component, of ``layer``'s type. Parameters that are frozen in ``layer`` are frozen
@@ -36,7 +39,9 @@ class BlockDiagonalLayer(StructuredModule):
         ConfigError: ``layer`` has several layers or projections.
     """
 
-    def __init__(self, layer: nn.RNNBase, blocks: Blocks) -> None:
+    order: Tensor
+
+    def __init__(self, layer: nn.RNNBase, blocks: Blocks, permute: bool = False) -> None:
         super().__init__()
         if type(layer) not in GATES or layer.num_layers != 1 or layer.proj_size:
             raise ConfigError(
@@ -46,7 +51,9 @@ class BlockDiagonalLayer(StructuredModule):
             )
         self.input_size, self.hidden_size = layer.input_size, layer.hidden_size
         self.bidirectional, self.batch_first = layer.bidirectional, layer.batch_first
-        self.blocks = blocks
+        self.blocks, self.permute = blocks, permute
+        order = dealt(layer.input_size, blocks.count if permute else 1)
+        self.register_buffer("order", order.to(next(layer.parameters()).device), persistent=False)
         self._gates = GATES[type(layer)]
         settings: dict[str, Any] = {
             "bias": layer.bias,
@@ -68,6 +75,9 @@ class BlockDiagonalLayer(StructuredModule):
 
     def forward(self, x: Tensor | PackedSequence, state: State | None = None) -> tuple[Tensor | PackedSequence, State]:
         """Like the replaced layer: takes [T, B, inputs], batch first, packed or without B, and the first state."""
+        if self.permute:
+            data = x.data.index_select(-1, self.order)
+            x = x._replace(data=data) if isinstance(x, PackedSequence) else data
         outputs: list[Any] = []
         states: list[State] = []
         for component, inputs, segment in zip(self.components, self.blocks.inputs, self.blocks.outputs, strict=True):
@@ -116,14 +126,19 @@ class BlockDiagonalLayer(StructuredModule):
         full = parts[0].new_zeros(self._gates, self.hidden_size, self._columns(attribute))
         for part, (rows, columns) in zip(parts, self._places(attribute), strict=True):
             full[:, slice(*rows), slice(*columns)] = part.view(self._gates, -1, part.shape[1])
-        return full.flatten(0, 1)  # row g · hidden + o: output o of gate g
+        return self._in_order(attribute, full.flatten(0, 1))  # row g · hidden + o: output o of gate g
 
     def topology(self, attribute: str) -> Tensor:
         shape = self._gates, self.hidden_size, self._columns(attribute)
         mask = torch.zeros(shape, dtype=torch.bool, device=self.parts(attribute)[0].device)
         for rows, columns in self._places(attribute):
             mask[:, slice(*rows), slice(*columns)] = True
-        return mask.flatten(0, 1)
+        return self._in_order(attribute, mask.flatten(0, 1))
+
+    def _in_order(self, attribute: str, matrix: Tensor) -> Tensor:
+        """Put the columns of a matrix for permuted inputs in the order of the inputs."""
+        reads_inputs = self.permute and attribute.startswith("weight_ih")
+        return matrix.index_select(1, self.order.argsort()) if reads_inputs else matrix
 
     def _columns(self, attribute: str) -> int:
         return self.hidden_size if attribute.startswith("weight_hh") else self.input_size
@@ -136,3 +151,93 @@ class BlockDiagonalLayer(StructuredModule):
     def extra_repr(self) -> str:
         """Sizes."""
         return f"{self.input_size}, {self.hidden_size}, components={self.blocks.count}"
+
+
+class BlockDiagonalLinear(StructuredModule):
+    """Replaces an :class:`torch.nn.Linear` by k independent ones: each computes a share of the outputs from its inputs.
+
+    It equals the replaced layer with a weight that is zero outside of blocks. The blocks of one size are one batched
+    product, so that a k-th of the multiplications remains.
+
+    Args:
+        linear: the layer to replace. Each block takes the layer's own first weights in its place, times √(inputs of the
+            layer / inputs of the block). So their variance is in inverse proportion to the block's own fan-in, as
+            initialisers choose it (He et al. 2015, section 2.2). It is that of a layer of the block's size.
+        blocks: k, at most the smaller side of the layer. If it does not divide a side, the first blocks are larger by
+            one.
+        permute: deal the inputs over the blocks in turn, by :func:`dealt`. Otherwise each block reads the next ones.
+
+    Attributes:
+        weight: the weights of all blocks [entries], block after block, each [outputs, inputs]; frozen if they were in
+            ``linear``.
+        bias: [out] or None, the parameter of ``linear``.
+
+    Raises:
+        ConfigError: there are more blocks than inputs or outputs.
+    """
+
+    def __init__(self, linear: nn.Linear, blocks: int, permute: bool = False) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.blocks, self.permute = blocks, permute
+        self._groups = equal_blocks(self.in_features, self.out_features, blocks)
+        self._sizes = [group.count * group.outputs * group.inputs for group in self._groups]
+        own = linear.weight.detach().flatten().index_select(0, self._places(linear.weight.device))
+        scaled = [
+            part * math.sqrt(self.in_features / group.inputs)
+            for part, group in zip(own.split(self._sizes), self._groups, strict=True)
+        ]
+        self.weight = nn.Parameter(torch.cat(scaled), linear.weight.requires_grad)
+        self.bias = linear.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute y [..., out] for ``x`` [..., in]."""
+        weights = self.weight.split(self._sizes)
+        products = [
+            torch.einsum("...bi,boi->...bo", read, weight.view(group.count, group.outputs, group.inputs)).flatten(-2)
+            for read, weight, group in zip(self._read(x), weights, self._groups, strict=True)
+        ]
+        y = products[0] if len(products) == 1 else torch.cat(products, dim=-1)
+        return y if self.bias is None else y + self.bias
+
+    def _read(self, x: Tensor) -> list[Tensor]:
+        """What each group of blocks reads [..., blocks, inputs of a block]."""
+        counts = [group.count for group in self._groups]
+        if not self.permute:
+            parts = x.split([group.count * group.inputs for group in self._groups], dim=-1)
+            return [part.unflatten(-1, (count, -1)) for part, count in zip(parts, counts, strict=True)]
+        # Block b reads the inputs b, b + k, b + 2k, …: a column of this table, without the padding of shorter ones.
+        table = F.pad(x, (0, -self.in_features % self.blocks)).unflatten(-1, (-1, self.blocks)).transpose(-1, -2)
+        parts = table.split(counts, dim=-2)
+        return [part[..., : group.inputs] for part, group in zip(parts, self._groups, strict=True)]
+
+    def _places(self, device: torch.device) -> Tensor:
+        """Places of the weights [entries] in the flattened full matrix, int64."""
+        found, row, column = [], 0, 0
+        order = dealt(self.in_features, self.blocks if self.permute else 1)
+        for group in self._groups:
+            outputs, inputs = group.count * group.outputs, group.count * group.inputs
+            rows = torch.arange(row, row + outputs).view(group.count, group.outputs, 1)
+            columns = order[column : column + inputs].view(group.count, 1, group.inputs)
+            found.append((rows * self.in_features + columns).flatten())
+            row, column = row + outputs, column + inputs
+        return torch.cat(found).to(device)
+
+    def parts(self, attribute: str) -> list[Tensor]:
+        return [getattr(self, attribute)]
+
+    def full(self, attribute: str) -> Tensor:
+        stored: Tensor = getattr(self, attribute)
+        if attribute == "bias":
+            return stored
+        full = stored.new_zeros(self.out_features * self.in_features)
+        return full.index_copy(0, self._places(stored.device), stored).view(self.out_features, self.in_features)
+
+    def topology(self, attribute: str) -> Tensor:
+        device = self.weight.device
+        mask = torch.zeros(self.out_features * self.in_features, dtype=torch.bool, device=device)
+        return mask.index_fill_(0, self._places(device), True).view(self.out_features, self.in_features)
+
+    def extra_repr(self) -> str:
+        """Sizes."""
+        return f"{self.in_features}, {self.out_features}, blocks={self.blocks}, permute={self.permute}"

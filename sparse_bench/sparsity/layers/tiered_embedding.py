@@ -52,7 +52,7 @@ class TieredEmbedding(RowSparseLayer, StructuredModule):
         self.register_buffer("place", place.to(device))
         # The word at place p has column d if p ≥ start[d]; its value is weight[p · stride[d] + offset[d]].
         widths = torch.tensor(tiers.widths)
-        start, stride = (torch.tensor(of).repeat_interleave(widths) for of in (tiers.starts, tiers.widths))
+        start, stride = tiers.first_places(), widths.repeat_interleave(widths)
         first = torch.tensor([0, *tiers.sizes[:-1]]).cumsum(0).repeat_interleave(widths)
         within = torch.cat([torch.arange(width) for width in tiers.widths])
         for name, value in (("start", start), ("stride", stride), ("offset", first + within - start * stride)):
@@ -138,7 +138,7 @@ class TieredEmbedding(RowSparseLayer, StructuredModule):
         return self.dense_weight()
 
     def topology(self, attribute: str) -> Tensor:
-        return self.place[:, None] >= self.start
+        return self.tiers.topology(self.place)
 
     def extra_repr(self) -> str:
         """Sizes."""

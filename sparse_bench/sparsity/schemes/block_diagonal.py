@@ -1,62 +1,56 @@
-"""Predefined sparseness: recurrent layers of independent components (Demeester et al. 2018)."""
+"""Predefined sparseness: layers of independent components (Demeester et al. 2018), recurrent and linear."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from torch import nn
 
 from sparse_bench.errors import ConfigError
 from sparse_bench.limits import Few, Fraction, one_of
-from sparse_bench.sparsity.layers.block_diagonal import GATES, BlockDiagonalLayer
+from sparse_bench.sparsity.layers.block_diagonal import GATES, BlockDiagonalLayer, BlockDiagonalLinear
 from sparse_bench.sparsity.scheme import Layers
-from sparse_bench.sparsity.segments import MODES, Blocks, count_and_share, reductions
+from sparse_bench.sparsity.segments import EXPLICIT, MODES, components
 from sparse_bench.sparsity.structured import StructuredScheme, recurrent_stacks, replace
 from sparse_bench.sparsity.weights import SparseWeight
 from sparse_bench.streams import Streams
 
-#: Mode in which the number of components is given, the same for every layer.
-EXPLICIT = "blocks"
-
 
 @dataclass
 class BlockDiagonal(StructuredScheme):
-    """Splits every selected LSTM, GRU or RNN layer into components with their own outputs and states.
+    """Splits every selected linear, LSTM, GRU or RNN layer into blocks with their own inputs, outputs and states.
 
-    The number of components, and the share of the inputs that each reads, are either given (mode ``blocks``), or follow
-    from a narrower dense stack with as many parameters (``mode`` and ``fraction``). A layer with one component does not
-    change.
+    The number of blocks is either given (mode ``blocks``), or follows from a narrower dense stack of recurrent layers
+    with as many parameters (``mode`` and ``fraction``). A layer with one block does not change.
 
     Attributes:
         mode: sides of the stack of selected layers, in the model's order, that are reduced in the dense stack.
             ``sparse_hidden``: between layers. ``sparse_emb``: the stack's input and output. ``sparse_all``: all.
-            ``blocks``: the number of components is given.
+            ``blocks``: the number of blocks is given; the only mode for linear layers.
         fraction: size of the dense stack's reduced sides, relative to this stack. Not in mode ``blocks``.
-        blocks: number of components of every layer. In mode ``blocks`` only.
-        delta: share of a layer's inputs that a component reads, from 1/blocks to 1. In mode ``blocks`` only.
+        blocks: number of blocks of every layer. In mode ``blocks`` only.
+        delta: share of its inputs that a block of a recurrent layer reads, from 1/blocks to 1. None: 1/blocks, as in
+            linear layers. In mode ``blocks`` only.
+        permute: deal a layer's inputs over its blocks in turn, so that each block reads outputs of all blocks before.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("recurrent",)
-    replaces: ClassVar[str] = "recurrent layers (LSTM, GRU, RNN)"
-    remedy: ClassVar[str] = (
-        "sparse_hidden acts between the layers of a stack, sparse_emb at its ends: for one layer use "
-        "sparsity.mode=sparse_all, or blocks"
-    )
+    replaces: ClassVar[str] = "linear and recurrent layers"
+    remedy: ClassVar[str] = "sparse_hidden acts between layers: for one layer use sparsity.mode=sparse_all, or blocks"
 
     layers: Layers = ("recurrent",)
     mode: Annotated[str, one_of(*MODES, EXPLICIT)] = "sparse_hidden"
     fraction: Fraction | None = None
     blocks: Few | None = None
     delta: Fraction | None = None
+    permute: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.density != 1.0:
             raise ConfigError("BlockDiagonal has no density: its size follows from its mode. Remove sparsity.density.")
-        explicit = self.mode == EXPLICIT
-        given = {name: getattr(self, name) is not None for name in ("fraction", "blocks", "delta")}
-        if given != {"fraction": not explicit, "blocks": explicit, "delta": explicit}:
-            wanted, unwanted = ("blocks and delta", "fraction") if explicit else ("fraction", "blocks and delta")
-            raise ConfigError(f"sparsity.mode={self.mode} needs {wanted}, and does not use {unwanted}: set null.")
+        wanted, unwanted = ("blocks", ("fraction",)) if self.mode == EXPLICIT else ("fraction", ("blocks", "delta"))
+        if getattr(self, wanted) is None or any(getattr(self, name) is not None for name in unwanted):
+            unused = " and ".join(unwanted)
+            raise ConfigError(f"sparsity.mode={self.mode} needs {wanted}, and does not use {unused}: set null.")
         if self.blocks is not None and self.delta is not None and not 1 / self.blocks <= self.delta <= 1:
             raise ConfigError(f"sparsity.delta must lie between 1/{self.blocks} (1/blocks) and 1, not {self.delta}.")
 
@@ -66,18 +60,18 @@ class BlockDiagonal(StructuredScheme):
         return f"mode {self.mode}, " + (f"{self.blocks} blocks" if self.blocks else f"fraction {self.fraction:g}")
 
     def install(self, model: nn.Module, streams: Streams) -> dict[str, SparseWeight]:
-        weights: dict[str, SparseWeight] = {}
-        names = self.owners(model, tuple(GATES))
-        for stack in recurrent_stacks(model, list(names)):
-            for place, path in enumerate(stack):
-                layer = model.get_submodule(path)
-                assert isinstance(layer, nn.RNNBase)
-                if self.fraction is None:
-                    count, share = self.blocks or 1, self.delta or 1.0
-                else:
-                    reduction = reductions(self.mode, self.fraction, len(stack))[place]
-                    count, share = count_and_share(layer.input_size, layer.hidden_size, reduction)
-                if count > 1:
-                    blocks = Blocks.of(layer.input_size, layer.hidden_size, count, share)
-                    weights |= replace(model, path, names[path], BlockDiagonalLayer(layer, blocks))
-        return weights
+        names = self.owners(model, (*GATES, nn.Linear))
+        layers: dict[str, Any] = {path: model.get_submodule(path) for path in names}
+        linear = [path for path, layer in layers.items() if isinstance(layer, nn.Linear)]
+        if linear and (self.blocks is None or self.delta is not None):
+            raise ConfigError(f"Linear layers ({', '.join(linear)}) need sparsity.mode=blocks and delta=null.")
+        made: dict[str, BlockDiagonalLayer | BlockDiagonalLinear] = {}
+        for stack in recurrent_stacks(model, [path for path in names if path not in linear]):
+            sizes = [(layers[path].input_size, layers[path].hidden_size) for path in stack]
+            cut = components(sizes, self.mode, self.fraction, self.blocks, self.delta)
+            for path, blocks in zip(stack, cut, strict=True):
+                if blocks.count > 1:
+                    made[path] = BlockDiagonalLayer(layers[path], blocks, self.permute)
+        if self.blocks is not None and self.blocks > 1:
+            made |= {path: BlockDiagonalLinear(layers[path], self.blocks, self.permute) for path in linear}
+        return replace(model, names, made)

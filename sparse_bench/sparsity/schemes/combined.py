@@ -1,14 +1,15 @@
 """Several schemes on one model, each on different layers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partialmethod
 from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 
 from sparse_bench.errors import ConfigError
-from sparse_bench.sparsity.scheme import Length, Scheme
+from sparse_bench.sparsity.scheme import Scheme
 from sparse_bench.streams import Streams
 
 
@@ -58,45 +59,26 @@ class Combined(Scheme):
         counted = [number for part in self.parts.values() if (number := part.rewirings()) is not None]
         return sum(counted) if counted else None
 
-    def next_stage(self, model: nn.Module) -> None:
+    def _each(self, method: str, *arguments: Any) -> None:
         for part in self.parts.values():
-            part.next_stage(model)
+            getattr(part, method)(*arguments)
 
-    def scale_rates(self, optimizer: Optimizer, model: nn.Module) -> None:
-        for part in self.parts.values():
-            part.scale_rates(optimizer, model)
-
-    def before_training(self, length: Callable[[], Length]) -> None:
-        for part in self.parts.values():
-            part.before_training(length)
-
-    def check_optimizer(self, optimizer: Optimizer) -> None:
-        for part in self.parts.values():
-            part.check_optimizer(optimizer)
-
-    def before_backward(self, step: int) -> None:
-        for part in self.parts.values():
-            part.before_backward(step)
+    next_stage = partialmethod(_each, "next_stage")  # type: ignore[assignment]
+    scale_rates = partialmethod(_each, "scale_rates")  # type: ignore[assignment]
+    check_optimizer = partialmethod(_each, "check_optimizer")  # type: ignore[assignment]
+    before_training = partialmethod(_each, "before_training")  # type: ignore[assignment]
+    before_backward = partialmethod(_each, "before_backward")  # type: ignore[assignment]
+    before_step = partialmethod(_each, "before_step")  # type: ignore[assignment]
+    after_step = partialmethod(_each, "after_step")  # type: ignore[assignment]
 
     def after_backward(self) -> None:
         for part in self.parts.values():
             part.gradient_scale = self.gradient_scale
             part.after_backward()
 
-    def before_step(self, optimizer: Optimizer) -> None:
-        for part in self.parts.values():
-            part.before_step(optimizer)
-
-    def after_step(self, step: int, optimizer: Optimizer, streams: Streams) -> None:
-        for part in self.parts.values():
-            part.after_step(step, optimizer, streams)
-
     def at_epoch_end(self, epoch: int, last: bool, optimizer: Optimizer, streams: Streams) -> dict[str, float]:
-        return {
-            f"{name}/{key}": value
-            for name, part in self.parts.items()
-            for key, value in part.at_epoch_end(epoch, last, optimizer, streams).items()
-        }
+        ended = {name: part.at_epoch_end(epoch, last, optimizer, streams) for name, part in self.parts.items()}
+        return {f"{name}/{key}": value for name, logged in ended.items() for key, value in logged.items()}
 
     def topology(self) -> dict[str, Any]:
         return {layer: entry for part in self.parts.values() for layer, entry in part.topology().items()}

@@ -1,29 +1,33 @@
 """Predefined sparseness: embeddings with short vectors for some words (Demeester et al. 2018)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from sparse_bench.errors import ConfigError
 from sparse_bench.limits import Few, one_of
+from sparse_bench.sparsity.layers.structured import StructuredModule
 from sparse_bench.sparsity.layers.tiered_embedding import TieredEmbedding
 from sparse_bench.sparsity.scheme import Layers
-from sparse_bench.sparsity.structured import StructuredScheme, replace
-from sparse_bench.sparsity.tiers import tiers
-from sparse_bench.sparsity.weights import SparseWeight
+from sparse_bench.sparsity.structured import StructuredScheme, names_of, replace
+from sparse_bench.sparsity.tiers import ORDERS, places, tiers
+from sparse_bench.sparsity.weights import SparseWeight, sparsify
 from sparse_bench.streams import Streams
-
-ORDERS = ("up", "down", "rand")
 
 
 @dataclass
 class EmbeddingTiers(StructuredScheme):
-    """Every selected embedding keeps the share ``density`` of its weights; ``order`` decides whose vectors are short.
+    """Every selected table keeps the share ``density`` of its weights; ``order`` decides whose vectors are short.
 
-    Density 1 is a plain dense embedding. The model's ``word_frequencies`` [V] give the count of each word index. For a
-    model without them, indices are assumed to run from the most frequent word to the rarest.
+    A table holds a vector for each word, or for each feature of a sparse input. The existing weights of an
+    :class:`torch.nn.Embedding` are stored alone. All other tables keep the full matrix, with zeros: those that modules
+    share, embedding bags, and projections of sparse features. Density 1 changes nothing.
+
+    The model's ``word_frequencies`` give the count of each word: a sequence [V] for all tables, or a mapping from the
+    names of tables to their sequences. A linear layer is a table of its inputs if the mapping names it. For other
+    tables without counts, indices are assumed to run from the most frequent word to the rarest.
 
     Attributes:
         blocks: number of blocks of columns. The last words in the order have all blocks, the first ones only the first.
@@ -32,7 +36,7 @@ class EmbeddingTiers(StructuredScheme):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("embedding",)
-    replaces: ClassVar[str] = "embeddings"
+    replaces: ClassVar[str] = "tables of words or features"
 
     layers: Layers = ("embedding",)
     blocks: Few = 20
@@ -47,28 +51,23 @@ class EmbeddingTiers(StructuredScheme):
             )
 
     def install(self, model: nn.Module, streams: Streams) -> dict[str, SparseWeight]:
-        weights: dict[str, SparseWeight] = {}
-        if self.density == 1.0:
-            return weights
-        for path, names in self.owners(model, (nn.Embedding,)).items():
-            embedding = model.get_submodule(path)
-            assert isinstance(embedding, nn.Embedding)
-            geometry = tiers(embedding.num_embeddings, embedding.embedding_dim, self.density, self.blocks)
-            place = self._places(model, embedding, streams.torch("topology", names[0]))
-            weights |= replace(model, path, names, TieredEmbedding(embedding, geometry, place))
-        return weights
-
-    def _places(self, model: nn.Module, embedding: nn.Embedding, generator: torch.Generator) -> Tensor:
-        """Place of every word in the order [V], int64, on the CPU."""
-        vocabulary = embedding.num_embeddings
-        if self.order == "rand":
-            return torch.randperm(vocabulary, generator=generator)
-        counts = getattr(model, "word_frequencies", None)
-        counts = torch.arange(vocabulary, 0, -1) if counts is None else torch.as_tensor(counts, device="cpu")
-        if counts.shape != (vocabulary,):
-            raise ConfigError(
-                f"The model has frequencies of {counts.numel()} words and an embedding of {vocabulary} words; "
-                "use sparsity.order=rand, or select another layer."
-            )
-        in_order = counts.argsort(descending=self.order == "down", stable=True)
-        return torch.empty_like(in_order).index_copy_(0, in_order, torch.arange(vocabulary))
+        made, masks = dict[str, StructuredModule](), dict[str, Tensor]()
+        known = getattr(model, "word_frequencies", None)
+        for name in self.selected if self.density < 1 else ():
+            path = name.rpartition(".")[0]
+            owner, table = model.get_submodule(path), model.get_parameter(name)
+            counts = known.get(name) if isinstance(known, Mapping) else known
+            by_column = isinstance(owner, nn.Linear) and isinstance(known, Mapping) and counts is not None
+            by_row = isinstance(owner, nn.Embedding | nn.EmbeddingBag) or getattr(owner, "rows_are_inputs", False)
+            if not by_row and not by_column:
+                raise ConfigError(self.misfit(name, owner))
+            words, dim = table.shape[::-1] if by_column else table.shape
+            geometry = tiers(words, dim, self.density, self.blocks)
+            place = places(words, self.order, counts, streams.torch("topology", name))
+            if type(owner) is nn.Embedding and len(names_of(model, name)) == 1:
+                made[path] = TieredEmbedding(owner, geometry, place)
+            else:
+                exists = geometry.topology(place)
+                masks[name] = exists.t() if by_column else exists
+        weights = sparsify(model, masks, self.execution)
+        return weights | replace(model, {path: [f"{path}.weight"] for path in made}, made)

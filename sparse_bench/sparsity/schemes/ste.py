@@ -1,7 +1,7 @@
 """Straight-through magnitude pruning: dense weights are trained, and the largest of them are used (STE, SR-STE)."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from torch import Tensor
 
