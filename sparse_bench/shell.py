@@ -17,6 +17,7 @@ from sparse_bench.config.schema import CONF, Config, TrainerConfig, choices
 #: Commands other than runs → the module whose ``main`` takes their arguments, and what they do.
 COMMANDS = {
     "status": ("sparse_bench.status", "print the state of a sweep's runs: finished, running, failed, left"),
+    "schemes": ("sparse_bench.scheme_table", "print a table of the sparsity schemes, with sources and settings"),
     "export": ("sparse_bench.saved", "write the weights of a finished run as safetensors"),
     "new": ("sparse_bench.new", "write a working scheme, model or dataset of your own into the current folder"),
     "completion": ("sparse_bench.shell", "print a script that completes this command in bash or zsh"),

@@ -60,6 +60,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "testing": {"library", "sparsity", "record", "config", "run"},
     "plan": {"config", "record", "sweeps", "environment", "training", "run", "evidence", "papers", "sharing"},
     "status": {"config", "record", "journal", "sweeps"},
+    "scheme_table": {"config", "record", "sparsity"},
     "__main__": {"config", "record", "run", "sharing", "journal", "shell"},
     "__init__": {"library", "saved", "sparsity"},  # the public names, imported when they are used
 }
