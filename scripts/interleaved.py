@@ -93,12 +93,13 @@ def interleave(
             least = 1 if sum(clock[:1]) > seconds else 3
             if len(clock) < least or sum(clock) <= seconds / 2:
                 before.get(name, wait_for_gpu)()
-                _run(arms[name], spent[name])
+                timed(arms[name], spent[name])
         done += 1
     return spent
 
 
-def _run(arm: Callable[[], object], times: Times) -> None:
+def timed(arm: Callable[[], object], times: Times) -> None:
+    """Run an arm once, and add its times."""
     wait_for_gpu()
     begin, begin_processor = time.perf_counter(), time.process_time()
     arm()

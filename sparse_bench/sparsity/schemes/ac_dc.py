@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from sparse_bench.kernels import places_of
 from sparse_bench.limits import Part, Share
 from sparse_bench.sparsity.dynamics.drop import magnitude
+from sparse_bench.sparsity.dynamics.schedule import Schedule
 from sparse_bench.sparsity.dynamics.scheme import Dynamic, Dynamics
 from sparse_bench.sparsity.phases import Phases
 from sparse_bench.sparsity.scheme import MaskScheme
@@ -38,6 +39,7 @@ class ACDC(MaskScheme, Dynamic):
     """
 
     changes: ClassVar[str] = "where a phase ends"
+    resizes: ClassVar[bool] = True
 
     begin: Share = 0.1
     phase: Part = 0.05
@@ -46,8 +48,8 @@ class ACDC(MaskScheme, Dynamic):
     reset_moments: bool = False
 
     def compose(self) -> Dynamics:
-        schedule = Phases(self.density, self.begin, self.phase, self.last_dense, self.end)
-        return Dynamics(magnitude, None, schedule, everywhere=True)
+        phases = Phases(self.density, self.begin, self.phase, self.last_dense, self.end)
+        return Dynamics(magnitude, None, Schedule(), pruning=phases)
 
     def first_topology(self, shapes: Mapping[str, Shape], streams: Streams) -> dict[str, Tensor]:
         return {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}
@@ -55,15 +57,17 @@ class ACDC(MaskScheme, Dynamic):
     def missing_in_the_end(self) -> int:
         return self.size - round(self.density * self.size)
 
-    def share_to_remove(self, amount: float) -> float:
-        """The fraction of the connections to remove, given the density to reach."""
-        active = self.size - self.missing()
-        return max(0, active - round(amount * self.size)) / max(1, active)
-
     @torch.no_grad()
-    def rewire(self, amount: float, optimizer: Optimizer | None, streams: Streams, grows: bool = True) -> None:
-        if amount < 1:
-            super().rewire(amount, optimizer, streams, grows=False)
+    def rewire(
+        self,
+        amount: float,
+        optimizer: Optimizer | None,
+        streams: Streams,
+        grows: bool = True,
+        density: float | None = None,
+    ) -> None:
+        if density != 1:
+            super().rewire(amount, optimizer, streams, grows=False, density=density)
         else:
             for name, weight in self.weights.items():
                 missing = places_of(~weight.mask)
