@@ -8,6 +8,7 @@ Source: arXiv 2606.00888 (SMET), which also warms the updates of new weights up.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -37,8 +38,8 @@ class OwnSteps:
 
     def __init__(self, warm_up: bool) -> None:
         self._warm_up = warm_up
-        #: Layer → the ``born`` it was read from, and indices of the grown weights in the flattened parameter.
-        self._grown: dict[str, tuple[Tensor, Tensor]] = {}
+        #: Layer → its grown weights.
+        self._grown: dict[str, _Grown] = {}
         #: Layer → values of the grown weights before the step.
         self._before: dict[str, Tensor] = {}
 
@@ -74,7 +75,7 @@ class OwnSteps:
             born = optimizer.state.get(parameter, {}).get(BORN)
             if born is not None and parameter.grad is not None:
                 values = parameter.detach().view(-1)
-                self._before[name] = values.index_select(0, self._indices(name, weight, born))
+                self._before[name] = values.index_select(0, self._find(name, weight, born).index)
 
     def after_step(self, optimizer: Optimizer, weights: Mapping[str, SparseWeight]) -> None:
         """Replace the updates that torch has just made to grown weights."""
@@ -84,29 +85,33 @@ class OwnSteps:
         overflow = getattr(optimizer, "found_inf", None)
         for name, before in self._before.items():
             parameter = parameter_of(weights[name])
-            index = self._grown[name][1]
+            grown = self._grown[name]
             group = groups[id(parameter)]
             if group["weight_decay"] and group.get("decoupled_weight_decay", isinstance(optimizer, AdamW)):
                 decayed = before * (1 - group["lr"] * group["weight_decay"])
             else:  # the decay of Adam is in its moments
                 decayed = before
-            after = decayed + self._update(index, optimizer.state[parameter], group)
+            after = decayed + self._update(grown, optimizer.state[parameter], group)
             if overflow is not None:  # a scaler of losses has found an overflow, and the fused step was left out
                 after = torch.where(overflow.to(before.device) > 0, before, after)
-            parameter.detach().view(-1).index_copy_(0, index, after)
+            parameter.detach().view(-1).index_copy_(0, grown.index, after)
         self._before = {}
 
-    def _update(self, index: Tensor, state: Mapping[str, Any], group: Mapping[str, Any]) -> Tensor:
+    def _update(self, grown: "_Grown", state: Mapping[str, Any], group: Mapping[str, Any]) -> Tensor:
         """Adam's updates [grown] with the weights' own numbers of steps."""
-        first = state["exp_avg"].view(-1).index_select(0, index)
-        second = state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"].view(-1).index_select(0, index)
-        # Torch corrects in double precision, and rounds what it multiplies tensors by.
-        steps = state["step"].double() - state[BORN].view(-1).index_select(0, index).double()
+        first = state["exp_avg"].view(-1).index_select(0, grown.index)
+        second = state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"].view(-1).index_select(0, grown.index)
+
+        def of_each(of_births: Tensor) -> Tensor:
+            return of_births.to(first.dtype).index_select(0, grown.birth)
+
+        # Torch corrects in double precision, and rounds what it multiplies tensors by. Births are few, weights many.
+        steps = state["step"].double() - grown.births.double()
         corrections = [1 - beta**steps for beta in group["betas"]]
-        denominator = (second.sqrt() / corrections[1].sqrt().to(second.dtype)).add_(group["eps"])
-        update = -(group["lr"] / corrections[0]).to(first.dtype) * first / denominator
+        denominator = (second.sqrt() / of_each(corrections[1].sqrt())).add_(group["eps"])
+        update = of_each(-(group["lr"] / corrections[0])) * first / denominator
         if self._warm_up:
-            update = update * (steps / _WARM_UP_STEPS).clamp(max=1.0).to(update.dtype)
+            update = update * of_each((steps / _WARM_UP_STEPS).clamp(max=1.0))
         return update
 
     def grow(self, optimizer: Optimizer | None, weight: SparseWeight, places: Tensor) -> None:
@@ -122,14 +127,33 @@ class OwnSteps:
             places = torch.searchsorted(weight.entries()[0], places)
         state[BORN].view(-1).index_fill_(0, places, float(state["step"]))
 
-    def _indices(self, name: str, weight: SparseWeight, born: Tensor) -> Tensor:
-        """Indices of the grown weights in the flattened parameter; they change only with a rewiring or a load."""
-        if name not in self._grown or self._grown[name][0] is not born:
-            grown = born.view(-1) > 0
-            if grown.numel() == weight.size:
-                grown &= weight.mask.flatten()
-            self._grown[name] = born, grown.nonzero().squeeze(1)
-        return self._grown[name][1]
+    def _find(self, name: str, weight: SparseWeight, born: Tensor) -> "_Grown":
+        """The grown weights of a layer; they change only with a rewiring or a load."""
+        if name not in self._grown or self._grown[name].born is not born:
+            chosen = born.view(-1) > 0
+            if chosen.numel() == weight.size:
+                chosen &= weight.mask.flatten()
+            index = chosen.nonzero().squeeze(1)
+            births, birth = born.view(-1).index_select(0, index).unique(return_inverse=True)
+            self._grown[name] = _Grown(born, index, births, birth)
+        return self._grown[name]
+
+
+@dataclass(frozen=True)
+class _Grown:
+    """The grown weights of a layer.
+
+    Attributes:
+        born: the entry of the optimizer's state that this was read from.
+        index: where they are in the flattened parameter, int64 [grown].
+        births: after which steps weights were grown [births].
+        birth: which of ``births`` is that of each weight, int64 [grown].
+    """
+
+    born: Tensor
+    index: Tensor
+    births: Tensor
+    birth: Tensor
 
 
 def parameter_of(weight: SparseWeight) -> nn.Parameter:

@@ -32,7 +32,7 @@ class SNFS(RigL):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        #: Layer → averages of the dense gradient, and of its square [2, size].
+        #: Layer → averages of the dense gradient and, under Adam, of its square [1 or 2, size].
         self._momentum: dict[str, Tensor] = {}
 
     def before_backward(self, step: int) -> None:
@@ -49,13 +49,15 @@ class SNFS(RigL):
         due, gradients, self._scores = self._due(self.step) is not None, self._scores, {}
         for name, gradient in gradients.items():
             group = groups[id(parameter_of(self.weights[name]))]
-            rates = group.get("betas") or (group.get("momentum") or 0.9, None)
-            old = self._momentum.get(name, gradient.new_zeros(2, gradient.numel())).to(gradient.device)
-            new = torch.stack([old[0].lerp(gradient, 1 - rates[0]), old[1].lerp(gradient**2, 1 - (rates[1] or 0.0))])
-            self._momentum[name] = torch.where(gradient.isfinite().all(), new, old)  # of a step that is left out
+            rates = group.get("betas") or (group.get("momentum") or 0.9,)
+            start = self._momentum.get(name, gradient.new_zeros(len(rates), gradient.numel()))
+            momentum = self._momentum[name] = start.to(gradient.device)
+            finite = gradient.isfinite().all()  # else the step is left out, and changes no average
+            for average, power, rate in zip(momentum, (gradient, gradient**2), rates, strict=False):
+                average.lerp_(torch.where(finite, power, average), 1 - rate)
             if due:
-                first, second = self._momentum[name]
-                self._scores[name] = first.abs() / (second.sqrt() + 1e-8) if rates[1] else first.abs()
+                size = momentum[0].abs()
+                self._scores[name] = size / (momentum[1].sqrt() + 1e-8) if len(rates) > 1 else size
 
     def plan(
         self, amount: float, density: float | None, generators: dict[str, Generator]
