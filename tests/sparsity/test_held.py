@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import sparse_bench as sb
 from sparse_bench.errors import ConfigError
 from sparse_bench.library import SparseTraining
 from sparse_bench.models.sparse_features import SparseProjection
+from sparse_bench.sparsity import ranking
 from sparse_bench.sparsity.held import HeldWeight
 from sparse_bench.sparsity.phases import Phases
 from sparse_bench.sparsity.ranking import highest, highest_in_groups, lamp
@@ -87,8 +89,14 @@ def test_the_largest_and_of_equal_ones_the_first() -> None:
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.data())
 def test_counts_are_exact_whatever_is_equal(scores: list[int], data: st.DataObject) -> None:
     count = data.draw(st.integers(0, len(scores)))
-    chosen = np.argsort(-np.array(scores), kind="stable")[:count]
-    assert highest(torch.tensor(scores, dtype=torch.float32), count).nonzero().flatten().tolist() == sorted(chosen)
+    chosen = sorted(np.argsort(-np.array(scores), kind="stable")[:count])
+    ours = torch.tensor(scores, dtype=torch.float32)
+    assert highest(ours, count).nonzero().flatten().tolist() == chosen
+    with pytest.MonkeyPatch.context() as patch:  # as on another device
+        patch.setattr(ranking, "on_host", None)
+        patch.setattr(ranking.torch.Tensor, "device", SimpleNamespace(type="cuda"))
+        there = ranking.highest(ours, count)
+    assert there.nonzero().flatten().tolist() == chosen
 
 
 def test_lamp_by_hand() -> None:
