@@ -129,7 +129,7 @@ def digest(text):
 def test_names_that_wandb_refuses_are_recorded_as_others(info, caplog):
     """A comma or a colon in the experiment's name has cost the whole record."""
     labels = {**info.labels, "scheme": "s" * 70, "model": "m" * 140}
-    info = dataclasses.replace(info, experiment="night: a, b", labels=labels)
+    info = dataclasses.replace(info, name=f"{'m' * 140}/0.2/3", experiment="night: a, b", labels=labels)
     with caplog.at_level(logging.WARNING):
         follow(WandbTracker(tags=["t" * 65], project="mine: 1/2"), info)
     path = next(info.folder.glob("wandb/offline-run-*/run-*.wandb"))
