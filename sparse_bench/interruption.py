@@ -19,11 +19,13 @@ class _State:
     Attributes:
         asked: the signal that asked it to stop; None if none did.
         saves: whether a run trains, and will stop at a moment that it chooses.
+        quiet: whether nothing is logged, because the parent process tells it.
         before: the handlers that these signals had before.
     """
 
     asked: int | None = None
     saves: bool = False
+    quiet: bool = False
     before: dict[int, Any]
 
 
@@ -31,8 +33,9 @@ _state = _State()
 _state.before = {}
 
 
-def catch(*numbers: int) -> None:
-    """Let these signals stop the process; to be called in the main thread."""
+def catch(*numbers: int, quiet: bool = False) -> None:
+    """Let these signals stop the process; to be called in the main thread. With ``quiet`` nothing is logged."""
+    _state.quiet = quiet
     for number in numbers:
         before = signal.signal(number, _handle)
         if before is not _handle:
@@ -62,7 +65,8 @@ def stop() -> NoReturn:
     assert number is not None
     _state.asked, _state.saves = None, False
     before = _state.before.get(number)
-    logger.error("%s: stopped. The same command resumes from here.", signal.Signals(number).name)
+    if not _state.quiet:
+        logger.error("%s: stopped. The same command resumes from here.", signal.Signals(number).name)
     if callable(before) and before is not signal.default_int_handler:
         before(number, None)
     sys.exit(128 + number)
@@ -75,4 +79,5 @@ def _handle(number: int, frame: object) -> None:
     _state.asked = number
     if again or not _state.saves:
         stop()
-    logger.warning("%s: stops after a checkpoint", signal.Signals(number).name)
+    if not _state.quiet:
+        logger.warning("%s: stops after a checkpoint", signal.Signals(number).name)

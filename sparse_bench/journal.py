@@ -86,7 +86,7 @@ class Journal:
 
     def jobs(self) -> dict[int, list[str]]:
         """The overrides of each job by its number."""
-        found = {}
+        found: dict[int, list[str]] = {}
         for path in self.sweep.glob("jobs-*.json"):
             first, overrides = read_jobs(path)
             found.update(enumerate(overrides, first))

@@ -57,12 +57,11 @@ class RayTasks(Launcher):
         except ImportError:
             raise CompactHydraException("hydra/launcher=ray needs Ray: pip install 'sparse_bench[ray]'") from None
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        init = OmegaConf.to_container(self.ray.init, resolve=True)
-        remote = OmegaConf.to_container(self.ray.remote, resolve=True)
+        given: Any = OmegaConf.to_container(self.ray, resolve=True)
         if not ray.is_initialized():
-            ray.init(**init)
+            ray.init(**given["init"])
         logger.info("Launching %d jobs on a Ray cluster with %s", len(job_overrides), ray.cluster_resources())
-        run = ray.remote(**remote)(_run)
+        run = ray.remote(**given["remote"])(_run)
         shared = ray.put((self.context, self.config, self.task, Singleton.get_state()))
         tasks = []
         for number, overrides in enumerate(job_overrides, initial_job_idx):

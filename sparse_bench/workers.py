@@ -158,7 +158,7 @@ def _free(workers: list[_Worker], most: int) -> _Worker | None:
 def _work(connection: Connection) -> None:
     """Main loop of a process: run one job after another until the other end of the connection closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends the workers
-    interruption.catch(signal.SIGTERM, signal.SIGUSR1)
+    interruption.catch(signal.SIGTERM, signal.SIGUSR1, quiet=True)
     _end_with_parent()
     tqdm.set_lock(threading.RLock())  # tqdm's default lock is a system semaphore, which a killed process leaks
     while True:
@@ -166,7 +166,11 @@ def _work(connection: Connection) -> None:
             job = connection.recv()
         except EOFError:
             return
-        connection.send_bytes(cloudpickle.dumps(job()))
+        try:
+            result = job()
+        except SystemExit as end:  # a signal; the tidying of an interpreter that has torch takes seconds
+            os._exit(end.code if isinstance(end.code, int) else 1)
+        connection.send_bytes(cloudpickle.dumps(result))
 
 
 def _end_with_parent() -> None:
