@@ -238,7 +238,7 @@ def test_layers_that_cannot_be_replaced() -> None:
     tied = Stack(8, 20)
     tied.decoder = nn.Linear(8, 12)
     tied.decoder.weight = tied.embedding.weight
-    with pytest.raises(ConfigError, match=r"also used as decoder.weight"):
+    with pytest.raises(ConfigError, match=r"which is also used as embedding.weight"):
         attach(BlockDiagonal(mode="blocks", blocks=2, layers=["decoder"]), DecoderFirst(tied))
     model = attach(EmbeddingTiers(density=0.5), Stack(8, 20))
     with pytest.raises(ConfigError, match="no weight matrix"):
