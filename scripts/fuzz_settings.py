@@ -147,7 +147,7 @@ SMALL = {
     ],
 }
 #: Task of the small problem that a scheme is tried on; others are tried on text typing.
-TASK_OF_SCHEME = {"block_diagonal": "tagging", "blocks_and_tiers": "tagging", "random_fan_in": "language_modelling"}
+TASK_OF_SCHEME = dict.fromkeys(("block_diagonal", "blocks_and_tiers", "random_fan_in"), "language_modelling")
 ALWAYS = ["trainer.epochs=1", "trainer.steps=1", "threads=1", "logger=none", "progress=false", "device=cpu"]
 
 

@@ -309,7 +309,7 @@ def _renewed(
 def _leave_fast_path(model: nn.Module) -> None:
     """Keep torch's encoder layers from reading the weights of sparse layers as matrices in evaluations."""
     for layer in model.modules():
-        sparse = any(isinstance(module, SparseLinear | SparseLSTM) for module in layer.modules())
+        sparse = any(isinstance(module, SparseLinear | SparseLSTM | StructuredModule) for module in layer.modules())
         if sparse and isinstance(layer, nn.TransformerEncoderLayer):
             layer.activation_relu_or_gelu = 0
         if sparse and isinstance(layer, nn.TransformerEncoder):

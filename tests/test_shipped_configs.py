@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -76,10 +77,8 @@ NARROW = {
     "transformer": ["model.d_model=64", "model.d_inner=64"],
 }
 
-#: Models whose stacks of recurrent layers have one layer each: nothing is between layers there.
-ONE_LAYER = {"bilstm_tagger"}
-#: The mode of block-diagonal layers, where a scheme has one.
-MODE = {"block_diagonal": "sparsity.mode", "blocks_and_tiers": "sparsity.parts.recurrent.mode"}
+#: The table of schemes and models, and the row for schemes without a row of their own.
+TABLE, OTHERS = CONF.parents[0] / "docs" / "schemes_models.md", "all others"
 
 
 def shipped(group: str, name: str) -> Any:
@@ -94,12 +93,24 @@ def with_embedded_data(overrides: list[str], config: DictConfig) -> list[str]:
     return [*overrides, *EMBEDDED[target_of(OmegaConf.to_container(config.dataset), "dataset").name]]
 
 
-def needed_groups(node: Any) -> set[str]:
-    """Groups of layers that a scheme and the schemes inside it cannot do without."""
-    if not isinstance(node, dict):
-        return set()
-    own = target_of(node, "sparsity").needs if "_target_" in node else ()
-    return set(own).union(*map(needed_groups, node.values()))
+@cache
+def table() -> tuple[dict[str, dict[str, str]], dict[str, str]]:
+    """Scheme → model → cell of the docs' table; and number of a reason → a phrase of the error message."""
+    text = TABLE.read_text(encoding="utf-8")
+    header, _, *rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")
+    ]
+    cells = {row[0].strip("`"): dict(zip(header[1:], row[1:], strict=True)) for row in rows}
+    reasons = re.findall(r"^(\d+)\. .*?The message\s+says\s+`([^`]+)`\.$", text, re.MULTILINE | re.DOTALL)
+    return cells, dict(reasons)
+
+
+def test_the_table_of_schemes_and_models_names_those_that_exist() -> None:
+    cells, reasons = table()
+    assert set(cells) <= {*choices("sparsity"), OTHERS}
+    assert all([*row] == [*cells[OTHERS]] and set(row) == set(choices("model")) for row in cells.values())
+    used = {number for row in cells.values() for cell in row.values() for number in re.findall(r"\b\d\b", cell)}
+    assert used == set(reasons)
 
 
 @pytest.mark.parametrize("model", choices("model"))
@@ -124,6 +135,16 @@ def built_once(dataset: str) -> Any:
     return build(json.loads(dataset), _partial_=False)
 
 
+def on_meta(plain: Any) -> tuple[Any, Any, Any]:
+    """Task, model and attached scheme of a checked configuration, without numbers."""
+    check(OmegaConf.create(plain))
+    task, scheme = built_once(json.dumps(plain["dataset"])), build(plain["sparsity"])
+    with torch.device("meta"):
+        model = scheme.build(ModelFactory(plain["model"], task.sizes))
+    scheme.attach(model, Streams(0))
+    return task, model, scheme
+
+
 #: Schemes that differ from RigL in a rewiring alone. With most models it is slow to try all of them too.
 LIKE_RIGL = {"granet", "srigl", "chts", "chtss", "mest", "snfs"}
 WITH_THEM = {"transformer", "bag_of_embeddings"}
@@ -140,34 +161,33 @@ WITH_THEM = {"transformer", "bag_of_embeddings"}
 def test_every_pair_takes_a_full_step_on_the_meta_device(
     model: str, scheme: str, compose_config: Compose, tmp_path: Path
 ) -> None:
-    """A tensor made on the wrong device and a hidden wait for the device both fail here, without a GPU."""
-    mode = [f"{MODE[scheme]}=sparse_all"] if model in ONE_LAYER and scheme in MODE else []
-    small = [*embedded_for(model), *NARROW.get(model, [])]
-    config = compose_config(f"model={model}", *small)
-    config.sparsity = compose_config(f"sparsity={scheme}", *mode).sparsity  # composed once for all its models
-    plain: Any = OmegaConf.to_container(config, resolve=True)
-    if not needed_groups(plain["sparsity"]) <= set(shipped("model", model).groups):
-        with pytest.raises(ConfigError, match="declares none: its groups are"):
-            check(config)
-        return
-    if scheme == "sparse_gradient" and shipped("model", model).multiplied:
-        with pytest.raises(ConfigError, match=r"multiplies by its embedding\. Models for it: bag_of_embeddings"):
-            check(config)
-        return
-    check(config)
-    streams, device = Streams(0), torch.device("meta")
-    task, attached = built_once(json.dumps(plain["dataset"])), build(plain["sparsity"])
-    factory = ModelFactory(plain["model"], task.sizes)
-    with device:
-        built = attached.build(factory)
-    attached.attach(built, streams)
+    """Or is refused, as the docs' table says.
+
+    A tensor made on the wrong device and a hidden wait for the device both fail here, without a GPU.
+    """
+
+    def composed(*settings: str) -> Any:
+        config = compose_config(f"model={model}", *embedded_for(model), *NARROW.get(model, []))
+        config.sparsity = compose_config(f"sparsity={scheme}", *settings).sparsity  # for all its models
+        return OmegaConf.to_container(config, resolve=True)
+
+    cells, reasons = table()
+    cell = cells.get(scheme, cells[OTHERS])[model]
+    setting = re.findall("`(.+)`", cell)
+    if cell != "yes":
+        with pytest.raises(ConfigError, match=re.escape(reasons[re.findall(r"\b\d\b", cell)[-1]])):
+            on_meta(composed())
+        if not setting:
+            return
+    plain, device = composed(*setting), torch.device("meta")
+    task, built, attached = on_meta(plain)
     plain["optimizer"].pop("fused", None)  # torch has no fused step on this device
     optimizer = build(plain["optimizer"], _partial_=True)(built.parameters())
     settings = TrainerConfig(epochs=100, gradient_clip=1.0)  # so many that no scheme prunes after the first step
     trainer = Trainer(
-        task, built, attached, optimizer, settings, streams, Precision("fp32", device), device, RunFolder(tmp_path)
+        task, built, attached, optimizer, settings, Streams(0), Precision("fp32", device), device, RunFolder(tmp_path)
     )
-    batch = next(task.epoch_batches(0, streams)).to(device)
+    batch = next(task.epoch_batches(0, Streams(0))).to(device)
     trainer.forward_backward(batch)
     trainer.update()
     assert trainer.progress.step == 1

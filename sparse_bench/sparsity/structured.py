@@ -125,13 +125,13 @@ def names_of(model: nn.Module, name: str) -> list[str]:
 
 
 def _others(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> str:
-    """Which groups to select: those of the model whose matrices all belong to modules of these types."""
-    owners = {
-        group: {type(model.get_submodule(name.rpartition(".")[0])) for name in names}
-        for group, names in layer_groups(model).items()
-    }
-    fitting = [group for group, types in owners.items() if types and types <= {*kinds}]
-    return f"Groups that fit: {', '.join(fitting) or '(none)'}."
+    """What to select: the groups whose matrices all belong to modules of these types; else such matrices."""
+    matrices = [name for name, parameter in model.named_parameters() if parameter.dim() == 2]
+    fitting = {name for name in matrices if type(model.get_submodule(name.rpartition(".")[0])) in kinds}
+    groups = [group for group, names in layer_groups(model).items() if names and fitting.issuperset(names)]
+    if groups:
+        return f"Groups that fit: {', '.join(groups)}."
+    return f"Weight matrices that fit: {', '.join(filter(fitting.__contains__, matrices)) or '(none)'}."
 
 
 def replace(

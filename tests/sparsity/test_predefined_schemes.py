@@ -8,12 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from sparse_bench.batch import SparseRows
 from sparse_bench.batch.language import LanguageSizes
 from sparse_bench.errors import ConfigError
 from sparse_bench.models.awd_lstm import AWDLSTM
+from sparse_bench.models.sparse_features import SparseProjection
 from sparse_bench.sparsity.counting import count, multiply_accumulates
 from sparse_bench.sparsity.layers.block_diagonal import BlockDiagonalLayer
 from sparse_bench.sparsity.layers.tiered_embedding import TieredEmbedding
+from sparse_bench.sparsity.composite import Composite
 from sparse_bench.sparsity.scheme import Scheme
 from sparse_bench.sparsity.schemes.block_diagonal import BlockDiagonal
 from sparse_bench.sparsity.schemes.combined import Combined
@@ -150,6 +153,28 @@ def test_every_mode_trains(kind: Any, settings: dict[str, Any]) -> None:
         assert weight.dense()[~weight.mask].eq(0).all()
 
 
+def test_linear_and_recurrent_layers_side_by_side() -> None:
+    """Products, counts and parameters of a third of each matrix."""
+    scheme = BlockDiagonal(mode="blocks", blocks=3, layers=["recurrent", "output.weight"], permute=True)
+    model = attach(scheme, Stack(9, 21))
+    counts = count(model, scheme)
+    assert counts.sparse_layers == 4 * (9 * 7 + 7 * 21 + 7 * 21 * 2 + 3 * 21 + 3 * 9) + 9
+    assert counts.trainable == sum(p.numel() for p in model.parameters())
+    words = torch.randint(0, 12, (5, 2))
+    macs = multiply_accumulates(model.eval(), scheme, lambda: len(model(words)) and 2)
+    assert macs.sparse == 5 * counts.sparse_layers
+    assert macs.dense == 5 * counts.sparse_layers_size
+    for weight in scheme.weights.values():
+        assert weight.active == int(weight.mask.sum()) == int((weight.dense() != 0).sum())
+
+
+def test_one_block_is_the_dense_model() -> None:
+    scheme = BlockDiagonal(mode="blocks", blocks=1, layers=["recurrent", "output.weight"])
+    model = attach(scheme, Stack(9, 21))
+    assert type(model.output) is nn.Linear
+    assert not scheme.weights
+
+
 def test_components_by_count_and_share() -> None:
     scheme = BlockDiagonal(mode="blocks", blocks=4, delta=0.5)
     model = attach(scheme, Stack(8, 20))
@@ -176,8 +201,9 @@ def test_the_directions_of_a_layer_are_no_stack() -> None:
     [
         ({}, "needs fraction"),
         ({"fraction": 0.5, "blocks": 3}, "does not use blocks and delta"),
+        ({"fraction": 0.5, "delta": 0.5}, "does not use blocks and delta"),
         ({"mode": "blocks", "fraction": 0.5, "blocks": 3, "delta": 0.5}, "does not use fraction"),
-        ({"mode": "blocks", "blocks": 3}, "needs blocks and delta"),
+        ({"mode": "blocks", "delta": 0.5}, "needs blocks, and does not use fraction"),
         ({"mode": "blocks", "blocks": 3, "delta": 0.3}, "between 1/3"),
         ({"mode": "blocks", "blocks": 0, "delta": 1.0}, "at least 1"),
         ({"mode": "sparse", "fraction": 0.5}, "blocks, sparse_all, sparse_emb, sparse_hidden"),
@@ -192,17 +218,29 @@ def test_settings_that_do_not_fit(settings: dict[str, Any], message: str) -> Non
 
 
 def test_layers_that_cannot_be_replaced() -> None:
-    with pytest.raises(ConfigError, match=r"'output.weight' belongs to a Linear"):
-        attach(BlockDiagonal(fraction=0.7, layers=["output.*"]), Stack(8, 20))
+    with pytest.raises(ConfigError, match=r"'embedding.weight' belongs to a Embedding.*Groups that fit: default, rec"):
+        attach(BlockDiagonal(fraction=0.7, layers=["embedding"]), Stack(8, 20))
+    with pytest.raises(ConfigError, match=r"'0.in_proj_weight' belongs to a Multi.* matrices that fit: 1.weight\."):
+        attach(
+            BlockDiagonal(mode="blocks", blocks=2, layers=["*"]),
+            nn.Sequential(nn.MultiheadAttention(4, 2), nn.Linear(4, 4)),
+        )
+    for settings in ({"fraction": 0.7}, {"mode": "blocks", "blocks": 2, "delta": 0.8}):
+        with pytest.raises(ConfigError, match=r"Linear layers \(output\) need sparsity.mode=blocks and delta=null"):
+            attach(BlockDiagonal(**settings, layers=["output.*"]), Stack(8, 20))
+    with pytest.raises(ConfigError, match=r"8→3 cannot be cut into 4 blocks"):
+        attach(BlockDiagonal(mode="blocks", blocks=4, layers=["output.*"]), Stack(8, 20))
     with pytest.raises(ConfigError, match=r"layers.0.weight_hh_l0 is not selected"):
         attach(BlockDiagonal(fraction=0.7, layers=["*.weight_ih_l0"]), Stack(8, 20))
     with pytest.raises(ConfigError, match="belongs to a LSTM"):
         attach(EmbeddingTiers(density=0.5, layers=["recurrent"]), Stack(8, 20))
+    with pytest.raises(ConfigError, match=r"tables of words or features, and 'output.weight' belongs to a Linear"):
+        attach(EmbeddingTiers(density=0.5, layers=["output.*"]), Stack(8, 20))
     tied = Stack(8, 20)
     tied.decoder = nn.Linear(8, 12)
     tied.decoder.weight = tied.embedding.weight
-    with pytest.raises(ConfigError, match=r"also used as decoder.weight"):
-        attach(EmbeddingTiers(density=0.5), tied)
+    with pytest.raises(ConfigError, match=r"which is also used as embedding.weight"):
+        attach(BlockDiagonal(mode="blocks", blocks=2, layers=["decoder"]), DecoderFirst(tied))
     model = attach(EmbeddingTiers(density=0.5), Stack(8, 20))
     with pytest.raises(ConfigError, match="no weight matrix"):
         attach(EmbeddingTiers(density=0.5), model)
@@ -219,6 +257,17 @@ def test_a_predefined_topology_is_not_rewired() -> None:
         weight.keep_dense_gradient(True)
     weight.keep_dense_gradient(False)
     assert weight.dense_gradient() is None
+
+
+class DecoderFirst(nn.Module):
+    """A model in which the shared matrix belongs to the decoder first."""
+
+    def __init__(self, tied: Stack) -> None:
+        super().__init__()
+        self.decoder, self.embedding = tied.decoder, tied.embedding
+
+    def layer_groups(self) -> dict[str, list[str]]:
+        return {"decoder": ["decoder.weight"]}
 
 
 class Words(nn.Module):
@@ -349,6 +398,57 @@ def test_masked_recurrent_weights_stay_zero_under_weight_drop() -> None:
 
 def test_a_combination_passes_on_everything_that_a_scheme_may_do() -> None:
     """A method that schemes can override and combinations forget would do nothing, without a word."""
-    of_a_combination = {"build", "matrices", "install", "size", "missing", "reached"}  # from its parts' weights
+    of_a_combination = {"build", "attach", "matrices", "install", "missing", "reached"}  # from its parts' weights
     methods = {name for name, value in vars(Scheme).items() if not name.startswith("_") and callable(value)}
-    assert methods - of_a_combination <= set(vars(Combined))
+    assert methods - of_a_combination <= set(vars(Composite))
+    assert issubclass(Combined, Composite)
+class Tables(nn.Module):
+    """Every kind of table: shared with a decoder, a bag, a projection of sparse rows, a linear layer of features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared, self.decoder = nn.Embedding(4, 4), nn.Linear(4, 4)
+        self.decoder.weight = self.shared.weight
+        self.bag = nn.EmbeddingBag(4, 4, mode="sum")
+        self.projection = SparseProjection(4, 4)
+        self.linear = nn.Linear(4, 4)
+        self.word_frequencies = {f"{name}.weight": (1, 5, 9, 2) for name in ("shared", "bag", "projection", "linear")}
+
+    def layer_groups(self) -> dict[str, list[str]]:
+        return {"embedding": [*self.word_frequencies]}
+
+    def forward(self) -> Tensor:
+        words = torch.arange(4)
+        rows = SparseRows(words, words, torch.ones(4))
+        found: Tensor = self.decoder(self.shared(words)) + self.bag(words, words)
+        return found + self.projection(rows) + self.linear(torch.eye(4))
+
+
+def test_tables_that_are_no_plain_embeddings_keep_the_full_matrix_with_zeros() -> None:
+    """Words have 2, 2, 4, 2 columns, see test_orders: rows of tables, and columns of the linear layer."""
+    torch.manual_seed(0)
+    scheme = EmbeddingTiers(density=10 / 16, blocks=2)
+    model = attach(scheme, Tables())
+    assert count(model, scheme).sparse_layers == 4 * 10
+    expected = torch.tensor([[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1], [1, 1, 0, 0]]).bool()
+    before = {name: weight.dense().clone() for name, weight in scheme.weights.items()}
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for step in range(3):
+        optimizer.zero_grad()
+        model().square().sum().backward()
+        scheme.after_backward()
+        optimizer.step()
+        scheme.after_step(step + 1, optimizer, Streams(0))
+    assert model.decoder.weight is model.shared.weight
+    for name, weight in scheme.weights.items():
+        assert torch.equal(weight.mask, expected.t() if name == "linear.weight" else expected), name
+        assert torch.equal(weight.dense() != 0, weight.mask), name
+        assert not torch.equal(weight.dense(), before[name]), name
+
+
+def test_a_linear_layer_without_known_features_is_no_table() -> None:
+    model = Tables()
+    del model.word_frequencies["linear.weight"]
+    with pytest.raises(ConfigError, match=r"'linear.weight' belongs to a Linear"):
+        attach(EmbeddingTiers(density=10 / 16, blocks=2, layers=["linear.weight"]), model)
+    assert not [name for name, _ in model.named_buffers()]

@@ -88,6 +88,29 @@ def test_packed_sequences(kind, bidirectional) -> None:
         torch.testing.assert_close(mine, theirs)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_inputs_dealt_in_turn(kind) -> None:
+    """Of nine inputs, the second of three components reads the second, the fifth and the eighth."""
+    torch.manual_seed(0)
+    dense = kind(INPUTS, OUTPUTS).double()
+    layer = BlockDiagonalLayer(dense, Blocks.of(INPUTS, OUTPUTS, 3, 1 / 3), permute=True)
+    columns = [row.nonzero().flatten().tolist() for row in layer.topology("weight_ih_l0")[[0, 2, 5]]]
+    assert columns == [[0, 3, 6], [1, 4, 7], [2, 5, 8]]
+    assert torch.equal(layer.full("weight_ih_l0") != 0, layer.topology("weight_ih_l0"))
+    with torch.no_grad():
+        for name, parameter in dense.named_parameters():
+            parameter.copy_(layer.full(name))
+    x = torch.randn(TIME, BATCH, INPUTS, dtype=torch.double, requires_grad=True)
+    other = x.detach().clone().requires_grad_()
+    y, expected = layer(x)[0], dense(other)[0]
+    torch.testing.assert_close(y, expected)
+    y.square().sum().backward()
+    expected.square().sum().backward()
+    torch.testing.assert_close(x.grad, other.grad)
+    packed = pack_sequence([torch.randn(n, INPUTS, dtype=torch.double) for n in (2, 5)], enforce_sorted=False)
+    torch.testing.assert_close(data(layer(packed)[0]), data(dense(packed)[0]))
+
+
 def test_a_single_sequence_without_a_batch() -> None:
     layer, dense = pair(nn.LSTM)
     x = torch.randn(TIME, INPUTS, dtype=torch.double)
