@@ -96,7 +96,7 @@ def _alterations(experiment: str, own: Mapping[str, Any]) -> str | None:
     if not known:
         return "no shipped experiment has this name"
     keys = _keys(own)
-    differences = [_differences(own, keys, one, others) for one, others in known]
+    differences = [_differences(own, one, keys, others) for one, others in known]
     nearest = min(differences, key=len)
     return "; ".join(nearest) or None
 
@@ -109,8 +109,11 @@ def _keys(config: Mapping[str, Any]) -> _Keys:
     return frozenset((path, sort_key(_value(config, path))) for path in config)
 
 
-def _differences(own: Mapping[str, Any], keys: _Keys, shipped: Mapping[str, Any], others: _Keys) -> list[str]:
-    """The settings in which two flat configurations differ, a text each."""
+def _differences(
+    own: Mapping[str, Any], shipped: Mapping[str, Any], keys: _Keys | None = None, others: _Keys | None = None
+) -> list[str]:
+    """The settings in which two flat configurations differ, a text each; their keys may be given, to save time."""
+    keys, others = keys or _keys(own), others or _keys(shipped)
     found = []
     # Only one of them may hold a setting, and the other its default, so what the sets say is looked at more closely.
     for path in sorted({path for path, _ in keys ^ others} - _FREE):
