@@ -275,6 +275,39 @@ def test_structured_schemes_replace_layers_and_are_exported() -> None:
     torch.testing.assert_close(plain["lstm"](x)[0], model["lstm"](x)[0])
 
 
+def test_block_diagonal_linear_layers_take_over_a_trained_model() -> None:
+    """Moments of the full matrices do not fit the blocks; biases and the dense layer keep theirs."""
+    model = mlp()
+    optimizer = adam(model)
+    train(model, optimizer, range(4))
+    moment = optimizer.state[model[0].bias]["exp_avg"].clone()
+    scheme = sb.BlockDiagonal(mode="blocks", blocks=3, permute=True, layers=["0.*", "2.*"])
+    sparse = sb.sparsify(model, optimizer, scheme, steps=40)
+    assert torch.equal(optimizer.state[model[0].bias]["exp_avg"], moment)
+    assert model[0].weight not in optimizer.state
+    held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    assert {*map(id, held)} == {*map(id, model.parameters())}
+    losses = train(model, optimizer, range(4, 44))
+    assert sum(losses[-5:]) < sum(losses[:5])
+    plain = sparse.export()
+    assert [type(layer) for layer in plain] == [nn.Linear, nn.ReLU, nn.Linear, nn.ReLU, nn.Linear]
+    torch.testing.assert_close(plain(batch(0)), model(batch(0)))
+    assert int((plain[0].weight != 0).sum()) == 12 * 16 // 3 == sparse.scheme.weights["0.weight"].active
+
+
+def test_an_encoder_layer_of_torch_evaluates_with_blocks() -> None:
+    """Its fast path would read the blocks as matrices."""
+    torch.manual_seed(0)
+    model = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True), 1)
+    scheme = sb.BlockDiagonal(mode="blocks", blocks=4, layers=["*linear*"])
+    sparse = sb.sparsify(model, adam(model), scheme, steps=1)
+    x = torch.randn(2, 3, 16)
+    expected = model(x)
+    with torch.no_grad():
+        torch.testing.assert_close(model.eval()(x), expected)
+        torch.testing.assert_close(sparse.export().eval()(x), expected)
+
+
 def test_what_cannot_work_is_refused_and_nothing_is_changed() -> None:
     def refused(model: nn.Module, match: str, scheme: Any = None, optimizer: Any = None, **settings: Any) -> None:
         names = list(model.state_dict())

@@ -320,3 +320,11 @@ def test_ted(shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     short = DialogueTask(corpus=corpus, batch_epochs=100, max_history=5)
     assert short.ceilings["test"] == pytest.approx(0.983, abs=5e-4)
     assert task.evaluate(Oracle(51), "test")["action_f1_without_listen"] == 1
+
+
+def test_frequencies_are_the_turns_of_the_training_data_with_a_feature(booking: DialogueTask) -> None:
+    turns = booking.train.batch(np.arange(len(booking.train))).turns
+    for chosen, (name, attribute) in zip(turns.unbind(1), booking.sizes.attributes.items(), strict=True):
+        known = chosen[chosen < len(attribute.values)]
+        assert attribute.values[known].sum(0).tolist() == [*attribute.frequencies], name
+        assert sum(attribute.frequencies) > 0

@@ -101,6 +101,14 @@ class TestSizes:
             assert int(batch.tokens.indices.max()) < task.sizes.token_features
             assert int(batch.sentences.indices.max()) < task.sizes.sentence_features
 
+    def test_frequencies_are_those_of_the_training_data(self, task):
+        batch = task.train.batch(np.arange(len(task.train)))
+        for part, rows in (("token", batch.tokens), ("sentence", batch.sentences)):
+            width = getattr(task.sizes, f"{part}_features")
+            assert torch.bincount(rows.indices, minlength=width).tolist() == [*task.sizes.frequencies[part]]
+        assert sum(task.sizes.frequencies["label"]) == len(task.train)
+        assert task.sizes.frequencies["label"][0] == (task.train.intents == 0).sum()
+
     def test_lexical_features_are_the_tokens_alone(self, task):
         assert 10 < task.sizes.token_features - task.sizes.sentence_features <= 24
 

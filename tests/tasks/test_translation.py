@@ -373,3 +373,13 @@ def test_multi30k_as_the_report_read_it(shared_data, monkeypatch, tmp_path):
         assert padding_share(lengths, both) < 0.02
     # Translations may be as long as the longest sentence of all, and no reference reaches that.
     assert task.encoded.test.target_lengths.max() < task.sizes.longest == 47
+
+
+def test_frequencies_are_those_of_the_training_tokens(like: TranslationTask) -> None:
+    batch = like.train.batch(np.arange(len(like.train)))
+    for side, tokens in (("source", batch.source[batch.source_mask]), ("target", batch.target_input)):
+        counts = torch.bincount(tokens.flatten(), minlength=getattr(like.sizes, f"{side}_vocabulary"))
+        found = list(getattr(like.sizes, f"{side}_frequencies"))
+        assert found[PAD] == 0
+        assert found[4:] == counts[4:].tolist()
+        assert found[BOS] == found[EOS] == len(like.train)
