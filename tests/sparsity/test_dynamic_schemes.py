@@ -409,7 +409,7 @@ def test_bad_settings_name_the_problem() -> None:
         (lambda: SET(density=1.2), "at most 1"),
         (lambda: StaticER(epsilon=-1.0), r"'epsilon' = -1\.0 .* more than 0"),
         (lambda: StaticER(epsilon=1.0, distribution="uniform"), "with distribution=uniform use density"),
-        (lambda: StaticER(density=0.1, distribution="binomial"), "erdos_renyi, uniform"),
+        (lambda: StaticER(density=0.1, distribution="binomial"), "erdos_renyi, lamp, snip, uniform"),
         (lambda: StaticER(density=0.1, sampling="poisson"), "bernoulli, exact"),
         (lambda: SET(density=0.1, drop="smallest"), "magnitude, signed_magnitude"),
         (lambda: SET(density=0.1, new_weights="zeros"), "Did you mean 'zero'"),

@@ -48,7 +48,8 @@ def model_under(scheme: Scheme, recurrence: str) -> LSTMLM:
 def test_frozen_layers_are_neither_trained_nor_counted(scheme: Scheme) -> None:
     model = model_under(scheme, "frozen")
     if isinstance(scheme, Dynamic):
-        scheme.rewire(0.5, None, Streams(0))  # with another number of weights: another parameter
+        pruned = 0.4 if scheme.dynamics.pruning is not None else None  # another number of weights: another parameter
+        scheme.rewire(0.5, None, Streams(0), density=pruned)
     assert not any(parameter.requires_grad for parameter in model.layers.parameters())
     model(torch.randint(VOCABULARY, (3, 2)), None).logits.sum().backward()
     assert all(parameter.grad is None for parameter in model.layers.parameters())

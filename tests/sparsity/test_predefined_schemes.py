@@ -13,10 +13,10 @@ from sparse_bench.batch.language import LanguageSizes
 from sparse_bench.errors import ConfigError
 from sparse_bench.models.awd_lstm import AWDLSTM
 from sparse_bench.models.sparse_features import SparseProjection
+from sparse_bench.sparsity.composite import Composite
 from sparse_bench.sparsity.counting import count, multiply_accumulates
 from sparse_bench.sparsity.layers.block_diagonal import BlockDiagonalLayer
 from sparse_bench.sparsity.layers.tiered_embedding import TieredEmbedding
-from sparse_bench.sparsity.composite import Composite
 from sparse_bench.sparsity.scheme import Scheme
 from sparse_bench.sparsity.schemes.block_diagonal import BlockDiagonal
 from sparse_bench.sparsity.schemes.combined import Combined
@@ -402,6 +402,8 @@ def test_a_combination_passes_on_everything_that_a_scheme_may_do() -> None:
     methods = {name for name, value in vars(Scheme).items() if not name.startswith("_") and callable(value)}
     assert methods - of_a_combination <= set(vars(Composite))
     assert issubclass(Combined, Composite)
+
+
 class Tables(nn.Module):
     """Every kind of table: shared with a decoder, a bag, a projection of sparse rows, a linear layer of features."""
 
