@@ -15,6 +15,7 @@ from sparse_bench.row_sparse import RowSparseUpdates
 from sparse_bench.sparsity.driver import Driver
 from sparse_bench.sparsity.dynamics.schedule import EveryEpoch
 from sparse_bench.sparsity.dynamics.scheme import Dynamic
+from sparse_bench.sparsity.dynamics.tiles import as_mask, in_tiles
 from sparse_bench.sparsity.held import BUFFERS
 from sparse_bench.sparsity.layers.linear import SparseLinear
 from sparse_bench.sparsity.layers.lstm import SparseLSTM
@@ -163,20 +164,55 @@ class SparseTraining(Driver):
     def load_exported(self, state: Mapping[str, Tensor]) -> None:
         """Take the weights of an exported model's state dict; its entries other than zero are the topology.
 
-        The optimizer moments of the sparse weights begin at zero again.
+        Tiles exist as a whole. Layers of a predefined shape keep it. The optimizer moments of the sparse weights begin
+        at zero again.
 
         Raises:
+            ConfigError: a layer of a predefined shape has weights outside of it.
             RuntimeError: names or shapes do not fit, as of :meth:`torch.nn.Module.load_state_dict`.
         """
-        masks = {name + MASK_SUFFIX: state[name] != 0 for name in self.scheme.weights if name in state}
         parameters = dict(self.model.named_parameters())
-        shapes = {name: parameters[name].shape for name in self.scheme.weights if name in parameters}
-        self.model.load_state_dict({**state, **masks})
+        loaded = self._with_parts(state)
+        sparse = [name for name in self.scheme.weights if name in parameters]
+        parts = [name for name in parameters if name in loaded and name not in state]
+        shapes = {name: parameters[name].shape for name in (*sparse, *parts)}
+        self.model.load_state_dict(loaded | self._masks_of(loaded))
         for name, shape in shapes.items():
             moments = self.optimizer.state.get(parameters[name], {})
             for key, moment in moments.items():
                 if isinstance(moment, Tensor) and moment.shape == shape:
                     moments[key] = moment.new_zeros(parameters[name].shape)
+
+    def _masks_of(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Name of each mask → where ``state`` has weights; of tiles, where a tile has any."""
+        masks = {}
+        for scheme in self.scheme.members():
+            side = getattr(scheme, "block", 1)
+            for name in scheme.weights.keys() & state.keys():
+                if not isinstance(scheme.weights[name], StructuredWeight):
+                    masks[name + MASK_SUFFIX] = as_mask(in_tiles(state[name] != 0, side) > 0, side)
+        return masks
+
+    def _with_parts(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The ``state``, with the stored parts of layers of a predefined shape in the place of their matrices."""
+        loaded = dict(state)
+        for path, original in self._originals.items():
+            module = self.model.get_submodule(path)
+            names = [name for name, _ in original.named_parameters()]
+            if not isinstance(module, StructuredModule) or any(f"{path}.{name}" not in state for name in names):
+                continue
+            twin = copy.deepcopy(module).requires_grad_(True)
+            for name in names:
+                full = loaded.pop(f"{path}.{name}").to(next(twin.parameters()))
+                if full.dim() == 2 and full[~twin.topology(name)].any():
+                    raise ConfigError(f"'{path}.{name}' has weights where the layer's predefined shape has none.")
+                # The gradient of their product tells which entry of the full matrix each part is.
+                product = (twin.full(name) * full).sum()
+                found = torch.autograd.grad(product, list(twin.parameters()), allow_unused=True)
+                for part, values in zip(twin.parameters(), found, strict=True):
+                    part.data = part if values is None else values
+            loaded |= {f"{path}.{name}": value for name, value in twin.state_dict().items()}
+        return loaded
 
     def _restored(self, path: str, original: nn.Module) -> nn.Module:
         """The original layer at ``path`` with today's numbers."""
@@ -203,13 +239,13 @@ class SparseTraining(Driver):
         super()._gradients_complete()
 
     def _check_ranks(self) -> None:
-        resized = isinstance(self.scheme, Dynamic) and self.scheme.resizes
-        compressed = any(isinstance(weight, CompressedWeight) for weight in self.scheme.weights.values())
-        if resized and compressed and torch.distributed.get_world_size() > 1:
-            raise ConfigError(
-                f"{type(self.scheme).__name__} under execution={self.scheme.execution} makes new parameters, whose "
-                "gradients a data-parallel training does not average. Use execution=masked."
-            )
+        for scheme in self.scheme.members() if torch.distributed.get_world_size() > 1 else ():
+            compressed = any(isinstance(weight, CompressedWeight) for weight in scheme.weights.values())
+            if compressed and isinstance(scheme, Dynamic) and scheme.resizes:
+                raise ConfigError(
+                    f"{type(scheme).__name__} under execution={scheme.execution} makes new parameters, whose "
+                    "gradients a data-parallel training does not average. Use execution=masked."
+                )
 
     def _after_step(self, *hook: Any) -> None:
         super()._after_step(*hook)
@@ -218,27 +254,15 @@ class SparseTraining(Driver):
 
     def _check(self, scheme: Scheme, optimizer: Optimizer) -> None:
         """Refuse what cannot work, before anything is changed."""
-        if scheme.weights or scheme.selected:
-            raise ConfigError(f"This {type(scheme).__name__} is attached to a model already. Make another one.")
-        if type(scheme).build is not Scheme.build:
-            raise ConfigError(f"{type(scheme).__name__} builds another model, and cannot make an existing one sparse.")
+        for member in scheme.members():
+            self._check_member(member, optimizer)
         if self._total < 1:
             raise ConfigError(f"steps = {self._total}: a training has at least one optimizer step.")
-        by_epoch = isinstance(scheme, Dynamic) and isinstance(scheme.dynamics.schedule, EveryEpoch)
-        if by_epoch and not self._steps_per_epoch:
-            raise ConfigError(f"{type(scheme).__name__} rewires between epochs: give steps_per_epoch.")
         for path, module in self.model.named_modules():
             if type(module).__name__ in _WRAPPERS:
                 raise ConfigError(
                     f"{path or 'The model'} is a {type(module).__name__}: call sparsify first, and wrap the model then."
                 )
-        if scheme.execution != "masked" and type(optimizer).__name__ == "Muon":
-            raise ConfigError(f"Muon works on matrices, and execution={scheme.execution} trains vectors: use masked.")
-        if scheme.holds_hidden and isinstance(optimizer, torch.optim.LBFGS):
-            raise ConfigError(
-                f"LBFGS computes the loss several times per step, and {type(scheme).__name__} puts other weights into "
-                "the model for the step. Use another optimizer."
-            )
         held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         names = dict[int, list[str]]()
         for name, parameter in self.model.named_parameters(remove_duplicate=False):
@@ -247,12 +271,32 @@ class SparseTraining(Driver):
             parameter = self.model.get_parameter(name)
             if not parameter.is_floating_point() or type(parameter.data).__name__ == "DTensor":
                 raise ConfigError(f"'{name}' is quantised or sharded. Make the model sparse before, or leave it out.")
-            if not parameter.requires_grad and isinstance(scheme, Dynamic) and scheme.dynamics.grow is not None:
-                raise ConfigError(f"'{name}' is frozen, and {type(scheme).__name__} grows connections that must learn.")
             if len(found := names[id(parameter)]) > 1:
                 raise ConfigError(f"'{name}' is tied to {', '.join(found[1:])}. Untie them, or select other layers.")
             if parameter.requires_grad and id(parameter) not in held:
                 raise ConfigError(f"The optimizer does not hold '{name}'. Make it from model.parameters().")
+
+    def _check_member(self, scheme: Scheme, optimizer: Optimizer) -> None:
+        """Refuse what cannot work in one of the schemes."""
+        kind = type(scheme).__name__
+        if scheme.weights or scheme.selected:
+            raise ConfigError(f"This {kind} is attached to a model already. Make another one.")
+        if type(scheme).build is not Scheme.build:
+            raise ConfigError(f"{kind} builds another model, and cannot make an existing one sparse.")
+        if scheme.execution != "masked" and type(optimizer).__name__ == "Muon":
+            raise ConfigError(f"Muon works on matrices, and execution={scheme.execution} trains vectors: use masked.")
+        if scheme.holds_hidden and isinstance(optimizer, torch.optim.LBFGS):
+            raise ConfigError(
+                f"LBFGS computes the loss several times per step, and {kind} puts other weights into the model for "
+                "the step. Use another optimizer."
+            )
+        if not isinstance(scheme, Dynamic):
+            return
+        if isinstance(scheme.dynamics.schedule, EveryEpoch) and not self._steps_per_epoch:
+            raise ConfigError(f"{kind} rewires between epochs: give steps_per_epoch.")
+        for name in scheme.matrices(self.model) if scheme.dynamics.grow is not None else ():
+            if not self.model.get_parameter(name).requires_grad:
+                raise ConfigError(f"'{name}' is frozen, and {kind} grows connections that must learn.")
 
 
 def _hand_over(

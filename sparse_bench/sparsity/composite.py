@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import partialmethod
 from typing import Any
 
+from torch import nn
 from torch.optim import Optimizer
 
 from sparse_bench.sparsity.scheme import Scheme
@@ -21,11 +22,20 @@ class Composite(Scheme):
 
     parts: Mapping[str, Any] = field(default_factory=dict)
 
+    def members(self) -> list[Scheme]:
+        return [member for part in self.parts.values() for member in part.members()]
+
+    def matrices(self, model: nn.Module) -> list[str]:
+        return [name for part in self.parts.values() for name in part.matrices(model)]
+
     def asked(self) -> str | None:
         return ", ".join(f"{name}: {part.asked()}" for name, part in self.parts.items() if part.asked()) or None
 
     def missing_in_the_end(self) -> int:
         return sum(part.missing_in_the_end() for part in self.parts.values())
+
+    def reached(self) -> bool:
+        return all(part.reached() for part in self.parts.values())
 
     def warnings(self) -> list[str]:
         return [warning for part in self.parts.values() for warning in part.warnings()]

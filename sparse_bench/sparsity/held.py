@@ -152,6 +152,14 @@ class HeldWeight(MaskedWeight):
         self.refresh()
 
     @torch.no_grad()
+    def set_values(self, values: Tensor) -> None:
+        if not self._comes_back:
+            super().set_values(values)
+        else:
+            self.full.copy_(self._root(values.view(self.shape)))
+            self.refresh()
+
+    @torch.no_grad()
     def rewire(self, removed: Tensor, grown: Tensor, values: Tensor, optimizer: Optimizer | None) -> None:
         super().rewire(removed, grown, values, optimizer)
         roots = self._root(values.to(self.full))
@@ -197,6 +205,11 @@ class Held(Scheme, ABC):
         super().__post_init__()
         check_masked(self)
         self.length: Callable[[], Length] = not_training
+
+    def attach(self, model: nn.Module, streams: Streams) -> None:
+        super().attach(model, streams)
+        if self.sigma is not None:
+            self.choose()  # among the weights that have just been drawn
 
     def install(self, model: nn.Module, streams: Streams) -> dict[str, SparseWeight]:
         self.weights = hold(model, self.selected)

@@ -20,7 +20,7 @@ from sparse_bench.limits import Name, Positive, Share, check_fields, one_of
 from sparse_bench.sparsity import supar
 from sparse_bench.sparsity.scores import DISTRIBUTIONS_BY_SCORE, Losses, counts_by_score
 from sparse_bench.sparsity.selection import select
-from sparse_bench.sparsity.topology import DISTRIBUTIONS, Shape
+from sparse_bench.sparsity.topology import DISTRIBUTIONS, Shape, apportion
 from sparse_bench.sparsity.weights import EXECUTIONS, SparseWeight, sparsify
 from sparse_bench.streams import Streams
 
@@ -60,8 +60,8 @@ class Scheme:
         density: share of the weights of the selected layers that exist, between 0 and 1.
         layers: groups that the model declares, or patterns on parameter names.
         execution: how products with sparse weights are computed.
-        width_ratio: width over the base width, for the learning rates of :mod:`sparse_bench.sparsity.supar`; None: the
-            optimizer's rate for all weights.
+        width_ratio: configured width over the base width, for the learning rates of
+            :mod:`sparse_bench.sparsity.supar`; None: the optimizer's rate for all weights.
         sigma: standard deviation of the first weights at the base width, for its start; None: the model's own start.
     """
 
@@ -95,12 +95,18 @@ class Scheme:
         self.weights: dict[str, SparseWeight] = {}
         #: Number of weights of the selected layers in the full model, if the scheme builds a smaller one.
         self.full_size: int | None = None
+        #: Width of the model that the scheme builds, over the configured one.
+        self.widened = 1.0
         #: Losses of training batches, for a scheme that scores the dense model's weights; set before it is attached.
         self.losses: Losses | None = None
-        #: Layer → its number of weights, if ``distribution`` shares the density by scores of the dense weights.
-        self._by_score: dict[str, int] = {}
+        #: Layer → its density, if ``distribution`` shares the density by scores of the dense weights.
+        self._by_score: dict[str, float] = {}
         #: Factor that the gradients of the coming step still contain, where a gradient scaler left it to the optimizer.
         self.gradient_scale: Tensor | None = None
+
+    def members(self) -> "list[Scheme]":
+        """The schemes that work on weights: this one, or all those that it is made of."""
+        return [self]
 
     def asked(self) -> str | None:
         """The nominal sparsity in words, as "density 0.1"; None if the model is to stay dense."""
@@ -129,7 +135,8 @@ class Scheme:
             raise ConfigError(f"The layers {', '.join(self.layers)} hold no weight matrix in this model.")
         self.weights = self.install(model, streams)
         if self.width_ratio is not None and self.sigma is not None:
-            supar.draw(model, self._hidden(model), self.weights, self.width_ratio, self.sigma, streams)
+            ratio = self.width_ratio * self.widened
+            supar.draw(model, self._hidden(model), self.weights, ratio, self.sigma, streams)
         if self.asked() is not None and not self.missing_in_the_end():
             raise ConfigError(
                 f"{type(self).__name__} ({self.asked()}) removes no weight from {', '.join(self.selected)}: it would "
@@ -143,7 +150,8 @@ class Scheme:
             ConfigError: the optimizer does not fit.
         """
         if self.width_ratio is not None:
-            supar.scale_rates(optimizer, model, self._hidden(model), self.weights, self.width_ratio)
+            ratio = self.width_ratio * self.widened
+            supar.scale_rates(optimizer, model, self._hidden(model), self.weights, ratio)
 
     def _hidden(self, model: nn.Module) -> list[str]:
         """The selected matrices that are no embeddings."""
@@ -248,16 +256,22 @@ class MaskScheme(Scheme, ABC):
     """Base of schemes whose first topology is given by masks."""
 
     def install(self, model: nn.Module, streams: Streams) -> dict[str, SparseWeight]:
+        shapes = {name: tuple(model.get_parameter(name).shape) for name in self.selected}
         kind = getattr(self, "distribution", None)
         if kind in DISTRIBUTIONS_BY_SCORE and self.density is not None:
             seed = streams.derive("scores")
-            self._by_score = counts_by_score(kind, model, self.selected, self.density, self.losses, seed)
-        shapes = {name: tuple(model.get_parameter(name).shape) for name in self.selected}
+            counts = counts_by_score(kind, model, self.selected, self.density, self.losses, seed)
+            self._by_score = {name: count / math.prod(shapes[name]) for name, count in counts.items()}
         return sparsify(model, self.first_topology(shapes, streams), self.execution)
 
     def counts(self, shapes: Mapping[str, Shape], distribution: str) -> dict[str, int]:
-        """Layer → its number of weights, as ``density`` and ``distribution`` want."""
-        return self._by_score or DISTRIBUTIONS[distribution](shapes, self.density)
+        """Layer → its number of weights, or of tiles if ``shapes`` are in tiles, as the settings want."""
+        if not self._by_score:
+            return DISTRIBUTIONS[distribution](shapes, self.density)
+        sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+        shares = [self._by_score[name] * size for name, size in sizes.items()]
+        counts = apportion(shares, round(self.density * sum(sizes.values())), list(sizes.values()))
+        return dict(zip(shapes, counts, strict=True))
 
     @abstractmethod
     def first_topology(self, shapes: Mapping[str, Shape], streams: Streams) -> dict[str, Tensor]:

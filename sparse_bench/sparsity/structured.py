@@ -73,6 +73,12 @@ class StructuredScheme(Scheme, ABC):
                 f"{type(self).__name__} computes with the dense parts of its layers; remove sparsity.execution."
             )
 
+        if self.width_ratio is not None:
+            raise ConfigError(
+                f"{type(self).__name__} gives its layers rates and first weights of their own: set "
+                "sparsity.width_ratio and sigma to null."
+            )
+
     @abstractmethod
     def install(self, model: nn.Module, streams: Streams) -> dict[str, SparseWeight]:
         """Replace the modules of the selected matrices, with :meth:`owners` and :func:`replace`."""

@@ -39,7 +39,7 @@ def draw(
             parameter = model.get_parameter(name)
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * deviation)
         else:
-            weights[name].set_values(torch.randn(weights[name].active, generator=generator) * deviation)
+            weights[name].set_values(torch.randn(weights[name].held, generator=generator) * deviation)
 
 
 def scale_rates(

@@ -77,7 +77,7 @@ class SparseWeight(ABC):
         """Places in the flattened matrix, int64 and ascending, and values of the existing weights: both [entries]."""
 
     def set_values(self, values: Tensor) -> None:
-        """Give the existing weights these values [entries], in the order of :meth:`entries`, before training."""
+        """Give the weights that training keeps these values [held], in the order of their places, before training."""
         places, _ = self.entries()
         self.rewire(places, places, values.to(places.device), None)
 

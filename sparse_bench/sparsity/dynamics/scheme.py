@@ -5,7 +5,7 @@ topology. A rewiring updates counts, values, optimizer moments and diagnostics i
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, ClassVar
@@ -357,3 +357,19 @@ def own_gradient(weight: SparseWeight, optimizer: Optimizer) -> Tensor:
         gradient = gradient.new_zeros(weight.size).index_copy_(0, weight.entries()[0], gradient)
     scale = getattr(optimizer, "grad_scale", None)  # of a loop that leaves it to a fused optimizer
     return gradient if scale is None else gradient / scale
+
+
+def of_step(
+    weights: Mapping[str, SparseWeight], gradients: Mapping[str, Tensor], optimizer: Optimizer
+) -> dict[str, Tensor]:
+    """Dense gradients [size] of the backward passes, times the factor that the training loop put on them since.
+
+    A loop takes the scale of the loss out, and may clip the norm. The gradients of existing weights tell the factor.
+    """
+    if not gradients:
+        return {}
+    stepped = [own_gradient(weight, optimizer).float().norm() for weight in weights.values()]
+    passed = [(gradients[name] * weight.mask.flatten()).float().norm() for name, weight in weights.items()]
+    before = torch.stack(passed).norm()
+    factor = torch.where(before > 0, torch.stack(stepped).norm() / before, 1.0)
+    return {name: gradient * factor for name, gradient in gradients.items()}

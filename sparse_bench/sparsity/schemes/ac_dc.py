@@ -69,9 +69,12 @@ class ACDC(MaskScheme, Dynamic):
         if density != 1:
             super().rewire(amount, optimizer, streams, grows=False, density=density)
         else:
+            missing_before = self.missing()
             for name, weight in self.weights.items():
                 missing = places_of(~weight.mask)
                 self._evolution.record(name, weight.active, weight.mask.flatten(), missing[:0], missing)
                 weight.rewire(missing[:0], missing, weight.dense().new_zeros(missing.numel()), optimizer)
+            self._changes += missing_before > 0
+            self._evolution.count_rewiring()
         if self.reset_moments and optimizer is not None:
             optimizer.state.clear()

@@ -14,7 +14,7 @@ from sparse_bench.sparsity.dynamics.drop import lowest, on_host
 from sparse_bench.sparsity.dynamics.schedule import SigmoidDensity
 from sparse_bench.sparsity.dynamics.scheme import Dynamics, where
 from sparse_bench.sparsity.schemes.chts import CHTs
-from sparse_bench.sparsity.topology import Shape
+from sparse_bench.sparsity.topology import Shape, apportion
 from sparse_bench.streams import Streams
 
 
@@ -54,14 +54,18 @@ class CHTss(CHTs):
 
     def pruned(self, density: float, generators: dict[str, Generator]) -> dict[str, Tensor]:
         shapes = {name: weight.shape for name, weight in self.weights.items()}
-        counts = self.counts(shapes, density)
-        pruned = {}
+        wanted = [count for counts in self.counts(shapes, density).values() for count in counts]
+        there = [
+            int(mine.sum()) for name, weight in self.weights.items() for mine in self.by_head(name, weight.entries()[0])
+        ]
+        # Rounding may give a head more than it has now, which the others then keep.
+        counts, pruned = iter(apportion(wanted, min(sum(wanted), sum(there)), there)), {}
         for name, weight in self.weights.items():
             places, _ = weight.entries()
             scores = on_host(self.importance(name).flatten().index_select(0, places))
             gone = np.zeros(scores.size, dtype=bool)
-            for count, mine in zip(counts[name], self.by_head(name, places), strict=True):
+            for mine in self.by_head(name, places):
                 own = np.flatnonzero(mine.cpu().numpy())
-                gone[own[lowest(scores[own], max(0, own.size - count))]] = True
+                gone[own[lowest(scores[own], own.size - next(counts))]] = True
             pruned[name] = where(places, gone)
         return pruned

@@ -12,7 +12,7 @@ from sparse_bench.streams import Streams
 
 @dataclass
 class Combined(Composite):
-    """Applies several schemes to one model. Density, layers and execution are settings of its parts.
+    """Applies several schemes to one model. All other settings belong to its parts.
 
     Attributes:
         parts: any name → scheme.
@@ -29,6 +29,8 @@ class Combined(Composite):
                 raise ConfigError(f"sparsity.parts.{name} builds another model and cannot be combined with others.")
         if self.density != 1.0 or self.execution != "masked" or tuple(self.layers) != ("default",):
             raise ConfigError("density, layers and execution belong to the parts of a combined scheme.")
+        if self.width_ratio is not None:
+            raise ConfigError("width_ratio and sigma belong to the parts of a combined scheme.")
 
     def attach(self, model: nn.Module, streams: Streams) -> None:
         for name, part in self.parts.items():

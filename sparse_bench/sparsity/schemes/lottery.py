@@ -1,32 +1,28 @@
 """Lottery tickets: iterative magnitude pruning with rewinding, as a chain of runs."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from sparse_bench.errors import ConfigError
 from sparse_bench.kernels import places_of
 from sparse_bench.limits import Part
-from sparse_bench.sparsity.ranking import highest
-from sparse_bench.sparsity.scheme import MaskScheme
-from sparse_bench.sparsity.topology import Shape
-from sparse_bench.sparsity.weights import SparseWeight
+from sparse_bench.sparsity.scheme import Scheme
+from sparse_bench.sparsity.scores import kept
+from sparse_bench.sparsity.weights import SparseWeight, sparsify
 from sparse_bench.streams import Streams
 
 
 @dataclass
-class LotteryTicket(MaskScheme):
+class LotteryTicket(Scheme):
     """A round of a chain of runs. The first trains the dense model; each other one starts from the one before it.
 
     It removes the fraction ``share`` of the remaining weights, the smallest over all layers. Then all weights of the
-    model go back to their values after step ``rewind`` of the first round.
-
-    Source: Frankle et al. 2020, "Linear mode connectivity and the lottery ticket hypothesis", algorithm 2.
+    model go back to their values after step ``rewind`` of the first round (Frankle et al. 2020, "Linear mode
+    connectivity and the lottery ticket hypothesis", algorithm 2).
 
     Attributes:
         density: share of the weights that exist in the last round.
@@ -47,20 +43,16 @@ class LotteryTicket(MaskScheme):
         return f"round {self._round}, density {1 - self.missing() / self.size:.4g}" if self._round else None
 
     def install(self, model: nn.Module, streams: Streams) -> dict[str, SparseWeight]:
-        self.weights, self._model = super().install(model, streams), model
-        self._early = self._now() if self.rewind == 0 else {}
-        return self.weights
-
-    def first_topology(self, shapes: Mapping[str, Shape], streams: Streams) -> dict[str, Tensor]:
-        return {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}
+        self._model = model
+        everything = {name: torch.ones(model.get_parameter(name).shape).bool() for name in self.selected}
+        return sparsify(model, everything, self.execution)
 
     def _now(self) -> dict[str, Tensor]:
         whole = {name: weight.dense() for name, weight in self.weights.items()}
         return {name: whole.get(name, p.detach()).clone() for name, p in self._model.named_parameters()}
 
-    def after_step(self, step: int, optimizer: Optimizer, streams: Streams) -> None:
-        super().after_step(step, optimizer, streams)
-        if step == self.rewind and self._round == 0:
+    def before_backward(self, step: int) -> None:
+        if step == self.rewind + 1 and self._round == 0:
             self._early = self._now()
 
     @torch.no_grad()
@@ -72,10 +64,9 @@ class LotteryTicket(MaskScheme):
         if count == active:
             raise ConfigError(f"The chain has reached sparsity.density = {self.density}: there is no further round.")
         self._round += 1
-        ranked = [weight.dense().abs().masked_fill(~weight.mask, -1).flatten() for weight in self.weights.values()]
-        chosen = highest(torch.cat(ranked), count).split([weight.size for weight in self.weights.values()])
-        for (name, weight), keep in zip(self.weights.items(), chosen, strict=True):
-            gone = places_of(weight.mask & ~keep.view(weight.shape))
+        sizes = {name: weight.dense().abs().masked_fill(~weight.mask, -1) for name, weight in self.weights.items()}
+        for name, keep in kept(sizes, count / self.size).items():
+            weight, gone = self.weights[name], places_of(self.weights[name].mask & ~keep)
             weight.rewire(gone, gone[:0], torch.zeros(0), None)
             weight.set_values(self._early[name].flatten().to(weight.mask.device)[weight.entries()[0]])
         for name in self._early.keys() - self.weights.keys():
@@ -86,4 +77,4 @@ class LotteryTicket(MaskScheme):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self._round, self._early = state["round"], dict(state["early"])
+        self._round, self._early = state["round"], state["early"] or self._early  # the best weights' may be older

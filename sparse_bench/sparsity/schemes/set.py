@@ -56,6 +56,11 @@ class SET(StaticER, Dynamic):
             self._initial = {name: model.get_parameter(name).detach().flatten().clone() for name in self.selected}
         return super().install(model, streams)
 
+    def attach(self, model: nn.Module, streams: Streams) -> None:
+        super().attach(model, streams)
+        if self._initial and self.sigma is not None:  # first weights have been drawn anew
+            self._initial = {name: weight.entries()[1].clone() for name, weight in self.weights.items()}
+
     def new_values(self, layer: str, count: int, generator: Generator) -> Tensor:
         if self.new_weights == "zero":
             return super().new_values(layer, count, generator)

@@ -35,6 +35,7 @@ class SmallDense(Scheme):
         above = min(bisect_left(widths, target, key=size), len(widths) - 1)
         nearest = min(widths[max(above - 1, 0) : above + 1], key=lambda width: abs(size(width) - target))
         self._taken = selected_size(self, factory, nearest)
+        self.widened = widening(widths[-1], nearest)
         return factory(**nearest)
 
     def missing(self) -> int:
@@ -47,6 +48,12 @@ class SmallDense(Scheme):
             f"nearest width has {self._taken:,}."
         )
         return [warning] if abs(self._taken - target) > FAR * target else []
+
+
+def widening(own: dict[str, Any], chosen: dict[str, Any]) -> float:
+    """The width of the variant ``chosen`` over that of the configured variant ``own``."""
+    name, width = next(iter(own.items()))
+    return float(chosen[name] / width)
 
 
 def selected_size(scheme: Scheme, factory: ModelFactory, width: dict[str, Any]) -> int:

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from sparse_bench.limits import Share
 from sparse_bench.sparsity.dynamics.adam import parameter_of
 from sparse_bench.sparsity.dynamics.grow import shared
-from sparse_bench.sparsity.dynamics.scheme import dense_gradient
+from sparse_bench.sparsity.dynamics.scheme import dense_gradient, of_step
 from sparse_bench.sparsity.schemes.rigl import RigL
 from sparse_bench.sparsity.weights import SparseWeight
 
@@ -37,7 +37,7 @@ class SNFS(RigL):
 
     def before_backward(self, step: int) -> None:
         self.step = step
-        self._keep_gradient(step <= self.stop * self._length().steps)
+        self._keep_gradient(step <= self.stop * self._length().steps or self._put_off is not None)
 
     def observed(self, weight: SparseWeight) -> Tensor:
         return dense_gradient(weight)
@@ -47,7 +47,7 @@ class SNFS(RigL):
         super().before_step(optimizer)
         groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
         due, gradients, self._scores = self._due(self.step) is not None, self._scores, {}
-        for name, gradient in gradients.items():
+        for name, gradient in of_step(self.weights, gradients, optimizer).items():
             group = groups[id(parameter_of(self.weights[name]))]
             rates = group.get("betas") or (group.get("momentum") or 0.9,)
             start = self._momentum.get(name, gradient.new_zeros(len(rates), gradient.numel()))

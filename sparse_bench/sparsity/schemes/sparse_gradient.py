@@ -13,11 +13,8 @@ from sparse_bench.sparsity.scheme import Layers, Scheme, layer_groups
 from sparse_bench.sparsity.selection import select
 from sparse_bench.streams import Streams
 
-#: Methods that the scheme of ``combined_with`` provides.
-_DELEGATED = (
-    *("asked", "next_stage", "scale_rates", "before_training", "at_epoch_end", "topology", "state_dict"),
-    "load_state_dict",
-)
+#: Names of methods that the scheme of ``combined_with`` provides.
+_DELEGATED = "asked warnings next_stage scale_rates before_training at_epoch_end topology state_dict load_state_dict"
 
 
 @dataclass
@@ -54,7 +51,7 @@ class SparseGradient(Scheme):
                 f"sparsity.combined_with is {type(other).__name__}, which changes its topology during training; with "
                 "sparse gradients the topology must be fixed from the start."
             )
-        for name in _DELEGATED:
+        for name in _DELEGATED.split():
             setattr(self, name, getattr(other, name))
 
     def build(self, factory: Any) -> Any:
@@ -79,4 +76,4 @@ class SparseGradient(Scheme):
         for name in self.selected:
             make_row_sparse(model, name, exact=self.form == "exact")
         if other is not None:
-            self.selected, self.weights = other.selected, other.weights
+            self.selected, self.weights, self.full_size = other.selected, other.weights, other.full_size

@@ -8,7 +8,7 @@ from sparse_bench.errors import ConfigError
 from sparse_bench.limits import Fraction
 from sparse_bench.sparsity.scheme import ModelFactory
 from sparse_bench.sparsity.schemes.random import Random
-from sparse_bench.sparsity.schemes.small_dense import FAR, selected_size
+from sparse_bench.sparsity.schemes.small_dense import FAR, selected_size, widening
 
 
 @dataclass
@@ -36,6 +36,7 @@ class SparseIFT(Random):
         nearest = min(offered, key=lambda variant: (abs(variant[name] - factor * width), variant[name]))
         if nearest[name] > 65536:
             raise ConfigError(f"sparsity.density = {self.density} takes {nearest[name]:,} units, which are too many.")
+        self.widened = widening(own, nearest)
         self._dense, self._wide = (selected_size(self, factory, variant) for variant in (own, nearest))
         return factory(**nearest)
 
