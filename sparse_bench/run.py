@@ -212,6 +212,7 @@ def _train_and_measure(
     try:
         trainer.fit()
         result.counts |= count(model, scheme, trainer.tally).as_dict()  # training may have changed them
+        result.macs_per_example["sparse"] = macs.with_entries(scheme.weights)
         if (tally := trainer.tally) is not None:
             sizes = {name: weight.size for name, weight in scheme.weights.items()}
             result.macs_of_training = macs.of_training(tally, sizes, trainer.progress.examples)

@@ -17,6 +17,7 @@ from sparse_bench.sparsity.layers.block_diagonal import BlockDiagonalLayer, Bloc
 from sparse_bench.sparsity.layers.linear import SparseLinear
 from sparse_bench.sparsity.layers.lstm import SparseLSTM
 from sparse_bench.sparsity.scheme import Scheme, layer_groups
+from sparse_bench.sparsity.weights import SparseWeight
 
 #: Layers of which the counter of products sees only the blocks.
 _IN_BLOCKS = BlockDiagonalLayer | BlockDiagonalLinear
@@ -106,11 +107,17 @@ class MultiplyAccumulates:
         dense: the number if every layer were dense.
         sparse: the number without the entries that do not exist.
         rows: sparse weight → how often each of its entries is multiplied; weights of look-ups are left out.
+        active: sparse weight → its number of existing entries when this was counted.
     """
 
     dense: float
     sparse: float
     rows: dict[str, float] = field(default_factory=dict)
+    active: dict[str, int] = field(default_factory=dict)
+
+    def with_entries(self, weights: Mapping[str, SparseWeight]) -> float:
+        """``sparse`` with the entries that exist now, as training may have changed their number."""
+        return self.sparse + sum(rows * (weights[name].active - self.active[name]) for name, rows in self.rows.items())
 
     def of_training(self, tally: Tally, sizes: Mapping[str, int], examples: int) -> dict[str, float]:
         """``forward`` and ``backward``: multiply-accumulates of a whole training with ``examples`` examples.
@@ -192,7 +199,8 @@ def multiply_accumulates(model: nn.Module, scheme: Scheme, forward: Callable[[],
             hook.remove()
     dense = counter.get_total_flops() / 2 + unseen
     per_example = {name: multiplied / examples for name, multiplied in rows.items()}
-    return MultiplyAccumulates(dense=dense / examples, sparse=(dense - saved) / examples, rows=per_example)
+    active = {name: weight.active for name, weight in scheme.weights.items()}
+    return MultiplyAccumulates(dense / examples, (dense - saved) / examples, per_example, active)
 
 
 def _rows(x: Tensor) -> int:
