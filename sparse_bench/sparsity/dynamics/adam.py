@@ -86,6 +86,8 @@ class OwnSteps:
         for name, before in self._before.items():
             parameter = parameter_of(weights[name])
             grown = self._grown[name]
+            if BORN not in optimizer.state.get(parameter, {}):  # another scheme has just emptied it, so all are new
+                continue
             group = groups[id(parameter)]
             if group["weight_decay"] and group.get("decoupled_weight_decay", isinstance(optimizer, AdamW)):
                 decayed = before * (1 - group["lr"] * group["weight_decay"])

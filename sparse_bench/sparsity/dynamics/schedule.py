@@ -8,7 +8,8 @@ from sparse_bench.errors import ConfigError
 from sparse_bench.limits import Count, Positive, Share, check_fields
 from sparse_bench.sparsity.scheme import Length
 
-_NEVER = "never rewires in this run, so its topology is fixed"
+#: How the doubts begin that nothing changes.
+NEVER = "never rewires in this run, so its topology is fixed"
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ class EveryEpoch(Schedule):
 
     def doubt(self, length: Length) -> str | None:
         if length.epochs == 1:
-            return f"{_NEVER}: it rewires between epochs, and there is only one (trainer.epochs, trainer.steps)"
-        return None if max(self.zeta, self.final_zeta or 0.0) > 0 else f"{_NEVER}: sparsity.zeta is 0"
+            return f"{NEVER}: it rewires between epochs, and there is only one (trainer.epochs, trainer.steps)"
+        return None if max(self.zeta, self.final_zeta or 0.0) > 0 else f"{NEVER}: sparsity.zeta is 0"
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,10 @@ class CosineSteps(Schedule):
         end = self.stop * length.steps
         if self.interval >= end:
             return (
-                f"{_NEVER}: it rewires every sparsity.interval = {self.interval} steps before step {end:g} "
+                f"{NEVER}: it rewires every sparsity.interval = {self.interval} steps before step {end:g} "
                 f"(sparsity.stop = {self.stop:g} of {length.steps})"
             )
-        return None if self.fraction > 0 else f"{_NEVER}: sparsity.fraction is 0"
+        return None if self.fraction > 0 else f"{NEVER}: sparsity.fraction is 0"
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from sparse_bench.sparsity.diagnostics import Evolution
 from sparse_bench.sparsity.dynamics.adam import NEW_WEIGHT_ADAM, OwnSteps, parameter_of
 from sparse_bench.sparsity.dynamics.drop import Drop, on_host
 from sparse_bench.sparsity.dynamics.grow import Grow, Room
-from sparse_bench.sparsity.dynamics.schedule import Schedule
+from sparse_bench.sparsity.dynamics.schedule import NEVER, Schedule
 from sparse_bench.sparsity.dynamics.tiles import as_places, in_tiles, tiles_of
 from sparse_bench.sparsity.scheme import Length, Scheme, not_training
 from sparse_bench.sparsity.weights import SparseWeight
@@ -127,7 +127,8 @@ class Dynamic(Scheme, ABC):
     def warnings(self) -> list[str]:
         schedules = [self.dynamics.schedule, self.dynamics.pruning]
         doubts = [schedule.doubt(self._length()) for schedule in schedules if schedule is not None]
-        return [f"{type(self).__name__} {doubt}." for doubt in doubts if doubt]
+        never = NEVER if self.dynamics.pruning is None else "never replaces weights in this run, and only prunes"
+        return [f"{type(self).__name__} {doubt.replace(NEVER, never)}." for doubt in doubts if doubt]
 
     def check_optimizer(self, optimizer: Optimizer) -> None:
         if self._own_steps is not None:
