@@ -254,8 +254,6 @@ class SparseTraining(Driver):
 
     def _check(self, scheme: Scheme, optimizer: Optimizer) -> None:
         """Refuse what cannot work, before anything is changed."""
-        for member in scheme.members():
-            self._check_member(member, optimizer)
         if self._total < 1:
             raise ConfigError(f"steps = {self._total}: a training has at least one optimizer step.")
         for path, module in self.model.named_modules():
@@ -263,6 +261,8 @@ class SparseTraining(Driver):
                 raise ConfigError(
                     f"{path or 'The model'} is a {type(module).__name__}: call sparsify first, and wrap the model then."
                 )
+        for member in scheme.members():
+            self._check_member(member, optimizer)
         held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         names = dict[int, list[str]]()
         for name, parameter in self.model.named_parameters(remove_duplicate=False):

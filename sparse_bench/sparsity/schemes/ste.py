@@ -43,8 +43,8 @@ class STE(Held):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.pattern is not None and self.density != self.pattern[0] / self.pattern[1]:
-            n, m = self.pattern
-            raise ConfigError(f"sparsity.pattern {n}:{m} is density {n / m:g}, but sparsity.density is {self.density}.")
+            n, m, d = *self.pattern, self.density
+            raise ConfigError(f"sparsity.pattern {n}:{m} has density {n / m:g}, and sparsity.density is {d}.")
         at_once = self.pattern is not None or self.end == 0
         self._schedule = None if at_once else CubicDensity(self.density, 1, self.begin, self.end)
         self._now = self.density if at_once else 1.0
