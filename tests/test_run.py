@@ -181,7 +181,8 @@ def shipped_scheme(name: str) -> dict[str, Any]:
     node = OmegaConf.to_container(OmegaConf.load(CONF / "sparsity" / f"{name}.yaml"))
     assert isinstance(node, dict)
     changed = {"density": 1.0 if name.startswith("dense") else 0.4, "interval": 2}
-    return {str(key): changed.get(str(key), value) for key, value in node.items()}
+    # A scheme that names no density keeps its own, and not the one of the toy run.
+    return {"density": 1.0} | {str(key): changed.get(str(key), value) for key, value in node.items()}
 
 
 #: Those that work on a model of linear layers.

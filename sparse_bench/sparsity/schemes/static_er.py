@@ -51,7 +51,7 @@ class StaticER(MaskScheme):
                 "the other to null."
             )
         if self.epsilon is not None and self.distribution != "erdos_renyi":
-            raise ConfigError("sparsity.epsilon implies distribution=erdos_renyi; with others use density.")
+            raise ConfigError("epsilon implies distribution=erdos_renyi; with distribution=uniform use density.")
         super().__post_init__()
 
     def asked(self) -> str | None:
