@@ -29,11 +29,13 @@ def _true_or_false(value: Any) -> bool:
     return value
 
 
-#: Whole numbers. Few: layers, blocks, beams. Width: units in a layer. Many: generated examples. Count: all others.
+#: Whole numbers. Few: layers, blocks, beams. Width: units in a layer. Many: generated examples. Step: from 0.
+#: Count: all others.
 Few = Annotated[int, Field(ge=1, le=1000)]
 Width = Annotated[int, Field(ge=1, le=65536)]
 Many = Annotated[int, Field(ge=1, le=1_000_000)]
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Step = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Pair = Annotated[Sequence[Count], Field(min_length=2, max_length=2)]
 #: Numbers from 0 to 1. Share includes both ends; Rate (as of dropout) excludes 1; Fraction excludes 0; Part both.

@@ -1,15 +1,14 @@
 """Lottery tickets: iterative magnitude pruning with rewinding, as a chain of runs."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from sparse_bench.errors import ConfigError
 from sparse_bench.kernels import places_of
-from sparse_bench.limits import Part
+from sparse_bench.limits import Part, Step
 from sparse_bench.sparsity.scheme import Scheme
 from sparse_bench.sparsity.scores import kept
 from sparse_bench.sparsity.weights import SparseWeight, sparsify
@@ -21,8 +20,9 @@ class LotteryTicket(Scheme):
     """A round of a chain of runs. The first trains the dense model; each other one starts from the one before it.
 
     It removes the fraction ``share`` of the remaining weights, the smallest over all layers. Then all weights of the
-    model go back to their values after step ``rewind`` of the first round (Frankle et al. 2020, "Linear mode
-    connectivity and the lottery ticket hypothesis", algorithm 2).
+    model go back to their values after step ``rewind`` of the first round.
+
+    Source: Frankle et al. 2020, "Linear mode connectivity and the lottery ticket hypothesis", algorithm 2.
 
     Attributes:
         density: share of the weights that exist in the last round.
@@ -33,7 +33,7 @@ class LotteryTicket(Scheme):
     changes: ClassVar[str] = "from run to run of its chain"
 
     share: Part = 0.2
-    rewind: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    rewind: Step = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
