@@ -49,7 +49,7 @@ def _source(kind: type) -> str:
     found = re.search(r"Sources?: (.+?)(?:\n\n|$)", inspect.getdoc(kind) or "", re.S)
     if found:
         return " ".join(found[1].split()).rstrip(".")
-    module = " ".join((inspect.getmodule(kind).__doc__ or "").split())  # type: ignore[union-attr]
+    module = " ".join((inspect.getmodule(kind).__doc__ or "").split())
     named = re.search(r"\(([^()]*\d{4}[^()]*)\)", module)
     return named[1] if named else ""
 

@@ -38,13 +38,13 @@ class Composite(Scheme):
         for part in self.parts.values():
             getattr(part, method)(*arguments)
 
-    next_stage = partialmethod(_each, "next_stage")  # type: ignore[assignment]
-    scale_rates = partialmethod(_each, "scale_rates")  # type: ignore[assignment]
-    check_optimizer = partialmethod(_each, "check_optimizer")  # type: ignore[assignment]
-    before_training = partialmethod(_each, "before_training")  # type: ignore[assignment]
-    before_backward = partialmethod(_each, "before_backward")  # type: ignore[assignment]
-    before_step = partialmethod(_each, "before_step")  # type: ignore[assignment]
-    after_step = partialmethod(_each, "after_step")  # type: ignore[assignment]
+    next_stage = partialmethod(_each, "next_stage")
+    scale_rates = partialmethod(_each, "scale_rates")
+    check_optimizer = partialmethod(_each, "check_optimizer")
+    before_training = partialmethod(_each, "before_training")
+    before_backward = partialmethod(_each, "before_backward")
+    before_step = partialmethod(_each, "before_step")
+    after_step = partialmethod(_each, "after_step")
 
     def after_backward(self) -> None:
         for part in self.parts.values():

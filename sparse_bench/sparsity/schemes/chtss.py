@@ -54,7 +54,7 @@ class CHTss(CHTs):
 
     def pruned(self, density: float, generators: dict[str, Generator]) -> dict[str, Tensor]:
         shapes = {name: weight.shape for name, weight in self.weights.items()}
-        counts = self.counts(shapes, density)
+        counts = self.counts_by_head(shapes, density)
         pruned = {}
         for name, weight in self.weights.items():
             places, _ = weight.entries()
