@@ -75,10 +75,10 @@ class BlockDiagonalLayer(StructuredModule):
 
     def forward(self, x: Tensor | PackedSequence, state: State | None = None) -> tuple[Tensor | PackedSequence, State]:
         """Like the replaced layer: takes [T, B, inputs], batch first, packed or without B, and the first state."""
-        if self.permute:
-            packed = isinstance(x, PackedSequence)
-            dealt_out = (x.data if packed else x).index_select(-1, self.order)
-            x = x._replace(data=dealt_out) if packed else dealt_out
+        if self.permute and isinstance(x, PackedSequence):
+            x = x._replace(data=x.data.index_select(-1, self.order))
+        elif self.permute:
+            x = x.index_select(-1, self.order)
         outputs: list[Any] = []
         states: list[State] = []
         for component, inputs, segment in zip(self.components, self.blocks.inputs, self.blocks.outputs, strict=True):
