@@ -181,7 +181,8 @@ def shipped_scheme(name: str) -> dict[str, Any]:
     node = OmegaConf.to_container(OmegaConf.load(CONF / "sparsity" / f"{name}.yaml"))
     assert isinstance(node, dict)
     changed = {"density": 1.0 if name.startswith("dense") else 0.4, "interval": 2}
-    return {str(key): changed.get(str(key), value) for key, value in node.items()}
+    without = {} if "density" in node else {"density": 1.0}  # the toy run has one
+    return {str(key): changed.get(str(key), value) for key, value in node.items()} | without
 
 
 #: Those that work on a model of linear layers.
