@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
+import uuid
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -72,22 +72,25 @@ def flock_fault(folder: Path) -> str | None:
         return "this system has no flock"
     if (options := _LOCAL.search(_mount_options(folder))) is not None:
         return f"the file system is mounted with {options[0].strip(',')}, so other machines do not see it"
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".flock.") as probe:
+    path = folder / f".flock.{uuid.uuid4().hex}"
+    with path.open("x") as probe:
         try:
             if not try_flock(probe.fileno(), fcntl.LOCK_EX):
                 return "a new file was locked already"
-            refused = _try_elsewhere(probe.name)
+            refused = _try_elsewhere(path)
             fcntl.flock(probe.fileno(), fcntl.LOCK_UN)
+            if refused == 0:
+                return "a second process got the lock that a first one held"
+            if refused != 3 or _try_elsewhere(path) != 0:
+                return "a second process could not use flock"
         except OSError as error:
             return f"flock fails ({error.strerror})"
-        if refused == 0:
-            return "a second process got the lock that a first one held"
-        if refused != 3 or _try_elsewhere(probe.name) != 0:
-            return "a second process could not use flock"
+        finally:
+            path.unlink(missing_ok=True)
     return None
 
 
-def _try_elsewhere(path: str) -> int:
+def _try_elsewhere(path: Path) -> int:
     return subprocess.run([sys.executable, "-I", "-S", "-c", _OTHER_PROCESS, path], check=False).returncode
 
 

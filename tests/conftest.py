@@ -1,6 +1,7 @@
 """Fixtures that many tests share."""
 
 import copy
+import gc
 import os
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -45,6 +46,16 @@ TOY: dict[str, Any] = {
     "threads": 1,
     "progress": False,
 }
+
+
+def pytest_collection_finish() -> None:
+    """Take what was imported out of garbage collection: every run collects, and would look at all of it again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -79,7 +79,7 @@ def test_eight_processes_do_each_of_200_runs_once_though_some_are_killed(kind: s
         worker.kill()
         worker.join()
     assert codes == [0] * 8
-    assert len(killed) >= 6
+    assert killed, "otherwise nothing has been tested"
     for number in range(runs):
         folder = tmp_path / str(number)
         assert not (folder / "two at once").exists()

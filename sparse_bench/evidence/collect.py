@@ -162,7 +162,7 @@ def _key(row: Mapping[str, Any]) -> RunKey:
 def _vanished(fresh: RunTable, old: RunTable, problems: list[Problem]) -> set[RunKey]:
     """Runs without a learning curve whose curve is in the tables. Collecting them would erase it."""
     finished = set(zip(fresh.finished["experiment"], fresh.finished["id"], strict=True))
-    gone = (finished & old.histories.keys()) - fresh.histories.keys()
+    gone = (finished & old.with_curves) - fresh.with_curves
     reason = "The folder has lost the learning curve that the tables hold. The run is skipped."
     problems += [Problem(f"{experiment}/{run}", reason) for experiment, run in sorted(gone)]
     return gone

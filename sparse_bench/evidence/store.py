@@ -100,6 +100,11 @@ class RunTable:
         own = {c.removeprefix("setting:"): value for c, value in row.items() if c.startswith("setting:")}
         return {**self.settings, **own}
 
+    @property
+    def with_curves(self) -> set[RunKey]:
+        """The runs that have a learning curve."""
+        return set(zip(self.curves["experiment"], self.curves["id"], strict=True))
+
     @cached_property  # every figure of learning curves uses it
     def histories(self) -> Mapping[RunKey, pd.DataFrame]:
         """Learning curves by run: index ``epoch``, a column a metric."""

@@ -18,6 +18,7 @@ GROUPS = {
     "attention",
     "feed_forward",
     "feature_projections",
+    "embedding",
     "embeds",
     "transitions",
 }

@@ -189,7 +189,7 @@ def test_queries_keys_and_values_are_rewired_head_by_head(make: Any) -> None:
         density = scheme.density
         if make is CHTss and step < 16:
             density = scheme.dynamics.pruning.after_step(step, lambda: Length(1, 20))
-        for name, counts in scheme.head_counts(shapes, density).items():
+        for name, counts in scheme.counts_by_head(shapes, density).items():
             per_head = scheme.weights[name].mask.unflatten(0, (heads[name], -1)).sum((1, 2))
             assert per_head.tolist() == counts
             assert max(counts) - min(counts) <= 1

@@ -31,7 +31,7 @@ class HeadWise(MaskScheme, Dynamic, ABC):
         """Number of heads of a layer. Each is the same share of its rows, so of its places too."""
         return self._heads.get(layer, 1)
 
-    def head_counts(self, shapes: Mapping[str, Shape], density: float) -> dict[str, list[int]]:
+    def counts_by_head(self, shapes: Mapping[str, Shape], density: float) -> dict[str, list[int]]:
         """Layer → number of weights of each of its heads at a ``density`` of all layers; equal but for rounding."""
         whole, found = DISTRIBUTIONS[self.distribution](shapes, density), {}
         for name, (rows, columns) in shapes.items():

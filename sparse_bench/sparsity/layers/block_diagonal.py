@@ -76,12 +76,10 @@ class BlockDiagonalLayer(StructuredModule):
     def forward(self, x: Tensor | PackedSequence, state: State | None = None) -> tuple[Tensor | PackedSequence, State]:
         """Like the replaced layer: takes [T, B, inputs], batch first, packed or without B, and the first state."""
         if self.permute:
-            order = self.order
-            x = (
-                x._replace(data=x.data.index_select(-1, order))
-                if isinstance(x, PackedSequence)
-                else x.index_select(-1, order)
-            )
+            if isinstance(x, PackedSequence):
+                x = x._replace(data=x.data.index_select(-1, self.order))
+            else:
+                x = x.index_select(-1, self.order)
         outputs: list[Any] = []
         states: list[State] = []
         for component, inputs, segment in zip(self.components, self.blocks.inputs, self.blocks.outputs, strict=True):

@@ -52,7 +52,7 @@ class CHTs(HeadWise):
     def draw(self, shapes: Mapping[str, Shape], density: float, streams: Streams) -> dict[str, Tensor]:
         """Draw masks of a ``density`` by :func:`sparse_bench.sparsity.dynamics.bipartite.receptive_fields`."""
         masks = {}
-        for name, counts in self.head_counts(shapes, density).items():
+        for name, counts in self.counts_by_head(shapes, density).items():
             head, generator = (shapes[name][0] // len(counts), shapes[name][1]), streams.torch("topology", name)
             masks[name] = torch.cat([receptive_fields(head, count, self.randomness, generator) for count in counts])
         return masks

@@ -54,7 +54,7 @@ class CHTss(CHTs):
 
     def pruned(self, density: float, generators: dict[str, Generator]) -> dict[str, Tensor]:
         shapes = {name: weight.shape for name, weight in self.weights.items()}
-        wanted = [count for counts in self.head_counts(shapes, density).values() for count in counts]
+        wanted = [count for counts in self.counts_by_head(shapes, density).values() for count in counts]
         there = [
             int(mine.sum()) for name, weight in self.weights.items() for mine in self.by_head(name, weight.entries()[0])
         ]
