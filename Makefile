@@ -143,7 +143,7 @@ bench-gpu: $(STAMP) ## measure the tables of the sparse layers on a GPU (two min
 	@$(BIN)/python scripts/bench_block_lstm.py --device cuda --seconds 1 --output $(RESULTS)/performance/block_lstm_gpu.md
 
 test: $(STAMP) ## run all tests
-	@echo "Running the tests: ten to eighteen minutes on two cores."
+	@echo "Running the tests: ten to fifteen minutes on two cores."
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 # On the local machine: Slurm needs root and Debian's slurm-wlm and munge, and is skipped without; so is Ray.
