@@ -1,6 +1,7 @@
 """Schedules of topology changes: when, and by how much. Frozen dataclasses, functions of step and epoch alone."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -86,7 +87,7 @@ class CosineSteps(Schedule):
 
 
 @dataclass(frozen=True)
-class DensityCurve(Schedule):
+class DensityCurve(Schedule, ABC):
     """Gradual pruning along a curve, every ``interval`` steps; the amounts are the densities to reach.
 
     The curve begins with the density ``initial`` at step t0, the share ``begin`` of training. The last change is at
@@ -108,9 +109,9 @@ class DensityCurve(Schedule):
                 f"sparsity.initial_density ({self.initial}) must be at least sparsity.density ({self.density})."
             )
 
+    @abstractmethod
     def curve(self, progress: float) -> float:
         """Share of the way from the first density to the last, from 0 at ``progress`` 0 to 1 at 1."""
-        raise NotImplementedError
 
     def _steps(self, length: Length) -> tuple[int, int]:
         """The steps at which the curve begins and ends."""
