@@ -162,3 +162,17 @@ def peak_memory_bytes(device: torch.device) -> int:
     except OSError:
         match = None
     return int(match[1]) * 1024 if match else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def set_deterministic(wanted: bool, device: torch.device) -> None:
+    """Have torch use algorithms that give the same bits in every run, or not."""
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS needs it to be deterministic
+    torch.use_deterministic_algorithms(wanted, warn_only=True)
+    # On a GPU, fused attention sums gradients in any order, which warn_only would allow.
+    fused = not (wanted and device.type == "cuda")
+    torch.backends.cuda.enable_flash_sdp(fused)
+    torch.backends.cuda.enable_mem_efficient_sdp(fused)
+    torch.backends.cuda.enable_cudnn_sdp(fused)
+    # Every buffer of this project is written before it is read. (mypy does not see the attribute.)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

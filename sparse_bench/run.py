@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import random
 import time
 import traceback
@@ -267,7 +266,7 @@ def assemble(
         ConfigError: the parts do not fit together.
         CheckpointError: the weights of ``source`` cannot be read, or are of other data.
     """
-    _deterministic(plain["trainer"]["deterministic"], device)
+    environment.set_deterministic(plain["trainer"]["deterministic"], device)
     streams = Streams(plain["seed"])
     scheme: Scheme = build(plain["sparsity"])
     factory = ModelFactory(plain["model"], task.sizes)
@@ -375,19 +374,6 @@ def _largest_group(counts: dict[str, Any]) -> int:
     """Entries of the model's largest group of weight matrices, apart from embeddings, whose rows are only read."""
     sizes = [group["size"] for name, group in counts["groups"].items() if name != "embedding"]
     return max(sizes, default=counts["trainable"])
-
-
-def _deterministic(wanted: bool, device: torch.device) -> None:
-    if wanted:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS needs it to be deterministic
-    torch.use_deterministic_algorithms(wanted, warn_only=True)
-    # On a GPU, fused attention sums gradients in any order, which warn_only would allow.
-    fused = not (wanted and device.type == "cuda")
-    torch.backends.cuda.enable_flash_sdp(fused)
-    torch.backends.cuda.enable_mem_efficient_sdp(fused)
-    torch.backends.cuda.enable_cudnn_sdp(fused)
-    # Every buffer of this project is written before it is read. (mypy does not see the attribute.)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def _seed_globals(seed: int) -> None:

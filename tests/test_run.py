@@ -16,9 +16,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from sparse_bench.__main__ import _show
 from sparse_bench.config import CONF, choices, run_id
+from sparse_bench.environment import set_deterministic
 from sparse_bench.errors import ConfigError
 from sparse_bench.record import Result, RunFolder
-from sparse_bench.run import _deterministic, _summary, run
+from sparse_bench.run import _summary, run
 from sparse_bench.sparsity.dynamics.scheme import Dynamic
 from sparse_bench.training.trainer import Trainer
 
@@ -330,7 +331,7 @@ def test_attention_whose_gradients_differ_between_repetitions_is_switched_off_on
 
     cases = [(True, "cuda", False), (False, "cuda", True), (True, "cuda", False), (True, "cpu", True)]
     for wanted, device, expected in cases:
-        _deterministic(wanted, torch.device(device))
+        set_deterministic(wanted, torch.device(device))
         assert fused() == {expected}
 
 
