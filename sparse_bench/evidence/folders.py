@@ -64,8 +64,10 @@ def read_result(path: Path) -> Result:
         FileNotFoundError: the file does not exist.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        json.dumps(content, ensure_ascii=False).encode()  # lone surrogates cannot be written as UTF-8
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text)
+        if "\\u" in text:
+            json.dumps(content, ensure_ascii=False).encode()  # lone surrogates cannot be written as UTF-8
     except (json.JSONDecodeError, UnicodeError) as error:
         raise ValueError(f"not valid JSON ({error}).") from error
     except RecursionError as error:
@@ -115,22 +117,41 @@ def read_curves(folder: Path, wanted: Callable[[str], bool] = lambda metric: Tru
     """
     path = RunFolder(folder).metrics.path
     curves: dict[str, dict[int, float]] = {}
-    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-    last = max((number for number, line in enumerate(lines) if line), default=0)
-    for number, line in enumerate(lines[: last + 1]):
+    for entry in _entries(path) if path.exists() else []:
+        epoch = entry.get("epoch")
+        if isinstance(epoch, int):
+            for key, value in entry.items():
+                if key not in ("epoch", "step") and wanted(key) and is_number(value):
+                    curves.setdefault(key, {})[epoch] = float(value)
+    return curves
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file of JSON lines, without an unfinished last line.
+
+    Raises:
+        ValueError: a line before the last is not a JSON object.
+    """
+    read = enumerate(path.read_text(encoding="utf-8").split("\n"), start=1)
+    lines = [(number, line) for number, line in read if line]
+    try:
+        entries = json.loads(f"[{','.join(line for _, line in lines)}]")  # five times as fast as line by line
+    except (json.JSONDecodeError, RecursionError):
+        entries = []
+    if len(entries) == len(lines) and all(isinstance(entry, dict) for entry in entries):
+        return list(entries)
+    entries = []
+    for number, line in lines:
         try:
             entry = json.loads(line)
         except (json.JSONDecodeError, RecursionError) as error:
-            if number == last:
+            if (number, line) == lines[-1]:
                 break
-            raise ValueError(f"{path.name}, line {number + 1}: not valid JSON ({error})") from error
+            raise ValueError(f"{path.name}, line {number}: not valid JSON ({error})") from error
         if not isinstance(entry, dict):
-            raise ValueError(f"{path.name}, line {number + 1}: expected an object, found {type(entry).__name__}")
-        if isinstance(entry.get("epoch"), int):
-            for key, value in entry.items():
-                if key not in ("epoch", "step") and wanted(key) and is_number(value):
-                    curves.setdefault(key, {})[entry["epoch"]] = float(value)
-    return curves
+            raise ValueError(f"{path.name}, line {number}: expected an object, found {type(entry).__name__}")
+        entries.append(entry)
+    return entries
 
 
 def row_of(record: Result) -> dict[str, Any]:
