@@ -182,9 +182,9 @@ def _of_records(found: Sequence[tuple[Path, Result]], problems: list[Problem], p
         rows.append(row_of(record))
         configs.append(defining(record.config))
         folders[record.experiment, record.id] = folder
-        experiment, _, run = record.notes.get("start_from", "").rpartition("/")
+        experiment, _, first = record.notes.get("start_from", "").rpartition("/")
         if experiment:
-            stages[record.experiment, record.id] = (experiment, run)
+            stages[record.experiment, record.id] = (experiment, first)
         for metric in sorted(history):
             values = sorted(history[metric].items())
             run = (record.experiment, record.id, record.seed)
