@@ -110,10 +110,11 @@ class RunTable:
     @cached_property  # every figure of learning curves uses it
     def histories(self) -> Mapping[RunKey, pd.DataFrame]:
         """Learning curves by run: index ``epoch``, a column a metric."""
+        run = ["experiment", "id"]
+        wide = self.curves.pivot(index=[*run, "epoch"], columns="metric", values="value")  # run by run takes minutes
         found = {}
-        for key, rows in self.curves.groupby(["experiment", "id"], sort=False):
-            experiment, run = key
-            found[str(experiment), str(run)] = rows.pivot_table(index="epoch", columns="metric", values="value")
+        for (experiment, name), rows in wide.groupby(level=run, sort=False):  # type: ignore[misc]  # a pair of levels
+            found[str(experiment), str(name)] = rows.droplevel(run).dropna(axis="columns", how="all")
         return found
 
     def only(self, experiments: Iterable[str]) -> "RunTable":
