@@ -14,7 +14,7 @@ import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from sparse_bench.evidence.cells import flatten, is_finite, is_number, plain
-from sparse_bench.record import SCHEMA, Result, RunFolder
+from sparse_bench.record import SCHEMA, Result, RunFolder, verify
 
 #: A folder with one of these files is a run folder. Without a result, the run has not ended.
 _RUN_FILES = ("result.json", "metrics.jsonl", ".lock")
@@ -72,6 +72,7 @@ def read_result(path: Path) -> Result:
         raise ValueError("it is nested too deeply.") from error
     if not isinstance(content, dict):
         raise ValueError(f"expected an object, found {type(content).__name__}.")
+    verify(content)
     if content.get("schema") != SCHEMA:
         raise ValueError(f"schema {content.get('schema')!r}; this version reads schema {SCHEMA}.")
     try:
@@ -111,11 +112,11 @@ def read_curves(folder: Path, wanted: Callable[[str], bool] = lambda metric: Tru
         wanted: tells of a metric whether it is read.
 
     Raises:
-        ValueError: a line before the last is not a JSON object.
+        ValueError: a line before the last is not a JSON object, or the file was damaged since the run ended.
     """
     path = RunFolder(folder).metrics.path
     curves: dict[str, dict[int, float]] = {}
-    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+    lines = RunFolder(folder).text_of(path).split("\n")
     last = max((number for number, line in enumerate(lines) if line), default=0)
     for number, line in enumerate(lines[: last + 1]):
         try:
