@@ -269,9 +269,7 @@ class RunFolder:
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             known = None  # not ended, or of an earlier version, or itself unreadable, which is told when it is read
         if content and known is not None and hashlib.sha256(content).hexdigest() != known:
-            raise ValueError(
-                f"{path.name} was damaged or edited: its checksum is not the one in {self.result_path.name}"
-            )
+            raise ValueError(f"{path.name} was damaged or edited: its checksum is not that in {self.result_path.name}")
         return content.decode()
 
     def set_aside(self) -> Path:

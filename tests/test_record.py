@@ -95,10 +95,8 @@ def test_flipped_bits_of_measurements_are_told_by_the_file_s_name(tmp_path: Path
     folder.write_result(Result("1", "finished", "toy", 0, {}, {}))
     assert read_curves(tmp_path) == {"test/f1": {1: 0.25}}
     assert read_topology(folder) is None  # it has not changed
-    for log, reader in (
-        (folder.metrics, lambda: read_curves(tmp_path)),
-        (folder.topology, lambda: read_topology(folder)),
-    ):
+    readers = {folder.metrics: lambda: read_curves(tmp_path), folder.topology: lambda: read_topology(folder)}
+    for log, reader in readers.items():
         content = log.path.read_bytes()
         for place in range(len(content)):
             log.path.write_bytes(flipped(content, place, 0))

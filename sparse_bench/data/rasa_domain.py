@@ -2,7 +2,7 @@
 
 It follows Rasa 2.6, and Rasa 3 in how entities fill slots. A text slot has one 0/1 feature (it is set), and a list slot
 too (it is not empty). A boolean slot has two (it is set; it is true). A categorical slot has one per value, and
-``__other__`` for any other value. A float slot has two: it holds a number, and where this lies in the slot's range, from
+``__other__`` for any other value. A float slot has two: it holds a number; the number's place in the slot's range, from
 0 to 1. A slot with several features becomes several slots here, one per feature. An entity with roles or groups is seen
 as itself and as ``entity#role``.
 :func:`sparse_bench.data.rasa_domain_file.read_domain` reads the file.
@@ -115,9 +115,9 @@ class Slot:
                 case "float" if (number := number_of(value)) is not None:
                     low, high = self.bounds
                     amounts = {name: 1.0, f"{name}=amount": (max(low, min(high, number)) - low) / (high - low)}
-        features = ((feature, amounts.get(feature, 0.0)) for feature in self.features(name))
         return tuple(
-            SlotSet(feature, value, amount) if amount else SlotSet(feature, None) for feature, amount in features
+            SlotSet(feature, value, amount) if (amount := amounts.get(feature)) else SlotSet(feature, None)
+            for feature in self.features(name)
         )
 
     def filling(self, name: str, mentions: Iterable[Mention]) -> tuple[SlotSet, ...]:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from sparse_bench.cache import cache_root, corpora_folder
-from sparse_bench.data.corpora import Corpus, CorpusFile, corpora
 from sparse_bench.data import download
+from sparse_bench.data.corpora import Corpus, CorpusFile, corpora
 from sparse_bench.data.download import checksums, corpus_files, fetch, problems
 from sparse_bench.errors import DataError
 from tests.data.file_server import QUICK, TAGS, WORDS, half_done, toy_corpus, whole

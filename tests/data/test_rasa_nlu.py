@@ -288,17 +288,16 @@ def test_unreadable_files(tmp_path):
         read_nlu({"latin": tmp_path / "latin"})
 
 
-@pytest.mark.parametrize("piece", ["[", "[a", "]", "[]", "[a]", "[a](", "](", "[a]{", "[a](b:", "[a](b:c)", "[{", "]["])
+@pytest.mark.parametrize("piece", ["[", "[a", "]", "[]", "[a]", "[a](", "](", "[a]{", "[a](b:", "[{", "]["])
 def test_brackets_take_linear_time(piece):
     """Where each bracket was searched for its end anew, 20,000 took minutes."""
     example = piece * 20_000
     began = time.process_time()
-    try:
-        text, entities = parse_example(example)
-    except DataError as error:
-        assert "belongs to no entity" in str(error)
+    if "](" in example or "]{" in example:
+        with pytest.raises(DataError, match="belongs to no entity"):
+            parse_example(example)
     else:
-        assert (text, len(entities)) == (("a" * 20_000, 20_000) if piece == "[a](b:c)" else (example, 0))
+        assert parse_example(example) == (example, ())
     assert time.process_time() - began < 1
 
 
