@@ -250,9 +250,10 @@ TRAINED = {
 }
 
 
-def test_the_experiments_that_are_trained_by_default_have_all_models() -> None:
-    composed = {name: CONF / "experiment" / f"{name}.yaml" for name in TRAINED}
-    assert all(path.exists() for path in composed.values())
+def test_the_experiments_that_are_trained_by_default_have_all_models(compose_config: Compose) -> None:
+    configs = [compose_config(f"experiment={name}") for name in TRAINED]
+    assert {config.model.label for config in configs} == set(choices("model"))
+    assert any(config.start_from for config in configs)
 
 
 @pytest.mark.parametrize(
