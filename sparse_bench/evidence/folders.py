@@ -14,7 +14,7 @@ import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from sparse_bench.evidence.cells import flatten, is_finite, is_number, plain
-from sparse_bench.record import SCHEMA, Result, RunFolder
+from sparse_bench.record import SCHEMA, Result, RunFolder, verify
 
 #: A folder with one of these files is a run folder. Without a result, the run has not ended.
 _RUN_FILES = ("result.json", "metrics.jsonl", ".lock")
@@ -74,6 +74,7 @@ def read_result(path: Path) -> Result:
         raise ValueError("it is nested too deeply.") from error
     if not isinstance(content, dict):
         raise ValueError(f"expected an object, found {type(content).__name__}.")
+    verify(content)
     if content.get("schema") != SCHEMA:
         raise ValueError(f"schema {content.get('schema')!r}; this version reads schema {SCHEMA}.")
     try:
@@ -113,11 +114,11 @@ def read_curves(folder: Path, wanted: Callable[[str], bool] = lambda metric: Tru
         wanted: tells of a metric whether it is read.
 
     Raises:
-        ValueError: a line before the last is not a JSON object.
+        ValueError: a line before the last is not a JSON object, or the file was damaged since the run ended.
     """
     path = RunFolder(folder).metrics.path
     curves: dict[str, dict[int, float]] = {}
-    for entry in _entries(path) if path.exists() else []:
+    for entry in _entries(path.name, RunFolder(folder).text_of(path)):
         epoch = entry.get("epoch")
         if isinstance(epoch, int):
             for key, value in entry.items():
@@ -126,14 +127,13 @@ def read_curves(folder: Path, wanted: Callable[[str], bool] = lambda metric: Tru
     return curves
 
 
-def _entries(path: Path) -> list[dict[str, Any]]:
+def _entries(name: str, text: str) -> list[dict[str, Any]]:
     """The objects of a file of JSON lines, without an unfinished last line.
 
     Raises:
         ValueError: a line before the last is not a JSON object.
     """
-    read = enumerate(path.read_text(encoding="utf-8").split("\n"), start=1)
-    lines = [(number, line) for number, line in read if line]
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line]
     try:
         entries = json.loads(f"[{','.join(line for _, line in lines)}]")  # five times as fast as line by line
     except (json.JSONDecodeError, RecursionError):
@@ -147,9 +147,9 @@ def _entries(path: Path) -> list[dict[str, Any]]:
         except (json.JSONDecodeError, RecursionError) as error:
             if (number, line) == lines[-1]:
                 break
-            raise ValueError(f"{path.name}, line {number}: not valid JSON ({error})") from error
+            raise ValueError(f"{name}, line {number}: not valid JSON ({error})") from error
         if not isinstance(entry, dict):
-            raise ValueError(f"{path.name}, line {number}: expected an object, found {type(entry).__name__}")
+            raise ValueError(f"{name}, line {number}: expected an object, found {type(entry).__name__}")
         entries.append(entry)
     return entries
 
