@@ -20,19 +20,18 @@ from sparse_bench.sparsity.topology import DISTRIBUTIONS, Shape, constant_fan_in
 from sparse_bench.sparsity.weights import SparseWeight
 from sparse_bench.streams import Streams
 
-
 @dataclass
 class SRigL(MaskScheme, Dynamic):
     """RigL with as many inputs for each unit of a layer; units with few salient weights are ablated.
 
     Units are the rows of a matrix, in a recurrent layer those of its gates. The rule is
     :func:`sparse_bench.sparsity.dynamics.fan_in.salient_fan_in`. An ablated unit lives again when enough places of it
-    become salient. Fan-ins are whole numbers, so a layer has its density times its size but for a rounding.
+    become salient. Fan-ins are whole numbers, so a layer differs from density times size by up to half a weight per
+    unit. A warning tells where that is much.
 
     Attributes:
         distribution: how the density is distributed over layers.
-        gamma: γ; a unit with fewer salient weights than this share of the fan-in is ablated, in all layers but the
-            last selected one. 0: units without any.
+        gamma: γ; units with fewer salient weights than this share of the fan-in are ablated, but for the last layer's.
         fraction: α; share of each layer's weights that the first change replaces. It falls to zero along half a cosine.
         interval: steps between changes; ΔT in the paper.
         stop: share of training after which the topology is fixed.
@@ -66,6 +65,11 @@ class SRigL(MaskScheme, Dynamic):
                 raise ConfigError(f"sparsity.density = {self.density} leaves the units of '{name}' without an input.")
             masks[name] = constant_fan_in(shapes[name], inputs, streams.torch("topology", name))
         return masks
+
+    def warnings(self) -> list[str]:
+        taken, asked = sum(self._totals.values()), self.density * self.size
+        text = f"SRigL begins with {taken:,} weights, not {asked:,.0f}: each unit has a whole number of inputs."
+        return super().warnings() + [text] * (abs(taken - asked) > 0.05 * asked)
 
     def removed(self, layer: str, fraction: float, generator: Generator, pruned: Tensor | None = None) -> Tensor:
         weight, last = self.weights[layer], layer == self.selected[-1]
