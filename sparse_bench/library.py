@@ -320,7 +320,8 @@ def _check_free(model: nn.Module, scheme: Scheme) -> None:
     for selector in scheme.layers:
         named = groups.get(selector, ())
         for name in taken:
-            if fnmatchcase(name, selector) or name in named or (plain and selector == "default"):
+            rest = plain and selector == "default" and name not in groups["embedding"]
+            if fnmatchcase(name, selector) or name in named or rest:
                 raise ConfigError(
                     f"The weight '{name}' already has a topology; only one scheme can own it. Select other layers."
                 )

@@ -64,7 +64,8 @@ class MaskedWeight(SparseWeight):
         parameter.requires_grad_(trained)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_dense_gradient": None, "_passes": None, "parameter": self.parameter}
+        fresh = {"_dense_gradient": None, "_passes": None, "_first": None}  # a copy may hold averages: leave it alone
+        return {**self.__dict__, **fresh, "parameter": self.parameter}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copied or unpickled model is sparse too; hooks are not copied with a parameter."""
@@ -181,7 +182,7 @@ class MaskedWeight(SparseWeight):
 
     def _before_forward(self, *hook: Any) -> None:
         own = isinstance(getattr(self.owner, self._attribute), nn.Parameter)  # torch.func puts others in its place
-        if own and not torch.compiler.is_compiling():
+        if own and self._first is not None and not torch.compiler.is_compiling():
             self.settle()
 
     @torch.no_grad()
