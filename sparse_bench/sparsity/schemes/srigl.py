@@ -20,14 +20,14 @@ from sparse_bench.sparsity.topology import DISTRIBUTIONS, Shape, constant_fan_in
 from sparse_bench.sparsity.weights import SparseWeight
 from sparse_bench.streams import Streams
 
+
 @dataclass
 class SRigL(MaskScheme, Dynamic):
     """RigL with as many inputs for each unit of a layer; units with few salient weights are ablated.
 
     Units are the rows of a matrix, in a recurrent layer those of its gates. The rule is
-    :func:`sparse_bench.sparsity.dynamics.fan_in.salient_fan_in`. An ablated unit lives again when enough places of it
-    become salient. Fan-ins are whole numbers, so a layer differs from density times size by up to half a weight per
-    unit. A warning tells where that is much.
+    :func:`sparse_bench.sparsity.dynamics.fan_in.salient_fan_in`. Ablated units live again when enough places of them
+    become salient. Fan-ins are whole, so a layer differs from density times size by up to half a weight per unit.
 
     Attributes:
         distribution: how the density is distributed over layers.
@@ -38,7 +38,6 @@ class SRigL(MaskScheme, Dynamic):
     """
 
     resizes: ClassVar[bool] = True
-
     distribution: Annotated[str, one_of(*DISTRIBUTIONS)] = "erdos_renyi"
     gamma: Share = 0.3
     fraction: Share = 0.3
@@ -46,15 +45,14 @@ class SRigL(MaskScheme, Dynamic):
     stop: Share = 0.75
 
     def compose(self) -> Dynamics:
-        schedule = CosineSteps(self.interval, self.fraction, self.stop)
-        return Dynamics(magnitude, highest_score, schedule, by_gradient=True)
+        changes = CosineSteps(self.interval, self.fraction, self.stop)
+        return Dynamics(magnitude, highest_score, changes, by_gradient=True)
 
     def install(self, model: nn.Module, streams: Streams) -> dict[str, SparseWeight]:
         for name in self.selected:
             if getattr(model.get_submodule(name.rpartition(".")[0]), "rows_are_inputs", False):
                 raise ConfigError(f"SRigL gives each row as many inputs, and the rows of '{name}' are inputs.")
-        weights = super().install(model, streams)
-        self._totals = {name: weight.active for name, weight in weights.items()}
+        self._totals = {name: weight.active for name, weight in (weights := super().install(model, streams)).items()}
         return weights
 
     def first_topology(self, shapes: Mapping[str, Shape], streams: Streams) -> dict[str, Tensor]:
@@ -67,9 +65,9 @@ class SRigL(MaskScheme, Dynamic):
         return masks
 
     def warnings(self) -> list[str]:
-        taken, asked = sum(self._totals.values()), self.density * self.size
-        text = f"SRigL begins with {taken:,} weights, not {asked:,.0f}: each unit has a whole number of inputs."
-        return super().warnings() + [text] * (abs(taken - asked) > 0.05 * asked)
+        realised = sum(self._totals.values()) / self.size  # at first
+        text = f"SRigL has density {realised:.4g}: each unit has a whole number of inputs."
+        return super().warnings() + [text] * (abs(realised - self.density) > 0.05 * self.density)
 
     def removed(self, layer: str, fraction: float, generator: Generator, pruned: Tensor | None = None) -> Tensor:
         weight, last = self.weights[layer], layer == self.selected[-1]

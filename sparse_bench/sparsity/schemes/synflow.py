@@ -52,7 +52,8 @@ class SynFlow(Scored):
 
     def _prepared(self, model: nn.Module, losses: Losses, seed: int) -> nn.Module:
         """A copy of ``model`` for the largest input at which enough weights have a score; sets that input."""
-        needed, self._value = self.density * sum(model.get_parameter(name).numel() for name in self.selected), self.input
+        needed = self.density * sum(model.get_parameter(name).numel() for name in self.selected)
+        self._value = self.input
         for power in range(_POWERS):
             value = self.input / 10**power
             twin = linear(copy.deepcopy(model), self.selected, value)
