@@ -188,8 +188,9 @@ class MaskedWeight(SparseWeight):
     @torch.no_grad()
     def settle(self) -> None:
         # Rows of a table with deferred steps change whenever they are read, and only where the step would.
-        known = self.parameter._version == self._version or getattr(self.owner, "exact", None) is not None
-        if not self.parameter.is_meta and (self._first is not None or not known):
+        deferred = getattr(self.owner, "exact", None) is not None
+        known = self._first is None and self.parameter._version == self._version
+        if not (known or deferred or self.parameter.is_meta):
             self._restore()
             self._version = self.parameter._version
 

@@ -187,16 +187,12 @@ class Everything:
 
 
 REFUSED: dict[str, tuple[Any, str]] = {
-    "removes nothing": (lambda: sb.Random(density=0.999, layers=["0.weight"], sampling="exact"), "removes no weight"),
+    "removes nothing": (lambda: sb.Random(density=0.999, layers=["0.weight"]), "removes no weight"),
     "kernel": (lambda: sb.Random(density=0.999, layers=["0.weight"], execution="kernel"), "removes no weight"),
     "held": (lambda: sb.STE(density=0.999, layers=["0.weight"]), "removes no weight"),
     "rooted": (lambda: sb.Powerpropagation(density=0.999, layers=["0.weight"]), "removes no weight"),
     "pruned at first": (lambda: sb.GraNet(density=0.999, layers=["0.weight"]), "removes no weight"),
     "optimizer": (lambda: rigl(new_weight_adam="own_step", execution="kernel"), "about Adam's bias correction"),
-    "blocks": (
-        lambda: sb.BlockDiagonal(layers=["0.weight"], mode="blocks", blocks=1),
-        "removes no weight",
-    ),
 }
 
 
