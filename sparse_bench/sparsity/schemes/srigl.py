@@ -45,14 +45,14 @@ class SRigL(MaskScheme, Dynamic):
     stop: Share = 0.75
 
     def compose(self) -> Dynamics:
-        changes = CosineSteps(self.interval, self.fraction, self.stop)
-        return Dynamics(magnitude, highest_score, changes, by_gradient=True)
+        return Dynamics(magnitude, highest_score, CosineSteps(self.interval, self.fraction, self.stop), True)
 
     def install(self, model: nn.Module, streams: Streams) -> dict[str, SparseWeight]:
         for name in self.selected:
             if getattr(model.get_submodule(name.rpartition(".")[0]), "rows_are_inputs", False):
                 raise ConfigError(f"SRigL gives each row as many inputs, and the rows of '{name}' are inputs.")
-        self._totals = {name: weight.active for name, weight in (weights := super().install(model, streams)).items()}
+        weights = super().install(model, streams)
+        self._totals = {name: weight.active for name, weight in weights.items()}
         return weights
 
     def first_topology(self, shapes: Mapping[str, Shape], streams: Streams) -> dict[str, Tensor]:
