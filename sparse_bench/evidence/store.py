@@ -11,7 +11,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -110,10 +110,10 @@ class RunTable:
     @cached_property  # every figure of learning curves uses it
     def histories(self) -> Mapping[RunKey, pd.DataFrame]:
         """Learning curves by run: index ``epoch``, a column a metric."""
-        run = ["experiment", "id"]
+        run: list[Hashable] = ["experiment", "id"]
         wide = self.curves.pivot(index=[*run, "epoch"], columns="metric", values="value")  # run by run takes minutes
         found = {}
-        for (experiment, name), rows in wide.groupby(level=run, sort=False):  # type: ignore[misc]  # a pair of levels
+        for (experiment, name), rows in wide.groupby(level=run, sort=False):
             found[str(experiment), str(name)] = rows.droplevel(run).dropna(axis="columns", how="all")
         return found
 

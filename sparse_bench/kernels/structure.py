@@ -173,12 +173,12 @@ class SparseStructure(nn.Module):
     def _add_dense_gradient(self, values: Tensor, gradient: Tensor) -> None:
         if self.dense_gradient is None:
             return
-        task = torch._C._current_graph_task_id()
-        if task != self._task and values.grad is None:
+        task, summed = torch._C._current_graph_task_id(), values.grad
+        if task != self._task and summed is None:
             self.dense_gradient.zero_()  # a new sum begins, and what an earlier one left belongs to no step
-        elif task != self._task and stamp(values.grad) != self._seen:
+        elif task != self._task and summed is not None and stamp(summed) != self._seen:
             inside = self.gather(self.dense_gradient)
-            self.dense_gradient.copy_(carried(self.dense_gradient, inside, values.grad))
+            self.dense_gradient.copy_(carried(self.dense_gradient, inside, summed))
         self._task = task
         self.dense_gradient += gradient
 

@@ -94,7 +94,7 @@ class CompressedLayer(nn.Module):
 
     def _save_to_state_dict(self, *args: Any) -> None:
         self.check_copy()
-        super()._save_to_state_dict(*args)  # type: ignore[no-untyped-call]
+        super()._save_to_state_dict(*args)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         resize_to_saved(self, self.structures, state_dict, prefix)
