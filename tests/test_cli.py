@@ -71,8 +71,9 @@ def forked(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
                 sys.stdout, sys.stderr, sys.argv = out, err, ["sparse_bench", *arguments]
                 os.chdir(cwd)
                 os.environ.pop("SPARSE_BENCH_RUNS", None)
-                from sparse_bench.__main__ import main
+                from sparse_bench.__main__ import ended, main
 
+                ended.clear()  # jobs of this process are not the copy's
                 main()
                 code = 0
             except SystemExit as end:

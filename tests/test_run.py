@@ -414,7 +414,7 @@ def test_bad_settings_are_refused_before_any_work(toy_config: Make) -> None:
         ({"threads": 0}, "'threads' = 0 does not fit: it has to be at least 1"),
         ({"experiment_name": "../elsewhere"}, "below the output folder"),
         ({"experiment_name": ""}, "at least 1 character"),
-        ({"optimizer__lr": -1.0}, "'optimizer' cannot be built: Invalid learning rate"),
+        ({"optimizer__lr": -1.0}, "'optimizer.lr' = -1.0 does not fit: it has to be more than 0"),
         ({"optimizer__lr": "abc"}, "'optimizer.lr' = 'abc' does not fit: Input should be a valid number.$"),
         ({"optimizer": {"_target_": "torch.optim.LBFGS", "_partial_": True}}, "several times per step"),
     ]:
