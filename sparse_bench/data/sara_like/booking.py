@@ -294,11 +294,12 @@ def dialogues(
     train, test = part("train", stories), part("test", test_stories)
     digest = hashlib.sha256()
     for story in (*train, *test):
-        # A slot's amount of 1 is left out: checksums of runs are older than amounts.
-        found = [(type(event).__name__, asdict(event).items()) for event in story.events]
-        events = [
-            [kind, {key: value for key, value in items if (key, value) != ("amount", 1.0)}] for kind, items in found
-        ]
+        events = []
+        for event in story.events:
+            content = asdict(event)
+            if content.get("amount") == 1.0:
+                del content["amount"]  # checksums of runs are older than amounts
+            events.append([type(event).__name__, content])
         digest.update(json.dumps([story.name, events]).encode() + b"\n")
     return DialogueCorpus(
         stories=train,
