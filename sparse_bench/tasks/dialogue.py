@@ -12,7 +12,7 @@ from torch import nn
 from sparse_bench.batch import Batch, DialogueBatch, DialogueSizes, Loss
 from sparse_bench.data.dialogues import LISTEN, DialogueCorpus, DialogueTurn
 from sparse_bench.errors import ConfigError, DataError, unknown_choice
-from sparse_bench.limits import Count, Pair, checked
+from sparse_bench.limits import Count, Pair, Part, checked
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.balancing import GrowingBatches
 from sparse_bench.tasks.base import Chance, Task
@@ -47,6 +47,8 @@ class DialogueTask(Task):
         balanced: repeat rare actions (:func:`balanced_order`); otherwise an epoch visits every example once.
         max_history: number of latest turns that the model gets.
         evaluate_batch_size: examples in a batch of :meth:`evaluate`.
+        validation_fraction: share of the training stories, evenly spaced, that takes the place of the test stories, in
+            order to choose settings; None: evaluate on the test stories.
 
     Attributes:
         ceilings: the best possible accuracy with ``max_history`` turns, by split; for ``train``, without duplicates.
@@ -77,12 +79,18 @@ class DialogueTask(Task):
         balanced: bool = True,
         max_history: Count = 10,
         evaluate_batch_size: Count = 512,
+        validation_fraction: Part | None = None,
     ) -> None:
         self.corpus = corpus if isinstance(corpus, DialogueCorpus) else corpus()
 
-        slots = self.corpus.featurized_slots
-        train = list(dict.fromkeys(examples(self.corpus.stories, slots, max_history)))
-        test = examples(self.corpus.test_stories, slots, max_history)
+        slots, stories, held_out = self.corpus.featurized_slots, self.corpus.stories, self.corpus.test_stories
+        if validation_fraction is not None:
+            # Evenly spaced, because the corpus has one domain after the other.
+            due = [int((n + 1) * validation_fraction) > int(n * validation_fraction) for n in range(len(stories))]
+            held_out = tuple(story for story, out in zip(stories, due, strict=True) if out)
+            stories = tuple(story for story, out in zip(stories, due, strict=True) if not out)
+        train = list(dict.fromkeys(examples(stories, slots, max_history)))
+        test = examples(held_out, slots, max_history)
         if not train or not test:
             raise DataError("A dialogue corpus needs training stories and test stories.")
         self.ceilings = {"train": ceiling(train), "test": ceiling(test)}

@@ -64,6 +64,8 @@ class IntentTask(Task):
         entities: whether entities are learned and evaluated.
         oov_token: word that replaces unknown words, if it is in the training data (see :class:`CountFeaturizer`).
         char_ngrams: lengths of the shortest and the longest character n-gram.
+        validation_fraction: share of the training messages that takes the place of the test messages, in order to
+            choose settings; None: evaluate on the test messages.
 
     Raises:
         ConfigError: a setting outside its range.
@@ -100,6 +102,7 @@ class IntentTask(Task):
         entities: bool = True,
         oov_token: Name | None = "oov",
         char_ngrams: Pair = (1, 4),
+        validation_fraction: Part | None = None,
     ) -> None:
         self.corpus = corpus if isinstance(corpus, NluCorpus) else corpus()
 
@@ -109,6 +112,10 @@ class IntentTask(Task):
         else:
             self.train_messages, self.test_messages = split_messages(
                 self.corpus.messages, test_fraction, split_seed, duplicates
+            )
+        if validation_fraction is not None:
+            self.train_messages, self.test_messages = split_messages(
+                self.train_messages, validation_fraction, split_seed, duplicates
             )
         messages = (*self.corpus.messages, *self.corpus.test)
         self.intents = sorted({merged_intent(message.intent) for message in messages})
