@@ -21,22 +21,22 @@ TESTS = ("2016_flickr", "2017_flickr", "2017_mscoco")
 
 
 @checked
-def multi30k(test: Annotated[str, one_of(*TESTS)] = "2016_flickr", pairs: Count | None = None) -> ParallelCorpus:
+def multi30k(test: Annotated[str, one_of(*TESTS)] = "2016_flickr", train: Count | None = None) -> ParallelCorpus:
     """The raw sentences, English to German, downloaded first if absent.
 
     Args:
         test: the test set, one of :data:`TESTS`.
-        pairs: number of training pairs, from the first; None: all 29,000.
+        train: number of training pairs, from the first; None: all 29,000.
 
     Raises:
         ConfigError: an unknown test set.
         DataError: the corpus is not available.
     """
     files = corpus_files("multi30k")
-    held_out, train = _raw(files, f"test_{test}"), _raw(files, "train")
+    held_out, pairs = _raw(files, f"test_{test}"), _raw(files, "train")
     return ParallelCorpus(
         languages=LANGUAGES,
-        train=ParallelText(train.source[:pairs], train.target[:pairs]),
+        train=ParallelText(pairs.source[:train], pairs.target[:train]),
         valid=_raw(files, "val"),
         test=held_out,
         references=held_out.target,

@@ -1,0 +1,84 @@
+"""The choice of learning rates: for each task and scheme, the best of three on validation, with one seed."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from sparse_bench.benchmark.tasks import TASKS, BenchmarkError, task_of
+from sparse_bench.config import CONF
+from sparse_bench.evidence import names
+from sparse_bench.evidence.store import RunTable
+from sparse_bench.record import FINISHED, write_atomically
+from sparse_bench.sweeps import jobs
+
+#: The sweeps that try rates.
+SWEEPS = ("benchmark/rates", "benchmark/rates_units", "benchmark/rates_blocks", "benchmark/rates_tiers")
+#: The file of chosen rates, which the experiments read.
+FILE = Path("shared") / "benchmark_rates.yaml"
+_HEAD = """# @package _global_
+# Learning rates of the benchmark: task, scheme, rate. {state}
+"""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A learning rate that was tried, with the value of the metric that chooses; None: the run has not finished."""
+
+    task: str
+    scheme: str
+    rate: float
+    value: float | None
+
+
+def chosen() -> dict[str, dict[str, float]]:
+    """Task → scheme → the learning rate of its runs."""
+    content = yaml.safe_load((CONF / FILE).read_text(encoding="utf-8"))
+    found: dict[str, dict[str, float]] = content["point"]["rates"]
+    return found
+
+
+def trials(table: RunTable) -> list[Trial]:
+    """Every rate that the sweeps try, with its value where ``table`` has the finished run."""
+    rows = {(str(row["experiment"]), str(row["id"])): row for row in table.rows() if row["status"] == FINISHED}
+    found = []
+    for job in (job for sweep in SWEEPS for job in jobs(sweep, Path())):
+        task, row = task_of(job.experiment), rows.get((job.experiment, str(job.id)))
+        assert task is not None, "the sweeps train the benchmark's tasks alone"
+        value = None if row is None else row.get(f"metric:{task.chosen_by}")
+        found.append(Trial(task.name, str(job.config.sparsity.label), float(job.config.optimizer.lr), value))
+    return found
+
+
+def choose(tried: Iterable[Trial]) -> dict[str, dict[str, float]]:
+    """Task → scheme → the rate of the best value; the lower one of two equally good rates.
+
+    Raises:
+        BenchmarkError: a run is missing, or no rate of a scheme gave a number; the message lists them.
+    """
+    groups: dict[tuple[str, str], list[Trial]] = {}
+    for trial in tried:
+        groups.setdefault((trial.task, trial.scheme), []).append(trial)
+    missing = [f"{t} {s} {one.rate:g}" for (t, s), group in groups.items() for one in group if one.value is None]
+    if missing:
+        more = f", and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise BenchmarkError(f"{len(missing)} runs that try rates have not finished: {'; '.join(missing[:5])}{more}.")
+    lower = {task.name: names.lower_is_better(task.chosen_by) for task in TASKS}
+    found: dict[str, dict[str, float]] = {}
+    for (task, scheme), group in groups.items():
+        known = [(one.value if lower[task] else -one.value, one.rate) for one in group if one.value == one.value]  # type: ignore[operator]
+        if not known:
+            raise BenchmarkError(f"No rate of {scheme} on {task} gave a number.")
+        found.setdefault(task, {})[scheme] = min(known)[1]
+    return found
+
+
+def write(rates: Mapping[str, Mapping[str, float]], state: str) -> Path:
+    """Write the file that the experiments read. ``state`` says how the rates were chosen."""
+    lines = [_HEAD.format(state=state) + "point:\n  rates:\n"]
+    for task, by_scheme in rates.items():
+        lines += [f"    {task}:\n", *(f"      {scheme}: {rate:g}\n" for scheme, rate in by_scheme.items())]
+    path = CONF / FILE
+    write_atomically(path, "".join(lines).encode())
+    return path
