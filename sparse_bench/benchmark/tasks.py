@@ -53,14 +53,13 @@ class Task:
         return -math.log(value) if self.lower_is_better else value
 
 
-#: The metric of tasks without a validation split is measured on held-out training data while rates are chosen.
 TASKS = (
     Task("translation", "Translation", "transformer", "test/token_accuracy", "valid/token_accuracy"),
     Task("lstm", "Language, LSTM", "LSTM", "test/perplexity", "valid/perplexity"),
     Task("awd_lstm", "Language, AWD-LSTM", "AWD-LSTM", "test/perplexity", "valid/perplexity"),
     Task("tagging", "Tagging", "BiLSTM", "test/accuracy", "valid/accuracy"),
-    Task("intents", "Intents", "DIET", "test/intent_f1", "test/intent_f1"),
-    Task("dialogue", "Dialogue", "TED", "test/action_f1", "test/action_f1"),
+    Task("intents", "Intents", "DIET", "test/intent_f1", "valid/intent_f1"),
+    Task("dialogue", "Dialogue", "TED", "test/action_f1", "valid/action_f1"),
 )
 
 
