@@ -17,6 +17,8 @@ from sparse_bench.evidence.arms import percent
 from sparse_bench.figures.style import INK, MARKERS, MUTED, SERIES, Figure, file_stem, render
 
 Normal = Mapping[Key, Mapping[int, float]]
+#: Name of the figure over all tasks.
+OVERALL = "benchmark--all-tasks"
 #: Number of schemes whose lines are coloured, besides the two references.
 _BEST = 4
 #: Least distance of two names at the lines' ends, as a share of the axis.
@@ -96,7 +98,7 @@ def overall_figure(normal: Normal, own: Sequence[str] = ()) -> Figure | None:
     )
     title = "Every scheme over all tasks"
     return _figure(
-        "benchmark--all-tasks", title, "normalised score (IQM), higher is better", lines, [(1.0, "-")], 1.0, caption, own
+        OVERALL, title, "normalised score (IQM), higher is better", lines, [(1.0, "-")], 1.0, caption, own
     )
 
 

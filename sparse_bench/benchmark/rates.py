@@ -1,12 +1,13 @@
 """The choice of learning rates: for each task and scheme, the best of three on validation, with one seed."""
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-from sparse_bench.benchmark.tasks import TASKS, BenchmarkError, task_of
+from sparse_bench.benchmark.tasks import TASKS, BenchmarkError, Task, task_of
 from sparse_bench.config import CONF
 from sparse_bench.evidence import names
 from sparse_bench.evidence.store import RunTable
@@ -64,14 +65,28 @@ def choose(tried: Iterable[Trial]) -> dict[str, dict[str, float]]:
     if missing:
         more = f", and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise BenchmarkError(f"{len(missing)} runs that try rates have not finished: {'; '.join(missing[:5])}{more}.")
-    lower = {task.name: names.lower_is_better(task.chosen_by) for task in TASKS}
+    tasks = {task.name: task for task in TASKS}
     found: dict[str, dict[str, float]] = {}
     for (task, scheme), group in groups.items():
-        known = [(one.value if lower[task] else -one.value, one.rate) for one in group if one.value == one.value]  # type: ignore[operator]
-        if not known:
-            raise BenchmarkError(f"No rate of {scheme} on {task} gave a number.")
-        found.setdefault(task, {})[scheme] = min(known)[1]
+        found.setdefault(task, {})[scheme] = best_of(tasks[task], [(t.rate, t.value) for t in group if t.value is not None])
     return found
+
+
+def best_of(task: Task, tried: Sequence[tuple[float, float]]) -> float:
+    """The rate of the best value of the metric that chooses; the lowest of equally good rates.
+
+    Args:
+        task: the task.
+        tried: rates and values.
+
+    Raises:
+        BenchmarkError: no value is a number.
+    """
+    sign = 1.0 if names.lower_is_better(task.chosen_by) else -1.0
+    known = [(sign * value, rate) for rate, value in tried if math.isfinite(value)]
+    if not known:
+        raise BenchmarkError(f"No learning rate gave a finite {task.chosen_by} on {task.name}.")
+    return min(known)[1]
 
 
 def write(rates: Mapping[str, Mapping[str, float]], state: str) -> Path:

@@ -1,6 +1,6 @@
 """Tables of the benchmark: every cell with its interval, summaries over tasks, what was left out, and LaTeX."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ import pandas as pd
 from sparse_bench.benchmark.cells import DENSE, RANDOM, SMALL_DENSE, Cell, Key, schemes_of
 from sparse_bench.benchmark.questions import Answer
 from sparse_bench.benchmark.statistics import Estimate, improvement, of_scheme, summary
-from sparse_bench.benchmark.tasks import DENSITIES, TASKS
+from sparse_bench.benchmark.tasks import TASKS
 from sparse_bench.evidence.arms import percent
 from sparse_bench.evidence.display import MISSING, DisplayTable, decimal, interval, whole
 from sparse_bench.papers.schema import Strict, read_description
@@ -152,6 +152,13 @@ def answers_table(answers: Sequence[Answer]) -> DisplayTable:
     return DisplayTable(caption, ["question", "answer", "measured"], rows, [False] * 3)
 
 
+def answers_frame(answers: Sequence[Answer]) -> pd.DataFrame:
+    """The answers, a row a question."""
+    return pd.DataFrame(
+        [{"question": one.question.id, "answer": one.answer, "measured": " ".join(one.details)} for one in answers]
+    )
+
+
 def latex(frame: pd.DataFrame) -> str:
     """The summaries as a LaTeX table (package booktabs): a row a scheme, a column a density; IQM with its interval."""
     densities = sorted(set(frame["density"]) - {1.0}, reverse=True) if len(frame) else []
@@ -184,6 +191,6 @@ def _mean(values: Sequence[float]) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def _order(found: Mapping[Key, Cell]):  # type: ignore[no-untyped-def]
+def _order(found: Mapping[Key, Cell]) -> Callable[[Key], tuple[int, int, float]]:
     schemes, tasks = schemes_of(found), [task.name for task in TASKS]
-    return lambda key: (tasks.index(key[0]), schemes.index(key[1]), -DENSITIES.index(key[2]) if key[2] in DENSITIES else 1)
+    return lambda key: (tasks.index(key[0]), schemes.index(key[1]), -key[2])

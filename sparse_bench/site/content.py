@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from sparse_bench.benchmark import content as benchmark
 from sparse_bench.config.catalog import experiments
 from sparse_bench.errors import unknown_choice
 from sparse_bench.evidence import single_runs
@@ -80,7 +81,20 @@ def paper_content(paper: Paper, evidence: Evidence) -> PaperContent:
     """Build the content of the page of ``paper``."""
     table = evidence.tables.get(paper.name)
     sections = [_section(section, paper, evidence, table) for section in paper.sections]
+    if paper.name == benchmark.NAME and table is not None:
+        found = benchmark.content(table, evidence.root / paper.name)
+        sections = [*benchmark_sections(found), *sections]
     return PaperContent(paper, table, sections, provenance(table.runs) if table is not None else [])
+
+
+def benchmark_sections(found: benchmark.Content) -> list[SectionContent]:
+    """The parts of the benchmark's page as sections; the first figure is for the project's README too."""
+    sections = []
+    for part in found.parts:
+        section = SectionContent(part.heading, part.text, figures=list(part.figures), tables=list(part.tables))
+        section.front = [(figure, figure.caption) for figure in part.figures if figure.name == benchmark.FRONT]
+        sections.append(section)
+    return sections
 
 
 def _section(section: Section, paper: Paper, evidence: Evidence, table: RunTable | None) -> SectionContent:
