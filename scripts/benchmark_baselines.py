@@ -3,9 +3,9 @@
     python scripts/benchmark_baselines.py --output results/benchmark/baselines.csv
 
 "targets" counts the targets alone: the most frequent one, or their frequencies. It is score 0 of the benchmark. "pairs"
-counts each target with what it depends on most: the word before it (translation; language, as interpolated bigrams), the
-word (tagging), the words of a message (intents, naive Bayes), the latest turn (dialogue). A model that does no better
-has learned no more than counts.
+counts each target with what it depends on most. This is the word before it (translation; language, as interpolated
+bigrams), the word (tagging), the words of a message (intents, naive Bayes), or the latest turn (dialogue). A model that
+does no better has learned no more than counts.
 """
 
 from collections import Counter, defaultdict
@@ -60,9 +60,10 @@ def language(task: Any) -> tuple[float, float]:
 
 def tagging(task: Any) -> tuple[float, float]:
     """Accuracies of tags."""
-    sides = []
-    for split in ("train", "test"):
-        sides.append([pair for words, tags in getattr(task.corpus, split) for pair in zip(words, tags, strict=True)])
+    sides = [
+        [pair for words, tags in part for pair in zip(words, tags, strict=True)]
+        for part in (task.corpus.train, task.corpus.test)
+    ]
     numbers = {tag: number for number, tag in enumerate(task.corpus.tags)}
     (words, tags), (asked, gold) = (tuple(zip(*side, strict=True)) for side in sides)
     return accuracy(words, [numbers[tag] for tag in tags], asked, [numbers[tag] for tag in gold])

@@ -60,7 +60,8 @@ class Cell:
 def cells(table: RunTable, rates: Mapping[str, Mapping[str, float]] | None = None) -> dict[Key, Cell]:
     """The cells of all finished runs that follow the rules.
 
-    Runs with a rate that was not chosen are skipped. Runs with ``sparsity.execution=kernel`` give their seconds alone, because all others use full matrices.
+    Runs with a rate that was not chosen are skipped. Runs with ``sparsity.execution=kernel`` give their seconds alone,
+    because all others use full matrices.
 
     Args:
         table: the runs.
@@ -96,7 +97,7 @@ def cells(table: RunTable, rates: Mapping[str, Mapping[str, float]] | None = Non
 
 
 def density_of(row: Mapping[str, Any]) -> float | None:
-    """The unit that a run belongs to: its nominal density, or the nearest unit; 1 for the dense model; None: no unit."""
+    """The unit of a run: its nominal density, or the nearest unit; 1 for the dense model; None: no unit is near."""
     if row.get("label:scheme") in DENSE_SCHEMES:
         return 1.0
     asked = row.get("label:density")

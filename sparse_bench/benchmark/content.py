@@ -10,9 +10,9 @@ from sparse_bench.benchmark.cells import Cell, Key, cells, density_of, schemes_o
 from sparse_bench.benchmark.questions import answers
 from sparse_bench.benchmark.rates import best_of, chosen
 from sparse_bench.benchmark.statistics import scores
-from sparse_bench.benchmark.tasks import BASELINES, CHOSEN_AT, TASKS, baselines, task_of
+from sparse_bench.benchmark.tasks import BASELINES, CHOSEN_AT, TASKS, BenchmarkError, baselines, task_of
 from sparse_bench.evidence.display import DisplayTable
-from sparse_bench.evidence.store import RunTable, csv_text, read_rows
+from sparse_bench.evidence.store import RunTable, csv_text, merge, read, read_rows
 from sparse_bench.figures.style import Figure
 from sparse_bench.papers import BENCHMARK
 from sparse_bench.record import FINISHED
@@ -88,6 +88,30 @@ def content(
     return Content(parts, files)
 
 
+def compared(table: RunTable, results: Path) -> Content:
+    """One's own runs of the benchmark beside the committed ones: their schemes are pointed out.
+
+    A scheme with the name of a committed one replaces it where both ran the same task, density and seed.
+
+    Args:
+        table: one's own runs.
+        results: folder of the committed results.
+
+    Raises:
+        BenchmarkError: none of the runs belongs to the benchmark, or the counted baselines are missing.
+        StoreError: there is no table of committed runs.
+    """
+    mine = [row for row in table.rows() if task_of(str(row["experiment"])) is not None and row["status"] == FINISHED]
+    if not mine:
+        raise BenchmarkError(
+            "None of these runs belongs to the benchmark. Start some: sweep=benchmark/one sparsity=NAME"
+        )
+    both, known = merge(read(results), table.only({str(row["experiment"]) for row in mine})), chosen()
+    own = list(dict.fromkeys(str(row["label:scheme"]) for row in mine))
+    fresh = [scheme for scheme in own if not any(scheme in by_scheme for by_scheme in known.values())]
+    return content(both, results, own_rates(table, known), fresh or own)
+
+
 def heat_map(found: Mapping[Key, Cell], normal: Mapping[Key, Mapping[int, float]], linked: bool) -> DisplayTable:
     """Mean scores, a row a scheme and a column a task and density. Cells are shaded; ``linked``: to their first run."""
     columns = sorted({(key[0], key[2]) for key in normal}, key=lambda one: (_place(one[0]), -one[1]))
@@ -107,8 +131,9 @@ def heat_map(found: Mapping[Key, Cell], normal: Mapping[Key, Mapping[int, float]
         rows.append(row)
     heads = ["scheme", *(f"{task.replace('_', ' ')} {density:g}" for task, density in columns)]
     caption = (
-        "Mean normalised score of each scheme by task and density: 1 is the dense model, 0 what counting the targets reaches. "
-        f"{'Each cell links to its run of the first seed. ' if linked else ''}An empty cell was not run, or is listed under what was left out."
+        "Mean normalised score of each scheme by task and density: 1 is the dense model, 0 what counting the targets "
+        f"reaches. {'Each cell links to its run of the first seed. ' if linked else ''}Empty cells were not run; for "
+        "those that never will be, the reason is below."
     )
     return DisplayTable(caption, heads, rows, [False, *[True] * len(columns)], shades, links if linked else {})
 
@@ -131,7 +156,9 @@ def own_rates(table: RunTable, known: Mapping[str, Mapping[str, float]]) -> dict
     for (name, scheme), runs in tried.items():
         first = min(seed for seed, *_ in runs)
         task = next(task for task in TASKS if task.name == name)
-        found.setdefault(name, {})[scheme] = best_of(task, [(rate, value) for seed, rate, value in runs if seed == first])
+        found.setdefault(name, {})[scheme] = best_of(
+            task, [(rate, value) for seed, rate, value in runs if seed == first]
+        )
     return found
 
 

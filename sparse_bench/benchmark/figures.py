@@ -1,4 +1,4 @@
-"""Figures of the benchmark: a task's metric against density or cost, the scores over tasks, and performance profiles."""
+"""Figures of the benchmark: a task's metric against density, scores over tasks against density or cost, profiles."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -50,12 +50,17 @@ def task_figure(found: Mapping[Key, Cell], task: Task, pairs: float | None, own:
     """
     lines = []
     for scheme in schemes_of(key for key in found if key[0] == task.name):
-        cells = sorted((cell for (name, label, _), cell in found.items() if (name, label) == (task.name, scheme)),
-                       key=lambda cell: cell.density)  # fmt: skip
+        mine = [cell for (name, label, _), cell in found.items() if (name, label) == (task.name, scheme)]
+        cells = sorted(mine, key=lambda cell: cell.density)
         means = [cell.interval for cell in cells]
         lines.append(
-            _Line(scheme, [cell.density for cell in cells], [m.mean for m in means], [m.low for m in means],
-                  [m.high for m in means])  # fmt: skip
+            _Line(
+                scheme,
+                [cell.density for cell in cells],
+                [m.mean for m in means],
+                [m.low for m in means],
+                [m.high for m in means],
+            )
         )
     dense = next((line.y[0] for line in lines if line.scheme == DENSE), None)
     sign = -1.0 if task.lower_is_better else 1.0
@@ -89,17 +94,20 @@ def overall_figure(normal: Normal, own: Sequence[str] = ()) -> Figure | None:
         if points:
             parts = [one for _, one in points]
             lines.append(
-                _Line(scheme, [density for density, _ in points], [p.value for p in parts], [p.low for p in parts],
-                      [p.high for p in parts])  # fmt: skip
+                _Line(
+                    scheme,
+                    [density for density, _ in points],
+                    [p.value for p in parts],
+                    [p.low for p in parts],
+                    [p.high for p in parts],
+                )
             )
     caption = (
-        "Interquartile mean over tasks and seeds of the normalised scores: 1 is the dense model, 0 what counting the targets "
-        "reaches. Bars of the coloured lines: 95 % stratified bootstrap."
+        "Interquartile mean over tasks and seeds of the normalised scores: 1 is the dense model, 0 what counting the "
+        "targets reaches. Bars of the coloured lines: 95 % stratified bootstrap."
     )
     title = "Every scheme over all tasks"
-    return _figure(
-        OVERALL, title, "normalised score (IQM), higher is better", lines, [(1.0, "-")], 1.0, caption, own
-    )
+    return _figure(OVERALL, title, "normalised score (IQM), higher is better", lines, [(1.0, "-")], 1.0, caption, own)
 
 
 def profile_figure(normal: Normal, density: float, own: Sequence[str] = ()) -> Figure | None:
@@ -111,8 +119,10 @@ def profile_figure(normal: Normal, density: float, own: Sequence[str] = ()) -> F
         if len(by_task) == len(TASKS):
             shares = profile(by_task, levels)
             lines.append(_Line(scheme, levels, shares, shares, shares))
-    means = {line.scheme: interquartile_mean(np.concatenate(list(of_scheme(normal, line.scheme, density).values())))
-             for line in lines}  # fmt: skip
+    means = {
+        line.scheme: interquartile_mean(np.concatenate(list(of_scheme(normal, line.scheme, density).values())))
+        for line in lines
+    }
     caption = "Share of runs, on average over tasks, whose normalised score is above the level on the horizontal axis."
     return _figure(
         file_stem("benchmark", "profile", f"{density:g}"),
@@ -147,7 +157,9 @@ def cost_figure(normal: Normal, found: Mapping[Key, Cell], column: str, own: Seq
             if any(share is None for share in shares):
                 continue
             values = np.concatenate([np.array(list(normal[key].values())) for key in keys])
-            points.append((float(np.mean([share for share in shares if share is not None])), interquartile_mean(values)))
+            points.append(
+                (float(np.mean([share for share in shares if share is not None])), interquartile_mean(values))
+            )
         if points:
             x, y = zip(*sorted(points), strict=True)
             lines.append(_Line(scheme, x, y, y, y))
@@ -252,5 +264,6 @@ def _names(axes: Axes, lines: Sequence[_Line], looks: Mapping[str, Mapping[str, 
     for (true, scheme), height in zip(ends, heights, strict=True):
         colour = looks.get(scheme, {}).get("color", MUTED)
         axes.plot([1.0, 1.03], [true, height], color=colour, linewidth=0.5, transform=axes.transAxes, clip_on=False)
-        axes.text(1.035, height, scheme.replace("_", " "), color=colour, fontsize=7.5, va="center",
-                  transform=axes.transAxes)  # fmt: skip
+        axes.text(
+            1.035, height, scheme.replace("_", " "), color=colour, fontsize=7.5, va="center", transform=axes.transAxes
+        )

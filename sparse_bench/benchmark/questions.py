@@ -3,14 +3,14 @@
 Differences are of normalised scores, paired over the seeds that both sides have. A mean over tasks weighs all tasks
 alike. Its 95 % interval and its p-value are those of Welch's t: tasks are strata, seeds the repetitions in them. A
 difference is shown if its p-value, one-sided and after Holm's correction over the question's comparisons, is at most
-0.025. A question of which a part has not run is answered "not run".
+0.025. A question that lacks the runs of a part is answered "not run".
 
     better    For each scheme and density: is the mean difference to ``against`` shown to be above zero? The tasks are
               named whose own 95 % interval lies above zero. "yes" if any is shown; "no" if none is, and the interval of
               each lies below 0.02; else "open".
     explains  Over ``densities``: G, the first scheme's gain over ``against``; C, its lead over the second scheme, which
-              lacks the suspected cause; R, the second scheme's gain. "no gain" unless G is shown. "yes" if C is shown and
-              R is not, "in part" if both are, "no" if R is shown and C is not; else "open".
+              lacks the suspected cause; R, the second scheme's gain. "no gain" unless G is shown. "yes" if C is shown
+              and R is not, "in part" if both are, "no" if R is shown and C is not; else "open".
     faster    For each task: the largest density from which on the mean processor seconds of training, computed with
               existing weights only, are below the dense model's; at all smaller densities too.
     best      For each density: the scheme of highest interquartile mean among those that ran on all tasks, and all from
@@ -163,7 +163,9 @@ def _faster(question: Question, found: Mapping[Key, Cell], normal: Normal) -> An
     (scheme,), details = question.schemes, []
     for task in TASKS:
         dense = found.get((task.name, DENSE, 1.0))
-        timed = {d: found[task.name, scheme, d].kernel_seconds for d in question.densities if (task.name, scheme, d) in found}
+        timed = {
+            d: found[task.name, scheme, d].kernel_seconds for d in question.densities if (task.name, scheme, d) in found
+        }
         if dense is None or len(timed) < len(question.densities) or not all(timed.values()):
             continue
         ratios = {d: float(np.mean(seconds)) / float(np.mean(dense.seconds)) for d, seconds in sorted(timed.items())}

@@ -68,7 +68,9 @@ def choose(tried: Iterable[Trial]) -> dict[str, dict[str, float]]:
     tasks = {task.name: task for task in TASKS}
     found: dict[str, dict[str, float]] = {}
     for (task, scheme), group in groups.items():
-        found.setdefault(task, {})[scheme] = best_of(tasks[task], [(t.rate, t.value) for t in group if t.value is not None])
+        found.setdefault(task, {})[scheme] = best_of(
+            tasks[task], [(t.rate, t.value) for t in group if t.value is not None]
+        )
     return found
 
 

@@ -40,7 +40,7 @@ class Estimate:
 
 
 def scores(found: Mapping[Key, Cell], baselines: Mapping[str, float]) -> dict[Key, dict[int, float]]:
-    """Normalised score of each run: 1 is the dense model's mean, 0 the counted baseline. Perplexities count by logarithm.
+    """Normalised score of each run: 1 is the dense model's mean, 0 the counted baseline; logarithms of perplexities.
 
     Cells of a task without dense runs are skipped.
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
 from sparse_bench.benchmark.cells import DENSE, RANDOM, SMALL_DENSE, Cell, Key, schemes_of
 from sparse_bench.benchmark.questions import Answer
@@ -21,8 +22,8 @@ class LeftOut(Strict):
     """What was left out, and why; no tasks or densities stand for all of them."""
 
     schemes: list[str]
-    tasks: list[str] = []
-    densities: list[float] = []
+    tasks: list[str] = Field(default_factory=list)
+    densities: list[float] = Field(default_factory=list)
     why: str
 
     def covers(self, key: Key) -> bool:
@@ -127,9 +128,9 @@ def summary_table(frame: pd.DataFrame) -> DisplayTable:
         shown = [_estimate(row, name) for name in names]
         rows.append([str(row["scheme"]), percent(float(row["density"])), *shown, whole(float(row["runs"]))])
     caption = (
-        "Over all tasks: interquartile mean of the normalised scores (1: dense, 0: counted baseline), and the probability "
-        "that a run is better than one of static random sparsity, or of a small dense model. In brackets: 95 % bootstrap "
-        "intervals."
+        "Over all tasks: interquartile mean of the normalised scores (1: dense, 0: counted baseline), and the "
+        "probability that a run is better than one of static random sparsity, or of a small dense model. In brackets: "
+        "95 % bootstrap intervals."
     )
     return DisplayTable(
         caption, ["scheme", "density", *names.values(), "runs"], rows, [False, True, True, True, True, True]
@@ -139,7 +140,12 @@ def summary_table(frame: pd.DataFrame) -> DisplayTable:
 def left_out_table() -> DisplayTable:
     """What was left out, and why."""
     rows = [
-        [", ".join(one.schemes), ", ".join(one.tasks) or "all", ", ".join(map(percent, one.densities)) or "all", one.why]
+        [
+            ", ".join(one.schemes),
+            ", ".join(one.tasks) or "all",
+            ", ".join(map(percent, one.densities)) or "all",
+            one.why,
+        ]
         for one in left_out()
     ]
     return DisplayTable("What was left out, and why.", ["schemes", "tasks", "densities", "why"], rows, [False] * 4)

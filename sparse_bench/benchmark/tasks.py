@@ -78,7 +78,9 @@ def baselines(results: Path) -> dict[str, float]:
     if not path.is_file():
         raise BenchmarkError(f"There is no '{path}'. Write it: python scripts/benchmark_baselines.py --output {path}")
     found = {
-        str(row["task"]): float(row["value"]) for row in read_rows(path).to_dict("records") if row["counts"] == "targets"
+        str(row["task"]): float(row["value"])
+        for row in read_rows(path).to_dict("records")
+        if row["counts"] == "targets"
     }
     if missing := [task.name for task in TASKS if task.name not in found]:
         raise BenchmarkError(f"'{path}' has no row of counted targets for {', '.join(missing)}.")

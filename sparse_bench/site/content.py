@@ -1,6 +1,6 @@
 """Content of a page: sections with figures, tables, and a list of what was not run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sparse_bench.benchmark import content as benchmark
@@ -64,12 +64,14 @@ class PaperContent:
         table: the committed runs; None without any.
         sections: parts of the page.
         made: code, machine and data behind the numbers: name, and values with their numbers of runs.
+        files: texts of further tables for the folder of results, by file name.
     """
 
     paper: Paper
     table: RunTable | None
     sections: Sequence[SectionContent]
     made: Sequence[tuple[str, Sequence[tuple[str, int]]]]
+    files: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def figures(self) -> list[Figure]:
@@ -80,11 +82,11 @@ class PaperContent:
 def paper_content(paper: Paper, evidence: Evidence) -> PaperContent:
     """Build the content of the page of ``paper``."""
     table = evidence.tables.get(paper.name)
-    sections = [_section(section, paper, evidence, table) for section in paper.sections]
+    sections, files = [_section(section, paper, evidence, table) for section in paper.sections], dict[str, str]()
     if paper.name == benchmark.NAME and table is not None:
         found = benchmark.content(table, evidence.root / paper.name)
-        sections = [*benchmark_sections(found), *sections]
-    return PaperContent(paper, table, sections, provenance(table.runs) if table is not None else [])
+        sections, files = [*benchmark_sections(found), *sections], dict(found.files)
+    return PaperContent(paper, table, sections, provenance(table.runs) if table is not None else [], files)
 
 
 def benchmark_sections(found: benchmark.Content) -> list[SectionContent]:

@@ -135,9 +135,7 @@ class DialogueTask(Task):
         return self._measure(model, self._ordered[split].few(), self.held_out[split])
 
     @torch.no_grad()
-    def _measure(
-        self, model: nn.Module, held_out: Ordered[DialogueBatch], arrays: ExampleArrays
-    ) -> dict[str, float]:
+    def _measure(self, model: nn.Module, held_out: Ordered[DialogueBatch], arrays: ExampleArrays) -> dict[str, float]:
         best = [cast(DialogueModel, model).predict(batch).argmax(dim=1) for batch in held_out.on_device_of(model)]
         predicted = torch.cat(best).cpu().numpy()  # the one synchronisation with the device
         return action_metrics(arrays.actions[held_out.order], predicted, self.corpus.actions.index(LISTEN))
