@@ -120,7 +120,7 @@ def profile_figure(normal: Normal, density: float, own: Sequence[str] = ()) -> F
             shares = profile(by_task, levels)
             lines.append(_Line(scheme, levels, shares, shares, shares))
     means = {
-        line.scheme: interquartile_mean(np.concatenate(list(of_scheme(normal, line.scheme, density).values())))
+        line.scheme: float(interquartile_mean(np.concatenate(list(of_scheme(normal, line.scheme, density).values()))))
         for line in lines
     }
     caption = "Share of runs, on average over tasks, whose normalised score is above the level on the horizontal axis."

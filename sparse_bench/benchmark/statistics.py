@@ -71,13 +71,17 @@ def of_scheme(normal: Mapping[Key, Mapping[int, float]], scheme: str, density: f
     }
 
 
-def interquartile_mean(values: np.ndarray) -> float:
-    """The mean of the middle half of the values."""
-    return float(stats.trim_mean(values, 0.25))
+def interquartile_mean(values: np.ndarray) -> np.ndarray:
+    """The mean of the middle half of the values, along the last axis."""
+    return np.asarray(stats.trim_mean(values, 0.25, axis=-1))
 
 
-def summary(by_task: Scores, statistic: Callable[[np.ndarray], float] = interquartile_mean) -> Estimate:
+def summary(by_task: Scores, statistic: Callable[[np.ndarray], np.ndarray] = interquartile_mean) -> Estimate:
     """A statistic of all scores together, with a bootstrap that resamples the seeds of each task.
+
+    Args:
+        by_task: the scores.
+        statistic: computed along the last axis.
 
     Raises:
         StatisticsError: there are no scores.
@@ -85,8 +89,8 @@ def summary(by_task: Scores, statistic: Callable[[np.ndarray], float] = interqua
     if not by_task:
         raise StatisticsError("A summary needs the scores of at least one task.")
     parts, generator = list(by_task.values()), np.random.default_rng(SEED)
-    drawn = [statistic(np.concatenate([_resampled(part, generator) for part in parts])) for _ in range(DRAWS)]
-    return Estimate(statistic(np.concatenate(parts)), *_interval(drawn))
+    drawn = statistic(np.concatenate([_resampled(part, generator) for part in parts], axis=-1))
+    return Estimate(float(statistic(np.concatenate(parts))), *_interval(drawn))
 
 
 def improvement(first: Scores, second: Scores) -> Estimate:
@@ -101,14 +105,15 @@ def improvement(first: Scores, second: Scores) -> Estimate:
     if not tasks:
         raise StatisticsError("The two schemes have no task in common.")
     generator = np.random.default_rng(SEED)
+    drawn = [_above(_resampled(first[task], generator), _resampled(second[task], generator)) for task in tasks]
+    value = float(np.mean([_above(first[task], second[task]) for task in tasks]))
+    return Estimate(value, *_interval(np.mean(drawn, axis=0)))
 
-    def probability(resample: bool) -> float:
-        sides = [(first[task], second[task]) for task in tasks]
-        if resample:
-            sides = [(_resampled(a, generator), _resampled(b, generator)) for a, b in sides]
-        return float(np.mean([((a[:, None] > b).mean() + (a[:, None] == b).mean() / 2) for a, b in sides]))
 
-    return Estimate(probability(False), *_interval([probability(True) for _ in range(DRAWS)]))
+def _above(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Share of pairs of values, along the last axes, of which the first is higher; ties count one half."""
+    one, other = first[..., :, None], second[..., None, :]
+    return np.asarray(((one > other) + 0.5 * (one == other)).mean(axis=(-2, -1)))
 
 
 def paired(
@@ -129,9 +134,10 @@ def profile(by_task: Scores, levels: Sequence[float]) -> list[float]:
 
 
 def _resampled(values: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    return values[generator.integers(len(values), size=len(values))]
+    """As many values drawn with replacement, for each bootstrap draw [draws, values]."""
+    return values[generator.integers(len(values), size=(DRAWS, len(values)))]
 
 
-def _interval(drawn: Sequence[float]) -> tuple[float, float]:
+def _interval(drawn: np.ndarray) -> tuple[float, float]:
     low, high = np.percentile(drawn, [_TAIL, 100 - _TAIL])
     return float(low), float(high)

@@ -75,7 +75,7 @@ def test_two_probabilities_of_improvement_sum_to_one(a: list[float], b: list[flo
 
 def test_a_summary_resamples_seeds_within_their_task() -> None:
     equal = {"a": np.array([0.0, 0.0, 0.0]), "b": np.array([1.0, 1.0, 1.0])}
-    found = summary(equal, lambda values: float(values.mean()))
+    found = summary(equal, lambda values: values.mean(axis=-1))
     assert (found.value, found.low, found.high) == (0.5, 0.5, 0.5)  # drawing over all would mix the tasks
     with pytest.raises(StatisticsError, match="at least one task"):
         summary({})
