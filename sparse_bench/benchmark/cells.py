@@ -77,12 +77,13 @@ def cells(table: RunTable, rates: Mapping[str, Mapping[str, float]] | None = Non
         if value is None or (rates is not None and rate != rates.get(task.name, {}).get(scheme)):
             continue
         cell = found.setdefault((task.name, scheme, density), Cell(task, scheme, density, rate=rate))
+        seconds = [float(row[_SECONDS])] if row.get(_SECONDS) is not None else []
         if config.get("sparsity.execution") == "kernel":
-            cell.kernel_seconds.append(float(row[_SECONDS]))
+            cell.kernel_seconds += seconds
             continue
         seed = int(row["seed"])
         cell.values[seed], cell.runs[seed] = float(value), (str(row["experiment"]), str(row["id"]))
-        cell.seconds.append(float(row[_SECONDS]))
+        cell.seconds += seconds
         for name, column in (("weights", SPARSE_WEIGHTS), ("held", HELD)):
             if row.get(column) is not None:
                 getattr(cell, name).append(float(row[column]))

@@ -251,7 +251,8 @@ def _figure(
 
 
 def _names(axes: Axes, lines: Sequence[_Line], looks: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write each line's name at its left end, in a column to the left of the frame's right edge, without overlaps."""
+    """Write each line's name beside its right end, in a column without overlaps."""
+    axes.get_xlim(), axes.get_ylim()  # matplotlib computes the limits when they are asked for
     to_axes = axes.transData + axes.transAxes.inverted()
     ends = sorted((float(to_axes.transform((line.x[-1], line.y[-1]))[1]), line.scheme) for line in lines)
     heights = [height for height, _ in ends]
