@@ -4,8 +4,8 @@
 
 "targets" counts the targets alone: the most frequent one, or their frequencies. It is score 0 of the benchmark. "pairs"
 counts each target with what it depends on most. This is the word before it (translation; language, as interpolated
-bigrams), the word (tagging), the words of a message (intents, naive Bayes), or the latest turn (dialogue). A model that
-does no better has learned no more than counts.
+bigrams), the word (tagging, entities), or the latest turn (dialogue). A model that does no better has learned no more
+than counts.
 """
 
 from collections import Counter, defaultdict
@@ -18,8 +18,6 @@ import pandas as pd
 from interleaved import parse
 from ngram_reference import fitted, perplexity
 from omegaconf import OmegaConf
-from sklearn.feature_extraction.text import CountVectorizer
-from sklearn.naive_bayes import MultinomialNB
 
 from sparse_bench.batch.translation import BOS
 from sparse_bench.benchmark.tasks import TASKS, Task
@@ -29,7 +27,7 @@ from sparse_bench.record import write_atomically
 from sparse_bench.run import task_of
 from sparse_bench.sweeps import shipped_config
 from sparse_bench.tasks.dialogue import action_metrics
-from sparse_bench.tasks.intent_metrics import intent_metrics
+from sparse_bench.tasks.intent_metrics import entity_metrics
 
 
 def guesses(contexts: Sequence[Hashable], targets: Sequence[int], asked: Sequence[Hashable]) -> np.ndarray:
@@ -69,14 +67,12 @@ def tagging(task: Any) -> tuple[float, float]:
     return accuracy(words, [numbers[tag] for tag in tags], asked, [numbers[tag] for tag in gold])
 
 
-def intents(task: Any) -> tuple[float, float]:
-    """Weighted F1 of intents."""
-    words, asked = task.inputs("train"), task.inputs("test")
-    gold, most = task.test.intents, np.bincount(task.train.intents).argmax()
-    counted = CountVectorizer(analyzer=list)
-    bayes = MultinomialNB().fit(counted.fit_transform(words), task.train.intents)
-    found = (np.full_like(gold, most), bayes.predict(counted.transform(asked)))
-    one, two = (intent_metrics(gold, guess)["intent_f1"] for guess in found)
+def entities(task: Any) -> tuple[float, float]:
+    """F1 of entities: with the most frequent tag, which is that of no entity, and that of each word."""
+    words, asked = ([word for text in task.inputs(split) for word in text] for split in ("train", "test"))
+    gold, tags, lengths = task.test.tags, task.train.tags, task.test.lengths
+    found = (guesses([0] * len(words), tags, [0] * len(asked)), guesses(words, tags, asked))
+    one, two = (entity_metrics(gold, guess, lengths)["entity_f1"] for guess in found)
     return one, two
 
 
@@ -104,7 +100,7 @@ COUNTED = {
     "lstm": language,
     "awd_lstm": language,
     "tagging": tagging,
-    "intents": intents,
+    "entities": entities,
     "dialogue": dialogue,
 }
 

@@ -58,7 +58,7 @@ TASKS = (
     Task("lstm", "Language, LSTM", "LSTM", "test/perplexity", "valid/perplexity"),
     Task("awd_lstm", "Language, AWD-LSTM", "AWD-LSTM", "test/perplexity", "valid/perplexity"),
     Task("tagging", "Tagging", "BiLSTM", "test/accuracy", "valid/accuracy"),
-    Task("intents", "Intents", "DIET", "test/intent_f1", "valid/intent_f1"),
+    Task("entities", "Entities", "DIET", "test/entity_f1", "valid/entity_f1"),
     Task("dialogue", "Dialogue", "TED", "test/action_f1", "valid/action_f1"),
 )
 
