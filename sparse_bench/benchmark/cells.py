@@ -14,6 +14,8 @@ DENSE, SMALL_DENSE, RANDOM = "dense", "small_dense", "random"
 _SECONDS = "seconds:train_processor"
 #: A density belongs to the unit that it differs from by at most this share.
 _ROUNDING = 0.02
+#: A cell whose share of weights differs by more than this share of its unit has no score.
+_FAR = 0.2
 
 #: Task, scheme and density.
 Key = tuple[str, str, float]
@@ -50,6 +52,11 @@ class Cell:
     seconds: list[float] = field(default_factory=list)
     kernel_seconds: list[float] = field(default_factory=list)
     rate: float = float("nan")
+
+    @property
+    def at_its_unit(self) -> bool:
+        """Whether the number of weights is the density's but for 20 %; True if it is unknown."""
+        return all(abs(density - self.density) <= _FAR * self.density for density in self.realised)
 
     @property
     def interval(self) -> Interval:

@@ -13,8 +13,8 @@ difference is shown if its p-value, one-sided and after Holm's correction over t
               and R is not, "in part" if both are, "no" if R is shown and C is not; else "open".
     faster    For each task: the largest density from which on the mean processor seconds of training, computed with
               existing weights only, are below the dense model's; at all smaller densities too.
-    best      For each density: the scheme of highest interquartile mean among those that ran on all tasks, and all from
-              which it is not shown to differ: the interval of its probability of improvement reaches 0.5 or less.
+    best      For each density: the scheme of highest interquartile mean among those with three seeds on all tasks, and
+              all from which it is not shown to differ: the interval of its probability of improvement reaches 0.5 or less.
 """
 
 import math
@@ -186,8 +186,13 @@ def _faster(question: Question, found: Mapping[Key, Cell], normal: Normal) -> An
 def _best(question: Question, found: Mapping[Key, Cell], normal: Normal) -> Answer:
     picks, details = [], []
     for density in question.densities:
-        ran = {scheme: of_scheme(normal, scheme, density) for scheme in question.schemes}
-        if any(len(by_task) < len(TASKS) or min(map(len, by_task.values())) < ENOUGH for by_task in ran.values()):
+        by_scheme = {scheme: of_scheme(normal, scheme, density) for scheme in question.schemes}
+        ran = {
+            scheme: by_task
+            for scheme, by_task in by_scheme.items()
+            if len(by_task) == len(TASKS) and min(map(len, by_task.values())) >= ENOUGH
+        }
+        if question.against not in ran:
             return Answer(question, "not run", ())
         means = {scheme: summary(by_task) for scheme, by_task in ran.items()}
         best = max(means, key=lambda scheme: means[scheme].value)

@@ -42,7 +42,8 @@ class Estimate:
 def scores(found: Mapping[Key, Cell], baselines: Mapping[str, float]) -> dict[Key, dict[int, float]]:
     """Normalised score of each run: 1 is the dense model's mean, 0 the counted baseline; logarithms of perplexities.
 
-    Cells of a task without dense runs are skipped.
+    Cells of a task without dense runs are skipped. So are those whose weights are more than 20 % off their unit, which
+    may happen to ``small_dense``: they would not be compared at equal weights.
 
     Raises:
         StatisticsError: the dense model of a task is no better than the baseline, so that there is no scale.
@@ -57,7 +58,7 @@ def scores(found: Mapping[Key, Cell], baselines: Mapping[str, float]) -> dict[Ke
         if height <= 0:
             raise StatisticsError(f"The dense model of {task.name} is no better than the counted baseline.")
         for key, cell in found.items():
-            if key[0] == task.name:
+            if key[0] == task.name and cell.at_its_unit:
                 normal[key] = {seed: (task.utility(v) - bottom) / height for seed, v in sorted(cell.values.items())}
     return normal
 

@@ -47,6 +47,13 @@ def test_scores_by_hand() -> None:
     assert {task: list(one) for task, one in of_scheme(normal, "random", 0.1).items()}.keys() == {"tagging", "lstm"}
 
 
+def test_a_cell_far_from_its_unit_has_no_score() -> None:
+    found = dict([cell(TAGGING, "dense", 1.0, [0.7]), cell(TAGGING, "small_dense", 0.1, [0.5])])
+    for realised, scored in ((0.119, True), (0.121, False), (0.079, False)):
+        found["tagging", "small_dense", 0.1].realised = [realised]
+        assert (("tagging", "small_dense", 0.1) in scores(found, BASELINES)) == scored
+
+
 def test_a_dense_model_no_better_than_counts_gives_no_scale() -> None:
     with pytest.raises(StatisticsError, match="tagging is no better"):
         scores(dict([cell(TAGGING, "dense", 1.0, [0.2])]), BASELINES)
