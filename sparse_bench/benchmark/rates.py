@@ -15,7 +15,7 @@ from sparse_bench.record import FINISHED, write_atomically
 from sparse_bench.sweeps import jobs
 
 #: The sweeps that try rates.
-SWEEPS = ("benchmark/rates", "benchmark/rates_units", "benchmark/rates_blocks", "benchmark/rates_tiers")
+SWEEPS = tuple(f"benchmark/rates{end}" for end in ("", "_units", "_two_of_four", "_blocks", "_tiers"))
 #: The file of chosen rates, which the experiments read.
 FILE = Path("shared") / "benchmark_rates.yaml"
 _HEAD = """# @package _global_
