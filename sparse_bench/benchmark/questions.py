@@ -14,8 +14,8 @@ difference is shown if its p-value, one-sided and after Holm's correction over t
     faster    For each task: the largest density from which on the mean processor seconds of training, computed with
               existing weights only, are below the dense model's; at all smaller densities too.
     best      For each density: the scheme of highest interquartile mean among those with three seeds on all tasks,
-              and all from which it is not shown to differ: the interval of its probability of improvement reaches 0.5 or
-              less.
+              and all from which it is not shown to differ: the interval of its probability of improvement reaches 0.5
+              or less.
 """
 
 import math
