@@ -118,8 +118,8 @@ results: $(STAMP) ## make claims and pages from the tables in results/: pages in
 claims: $(STAMP) ## print which of the papers' claims are reproduced, from the tables in results/
 	@$(BIN)/python -m sparse_bench.evidence claims --results $(RESULTS)
 
-dashboard: $(STAMP) ## write the specification of the W&B dashboard (scripts/wandb_dashboard.py --publish sends it)
-	@$(BIN)/python scripts/wandb_dashboard.py --output $(RUNS)/wandb_dashboard.json
+dashboard: $(STAMP) ## write the specifications of the W&B reports, one a paper (scripts/wandb_dashboard.py --publish sends them)
+	@$(BIN)/python scripts/wandb_dashboard.py --output $(RUNS)/wandb_reports
 
 bench: $(STAMP) ## measure the performance tables in results/performance (an hour on an idle machine)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[bench]' \

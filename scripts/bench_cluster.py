@@ -83,8 +83,8 @@ def main() -> None:
     ]
     absent = f" Not installed: {', '.join(sorted(lacks))}." if lacks else ""
     text = f"""
-    A sweep of {given.runs} runs (DIET, U = 32, density 0.2, {given.epochs} epochs of 500 messages), median of
-    {given.rounds} interleaved rounds, start-up included.{absent}
+    A sweep of {given.runs} runs (DIET, U = 32, density 0.2, {given.epochs} epochs of 500 messages),
+    start-up included. Interleaved rounds: {given.rounds}, of which the median is shown.{absent}
     """
     report(given.output, "Launchers on a cluster", text, rows)
 

@@ -76,7 +76,7 @@ NUMBERS = {"true", "zero", "minus one", "one and a half", "10^12", "nan", "inf"}
 _ZERO = (
     r"model\.(\w*dropout\w*|weight_drop|\w+_penalty|regularization)|dataset\.(label_smoothing|length_penalty|"
     r"replace_singletons)|sparsity\.(density|begin|stop|fraction|zeta|final_zeta)|sparsity\.parts\.\w+\.density|"
-    r"optimizer\.(weight_decay|momentum|dampening|lr_decay|initial_accumulator_value|eps|alpha)|"
+    r"optimizer\.(weight_decay|momentum|dampening|lr_decay|initial_accumulator_value|alpha)|"
     r"trainer\.(evaluate_every|checkpoint_seconds|schedule\.(floor|constant_epochs)|stop\.target)|.*seed"
 )
 _NULL = (

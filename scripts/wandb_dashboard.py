@@ -1,9 +1,9 @@
-"""The project's dashboard on Weights & Biases: a report with density-versus-metric panels for each paper.
+"""The project's reports on Weights & Biases: one for each paper, with density-versus-metric panels.
 
-python scripts/wandb_dashboard.py                            the specification, as a file: no account, no network
-python scripts/wandb_dashboard.py --publish --entity TEAM    the report, on the server that `wandb login` knows
+python scripts/wandb_dashboard.py                            the specifications, as files: no account, no network
+python scripts/wandb_dashboard.py --publish --entity TEAM    the reports, on the server that `wandb login` knows
 
-The report shows the runs that `logger=wandb` sent to the project (offline records: after `wandb sync`). Which runs and
+A report shows the runs that `logger=wandb` sent to the project (offline records: after `wandb sync`). Which runs and
 metrics belong to a paper is read from the descriptions of the papers' pages; how runs name them, from the tracker.
 Needs W&B's own library for this: pip install 'sparse_bench[wandb-dashboard]'.
 """
@@ -26,7 +26,6 @@ from sparse_bench.tracking.wandb import axis_of, summary_name
 if TYPE_CHECKING:
     import wandb_workspaces.reports.v2 as wr
 
-TITLE = "Sparse connectivity in language models"
 #: Panels stand in rows of three; the grid has 24 columns.
 _WIDTH, _HEIGHT, _IN_A_ROW = 8, 6, 3
 
@@ -47,17 +46,15 @@ def library() -> Any:
     return wr
 
 
-def dashboard(papers: Sequence[Paper], project: str, entity: str = "") -> "wr.Report":
-    """The report: a heading for each paper, and for each part of its page a grid of panels over that part's runs."""
+def dashboard(paper: Paper, project: str, entity: str = "") -> "wr.Report":
+    """The report of a paper: for each part of its page a grid of panels over that part's runs."""
     wr = library()
-    blocks: list[Any] = [wr.TableOfContents()]
-    for paper in papers:
-        blocks += [wr.H1(paper.title), wr.P(f"{paper.document} {paper.summary}")]
-        for section in paper.sections:
-            panels = list(_laid_out(_panels(paper, section)))
-            if panels:
-                blocks += [wr.H2(section.heading), wr.PanelGrid(runsets=[_runs(section)], panels=panels)]
-    return wr.Report(project=project, entity=entity, title=TITLE, blocks=blocks)
+    blocks: list[Any] = [wr.TableOfContents(), wr.P(f"{paper.document} {paper.summary}")]
+    for section in paper.sections:
+        panels = list(_laid_out(_panels(paper, section)))
+        if panels:
+            blocks += [wr.H2(section.heading), wr.PanelGrid(runsets=[_runs(section)], panels=panels)]
+    return wr.Report(project=project, entity=entity, title=paper.title, blocks=blocks)
 
 
 def specification(report: "wr.Report") -> dict[str, Any]:
@@ -99,8 +96,8 @@ def _laid_out(panels: Iterator["wr.Panel"]) -> Iterator["wr.Panel"]:
         yield panel
 
 
-def _publish(papers: Sequence[Paper], project: str, entity: str | None) -> str:
-    """Save the report on the server; returns its address.
+def _publish(papers: Sequence[Paper], project: str, entity: str | None) -> list[str]:
+    """Save the reports on the server; returns their addresses.
 
     Raises:
         ConfigError: W&B cannot be used, with W&B's own reason.
@@ -112,38 +109,40 @@ def _publish(papers: Sequence[Paper], project: str, entity: str | None) -> str:
         if not wandb.login(prompt=False, verify=True):
             raise ConfigError("There is no W&B account: log in with `wandb login`, or set WANDB_API_KEY.")
         owner = entity or wandb.Api().default_entity
-        return str(dashboard(papers, project, owner).save().url)
+        return [str(dashboard(paper, project, owner).save().url) for paper in papers]
     except ConfigError:
         raise
     except Exception as error:
-        raise ConfigError(f"W&B did not take the report ({type(error).__name__}: {error}).") from error
+        raise ConfigError(f"W&B did not take the reports ({type(error).__name__}: {error}).") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the specification, or publish the report; 1 if that cannot be done."""
+    """Write the specifications, or publish the reports; 1 if that cannot be done."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--publish", action="store_true", help="save the report on the server (needs an account)")
+    parser.add_argument("--publish", action="store_true", help="save the reports on the server (needs an account)")
     parser.add_argument("--project", default="sparse_bench", help="W&B project (default: %(default)s)")
     parser.add_argument("--entity", help="W&B user or team (default: the account's own)")
     parser.add_argument(
         "--output",
         type=Path,
-        default=Path("runs/wandb_dashboard.json"),
-        help="the specification (default: %(default)s)",
+        default=Path("runs/wandb_reports"),
+        help="folder of the specifications (default: %(default)s)",
     )
     options = parser.parse_args(arguments)
     try:
         papers = list(read_papers(experiments()).values())
         if options.publish:
-            print(f"Published: {_publish(papers, options.project, options.entity)}")
+            for address in _publish(papers, options.project, options.entity):
+                print(f"Published: {address}")
             return 0
-        found = specification(dashboard(papers, options.project))
+        found = {paper.name: specification(dashboard(paper, options.project)) for paper in papers}
     except SparseBenchError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(f"Specification, not published: {options.output}. With an account: add --publish.")
+    options.output.mkdir(parents=True, exist_ok=True)
+    for name, content in found.items():
+        (options.output / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    print(f"Specifications of {len(found)} reports, not published: {options.output}. With an account: add --publish.")
     return 0
 
 

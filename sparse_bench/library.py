@@ -3,7 +3,8 @@
 import copy
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -16,11 +17,12 @@ from sparse_bench.sparsity.driver import Driver
 from sparse_bench.sparsity.dynamics.schedule import EveryEpoch
 from sparse_bench.sparsity.dynamics.scheme import Dynamic
 from sparse_bench.sparsity.dynamics.tiles import as_mask, in_tiles
+from sparse_bench.sparsity.handover import hand_over
 from sparse_bench.sparsity.held import BUFFERS
-from sparse_bench.sparsity.layers.linear import SparseLinear
-from sparse_bench.sparsity.layers.lstm import SparseLSTM
+from sparse_bench.sparsity.layers.compressed import CompressedLayer
 from sparse_bench.sparsity.layers.structured import StructuredModule
-from sparse_bench.sparsity.scheme import Length, Scheme
+from sparse_bench.sparsity.rollback import unchanged_on_error
+from sparse_bench.sparsity.scheme import Length, Scheme, layer_groups
 from sparse_bench.sparsity.scores import Losses
 from sparse_bench.sparsity.structured import StructuredWeight
 from sparse_bench.sparsity.weights import MASK_SUFFIX, CompressedWeight, SparseWeight
@@ -45,8 +47,11 @@ def sparsify(
     """Make layers of ``model`` sparse, and keep them so in every step of ``optimizer``.
 
     The loop stays as it is. The scheme acts before and after each ``optimizer.step()``. A step that a gradient scaler
-    leaves out changes no topology. Gradients of several backward passes are ranked as their sum. A running average of
-    the weights (EMA) needs ``execution="masked"`` where the scheme rewires: the others move values as they rewire.
+    leaves out changes no topology. Gradients of several backward passes are ranked as their sum. Weights that the loop
+    initialises anew keep their topology. For a running average of the weights (EMA) of a scheme that rewires, use
+    ``execution="masked"``, or average exported models: the other executions move values as they rewire.
+
+    Several calls may make different layers of one model sparse. Each owns its layers.
 
     Args:
         model: changed in place. Layers are replaced by sparse ones under all executions but ``masked``.
@@ -61,8 +66,7 @@ def sparsify(
         seed: of the topology. The same seed gives the same topology on every rank of a data-parallel training.
 
     Raises:
-        ConfigError: the scheme, the layers or the optimizer do not fit. Most faults are found before the model is
-            changed. Where the scheme would remove no weight, the model keeps its masks: make another one.
+        ConfigError: the scheme, the layers or the optimizer do not fit. Model, optimizer and scheme are as before.
     """
     return SparseTraining(model, optimizer, scheme, steps, steps_per_epoch, Streams(seed), losses)
 
@@ -89,6 +93,16 @@ class SparseTraining(Driver):
         self.model = model
         self._total, self._steps_per_epoch = steps, steps_per_epoch
         self._check(scheme, optimizer)
+        with unchanged_on_error(model, optimizer, scheme, scheme.matrices(model)):
+            self._attach(scheme, optimizer, streams, losses)
+            epochs = math.ceil(steps / steps_per_epoch) if steps_per_epoch else 1
+            super().__init__(scheme, optimizer, streams, lambda: Length(epochs, steps))
+        for text in scheme.warnings():
+            warnings.warn(text, stacklevel=3)
+
+    def _attach(self, scheme: Scheme, optimizer: Optimizer, streams: Streams, losses: Losses | None) -> None:
+        """Make the layers sparse, and put the optimizer right."""
+        model = self.model
         before = dict(model.named_parameters())
         modules = dict(model.named_modules())
         scheme.losses = losses
@@ -96,14 +110,10 @@ class SparseTraining(Driver):
         # What stood where a layer was replaced, without its numbers: export() puts such layers back.
         replaced = {path: old for path, old in modules.items() if path and model.get_submodule(path) is not old}
         self._originals = {path: copy.deepcopy(old).to("meta") for path, old in replaced.items()}
-        _hand_over(optimizer, before, model, scheme.weights)
+        hand_over(optimizer, before, model, scheme.weights)
         scheme.scale_rates(optimizer, model)
         _leave_fast_path(model)
         self._row_sparse = RowSparseUpdates(optimizer, model)
-        epochs = math.ceil(steps / steps_per_epoch) if steps_per_epoch else 1
-        super().__init__(scheme, optimizer, streams, lambda: Length(epochs, steps))
-        for text in scheme.warnings():
-            warnings.warn(text, stacklevel=3)
 
     def report(self) -> "pd.DataFrame":
         """The sparse layers, a row each.
@@ -131,12 +141,13 @@ class SparseTraining(Driver):
             )
         return pd.DataFrame(rows)
 
-    def export(self, form: Literal["dense", "csr"] = "dense") -> nn.Module:
-        """A copy of the model in plain modules, for evaluation.
+    def export(self, form: Literal["dense", "csr"] = "dense", model: nn.Module | None = None) -> nn.Module:
+        """A copy of the model in plain modules, for evaluation. Layers of other calls of ``sparsify`` stay sparse.
 
         Args:
             form: ``dense`` writes zeros where there is no weight. ``csr`` gives linear layers torch's sparse CSR
                 weights, and leaves all others dense.
+            model: a copy of the model to take instead, such as what another call of ``sparsify`` has exported.
 
         Raises:
             ConfigError: there is no such form.
@@ -144,21 +155,20 @@ class SparseTraining(Driver):
         if form not in ("dense", "csr"):
             raise ConfigError(unknown_choice("form", form, ("dense", "csr")))
         self._row_sparse.flush()
-        plain = copy.deepcopy(self.model)
+        plain = copy.deepcopy(self.model if model is None else model)
         for path, original in self._originals.items():
             parent, _, child = path.rpartition(".")
-            setattr(plain.get_submodule(parent), child, self._restored(path, original))
-        for name, weight in self.scheme.weights.items():
+            setattr(plain.get_submodule(parent), child, _restored(plain.get_submodule(path), original))
+        for name in self.scheme.weights:
             path, _, attribute = name.rpartition(".")
             owner = plain.get_submodule(path)
             for suffix in BUFFERS:
                 owner._buffers.pop(attribute + suffix, None)
-            owner._load_state_dict_pre_hooks.clear()
-            owner._load_state_dict_post_hooks.clear()
+            _leave(owner, name)
             if (masked := getattr(owner, attribute, None)) is not None:  # a parameter without the gradient's hook
                 setattr(owner, attribute, nn.Parameter(masked.detach(), masked.requires_grad))
             if form == "csr" and type(owner) is nn.Linear:
-                owner.weight = nn.Parameter(weight.dense().clone().to_sparse_csr(), requires_grad=False)
+                owner.weight = nn.Parameter(owner.weight.detach().to_sparse_csr(), requires_grad=False)
         return plain
 
     def load_exported(self, state: Mapping[str, Tensor]) -> None:
@@ -214,29 +224,26 @@ class SparseTraining(Driver):
             loaded |= {f"{path}.{name}": value for name, value in twin.state_dict().items()}
         return loaded
 
-    def _restored(self, path: str, original: nn.Module) -> nn.Module:
-        """The original layer at ``path`` with today's numbers."""
-        module = self.model.get_submodule(path)
-        like = next(module.parameters())
-        plain = copy.deepcopy(original).to_empty(device=like.device).to(like.dtype)
-        with torch.no_grad():
-            for name, parameter in plain.named_parameters():
-                weight = self.scheme.weights.get(f"{path}.{name}")
-                if isinstance(module, StructuredModule):
-                    parameter.copy_(module.full(name))
-                else:
-                    parameter.copy_(module.get_parameter(name) if weight is None else weight.dense())
-        return plain.train(module.training)
-
     @torch.no_grad()
     def _gradients_complete(self) -> None:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             self._check_ranks()
-            for weight in self.scheme.weights.values():
-                if (gradient := weight.dense_gradient()) is not None:  # every rank ranks the same gradient
-                    torch.distributed.all_reduce(gradient)
-                    gradient /= torch.distributed.get_world_size()
+            self._average_dense_gradients()
         super()._gradients_complete()
+
+    def _average_dense_gradients(self) -> None:
+        """Let every rank rank the same gradients, also where a rank's own loss did not reach a weight."""
+        kept = [weight for weight in self.scheme.weights.values() if weight.kept]
+        if not kept:
+            return
+        device = self.optimizer.param_groups[0]["params"][0].device
+        reached = torch.tensor([weight.passed_gradient(wanted=False) is not None for weight in kept], device=device)
+        counts = reached.int()
+        torch.distributed.all_reduce(counts)
+        for weight, ranks in zip(kept, counts.tolist(), strict=True):
+            if ranks and (gradient := weight.passed_gradient()) is not None:
+                torch.distributed.all_reduce(gradient)
+                gradient /= torch.distributed.get_world_size()
 
     def _check_ranks(self) -> None:
         for scheme in self.scheme.members() if torch.distributed.get_world_size() > 1 else ():
@@ -262,6 +269,7 @@ class SparseTraining(Driver):
                     f"{path or 'The model'} is a {type(module).__name__}: call sparsify first, and wrap the model then."
                 )
         for member in scheme.members():
+            _check_free(self.model, member)
             self._check_member(member, optimizer)
         held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         names = dict[int, list[str]]()
@@ -299,61 +307,54 @@ class SparseTraining(Driver):
                 raise ConfigError(f"'{name}' is frozen, and {kind} grows connections that must learn.")
 
 
-def _hand_over(
-    optimizer: Optimizer, before: Mapping[str, Tensor], model: nn.Module, weights: Mapping[str, SparseWeight]
-) -> None:
-    """Give the optimizer the parameters that ``model`` has now in the place of those that it had ``before``."""
-    after = dict(model.named_parameters())
-    for name, weight in weights.items():
-        old, new = before[name], after.get(name)
-        state = optimizer.state.pop(old, {})
-        if isinstance(weight, StructuredWeight):
-            state = {}  # its weights are stored in another shape, and may be others
-        for key, moment in state.items():
-            if isinstance(moment, Tensor) and moment.shape == old.shape:
-                whole = moment if weight.held > weight.active else moment * weight.mask
-                state[key] = weight.structure.gather(whole) if isinstance(weight, CompressedWeight) else whole
-            elif isinstance(moment, Tensor) and moment.dim() and isinstance(weight, CompressedWeight):
-                state = {}  # factored by rows and columns, which a vector of weights does not have
-                break
-        if new is not None and state:
-            optimizer.state[new] = state
-    given = set[str]()
-    for group in optimizer.param_groups:
-        group["params"] = list(_renewed(group["params"], before, after, given))
-    held = {parameter for group in optimizer.param_groups for parameter in group["params"]}
-    for parameter in [parameter for parameter in optimizer.state if parameter not in held]:
-        del optimizer.state[parameter]  # of a layer that is gone
+def _check_free(model: nn.Module, scheme: Scheme) -> None:
+    """Refuse layers that are sparse already, also those of which only the existing weights are stored."""
+    taken = [
+        f"{path}.{name}" if path else name
+        for path, module in model.named_modules()
+        for name in (module.structures if isinstance(module, CompressedLayer) else ())
+    ]
+    taken += [name.removesuffix(MASK_SUFFIX) for name, _ in model.named_buffers() if name.endswith(MASK_SUFFIX)]
+    groups = layer_groups(model)
+    plain = not hasattr(model, "layer_groups")
+    for selector in scheme.layers:
+        named = groups.get(selector, ())
+        for name in taken:
+            rest = plain and selector == "default" and name not in groups["embedding"]
+            if fnmatchcase(name, selector) or name in named or rest:
+                raise ConfigError(
+                    f"The weight '{name}' already has a topology; only one scheme can own it. Select other layers."
+                )
 
 
-def _renewed(
-    parameters: list[Tensor], before: Mapping[str, Tensor], after: Mapping[str, Tensor], given: set[str]
-) -> Iterator[Tensor]:
-    """The parameters of a group, each as it is now; those of a replaced module give way to that module's own.
+def _restored(module: nn.Module, original: nn.Module) -> nn.Module:
+    """The ``original`` layer with the numbers of the ``module`` that has replaced it."""
+    like = next(module.parameters())
+    plain = copy.deepcopy(original).to_empty(device=like.device).to(like.dtype)
+    parts = module.parts() if isinstance(module, CompressedLayer) else {}
+    with torch.no_grad():
+        for name, parameter in plain.named_parameters():
+            if isinstance(module, StructuredModule):
+                parameter.copy_(module.full(name))
+            else:
+                values, structure = parts.get(name, (module.get_parameter(name), None))
+                parameter.copy_(values if structure is None else structure.scatter(values))
+    return plain.train(module.training)
 
-    A weight gives way to weights and a bias to biases, by their attributes. ``given`` collects the names of new ones.
-    """
-    names = {id(parameter): name for name, parameter in before.items()}
-    for parameter in parameters:
-        name = names.get(id(parameter))
-        if name is None:  # of another model
-            yield parameter
-        elif name in after:
-            yield after[name]
-        else:
-            path, _, attribute = name.rpartition(".")
-            for new, own in after.items():
-                kind = new.rpartition(".")[2]
-                fits = kind == attribute or f"{path}.{kind}" not in before
-                if fits and new.startswith(f"{path}.") and new not in before and new not in given:
-                    given.add(new)
-                    yield own
+
+def _leave(owner: nn.Module, name: str) -> None:
+    """Remove the hooks by which the sparse weight ``name`` watches its module."""
+    for hooks in (owner._load_state_dict_pre_hooks, owner._load_state_dict_post_hooks, owner._forward_pre_hooks):
+        for key, hook in list(hooks.items()):
+            watcher = getattr(getattr(hook, "hook", hook), "__self__", None)
+            if isinstance(watcher, SparseWeight) and watcher.name == name:
+                del hooks[key]
 
 
 def _leave_fast_path(model: nn.Module) -> None:
     """Keep torch's encoder layers from reading the weights of sparse layers as matrices in evaluations."""
     for layer in model.modules():
-        sparse = any(isinstance(module, SparseLinear | SparseLSTM | StructuredModule) for module in layer.modules())
+        sparse = any(isinstance(module, CompressedLayer | StructuredModule) for module in layer.modules())
         if sparse and isinstance(layer, nn.TransformerEncoderLayer):
             layer.activation_relu_or_gelu = 0
         if sparse and isinstance(layer, nn.TransformerEncoder):

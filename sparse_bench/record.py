@@ -12,6 +12,7 @@
     .earlier/1       the previous files of a run that was restarted (``force=true``); then .earlier/2, ...
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -73,6 +74,10 @@ class Result:
     machine: dict[str, Any] = field(default_factory=dict)
     #: Why the run failed; None if it finished.
     error: dict[str, Any] | None = None
+    #: SHA-256 of the files of measurements beside the result, by name.
+    files: dict[str, str] = field(default_factory=dict)
+    #: SHA-256 of everything else in the file, see :func:`verify`; None in results of earlier versions.
+    checksum: str | None = None
     schema: int = SCHEMA
 
     @property
@@ -113,16 +118,37 @@ _NOUNS = {"data": "the data '{}'", "code": "the module '{}'", "start_from": "the
 def differences(then: Origin, now: Origin, parts: Sequence[str] = tuple(_NOUNS)) -> str:
     """Describe which of ``parts`` differ between ``then`` and ``now``; empty if none does.
 
-    A part that ``then`` lacks, as results of earlier versions do, is not compared.
+    A part that ``then`` lacks, as results of earlier versions do, is not compared. Nor is a module that ``then`` lacks:
+    it can only be new if the module that imports it has changed too, or if an earlier version did not record it.
     """
     found = []
     for part in parts:
         before, after = then.get(part, {}), now.get(part, {})
-        for name in sorted({*before, *after}) if before else ():
+        names = {*before} if part == "code" else {*before, *after}
+        for name in sorted(names) if before else ():
             if before.get(name) != after.get(name):
                 what = "changed" if name in before and name in after else "gone" if name in before else "new"
                 found.append(f"{_NOUNS[part].format(name)} ({what})")
     return " and ".join(found)
+
+
+def checksum_of(content: Mapping[str, Any]) -> str:
+    """SHA-256 of the values in a result, except its ``checksum``; spaces and the order of keys do not count."""
+    rest = json.loads(json.dumps({key: value for key, value in content.items() if key != "checksum"}))
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def verify(content: Mapping[str, Any]) -> None:
+    """Check a result against its own checksum, if it has one.
+
+    Raises:
+        ValueError: it was damaged or changed.
+    """
+    if content.get("checksum") is not None and content["checksum"] != checksum_of(content):
+        raise ValueError(
+            "its checksum is wrong: it was damaged or edited since the run wrote it; "
+            "to have your own edits read, remove its key 'checksum'"
+        )
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
@@ -164,15 +190,29 @@ class JsonLines:
         """Bytes written so far."""
         return self.path.stat().st_size if self.path.exists() else 0
 
-    def truncate(self, size: int) -> None:
+    def checksum(self, size: int | None = None) -> str:
+        """SHA-256 of the first ``size`` bytes; None: of all."""
+        content = self.path.read_bytes() if self.path.exists() else b""
+        return hashlib.sha256(content[:size]).hexdigest()
+
+    def truncate(self, size: int, checksum: str | None = None) -> None:
         """Cut the file after its first ``size`` bytes.
 
+        Args:
+            size: bytes to keep.
+            checksum: the SHA-256 that they must have; None: any.
+
         Raises:
-            CheckpointError: the file is shorter, so that measurements from before the checkpoint are lost.
+            CheckpointError: the file is shorter, or was damaged, so that measurements from before the checkpoint are
+                lost.
         """
-        if self.size() < size:
+        held = self.size()
+        problem = f"holds {held} bytes, but it held {size}" if held < size else None
+        if problem is None and checksum is not None and self.checksum(size) != checksum:
+            problem = "is damaged: it has other content than"
+        if problem is not None:
             raise CheckpointError(
-                f"{self.path} holds {self.size()} bytes, but it held {size} when its checkpoint was written. "
+                f"{self.path} {problem} when its checkpoint was written. "
                 "Delete the run's folder to train it from the start."
             )
         if self.path.exists():
@@ -209,11 +249,28 @@ class RunFolder:
         if not self.result_path.exists():
             return None
         try:
-            return Result(**json.loads(self.result_path.read_text(encoding="utf-8")))
-        except (TypeError, ValueError) as error:
+            content = json.loads(self.result_path.read_text(encoding="utf-8"))
+            verify(content)
+            return Result(**content)
+        except (TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(
                 f"This version cannot read the result {self.result_path} ({error}). Delete it to repeat the run."
             ) from error
+
+    def text_of(self, path: Path) -> str:
+        """What one of the run's files of measurements holds; empty if there is none.
+
+        Raises:
+            ValueError: it is not UTF-8, or not what the run's result says.
+        """
+        content = path.read_bytes() if path.exists() else b""
+        try:
+            known = json.loads(self.result_path.read_text(encoding="utf-8"))["files"].get(path.name)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            known = None  # not ended, or of an earlier version, or itself unreadable, which is told when it is read
+        if content and known is not None and hashlib.sha256(content).hexdigest() != known:
+            raise ValueError(f"{path.name} was damaged or edited: its checksum is not that in {self.result_path.name}")
+        return content.decode()
 
     def set_aside(self) -> Path:
         """Move the run's files into a hidden folder, which no report reads.
@@ -240,12 +297,15 @@ class RunFolder:
         write_atomically(self.config, yaml.encode())
 
     def write_result(self, result: Result) -> None:
-        """Write ``result.json``, which ends the run.
+        """Write ``result.json``, which ends the run, with the checksums of its own content and of the measurements.
 
         Raises:
             LostLockError: another process has taken the run over.
         """
         self.verify()
+        measured = [log.path for log in self.logs] + [self.weight_summary]
+        result.files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in measured if path.exists()}
+        result.checksum = checksum_of(asdict(result))
         write_atomically(self.result_path, (json.dumps(asdict(result), indent=2) + "\n").encode())
 
     @contextmanager

@@ -10,12 +10,13 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from sparse_bench.config import CONF
+from sparse_bench.config import CONF, run_id
 from sparse_bench.record import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,7 +57,10 @@ def sparse_bench(
 
 
 def forked(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
-    """The same command in a copy of this process, which has imported already what takes a new one seconds."""
+    """The same command in a copy of this process, which has imported already what takes a new one seconds.
+
+    It cannot train: torch computes no gradients in such a copy if this process has computed some before.
+    """
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         child = os.fork()
         if child == 0:
@@ -203,14 +207,14 @@ def test_a_sweep_needs_no_temporary_files_and_leaves_none(tmp_path: Path) -> Non
 @pytest.mark.parametrize(("folder", "launcher"), [("file", "basic"), ("/proc/1/runs", "joblib")])
 def test_a_sweep_into_a_folder_that_cannot_be_written_says_so(folder: str, launcher: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    done = sparse_bench(*TOY, f"output={folder}", f"hydra/launcher={launcher}", "-m", cwd=tmp_path)
+    done = forked(*TOY, f"output={folder}", f"hydra/launcher={launcher}", "-m", cwd=tmp_path)
     assert done.returncode == 1
     assert f"output='{folder}' cannot be written to" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_a_sweep_of_no_processes_is_refused(tmp_path: Path) -> None:
-    done = sparse_bench(*TOY, "hydra/launcher=joblib", "hydra.launcher.n_jobs=0", "-m", cwd=tmp_path)
+    done = forked(*TOY, "hydra/launcher=joblib", "hydra.launcher.n_jobs=0", "-m", cwd=tmp_path)
     assert done.returncode == 1
     assert "hydra.launcher.n_jobs must be a number of processes" in done.stderr
     assert "Traceback" not in done.stderr
@@ -272,7 +276,7 @@ def test_a_stopped_sweep_leaves_no_process_behind(number: signal.Signals, code: 
             os.killpg(process.pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+@pytest.mark.parametrize("launcher", [pytest.param("basic", marks=pytest.mark.slow), "joblib"])
 def test_a_run_that_is_told_to_stop_saves_a_checkpoint_first(launcher: str, tmp_path: Path) -> None:
     endless = [
         "trainer.epochs=100000",
@@ -300,9 +304,12 @@ def test_a_sweep_may_end_with_its_first_failure(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("runs/ad_hoc/*/result.json"))) == 1
 
 
-def test_a_result_that_cannot_be_read_stops_its_own_run_alone(tmp_path: Path) -> None:
-    assert sparse_bench(*TOY, "seed=0", cwd=tmp_path).returncode == 0
-    (broken,) = tmp_path.rglob("result.json")
+def test_a_result_that_cannot_be_read_stops_its_own_run_alone(
+    tmp_path: Path, compose_config: Callable[..., DictConfig]
+) -> None:
+    identifier = run_id(compose_config(*TOY, "seed=0"))
+    broken = tmp_path / "runs" / "ad_hoc" / identifier / "result.json"
+    broken.parent.mkdir(parents=True)
     broken.write_text("{half a res")
     done = sparse_bench(*TOY, "seed=0,1", "-m", cwd=tmp_path)
     assert done.returncode == 1
@@ -335,10 +342,10 @@ def test_mistakes_are_named_without_a_traceback(arguments: list[str], message: s
 
 
 def test_help_config_and_completion(tmp_path: Path) -> None:
-    config = sparse_bench("experiment=rasa/diet", "--cfg", "job", cwd=tmp_path)
+    config = forked("experiment=rasa/diet", "--cfg", "job", cwd=tmp_path)
     assert config.returncode == 0
     assert "transformer_size: 256" in config.stdout
     assert "density: 0.2" in config.stdout
-    assert sparse_bench("--info", "defaults-tree", cwd=tmp_path).returncode == 0
-    completion = sparse_bench("completion", "bash", cwd=tmp_path)
+    assert forked("--info", "defaults-tree", cwd=tmp_path).returncode == 0
+    completion = forked("completion", "bash", cwd=tmp_path)
     assert "complete -o nospace" in completion.stdout

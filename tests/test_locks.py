@@ -1,5 +1,6 @@
 """Locks of run folders: of both kinds, by processes that compete for them and are killed."""
 
+import errno
 import multiprocessing
 import os
 import random
@@ -247,3 +248,34 @@ def test_an_owner_on_this_machine_is_known_to_be_gone() -> None:
     assert Owner(pid=process.pid).is_gone()
     assert not Owner().is_gone()
     assert not Owner(pid=process.pid, machine="another").is_gone()
+
+
+def test_a_heartbeat_notices_that_the_lock_was_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also a process that was never late, for instance after its clock jumped."""
+    monkeypatch.setattr(locks, "_now", lambda: 0.0)
+    lock = LockFile(tmp_path, silence=0.5)
+    assert lock.acquire()
+    lock.verify()
+    (tmp_path / ".lock.1").write_text("another's")
+    deadline = time.monotonic() + 60
+    while not lock._lost and time.monotonic() < deadline:
+        time.sleep(0.01)
+    with pytest.raises(LostLockError):
+        lock.verify()
+    lock.release()
+    assert (tmp_path / ".lock.0").exists()  # what was taken over is no longer its own
+
+
+def test_a_lock_of_the_kernel_that_another_has_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(number: int) -> None:
+        def flock(file: int, how: int) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(locks.fcntl, "flock", flock)
+
+    for number in (errno.EWOULDBLOCK, errno.EACCES):  # as one file system or another says it
+        answer(number)
+        assert not locks.try_flock(0, 0)
+    answer(errno.ENOLCK)
+    with pytest.raises(OSError, match="No locks"):
+        locks.try_flock(0, 0)

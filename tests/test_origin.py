@@ -57,7 +57,7 @@ def new_process() -> None:
     """What a process remembers of data and modules is forgotten."""
     run_module._cached_task.cache_clear()
     origin._cached_checksums.cache_clear()
-    sys.modules["sparse_bench.config.own_code"]._checksum.cache_clear()
+    sys.modules["sparse_bench.config.own_code"]._read.cache_clear()
 
 
 @pytest.fixture(autouse=True)
@@ -293,8 +293,78 @@ def test_own_code_is_that_of_a_class_and_of_what_it_inherits_from(toy_config: Ma
     (own.parent / "own_more.py").write_text("from own_words import Striped\nclass More(Striped):\n    pass\n")
     config = toy_config(sparsity={"label": "own", "_target_": "own_more.More", "density": 0.5, "layers": ["first"]})
     # The base class of tests.toy's model is the project's; its optimizer is torch's.
-    assert set(finished(config).code) == {"own_more", "own_words", "tests.toy"}
+    assert set(finished(config).code) == {"own_more", "own_words", "tests", "tests.toy"}
     assert own_code({"logger": {"own": {"_target_": "own_words.words"}}}) == {}  # it only watches
+
+
+PLAIN = "from sparse_bench.sparsity.schemes.random import Random\n"
+#: A scheme in a package whose other modules it imports, in each way.
+PACKAGE = {
+    "own_parts/__init__.py": "",
+    "own_parts/striped.py": f"{PLAIN}from . import widths\nfrom .deep.rows import every\nclass S(Random): pass\n",
+    "own_parts/widths.py": "import own_beside\n",
+    "own_parts/deep/rows.py": "def every():\n    from ..late import x\n",
+    "own_parts/late.py": "x = 1\n",
+    "own_beside.py": "import json, torch, hydra\n",
+    "own_parts/unused.py": "",
+    "own_stranger.py": "",
+}
+
+
+def test_own_code_is_also_what_it_imports_from_its_package_and_folder(
+    toy_config: Make, own: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, content in PACKAGE.items():
+        path = own.parent / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    node = {"label": "own", "_target_": "own_parts.striped.S", "density": 0.5, "layers": ["first"]}
+    config = toy_config(sparsity=node)
+    result = finished(config)
+    modules = {"own_parts", "own_parts.striped", "own_parts.widths", "own_parts.deep.rows", "own_parts.late"}
+    assert set(result.code) == {*modules, "own_beside", "tests", "tests.toy"}
+    for changed in ("own_parts/late.py", "own_beside.py", "own_parts/unused.py"):
+        (own.parent / changed).write_text(PACKAGE[changed] + "# another comment\n")
+        new_process()
+        caplog.clear()
+        assert run(config) == result
+        module = changed.removesuffix(".py").replace("/", ".")
+        assert (f"the module '{module}' (changed)" in caplog.text) == (module in result.code)
+    # Installed packages lie beside strangers.
+    installed = own.parent / "site-packages"
+    installed.mkdir()
+    (installed / "own_installed.py").write_text(f"import own_beside\n{PLAIN}class S(Random): pass\n")
+    (installed / "own_beside.py").write_text("")
+    monkeypatch.syspath_prepend(installed)
+    assert set(own_code({"sparsity": {"_target_": "own_installed.S"}})) == {"own_installed"}
+
+
+def test_a_result_of_a_version_that_knew_no_helpers_is_not_told_from_this_one(
+    toy_config: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = toy_config()
+    finished(config)
+    path = folder_of(config).result_path
+    written = json.loads(path.read_text())
+    del written["code"]["tests"], written["checksum"]
+    path.write_text(json.dumps(written))
+    new_process()
+    finished(config)
+    assert "has changed since" not in caplog.text
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "timing.jsonl"])
+def test_a_run_does_not_go_on_after_damaged_lines(language: Make, name: str) -> None:
+    config = language()
+    killed(config)
+    path = folder_of(config).path / name
+    content = path.read_bytes()
+    place = content.index(b".")
+    path.write_bytes(content[: place + 1] + bytes([content[place + 1] ^ 1]) + content[place + 2 :])
+    assert f"{name} is damaged" in refusal(config)
+    path.write_bytes(content)
+    new_process()
+    finished(config)
 
 
 def stages(language: Make, force: bool = False) -> tuple[DictConfig, DictConfig]:
@@ -323,7 +393,7 @@ def test_a_second_stage_belongs_to_the_weights_that_it_started_from(language: Ma
     assert finished(first_again).weights == earlier.weights  # the same bits again
     assert run(second) == result
     path = folder_of(first).result_path
-    path.write_text(path.read_text().replace(earlier.weights, "0" * 64))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"weights": "0" * 64, "checksum": None}))
     with pytest.raises(ConfigError, match=rf"the weights of 'first/{earlier.id}' \(changed\)"):
         run(second)
     assert "holds other weights than the result beside it" in refusal(second_again)
@@ -348,6 +418,7 @@ def test_what_somebody_s_result_names_is_not_imported(
     path = folder_of(first).result_path
     written = json.loads(path.read_text())
     written["config"][group]["_target_"] = "trap.Trap"
+    del written["checksum"]
     path.write_text(json.dumps(written))
     with pytest.raises(ConfigError, match=rf"first/{result.id} \(another {group}\)"):
         run(second)

@@ -130,7 +130,7 @@ def test_doubts_are_kept_with_the_numbers_and_said_at_the_end(
 
 def _forget(folder: RunFolder, key: str) -> None:
     content = json.loads(folder.result_path.read_text())
-    del content[key]
+    del content[key], content["checksum"]
     folder.result_path.write_text(json.dumps(content))
 
 

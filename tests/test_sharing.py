@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -12,6 +13,7 @@ from omegaconf import OmegaConf
 
 from sparse_bench import sharing, slurm
 from sparse_bench.config import CONF, Config, register
+from sparse_bench.journal import JOBS, Journal
 
 
 @pytest.mark.parametrize(
@@ -141,3 +143,46 @@ def test_what_the_user_chose_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     config = OmegaConf.structured(Config(device="cpu", threads=3))
     sharing.share(config, 1)
     assert (config.device, config.threads) == ("cpu", 3)
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_processes_that_see_other_gpus_do_not_count_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = []
+    for visible in ("0,1", "2,3", "0,1"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        monkeypatch.setattr(sharing, "_held", [])
+        held.append((devices([0])[0], sharing._held))  # keeps the locks, as processes at the same time
+    assert [device for device, _ in held] == ["cuda:0", "cuda:0", "cuda:1"]
+
+
+def test_another_user_s_mps_daemon_runs_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(process: int, number: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
+    assert not sharing.mps_runs()
+    (tmp_path / "nvidia-cuda-mps-control.pid").write_text("1")
+    monkeypatch.setattr(os, "kill", refuse)
+    assert sharing.mps_runs()
+
+
+@pytest.mark.parametrize(("number", "first"), [(0, 5), (1, 8), (2, 11)])
+def test_each_worker_of_a_sweep_begins_elsewhere(
+    number: int, first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three workers share nine jobs, whose numbers begin at 5."""
+    jobs = Journal(tmp_path).announce([[f"seed={seed}"] for seed in range(9)], 5)
+    monkeypatch.setenv(JOBS, str(jobs))
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(number))
+    monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "3")
+    monkeypatch.setattr(sharing, "configure_log", lambda *_: None)
+    done: list[tuple[int, list[str]]] = []
+    monkeypatch.setattr(sharing, "_execute", lambda job, overrides, *_: done.append((job, overrides)))
+    monkeypatch.setattr("sparse_bench.workers.carry_out", lambda jobs, *_: [job() for job in jobs])
+    hydra = {"launcher": {"runs_per_gpu": 1}, "hydra_logging": {}, "verbose": False}
+    launcher = SimpleNamespace(
+        config=OmegaConf.create({"hydra": hydra}), joblib={"n_jobs": 1}, hydra_context=None, task_function=None
+    )
+    sharing.launch(launcher, [], 0)
+    assert [job for job, _ in done] == [*range(first, 14), *range(5, first)]
+    assert all(overrides == [f"seed={job - 5}"] for job, overrides in done)

@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -145,19 +146,30 @@ def on_meta(plain: Any) -> tuple[Any, Any, Any]:
     return task, model, scheme
 
 
-#: Schemes that differ from RigL in a rewiring alone. With most models it is slow to try all of them too.
-LIKE_RIGL = {"granet", "srigl", "chts", "chtss", "mest", "snfs"}
-WITH_THEM = {"transformer", "bag_of_embeddings"}
+def pairs() -> list[Any]:
+    """All pairs of a model and a scheme.
+
+    By default run those that the table does not just call "yes", and for each scheme two models, which take turns. The
+    others are slow.
+    """
+    models, cells = choices("model"), table()[0]
+    found = []
+    for number, scheme in enumerate(choices("sparsity")):
+        row = cells.get(scheme, cells[OTHERS])
+        turns = [models[(number + turn) % len(models)] for turn in range(len(models))]
+        default = {*[model for model in turns if row[model] == "yes"][:2], *(m for m in models if row[m] != "yes")}
+        found += [pytest.param(m, scheme, marks=[] if m in default else pytest.mark.slow) for m in models]
+    return found
 
 
-@pytest.mark.parametrize(
-    ("model", "scheme"),
-    [
-        pytest.param(model, scheme, marks=pytest.mark.slow if scheme in LIKE_RIGL and model not in WITH_THEM else [])
-        for model in choices("model")
-        for scheme in choices("sparsity")
-    ],
-)
+def test_the_default_pairs_have_every_scheme_and_every_model_twice() -> None:
+    default = [pair.values for pair in pairs() if not pair.marks]
+    for position, names in enumerate((choices("model"), choices("sparsity"))):
+        counts = Counter(pair[position] for pair in default)
+        assert min(counts[name] for name in names) >= 2
+
+
+@pytest.mark.parametrize(("model", "scheme"), pairs())
 def test_every_pair_takes_a_full_step_on_the_meta_device(
     model: str, scheme: str, compose_config: Compose, tmp_path: Path
 ) -> None:
@@ -224,16 +236,33 @@ def brief(overrides: list[str], whole: DictConfig, compose_config: Compose, outp
     return config
 
 
-def reduced_are_slow(names: list[str]) -> list[Any]:
-    """Names as parameters; those in a subfolder are smaller forms of the others, and run where all tests do."""
-    return [pytest.param(name, marks=[pytest.mark.slow] if name.count("/") > 1 else []) for name in names]
+@pytest.mark.parametrize("experiment", choices("experiment"))
+def test_every_experiment_is_composed_and_checked(experiment: str, compose_config: Compose) -> None:
+    config = compose_config(f"experiment={experiment}")
+    check(config)
+    assert config.experiment_name == experiment
 
 
-@pytest.mark.parametrize("experiment", reduced_are_slow(choices("experiment")))
+#: One experiment of each model, and one with two stages. The others are trained where all tests run.
+TRAINED = {
+    *("rasa/diet", "rasa/ted", "brouns/set", "demeester/awd_sparse_finetune", "demeester/pos_sparse"),
+    *("embeddings/sparse", "sparselang/sparse"),
+}
+
+
+def test_the_experiments_that_are_trained_by_default_have_all_models(compose_config: Compose) -> None:
+    configs = [compose_config(f"experiment={name}") for name in TRAINED]
+    assert {config.model.label for config in configs} == set(choices("model"))
+    assert any(config.start_from for config in configs)
+
+
+@pytest.mark.parametrize(
+    "experiment",
+    [pytest.param(name, marks=[] if name in TRAINED else pytest.mark.slow) for name in choices("experiment")],
+)
 def test_experiments(experiment: str, compose_config: Compose, tmp_path: Path) -> None:
     overrides = [f"experiment={experiment}"]
     config = compose_config(*overrides)
-    check(config)
     result = run(brief(overrides, config, compose_config, tmp_path))
     assert result is not None
     assert result.status == "finished", result.error

@@ -60,7 +60,7 @@ def grids(found: dict[str, Any]) -> Iterator[tuple[list[str], list[dict[str, Any
 
 
 def of_paper(paper: Paper) -> list[tuple[list[str], list[dict[str, Any]]]]:
-    return list(grids(wandb_dashboard.specification(wandb_dashboard.dashboard([paper], "sparse_bench"))))
+    return list(grids(wandb_dashboard.specification(wandb_dashboard.dashboard(paper, "sparse_bench"))))
 
 
 @pytest.mark.parametrize("name", PAPERS)
@@ -122,13 +122,16 @@ def test_panels_show_what_runs_really_log(name: str, compose_config: Compose, tm
     assert shown(paper) <= logged()
 
 
-def test_without_an_account_the_specification_is_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "below/dashboard.json"
-    assert wandb_dashboard.main(["--output", str(path), "--project", "mine"]) == 0
-    assert f"Specification, not published: {path}" in capsys.readouterr().out
-    found = json.loads(path.read_text())
-    assert found["projectName"] == "mine"
-    assert len(list(grids(found))) >= len(PAPERS)
+def test_without_an_account_the_specifications_are_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "below/reports"
+    assert wandb_dashboard.main(["--output", str(folder), "--project", "mine"]) == 0
+    assert f"Specifications of {len(PAPERS)} reports, not published: {folder}" in capsys.readouterr().out
+    found = {path.stem: json.loads(path.read_text()) for path in folder.iterdir()}
+    assert sorted(found) == sorted(PAPERS)
+    for name, content in found.items():
+        assert content["projectName"] == "mine"
+        assert content["displayName"] == read_papers(experiments())[name].title
+        assert list(grids(content))
 
 
 def test_publishing_without_an_account_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,5 +143,5 @@ def test_without_the_library_the_message_names_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb_workspaces.reports.v2", None)
-    assert wandb_dashboard.main(["--output", str(tmp_path / "x.json")]) == 1
+    assert wandb_dashboard.main(["--output", str(tmp_path / "x")]) == 1
     assert "pip install 'sparse_bench[wandb-dashboard]'" in capsys.readouterr().err

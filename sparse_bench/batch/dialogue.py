@@ -32,7 +32,8 @@ class Attribute:
     """An attribute that a turn may have, for example an intent or a set of entities.
 
     Attributes:
-        values: the 0/1 features of every occurring value, one row per value [values, features], float32, on the CPU.
+        values: the features of every occurring value, from 0 to 1, one row per value [values, features], float32, on
+            the CPU.
         frequencies: in how many turns of the training data each feature occurs, empty if they were not counted.
     """
 

@@ -14,7 +14,17 @@ from sparse_bench.config.catalog import SCALES
 from sparse_bench.config.nodes import LABEL, beside_corpus, build, parameters_of, target_of, targets
 from sparse_bench.config.schema import CONF, Config, TrainerConfig, choices
 from sparse_bench.errors import ConfigError, unknown_choice
-from sparse_bench.limits import Name, Switch, check_setting, hints_of, one_of
+from sparse_bench.limits import (
+    Name,
+    NotNegative,
+    Positive,
+    Rate,
+    Share,
+    Switch,
+    check_setting,
+    hints_of,
+    one_of,
+)
 
 _TARGETS = ("schedule", "stop")
 #: Largest plausible value of any setting of an optimizer.
@@ -40,6 +50,26 @@ def _any_node(
     _convert_: Annotated[str, one_of("none", "partial", "object", "all")],
 ) -> None:
     """Settings that every node with a target may have in addition to the target's arguments: Hydra's, and its label."""
+
+
+def _of_torch(
+    lr: Positive,
+    momentum: Rate,
+    dampening: Share,
+    betas: tuple[Rate, Rate],
+    alpha: Rate,
+    rho: Rate,
+    eps: Positive | tuple[Positive | None, Positive],
+    weight_decay: NotNegative,
+    lr_decay: NotNegative,
+    lambd: NotNegative,
+    initial_accumulator_value: NotNegative,
+    momentum_decay: NotNegative,
+) -> None:
+    """Settings of torch's optimizers, whose constructors accept values with which nothing is learned.
+
+    Without ``eps``, a weight whose gradients were all 0 would become NaN, and masked weights have such gradients.
+    """
 
 
 def check(config: DictConfig) -> None:
@@ -140,7 +170,10 @@ def _check_optimizer(node: Mapping[str, Any]) -> None:
     """Check an optimizer's settings by building it for a dummy weight."""
     import torch  # a slow import that --help and --cfg do not need
 
-    step = getattr(target_of(node, "optimizer"), "step", None)
+    target = target_of(node, "optimizer")
+    for key in hints_of(_of_torch).keys() & node.keys() if target.__module__.startswith("torch.") else ():
+        check_setting(_of_torch, key, node[key], f"optimizer.{key}")
+    step = getattr(target, "step", None)
     closure = inspect.signature(step).parameters.get("closure") if step is not None else None
     if closure is not None and closure.default is closure.empty:
         raise ConfigError(

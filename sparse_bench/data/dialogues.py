@@ -30,10 +30,17 @@ class Action:
 
 @dataclass(frozen=True)
 class SlotSet:
-    """A slot got a value; None empties it."""
+    """A slot got a value; None empties it.
+
+    Attributes:
+        name: the slot.
+        value: its value as text.
+        amount: what a policy sees of a set slot, more than 0 and at most 1. It is less than 1 only for numbers.
+    """
 
     name: str
     value: str | None
+    amount: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,8 @@ class DialogueTurn:
         entities: entity types in that message, sorted, each once.
         slots: featurised slots that are set, sorted.
         loop: the active loop, if any.
+        amounts: for slots that hold a number: slot and amount, where the amount is less than 1, sorted. All other
+            slots in ``slots`` have the amount 1.
     """
 
     previous_action: str
@@ -64,6 +73,7 @@ class DialogueTurn:
     entities: tuple[str, ...] = ()
     slots: tuple[str, ...] = ()
     loop: str | None = None
+    amounts: tuple[tuple[str, float], ...] = ()
 
 
 class StateTracker:
@@ -75,7 +85,7 @@ class StateTracker:
 
     def __init__(self, featurized_slots: frozenset[str]) -> None:
         self._featurized = featurized_slots
-        self._slots: frozenset[str] = frozenset()
+        self._slots: dict[str, float] = {}
         self._previous = LISTEN
         self._message: UserMessage | None = None
         self._loop: str | None = None
@@ -89,6 +99,7 @@ class StateTracker:
             entities=tuple(sorted({kind for kind, _ in message.entities})) if message else (),
             slots=tuple(sorted(self._slots)),
             loop=self._loop,
+            amounts=tuple(sorted((name, amount) for name, amount in self._slots.items() if amount < 1)),
         )
 
     def update(self, event: Event) -> None:
@@ -98,8 +109,10 @@ class StateTracker:
                 self._previous, self._message = LISTEN, event
             case Action(name):
                 self._previous, self._message = name, None
-            case SlotSet(name, value) if name in self._featurized:
-                self._slots = self._slots | {name} if value is not None else self._slots - {name}
+            case SlotSet(name, value, amount) if name in self._featurized:
+                self._slots.pop(name, None)
+                if value is not None:
+                    self._slots[name] = amount
             case LoopChange(name):
                 self._loop = name
 

@@ -1,13 +1,16 @@
 """The domain of a Rasa assistant: its intents, entities, slots and actions, and the features of them for a policy.
 
-It follows Rasa 2.6, and Rasa 3 in how entities fill slots. Slots have 0/1 features. A text slot has one (it is set), a
-boolean slot two (it is set; it is true). A categorical slot has one per value, and ``__other__`` for any other value.
-A slot with several features becomes several slots here, so that each resulting slot is only set or not set. An entity
-with roles or groups is seen as itself and as ``entity#role``.
+It follows Rasa 2.6, and Rasa 3 in how entities fill slots. A text slot has one 0/1 feature (it is set), and a list slot
+too (it is not empty). A boolean slot has two (it is set; it is true). A categorical slot has one per value, and
+``__other__`` for any other value. A float slot has two: it holds a number; the number's place in the slot's range, from
+0 to 1. A slot with several features becomes several slots here, one per feature. An entity with roles or groups is seen
+as itself and as ``entity#role``.
 :func:`sparse_bench.data.rasa_domain_file.read_domain` reads the file.
 """
 
+import contextlib
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -30,7 +33,7 @@ DEFAULT_ACTIONS = (
     "action_back",
     "...",
 )
-SlotKind = Literal["text", "bool", "categorical", "any"]
+SlotKind = Literal["text", "bool", "categorical", "float", "list", "any"]
 OTHER = "__other__"
 
 
@@ -71,14 +74,18 @@ class Slot:
     filled_by: tuple[Source, ...] | None = None
     #: Its value before a conversation begins.
     initial: str | None = None
+    #: For a float slot: the numbers that become 0 and 1. Numbers beyond them count as these.
+    bounds: tuple[float, float] = (0.0, 1.0)
 
     def features(self, name: str) -> tuple[str, ...]:
         """Names of the features of the slot ``name``."""
         match self.kind:
-            case "text":
+            case "text" | "list":
                 return (name,)
             case "bool":
                 return name, f"{name}=true"
+            case "float":
+                return name, f"{name}=amount"
             case "categorical":
                 return tuple(f"{name}={value}" for value in (*self.values, OTHER))
         return ()
@@ -93,26 +100,37 @@ class Slot:
         """
         if self.kind == "any":
             return (SlotSet(name, value),)
-        active: set[str] = set()
+        amounts: dict[str, float] = {}  # of the features that are not 0
         if value is not None:
             match self.kind:
                 case "text":
-                    active = {name}
+                    amounts = {name: 1.0}
+                case "list":
+                    amounts = {name: 1.0} if value not in ("", "[]") else {}
                 case "bool":
-                    active = {name, f"{name}=true"} if _truth(name, value) else {name}
+                    amounts = {name: 1.0, f"{name}=true": float(_truth(name, value))}
                 case "categorical":
                     same = [known for known in self.values if known.lower() == value.lower()]
-                    active = {f"{name}={same[0] if same else OTHER}"}
-        return tuple(SlotSet(feature, value if feature in active else None) for feature in self.features(name))
+                    amounts = {f"{name}={same[0] if same else OTHER}": 1.0}
+                case "float" if (number := number_of(value)) is not None:
+                    low, high = self.bounds
+                    amounts = {name: 1.0, f"{name}=amount": (max(low, min(high, number)) - low) / (high - low)}
+        return tuple(
+            SlotSet(feature, value, amount) if (amount := amounts.get(feature)) else SlotSet(feature, None)
+            for feature in self.features(name)
+        )
 
     def filling(self, name: str, mentions: Iterable[Mention]) -> tuple[SlotSet, ...]:
-        """The events by which a message's entities fill the slot ``name``. If several fill it, the last one counts."""
+        """The events by which a message's entities fill the slot ``name``.
+
+        A list slot gets the values of all entities that fill it, any other slot the last one.
+        """
         if self.filled_by is None:
             values = [mention.value for mention in mentions if mention.type == name]
         else:
             found = tuple(mentions)
             values = [m.value for source in self.filled_by for m in found if (m.type, m.role, m.group) == source]
-        return self.events(name, values[-1]) if values else ()
+        return self.events(name, text_of(values) if self.kind == "list" else values[-1]) if values else ()
 
 
 @dataclass(frozen=True)
@@ -187,6 +205,14 @@ class Domain:
 def text_of(value: Any) -> str | None:
     """A value of any type as text, which is enough to test whether it is set and to compare it."""
     return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def number_of(value: Any) -> float | None:
+    """A text as a number; None if it is none. Infinity is a number, as in Rasa."""
+    with contextlib.suppress(TypeError, ValueError):
+        number = float(value)
+        return None if math.isnan(number) else number
+    return None
 
 
 def _truth(name: str, value: str) -> bool:

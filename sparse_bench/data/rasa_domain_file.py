@@ -7,6 +7,7 @@ Mappings from intents and texts are for forms, and stories already contain the s
 only warns, or fails later, this reader refuses the file.
 """
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -19,6 +20,7 @@ from sparse_bench.data.rasa_domain import (
     SlotKind,
     Source,
     label_of,
+    number_of,
     text_of,
 )
 from sparse_bench.data.text_files import read_text
@@ -31,6 +33,8 @@ _KINDS: dict[str, SlotKind] = {
     "TextSlot": "text",
     "BooleanSlot": "bool",
     "CategoricalSlot": "categorical",
+    "FloatSlot": "float",
+    "ListSlot": "list",
     "AnySlot": "any",
     "UnfeaturizedSlot": "any",
 }
@@ -54,8 +58,8 @@ def read_domain(name: str, path: Path, retrieval_intents: Iterable[str] = ()) ->
             ``utter_…``.
 
     Raises:
-        DataError: the file cannot be read or is malformed, or a slot has a type without 0/1 features. The message names
-            the file and the entry.
+        DataError: the file cannot be read or is malformed, or a slot has an unknown type. The message names the file
+            and the entry.
     """
     file = read_text(path, name)
     tree = load_yaml(file, TextOrNullLoader)
@@ -178,7 +182,7 @@ def _slot(
     given = str(settings.get("type")).rpartition(".")[2]
     seen = _flag(place, settings, "influence_conversation")
     if "type" not in settings or (seen and given not in _KINDS):
-        raise DataError(f"{place}: {unknown_choice('type with 0/1 features', given, _KINDS)}")
+        raise DataError(f"{place}: {unknown_choice('type of slot', given, _KINDS)}")
     kind = _KINDS[given] if seen else "any"
     filled_by = _sources(place, settings, labels, version)
     values = tuple(value for value in _texts(place, "values", settings.get("values")) if value != OTHER)
@@ -187,12 +191,28 @@ def _slot(
         values=values if kind == "categorical" else (),
         filled_by=filled_by if fills else (),
         initial=text_of(settings.get("initial_value")),
+        bounds=_bounds(place, settings) if kind == "float" else (0.0, 1.0),
     )
     try:
         slot.events(name, slot.initial)
     except DataError as error:
         raise DataError(f"{place}, initial_value: {error}.") from error
     return slot
+
+
+def _bounds(place: str, settings: Mapping[str, Any]) -> tuple[float, float]:
+    """The numbers between which a float slot counts. Its initial value, if any, must lie between them."""
+    low, high = (number_of(settings.get(key, default)) for key, default in (("min_value", 0.0), ("max_value", 1.0)))
+    if low is None or high is None or not -math.inf < low < high < math.inf:
+        raise DataError(
+            f"{place}: min_value and max_value must be numbers, the first one smaller; found "
+            f"{shortened(settings.get('min_value', 0.0))} and {shortened(settings.get('max_value', 1.0))}."
+        )
+    first = settings.get("initial_value")
+    number = number_of(first)
+    if first is not None and (number is None or not low <= number <= high):
+        raise DataError(f"{place}, initial_value: {shortened(first)} is no number from {low:g} to {high:g}.")
+    return low, high
 
 
 def _sources(

@@ -49,7 +49,8 @@ def read_markdown_stories(files: Mapping[str, Path], domain: Domain) -> StoryFil
 def _read(file: TextFile, domain: Domain) -> list[WrittenStory]:
     stories: list[tuple[str, list[Step]]] = []
     # Keep the line ends of comments, so that line numbers stay those of the file.
-    text = _COMMENT.sub(lambda comment: "\n" * comment[0].count("\n"), file.text)
+    end = file.text.rfind("-->") + 3  # nothing after it is a comment, however many begin there
+    text = _COMMENT.sub(lambda comment: "\n" * comment[0].count("\n"), file.text[:end]) + file.text[end:]
     for number, line in enumerate(map(str.strip, lines_of(text)), start=1):
         try:
             if line.startswith("#"):

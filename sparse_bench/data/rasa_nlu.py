@@ -24,13 +24,15 @@ from sparse_bench.errors import DataError, shortened, unknown_choice
 
 _LOG = logging.getLogger(__name__)
 
-_ENTITY = re.compile(
+#: The end of an entity's surface and its markup, or just a bracket. Nothing is tried twice, so that time is linear.
+_CLOSING = re.compile(
     r"""
-    \[ (?P<surface> [^\]]+ ) \]
-    (?:
-        \( (?P<type> [^:)]+ ) (?: : (?P<value> [^)]+ ) )? \)
-      | \{ (?P<attributes> [^}]+ ) \}
-    )
+    \]
+    (?P<markup>
+        \( (?P<type> [^:)]++ ) (?: : (?P<value> [^)]++ ) )? \)
+      | \{ (?P<attributes> [^}]++ ) \}
+      | [({]
+    )?
     """,
     re.VERBOSE,
 )
@@ -55,10 +57,16 @@ def parse_example(example: str) -> tuple[str, tuple[Entity, ...]]:
     """
     text = ""
     entities = []
-    end = 0
-    for match in _ENTITY.finditer(example):
-        text += _plain(example[end : match.start()])
-        surface, kind, value = match["surface"], match["type"], match["value"]
+    end = begin = 0  # of the latest entity, and of what may be the surface of the next one
+    for match in _CLOSING.finditer(example):
+        opening = example.find("[", begin, match.start())
+        begin = match.end()
+        if match["markup"] is None:
+            continue
+        if match["markup"] in "({" or not 0 <= opening < match.start() - 1:
+            _plain(example[end : match.start() + 2])  # refused, as markup without an entity
+        text += _plain(example[end:opening])
+        surface, kind, value = example[opening + 1 : match.start()], match["type"], match["value"]
         if match["attributes"] is not None:
             attributes = _attributes("{" + match["attributes"] + "}")
             kind, value = attributes["entity"], attributes.get("value")

@@ -112,13 +112,13 @@ def _mention(entity: Any) -> Mention:
 
 
 def _pairs(slots: Any, domain: Domain) -> Iterator[tuple[str, str | None]]:
-    """Slots and their values. A text or boolean slot without a value gets ``true``, which makes its features 1."""
+    """Slots and their values. A text, list or boolean slot without a value gets ``true``: its features are 1."""
     for slot in slots if isinstance(slots, list) else [slots]:
         if isinstance(slot, dict):
             yield from ((name, text_of(value)) for name, value in slot.items())
         elif not isinstance(slot, str):
             raise DataError(f"'slot_was_set' is a list of 'slot: value'; found {shortened(slot)}")
-        elif slot in domain.slots and domain.slots[slot].kind in ("text", "bool"):
+        elif slot in domain.slots and domain.slots[slot].kind in ("text", "list", "bool"):
             yield slot, "true"
         else:
             raise DataError(f"the slot '{slot}' needs a value")

@@ -15,7 +15,7 @@ import pandas as pd
 from sparse_bench.config.catalog import check_experiment, experiments
 from sparse_bench.evidence import single_runs
 from sparse_bench.evidence.compare import Evidence
-from sparse_bench.evidence.folders import Problem, read_result
+from sparse_bench.evidence.folders import Problem
 from sparse_bench.evidence.settings import alterations
 from sparse_bench.evidence.store import (
     ALTERED,
@@ -30,7 +30,7 @@ from sparse_bench.evidence.store import (
     write,
 )
 from sparse_bench.papers.page import Paper
-from sparse_bench.record import FINISHED, RunFolder
+from sparse_bench.record import FINISHED
 
 _METRIC, _SECONDS = "metric:", "seconds:total"
 #: Tables hold ten digits. Values with at most this relative difference count as equal.
@@ -107,8 +107,7 @@ def _merged(old: RunTable | None, found: RunTable, paper: Paper, problems: list[
     fresh = curves_kept(part, paper.curves)
     if old is not None:
         fresh = _without(fresh, _vanished(fresh, old, problems))
-    stages = _second_stages(fresh)
-    table = marked(merge(old, fresh) if old is not None else fresh, stages)
+    table = marked(merge(old, fresh) if old is not None else fresh, fresh.first_stages)
     marks = {_key(row): row[ALTERED] for row in table.rows()}
     return _with_marks(fresh, [marks[_key(row)] for row in fresh.rows()]), table
 
@@ -142,17 +141,6 @@ def marked(table: RunTable, second_stages: Mapping[RunKey, RunKey] | None = None
 def _with_marks(table: RunTable, marks: Sequence[str | None]) -> RunTable:
     column = pd.Series(list[Any](marks), dtype="str", index=table.runs.index)
     return replace(table, runs=table.runs.assign(**{ALTERED: column}))
-
-
-def _second_stages(table: RunTable) -> dict[RunKey, RunKey]:
-    """Second stage → first stage, for runs that were read from folders."""
-    found = {}
-    for key in map(_key, table.rows()):
-        notes = read_result(RunFolder(table.folders[key]).result_path).notes
-        experiment, _, run = notes.get("start_from", "").rpartition("/")
-        if experiment:
-            found[key] = (experiment, run)
-    return found
 
 
 def _key(row: Mapping[str, Any]) -> RunKey:

@@ -14,7 +14,7 @@ import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from sparse_bench.evidence.cells import flatten, is_finite, is_number, plain
-from sparse_bench.record import SCHEMA, Result, RunFolder
+from sparse_bench.record import SCHEMA, Result, RunFolder, verify
 
 #: A folder with one of these files is a run folder. Without a result, the run has not ended.
 _RUN_FILES = ("result.json", "metrics.jsonl", ".lock")
@@ -64,14 +64,17 @@ def read_result(path: Path) -> Result:
         FileNotFoundError: the file does not exist.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        json.dumps(content, ensure_ascii=False).encode()  # lone surrogates cannot be written as UTF-8
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text)
+        if "\\u" in text:
+            json.dumps(content, ensure_ascii=False).encode()  # lone surrogates cannot be written as UTF-8
     except (json.JSONDecodeError, UnicodeError) as error:
         raise ValueError(f"not valid JSON ({error}).") from error
     except RecursionError as error:
         raise ValueError("it is nested too deeply.") from error
     if not isinstance(content, dict):
         raise ValueError(f"expected an object, found {type(content).__name__}.")
+    verify(content)
     if content.get("schema") != SCHEMA:
         raise ValueError(f"schema {content.get('schema')!r}; this version reads schema {SCHEMA}.")
     try:
@@ -111,26 +114,44 @@ def read_curves(folder: Path, wanted: Callable[[str], bool] = lambda metric: Tru
         wanted: tells of a metric whether it is read.
 
     Raises:
-        ValueError: a line before the last is not a JSON object.
+        ValueError: a line before the last is not a JSON object, or the file was damaged since the run ended.
     """
     path = RunFolder(folder).metrics.path
     curves: dict[str, dict[int, float]] = {}
-    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-    last = max((number for number, line in enumerate(lines) if line), default=0)
-    for number, line in enumerate(lines[: last + 1]):
+    for entry in _entries(path.name, RunFolder(folder).text_of(path)):
+        epoch = entry.get("epoch")
+        if isinstance(epoch, int):
+            for key, value in entry.items():
+                if key not in ("epoch", "step") and wanted(key) and is_number(value):
+                    curves.setdefault(key, {})[epoch] = float(value)
+    return curves
+
+
+def _entries(name: str, text: str) -> list[dict[str, Any]]:
+    """The objects of a file of JSON lines, without an unfinished last line.
+
+    Raises:
+        ValueError: a line before the last is not a JSON object.
+    """
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line]
+    try:
+        entries = json.loads(f"[{','.join(line for _, line in lines)}]")  # five times as fast as line by line
+    except (json.JSONDecodeError, RecursionError):
+        entries = []
+    if len(entries) == len(lines) and all(isinstance(entry, dict) for entry in entries):
+        return list(entries)
+    entries = []
+    for number, line in lines:
         try:
             entry = json.loads(line)
         except (json.JSONDecodeError, RecursionError) as error:
-            if number == last:
+            if (number, line) == lines[-1]:
                 break
-            raise ValueError(f"{path.name}, line {number + 1}: not valid JSON ({error})") from error
+            raise ValueError(f"{name}, line {number}: not valid JSON ({error})") from error
         if not isinstance(entry, dict):
-            raise ValueError(f"{path.name}, line {number + 1}: expected an object, found {type(entry).__name__}")
-        if isinstance(entry.get("epoch"), int):
-            for key, value in entry.items():
-                if key not in ("epoch", "step") and wanted(key) and is_number(value):
-                    curves.setdefault(key, {})[entry["epoch"]] = float(value)
-    return curves
+            raise ValueError(f"{name}, line {number}: expected an object, found {type(entry).__name__}")
+        entries.append(entry)
+    return entries
 
 
 def row_of(record: Result) -> dict[str, Any]:

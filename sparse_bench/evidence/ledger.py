@@ -200,7 +200,10 @@ def headline_table(entries: Sequence[Entry], titles: Mapping[str, str]) -> Displ
     rows = []
     for entry in (entry for entry in entries if entry.claim.headline):
         judged = [o for o in entry.outcomes if o.judged and o.test.scale == entry.scale]
-        texts = [measured(o) if o.verdict == "not run" else f"{_measured_quantity(o)} {measured(o)}" for o in judged]
+        unit = entry.claim.unit and f"{entry.claim.unit}:"
+        texts = [
+            measured(o) if o.verdict == "not run" else f"{unit or _measured_quantity(o)} {measured(o)}" for o in judged
+        ]
         ours = "; ".join(dict.fromkeys(texts)) or "not run"
         counted = next((seeds(outcome) for outcome in judged), MISSING)
         known = [titles[entry.document], entry.claim.headline, entry.claim.published]

@@ -19,6 +19,7 @@ from sparse_bench.sweeps import jobs, may_start, shipped_config
 _NULL = "null"
 #: Ways of computing a product may differ between machines: all agree to rounding.
 _FREE = frozenset({"sparsity.execution"})
+_TRAINER = {field.name: field.default for field in fields(TrainerConfig)}
 
 
 def defining(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,7 +55,7 @@ def _default(config: Mapping[str, Any], path: str) -> Any:
     """The code's default of a setting; MISSING if the configuration has no node with such a setting."""
     node, _, name = path.rpartition(".")
     if node == "trainer":
-        return {field.name: field.default for field in fields(TrainerConfig)}.get(name, MISSING)
+        return _TRAINER.get(name, MISSING)
     target = config.get(f"{node}._target_")
     return _defaults(target).get(name, MISSING) if isinstance(target, str) else MISSING
 

@@ -69,10 +69,10 @@ def read_topology(folder: RunFolder) -> Change | None:
     """Read how a run's topology changed; None if it did not. An unfinished last line is skipped.
 
     Raises:
-        ValueError: a line before the last does not describe a topology.
+        ValueError: a line before the last does not describe a topology, or the file was damaged since the run ended.
     """
     path = folder.topology.path
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    lines = folder.text_of(path).splitlines()
     first = same = last = None
     for number, line in enumerate(lines, start=1):
         try:
@@ -101,7 +101,7 @@ def read_summary(folder: RunFolder) -> Mapping[str, Any] | None:
     if not path.exists():
         return None
     try:
-        summary: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        summary: Mapping[str, Any] = json.loads(folder.text_of(path))
         missing = {"edges", "layers", "small"} - summary.keys()
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{path.name} cannot be read: {error}") from error

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -241,7 +242,7 @@ def with_last_epochs(table: RunTable, metrics: Sequence[str]) -> tuple[RunTable,
         values = [last.get(key, math.nan) for key in zip(runs["experiment"], runs["id"], strict=True)]
         runs = runs.assign(**{f"{column}{AT_LAST}": values})
         found.append(f"{metric}{AT_LAST}")
-    return RunTable(runs, table.settings, table.curves, table.folders), found
+    return replace(table, runs=runs), found
 
 
 def facts(runs: pd.DataFrame, metrics: Sequence[str]) -> list[tuple[str, str]]:

@@ -173,9 +173,12 @@ class SparseStructure(nn.Module):
     def _add_dense_gradient(self, values: Tensor, gradient: Tensor) -> None:
         if self.dense_gradient is None:
             return
-        task = torch._C._current_graph_task_id()
-        if task != self._task and (values.grad is None or stamp(values.grad) != self._seen):
+        task, summed = torch._C._current_graph_task_id(), values.grad
+        if task != self._task and summed is None:
             self.dense_gradient.zero_()  # a new sum begins, and what an earlier one left belongs to no step
+        elif task != self._task and summed is not None and stamp(summed) != self._seen:
+            inside = self.gather(self.dense_gradient)
+            self.dense_gradient.copy_(carried(self.dense_gradient, inside, summed))
         self._task = task
         self.dense_gradient += gradient
 
@@ -211,9 +214,21 @@ def stamp(gradient: Tensor) -> tuple[int, int]:
     return 0 if gradient.is_sparse else gradient.data_ptr(), gradient._version
 
 
-def continues(gradient: Tensor, seen: tuple[int, int]) -> bool:
-    """Whether one backward pass, and nothing else, has written to a gradient since its stamp was ``seen``."""
-    return stamp(gradient) == (seen[0], seen[1] + 1)
+def carried(earlier: Tensor, inside: Tensor, standing: Tensor) -> Tensor:
+    """A sum of dense gradients as a loop has left it, which has written to the gradients since.
+
+    Gradients that the loop has cleared leave nothing. Those that it has scaled, as a clipping does, scale all entries.
+    Between processes that average their gradients in each pass, the sum stays as it is.
+
+    Args:
+        earlier: the sum over earlier passes [out, in].
+        inside: its entries in the topology, zeros elsewhere or without all others.
+        standing: the gradient of these as it is now, of the same shape.
+    """
+    factor = standing.norm() / inside.norm()
+    known = factor.isfinite() & (factor > 0)
+    averaged = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.where(known, earlier if averaged else earlier * factor, torch.zeros_like(earlier))
 
 
 def places_of(mask: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ def look_up(table: Tensor, chosen: Tensor) -> Tensor:
 
 
 class AttributeEncoder(nn.Module):
-    """Encoder of one attribute of turns: 0/1 features → dense layer → encoding layer, if there is one.
+    """Encoder of one attribute of turns: features → dense layer → encoding layer, if there is one.
 
     Everything that depends only on the attribute's value is computed once per value, however many turns have it.
     Dropout is drawn for each turn.

@@ -13,6 +13,7 @@ A claim has
     registered    the commit of the rules, if it is older than every run that they judge
     beside        optional: measurements that no rule judges
     headline      optional: the claim in plain English, for the table of headline claims
+    unit          optional: what a benchmark's number is, for that table
     note          optional: what a reader has to know
     revised       optional: how the rules were changed after runs existed, and the verdict before
 
@@ -210,6 +211,7 @@ class Claim(Strict):
     registered: str = Field(default="", pattern=r"^([0-9a-f]{40})?$")
     beside: list[Measurement] = Field(default_factory=list)
     headline: str = ""
+    unit: str = ""
     note: str = ""
     revised: str = ""
 

@@ -91,6 +91,8 @@ class Driver:
         self.scheme.before_backward(self.steps + 1)
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: dict[str, Any]) -> Any:
+        for weight in self.scheme.weights.values():
+            weight.settle()
         self.tally.add(self.scheme.weights)
         self.scheme.gradient_scale = getattr(optimizer, "grad_scale", None)
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
@@ -113,4 +115,6 @@ class Driver:
     def _after_step(self, *hook: Any) -> None:
         self.steps += 1
         self.scheme.after_step(self.steps, self.optimizer, self.streams)
+        for weight in self.scheme.weights.values():
+            weight.note()
         self._prepare()

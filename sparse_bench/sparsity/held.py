@@ -109,9 +109,22 @@ class HeldWeight(MaskedWeight):
     @torch.no_grad()
     def refresh(self) -> None:
         """Write the visible weights into the parameter."""
+        self.parameter.copy_(self._visible())  # the same memory, which a recurrent layer may have packed
+
+    def _visible(self) -> Tensor:
         full = self.full
-        visible = full if self._power == 1.0 else full * full.abs().pow(self._power - 1)
-        self.parameter.copy_(visible * self.mask)  # the same memory, which a recurrent layer may have packed
+        return (full if self._power == 1.0 else full * full.abs().pow(self._power - 1)) * self.factor
+
+    def hidden(self) -> Tensor:
+        """Between two steps, the held weights that the mask hides [out, in], with zeros elsewhere; of a power of 1."""
+        return self.full - self.parameter.detach()
+
+    def _restore(self) -> None:
+        """What others have written to the parameter becomes the held weight there; the mask stays."""
+        written = self.parameter != self._visible()
+        if bool(written.any()):
+            self.full.copy_(torch.where(written, self._root(self.parameter), self.full))
+            self.refresh()
 
     @torch.no_grad()
     def add_to_gradient(self, term: Tensor, scale: Tensor | None) -> None:
@@ -132,6 +145,7 @@ class HeldWeight(MaskedWeight):
         """Put the held weights, and their gradient, in the place of the visible ones for the optimizer's step."""
         factor = None if self._power == 1.0 else self._power * self.full.abs().pow(self._power - 1)
         if (places := self.trained_places) is not None:
+            places = places.view(torch.uint8)
             factor = places if factor is None else factor * places
         gradient = self.parameter.grad
         if gradient is not None and factor is not None:

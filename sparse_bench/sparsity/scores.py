@@ -149,8 +149,8 @@ def synflow(model: nn.Module, names: Sequence[str], losses: Losses, value: float
 
 
 @torch.no_grad()
-def linear(model: nn.Module, names: Sequence[str], value: float) -> None:
-    """Prepare a copy of a model for SynFlow: absolute parameters, and equal inputs.
+def linear(model: nn.Module, names: Sequence[str], value: float) -> nn.Module:
+    """Prepare a copy of a model for SynFlow, and return it: absolute parameters, and equal inputs.
 
     Look-ups in a table that is not in ``names`` give ``value`` everywhere. A table in ``names`` is a product with an
     input of ``value`` everywhere. Normalisations only multiply by their weights and add their biases, as batch
@@ -182,6 +182,7 @@ def linear(model: nn.Module, names: Sequence[str], value: float) -> None:
             module.register_forward_hook(summed if f"{path}.weight" in names else constant)
         elif "Norm" in type(module).__name__:
             module.register_forward_hook(scaled)
+    return model
 
 
 def kept(scores: Mapping[str, Tensor], density: float) -> dict[str, Tensor]:

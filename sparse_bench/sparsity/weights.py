@@ -5,114 +5,24 @@ How the product with a sparse weight is computed (its execution) is decided here
 a mask, and reads and changes it through :class:`SparseWeight`.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from sparse_bench.errors import ConfigError, unknown_choice
 from sparse_bench.kernels import EXECUTIONS, SparseStructure, places_of
-from sparse_bench.kernels.structure import UNSEEN, continues, stamp
+from sparse_bench.kernels.structure import UNSEEN, carried, stamp
 from sparse_bench.sparsity.layers.linear import SparseLinear
 from sparse_bench.sparsity.layers.lstm import STRUCTURES, SparseLSTM
+from sparse_bench.sparsity.sparse_weight import SparseWeight as SparseWeight
 
 MASK_SUFFIX = "_mask"
 #: Optimizers of torch whose step of one entry depends on the gradients of others.
 _MIXING = tuple(getattr(torch.optim, name) for name in ("LBFGS", "Muon") if hasattr(torch.optim, name))
-
-
-class SparseWeight(ABC):
-    """One sparse weight matrix of shape [out, in] in a model, addressed by its parameter's name."""
-
-    _kept = False  # whether the dense gradient is
-
-    def __init__(self, name: str, owner: nn.Module, size: int, active: int) -> None:
-        #: Name of the parameter in the model.
-        self.name = name
-        #: The module that holds it.
-        self.owner = owner
-        #: Entries of the full matrix.
-        self.size = size
-        #: Entries in the topology; a host integer, so that reading it never waits for a device.
-        self.active = active
-        owner.register_load_state_dict_post_hook(self._count)
-
-    def _count(self, *hook: Any) -> None:
-        """A state with another topology has been loaded."""
-        self.active = int(self.mask.sum())
-
-    @property
-    @abstractmethod
-    def mask(self) -> Tensor:
-        """The topology, boolean, [out, in]."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(out, in)."""
-        return tuple(self.mask.shape)
-
-    @property
-    @abstractmethod
-    def trained(self) -> bool:
-        """Whether an optimizer changes it; a model may keep layers at their first weights."""
-
-    @property
-    def held(self) -> int:
-        """Number of weights that training keeps now; more than ``active`` if removed ones may come back."""
-        return self.active
-
-    def updated(self) -> int:
-        """Number of entries whose gradient the coming step needs."""
-        return (self.size if self._kept else self.active) if self.trained else 0
-
-    @abstractmethod
-    def dense(self) -> Tensor:
-        """The full matrix [out, in], detached, zeros outside the topology."""
-
-    @abstractmethod
-    def entries(self) -> tuple[Tensor, Tensor]:
-        """Places in the flattened matrix, int64 and ascending, and values of the existing weights: both [entries]."""
-
-    def set_values(self, values: Tensor) -> None:
-        """Give the weights that training keeps these values [held], in the order of their places, before training."""
-        places, _ = self.entries()
-        self.rewire(places, places, values.to(places.device), None)
-
-    @abstractmethod
-    def keep_dense_gradient(self, wanted: bool) -> None:
-        """Keep :meth:`dense_gradient` in the backward passes to come, or stop keeping it."""
-
-    @abstractmethod
-    def dense_gradient(self) -> Tensor | None:
-        """Gradient [out, in] of the full matrix, entries outside the topology included.
-
-        It is the sum over the backward passes whose gradients make up the coming step, before any clipping. None if it
-        is not kept, or if the weight took no part in the loss.
-        """
-
-    def after_backward(self) -> None:
-        """Take the entries outside the topology out of a gradient that was written by hand, and by no backward pass."""
-
-    @abstractmethod
-    def after_step(self, optimizer: Optimizer) -> None:
-        """Keep the entries outside the topology at zero where ``optimizer`` would not."""
-
-    @abstractmethod
-    def rewire(self, removed: Tensor, grown: Tensor, values: Tensor, optimizer: Optimizer | None) -> None:
-        """Take the weights at the places ``removed`` out of the topology, then put new ones at the places ``grown``.
-
-        A place may be in both: its weight is a new one. Optimizer moments of removed and of new weights are zero,
-        those of all others survive.
-
-        Args:
-            removed: Places in the flattened matrix where weights exist, int64, each once.
-            grown: Places where none exists, or none any longer, int64, each once.
-            values: The new weights, one for each place in ``grown``, of any type and on any device.
-            optimizer: That of the weight's parameter, if it has one.
-        """
 
 
 class MaskedWeight(SparseWeight):
@@ -121,7 +31,8 @@ class MaskedWeight(SparseWeight):
     The mask is a buffer of the owning module (``weight`` → ``weight_mask``), so it is checkpointed and moves with the
     model. Each backward pass masks the gradient, and the entries start at zero with zero moments. So they stay exactly
     zero under every element-wise optimizer, and the forward pass needs no multiplication by the mask. After a step of
-    an optimizer that mixes the entries of a matrix, they are set to zero again.
+    an optimizer that mixes the entries of a matrix, they are set to zero again. So they are before each forward pass
+    until the first step, and later before a step, where something else has written to the weight.
     """
 
     def __init__(self, name: str, owner: nn.Module, mask: Tensor) -> None:
@@ -136,11 +47,15 @@ class MaskedWeight(SparseWeight):
         own = mask.to(parameter.device, copy=True, memory_format=torch.contiguous_format)
         owner.register_buffer(self._attribute + MASK_SUFFIX, own)
         with torch.no_grad():
-            parameter.mul_(self.mask)
+            parameter.mul_(self.factor)
         self._kept, self._seen = False, UNSEEN
         self._dense_gradient: Tensor | None = None
+        self._passes: RemovableHandle | None = None
         self._watch(parameter)
         owner.register_load_state_dict_pre_hook(self._expand_saved)
+        #: Watches forward passes until the first step.
+        self._first: RemovableHandle | None = owner.register_forward_pre_hook(self._before_forward)
+        self._version = -1
 
     def _watch(self, parameter: nn.Parameter) -> None:
         """Mask its gradients, also where it is frozen now and trained later."""
@@ -149,7 +64,8 @@ class MaskedWeight(SparseWeight):
         parameter.requires_grad_(trained)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_dense_gradient": None, "parameter": self.parameter}
+        fresh = {"_dense_gradient": None, "_passes": None, "_first": None}  # a copy may hold averages: leave it alone
+        return {**self.__dict__, **fresh, "parameter": self.parameter}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copied or unpickled model is sparse too; hooks are not copied with a parameter."""
@@ -157,6 +73,8 @@ class MaskedWeight(SparseWeight):
         self.__dict__.update(state)
         self._seen = UNSEEN
         self._watch(parameter)
+        if self._kept and parameter.requires_grad:
+            self._passes = parameter.register_hook(self._before_pass)
 
     def _parameter_of(self, owner: nn.Module) -> nn.Parameter:
         parameter = getattr(owner, self._attribute)
@@ -188,6 +106,11 @@ class MaskedWeight(SparseWeight):
         return mask
 
     @property
+    def factor(self) -> Tensor:
+        """The mask in the memory that it has, as numbers 1 and 0: a CPU multiplies by these three times as fast."""
+        return self.mask.view(torch.uint8)
+
+    @property
     def trained(self) -> bool:
         return self.parameter.requires_grad
 
@@ -199,8 +122,17 @@ class MaskedWeight(SparseWeight):
         return places, self.parameter.detach().view(-1).index_select(0, places)
 
     def keep_dense_gradient(self, wanted: bool) -> None:
-        if wanted != self._kept:
-            self._kept, self._dense_gradient = wanted, None
+        if wanted == self._kept:
+            return
+        self._kept, self._dense_gradient = wanted, None
+        if self._passes is not None:
+            self._passes.remove()
+        self._passes = self.parameter.register_hook(self._before_pass) if wanted and self.trained else None
+
+    def passed_gradient(self, wanted: bool = True) -> Tensor | None:
+        if wanted and self._dense_gradient is None:
+            self._dense_gradient = torch.zeros_like(self.parameter)
+        return self._dense_gradient
 
     def dense_gradient(self) -> Tensor | None:
         gradient = self.parameter.grad
@@ -209,12 +141,22 @@ class MaskedWeight(SparseWeight):
         return self._dense_gradient
 
     @torch.no_grad()
+    def _before_pass(self, gradient: Tensor) -> None:
+        """A backward pass is about to add to the gradient: begin a new sum, or go on with what the loop has left."""
+        standing, earlier = self.parameter.grad, self._dense_gradient
+        if standing is None or earlier is None:
+            self._dense_gradient = None
+        elif stamp(standing) != self._seen:
+            self._dense_gradient = carried(earlier, earlier * self.factor, standing.to_dense())
+            self._seen = stamp(standing)
+
+    @torch.no_grad()
     def _mask_gradient(self, parameter: Tensor) -> None:
         """Take the entries outside the topology out of the gradient, after each backward pass has added to it."""
         gradient = parameter.grad
         assert gradient is not None
         if self._kept:
-            earlier = self._dense_gradient if continues(gradient, self._seen) else None
+            earlier = self._dense_gradient
             # Inside the topology the gradient holds the sum of the earlier passes already.
             outside = None if earlier is None else earlier.masked_fill(self.mask, 0)
             whole = gradient.to_dense()
@@ -228,15 +170,40 @@ class MaskedWeight(SparseWeight):
 
     def _mask(self, gradient: Tensor) -> None:
         if gradient.is_sparse:  # row-sparse
-            gradient._values().mul_(self.mask.index_select(0, gradient._indices()[0]))
+            gradient._values().mul_(self.factor.index_select(0, gradient._indices()[0]))
         else:
-            gradient.mul_(self.mask)
+            gradient.mul_(self.factor)
         self._seen = stamp(gradient)
 
     @torch.no_grad()
     def after_step(self, optimizer: Optimizer) -> None:
         if isinstance(optimizer, _MIXING) or not type(optimizer).__module__.startswith("torch.optim."):
-            self.parameter.mul_(self.mask)
+            self.parameter.mul_(self.factor)
+
+    def _before_forward(self, *hook: Any) -> None:
+        own = isinstance(getattr(self.owner, self._attribute), nn.Parameter)  # torch.func puts others in its place
+        if own and self._first is not None and not torch.compiler.is_compiling():
+            self.settle()
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        # Rows of a table with deferred steps change whenever they are read, and only where the step would.
+        deferred = getattr(self.owner, "exact", None) is not None
+        known = self._first is None and self.parameter._version == self._version
+        if not (known or deferred or self.parameter.is_meta):
+            self._restore()
+            self._version = self.parameter._version
+
+    def _restore(self) -> None:
+        """Take back what is outside the topology; without need, no write may disturb a backward pass to come."""
+        if bool(self.parameter.masked_fill(self.mask, 0).any()):
+            self.parameter.mul_(self.factor)
+
+    def note(self) -> None:
+        self._version = self.parameter._version
+        if self._first is not None:
+            self._first.remove()
+            self._first = None
 
     @torch.no_grad()
     def rewire(self, removed: Tensor, grown: Tensor, values: Tensor, optimizer: Optimizer | None) -> None:

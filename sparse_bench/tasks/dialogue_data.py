@@ -13,8 +13,8 @@ from sparse_bench.tasks.ranges import ranges
 
 #: The latest turns before a prediction, oldest first, and the action.
 Example = tuple[tuple[DialogueTurn, ...], str]
-#: A turn's value of an attribute, as the names of its features; empty if it lacks the attribute.
-Value = tuple[str, ...]
+#: A turn's value of an attribute: its features that are not 0, with their amounts; empty if it lacks the attribute.
+Value = tuple[tuple[str, float], ...]
 
 
 def examples(stories: Iterable[Story], featurized_slots: frozenset[str], max_history: int) -> list[Example]:
@@ -41,13 +41,18 @@ def ceiling(data: Sequence[Example]) -> float:
 
 
 def _values(turn: DialogueTurn) -> dict[str, Value]:
+    amounts = dict(turn.amounts)
     return {
-        "intent": (turn.intent,) if turn.intent else (),
-        "previous_action": (turn.previous_action,),
-        "entities": turn.entities,
-        "slots": turn.slots,
-        "loop": (turn.loop,) if turn.loop else (),
+        "intent": _present(turn.intent) if turn.intent else (),
+        "previous_action": _present(turn.previous_action),
+        "entities": _present(*turn.entities),
+        "slots": tuple((slot, amounts.get(slot, 1.0)) for slot in turn.slots),
+        "loop": _present(turn.loop) if turn.loop else (),
     }
+
+
+def _present(*names: str) -> Value:
+    return tuple((name, 1.0) for name in names)
 
 
 class Attributes:
@@ -71,7 +76,7 @@ class Attributes:
     def __init__(self, corpus: DialogueCorpus, train: Sequence[Example], test: Sequence[Example]) -> None:
         seen = [_values(turn) for turn in _distinct(train)]
         everything = seen + [_values(turn) for turn in _distinct(test)]
-        loops = sorted({value for values in everything for value in values["loop"]})
+        loops = sorted({name for values in everything for name, _ in values["loop"]})
         names: dict[str, Sequence[str]] = {
             "intent": corpus.intents,
             "previous_action": corpus.actions,
@@ -87,9 +92,9 @@ class Attributes:
             if attribute in ("entities", "slots"):
                 occurring = sorted({values[attribute] for values in everything if values[attribute]})
             else:
-                occurring = [(name,) for name in features]
+                occurring = [_present(name) for name in features]
             self._numbers[attribute] = {value: number for number, value in enumerate(occurring)}
-            counts = Counter(name for turns, _ in train for turn in turns for name in _values(turn)[attribute])
+            counts = Counter(name for turns, _ in train for turn in turns for name, _ in _values(turn)[attribute])
             frequencies = tuple(counts[name] for name in features)
             self.sizes[attribute] = Attribute(_features(attribute, occurring, features), frequencies)
 
@@ -108,19 +113,20 @@ class Attributes:
 
 def _number(attribute: str, numbers: Mapping[Value, int], value: Value) -> int:
     if value not in numbers:
-        raise DataError(unknown_choice(attribute, " + ".join(value), (name for known in numbers for name in known)))
+        names = (name for known in numbers for name, _ in known)
+        raise DataError(unknown_choice(attribute, " + ".join(name for name, _ in value), names))
     return numbers[value]
 
 
 def _features(attribute: str, values: Sequence[Value], names: Sequence[str]) -> torch.Tensor:
-    """A 0/1 table [values, names]: one row per value, with a 1 at each of its features."""
+    """A table [values, names]: one row per value, with the amount of each of its features, and zeros."""
     numbers = {name: number for number, name in enumerate(names)}
     table = torch.zeros(len(values), len(names))
     for row, value in enumerate(values):
-        for name in value:
+        for name, amount in value:
             if name not in numbers:
                 raise DataError(unknown_choice(f"name among {attribute}", name, names))
-            table[row, numbers[name]] = 1
+            table[row, numbers[name]] = amount
     return table
 
 

@@ -332,7 +332,7 @@ class Trainer:
                 "circumstances": checkpoint.circumstances(self.device, self.computed()),
                 "resumed_from": self.resumed_from,
                 "choices": auto.used(),
-                "sizes": [log.size() for log in self.folder.logs],
+                "sizes": [(log.size(), log.checksum()) for log in self.folder.logs],
             },
         )
         self._last_checkpoint = time.monotonic()
@@ -354,15 +354,15 @@ class Trainer:
             epoch = self.progress.epoch + 1
             logger.info("%s: resumed in epoch %d, after step %d", self._name, epoch, self.progress.step)
         else:
-            sizes = [0] * len(self.folder.logs)
+            sizes = [(0, None)] * len(self.folder.logs)
             self.folder.best.unlink(missing_ok=True)  # left by an earlier training
             auto.begin({})
-        for log, size in zip(self.folder.logs, sizes, strict=True):
-            log.truncate(size)
+        for log, (size, checksum) in zip(self.folder.logs, sizes, strict=True):
+            log.truncate(size, checksum)
         self._resumed = True
 
-    def _restore(self) -> list[int]:
-        """Load the checkpoint; returns the sizes of the logs when it was written."""
+    def _restore(self) -> list[tuple[int, str | None]]:
+        """Load the checkpoint; returns the sizes of the logs when it was written, and their checksums."""
         path = self.folder.checkpoint
         state = checkpoint.load(path)
         checkpoint.check_origin(path, state["origin"], self.origin)
@@ -382,4 +382,5 @@ class Trainer:
         then, now = state["circumstances"], checkpoint.circumstances(self.device, self.computed())
         if checkpoint.differ(self.folder.path, then, now):
             self.resumed_from = [*self.resumed_from, then]
-        return list(state["sizes"])
+        # A checkpoint of an earlier version has the sizes alone.
+        return [(held, None) if isinstance(held, int) else held for held in state["sizes"]]

@@ -20,6 +20,48 @@ if TYPE_CHECKING:
 Make = Callable[..., DictConfig]
 
 
+#: What torch's optimizers accept, and nothing is learned with.
+SENSELESS: list[tuple[str, str, Any]] = [
+    ("Adam", "lr", 0),
+    ("Adam", "lr", -1e-3),
+    ("Adam", "betas", [0.9, 1.0]),
+    ("Adam", "betas", [-0.1, 0.9]),
+    ("Adam", "betas", [0.9]),
+    ("AdamW", "eps", 0.0),
+    ("AdamW", "eps", -1e-8),
+    ("AdamW", "weight_decay", -0.1),
+    ("SGD", "momentum", 1.5),
+    ("SGD", "momentum", 1.0),
+    ("SGD", "dampening", -0.5),
+    ("RMSprop", "alpha", 1.5),
+    ("RMSprop", "alpha", 1.0),
+    ("Adagrad", "lr_decay", -1.0),
+    ("Adadelta", "rho", 1.0),
+    ("Adafactor", "eps", [None, 0.0]),
+]
+
+
+@pytest.mark.parametrize(("optimizer", "key", "value"), SENSELESS)
+def test_settings_with_which_nothing_is_learned(optimizer: str, key: str, value: Any, toy_config: Make) -> None:
+    node = {"label": "x", "_target_": f"torch.optim.{optimizer}", "_partial_": True, "lr": 0.01, key: value}
+    with pytest.raises(ConfigError, match=rf"'optimizer\.{key}' = .* does not fit"):
+        check(toy_config(optimizer=node))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "settings"),
+    [
+        ("Adam", {"betas": [0.0, 0.999], "eps": 1e-7}),
+        ("SGD", {"momentum": 0.0, "dampening": 1.0}),
+        ("Adafactor", {"eps": [None, 1e-3]}),
+        ("NAdam", {"momentum_decay": 0.0}),
+        ("Adagrad", {"initial_accumulator_value": 0.1}),
+    ],
+)
+def test_settings_at_the_ends_of_their_ranges(optimizer: str, settings: dict[str, Any], toy_config: Make) -> None:
+    check(toy_config(optimizer={"_target_": f"torch.optim.{optimizer}", "_partial_": True, "lr": 0.01, **settings}))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -42,7 +84,7 @@ Make = Callable[..., DictConfig]
         ({"logger": {"console": None}}, "'logger.console' needs a _target_"),
         ({"logger": {"mine": {"_target_": "builtins.dict"}}}, "has no start and no log and no finish"),
         ({"logger": "console"}, "'logger' must name loggers, not be 'console': console, none"),
-        ({"optimizer__lr": 1e12}, "'optimizer.lr' = 1000000000000.0 does not fit: it has to be at most 1e"),
+        ({"optimizer__lr": 1e12}, "'optimizer.lr' = 1000000000000.0 does not fit: it has to be at most 1000000"),
         ({"model__label": ""}, "'model.label' = '' does not fit"),
         ({"model___partial_": 7}, "'model._partial_' = 7 does not fit: it has to be true or false"),
         ({"threads": 10**9}, "'threads' = 1000000000 does not fit: it has to be at most 1000"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sparse_bench.cache import cache_root, corpora_folder
+from sparse_bench.data import download
 from sparse_bench.data.corpora import Corpus, CorpusFile, corpora
 from sparse_bench.data.download import checksums, corpus_files, fetch, problems
 from sparse_bench.errors import DataError
@@ -61,10 +62,18 @@ def test_what_unpacks_to_more_than_the_file_is_not_unpacked_to_its_end(server, t
     assert not list((tmp_path / "cache/toy").iterdir())
 
 
-def test_a_packed_file_that_cannot_hold_so_little_is_not_read_to_its_end(server, tmp_path):
-    server.files = {"/toy/words.bin.gz": gzip.compress(WORDS, compresslevel=0) * 2}
+def test_a_packed_file_that_cannot_hold_so_little_is_not_read_to_its_end(server, tmp_path, monkeypatch):
+    server.files = {"/toy/words.bin.gz": gzip.compress(WORDS, compresslevel=0) * 20}
+    received, receive = [], download._Source._receive
+
+    def watched(self, response, part, start, most):
+        receive(self, response, part, start, most)
+        received.append(part.stat().st_size)
+
+    monkeypatch.setattr(download._Source, "_receive", watched)
     with pytest.raises(DataError, match=r"words\.bin\.gz has more than 449920 bytes, too many for a file of"):
         fetch(toy_corpus("http://nowhere.invalid"), tmp_path, server.address, retry=QUICK)
+    assert 449920 < max(received) < 2 * 449920
     assert not list((tmp_path / "toy").iterdir())
 
 

@@ -90,6 +90,58 @@ def test_setting_a_slot_sets_all_its_features(domain: Domain, slot: str, value: 
     assert {event.name for event in events} == set(domain.slots[slot].features(slot))
 
 
+NUMBERS = """
+version: '3.1'
+intents: [inform]
+entities: [size, topping]
+slots:
+  size: {type: float, min_value: 20, max_value: 40, mappings: [{type: from_entity, entity: size}]}
+  share: {type: rasa.shared.core.slots.FloatSlot, initial_value: 0.25, mappings: []}
+  toppings: {type: list, mappings: [{type: from_entity, entity: topping}]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("slot", "value", "amounts"),
+    [
+        ("size", "25", {"size": 1, "size=amount": 0.25}),
+        ("size", "40", {"size": 1, "size=amount": 1}),
+        ("size", "99.5", {"size": 1, "size=amount": 1}),
+        ("size", "20", {"size": 1}),  # it is set, and the second feature is 0
+        ("size", "-inf", {"size": 1}),
+        ("size", "large", {}),
+        ("size", "nan", {}),
+        ("size", None, {}),
+        ("toppings", '["ham"]', {"toppings": 1}),
+        ("toppings", "ham", {"toppings": 1}),
+        ("toppings", "[]", {}),
+        ("toppings", "", {}),
+        ("toppings", None, {}),
+    ],
+)
+def test_numbers_and_lists_as_rasa_sees_them(
+    slot: str, value: str | None, amounts: dict[str, float], tmp_path: Path
+) -> None:
+    domain = read(tmp_path, NUMBERS)
+    events = domain.slot(slot, value)
+    assert {event.name for event in events} == set(domain.slots[slot].features(slot))
+    assert {event.name: event.amount for event in events if event.value is not None} == amounts
+
+
+def test_numbers_and_lists_in_a_story(tmp_path: Path) -> None:
+    domain = read(tmp_path, NUMBERS)
+    (tmp_path / "stories.yml").write_text(
+        "stories: [{story: s, steps: [{intent: inform, entities: [{size: 35}, {topping: ham}, {topping: ''}]},"
+        "{action: action_back}, {slot_was_set: [{size: 20}, {toppings: []}, {share: 1.5}]}]}]"
+    )
+    ((story,),) = read_yaml_stories({"stories.yml": tmp_path / "stories.yml"}, domain).stories
+    assert SlotSet("toppings", '["ham", ""]') in story.events
+    first, last = (turn for turn, _ in story.predictions(domain.featurized_slots))
+    assert first.slots == ("share", "share=amount", "size", "size=amount", "toppings")
+    assert first.amounts == (("share=amount", 0.25), ("size=amount", 0.75))
+    assert (last.slots, last.amounts) == (("share", "share=amount", "size"), ())
+
+
 def test_a_slot_without_features_just_holds_its_value(domain: Domain) -> None:
     assert domain.slot("note", "x") == (SlotSet("note", "x"),)
     assert domain.slot("city", None) == (SlotSet("city", None),)
@@ -266,8 +318,11 @@ def test_names_may_stand_in_lists_and_mappings(tmp_path: Path, section: str) -> 
         ("intents: [a]\nresponses: x", "responses: a list or a mapping"),
         ("intents: [a]\nconfig: [x]", "config: a mapping is needed"),
         ("intents: [a]\nconfig: {store_entities_as_slots: no}", "config, store_entities_as_slots: 'no'. Valid choices"),
-        ("intents: [a]\nslots: {x: {}}", "slot 'x': Unknown type with 0/1 features 'None'"),
-        ("intents: [a]\nslots: {x: {type: float}}", "slot 'x': Unknown type with 0/1 features 'float'"),
+        ("intents: [a]\nslots: {x: {}}", "slot 'x': Unknown type of slot 'None'"),
+        ("intents: [a]\nslots: {x: {type: flot}}", r"slot 'x': Unknown type of slot 'flot'. Did you mean 'float'\?"),
+        ("intents: [a]\nslots: {x: {type: float, max_value: 0}}", "slot 'x': min_value and max_value must be numbers"),
+        ("intents: [a]\nslots: {x: {type: float, min_value: low}}", "found 'low' and 1.0"),
+        ("intents: [a]\nslots: {x: {type: float, initial_value: 2}}", "initial_value: '2' is no number from 0 to 1"),
         ("intents: [a]\nslots: {x: {type: text, inital_value: 1}}", "slot 'x': Unknown key 'inital_value'"),
         ("intents: [a]\nslots: {x: {type: categorical, values: yes}}", "slot 'x', values: a list of texts is needed"),
         ("intents: [a]\nslots: {x: {type: bool, initial_value: [1]}}", "slot 'x', initial_value: the slot 'x' of type"),

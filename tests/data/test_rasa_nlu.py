@@ -1,6 +1,7 @@
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -285,3 +286,32 @@ def test_unreadable_files(tmp_path):
     (tmp_path / "latin").write_bytes("nlu: ['é']".encode("latin-1"))
     with pytest.raises(DataError, match=r"latin cannot be read"):
         read_nlu({"latin": tmp_path / "latin"})
+
+
+@pytest.mark.parametrize("piece", ["[", "[a", "]", "[]", "[a]", "[a](", "](", "[a]{", "[a](b:", "[{", "]["])
+def test_brackets_take_linear_time(piece):
+    """Where each bracket was searched for its end anew, 20,000 took minutes."""
+    example = piece * 20_000
+    began = time.process_time()
+    if "](" in example or "]{" in example:
+        with pytest.raises(DataError, match="belongs to no entity"):
+            parse_example(example)
+    else:
+        assert parse_example(example) == (example, ())
+    assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize(
+    ("example", "text", "surfaces"),
+    [
+        ("[[a](b)", "[a", ["[a"]),  # from the first bracket on, as in Rasa
+        ("[] [a](b)", "[] a", ["a"]),
+        ("x] [a](b) [c", "x] a [c", ["a"]),
+        ("[a](b)[c](d:e)", "ac", ["a", "c"]),
+        ("[a](b](c) ]", "a ]", ["a"]),
+    ],
+)
+def test_brackets_beside_entities(example, text, surfaces):
+    found, entities = parse_example(example)
+    assert found == text
+    assert [found[entity.start : entity.end] for entity in entities] == surfaces

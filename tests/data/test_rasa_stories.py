@@ -1,6 +1,7 @@
 """Stories from Markdown and YAML: the same small stories in both, alternatives, forms, and what is refused."""
 
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -273,3 +274,10 @@ def test_yaml_files_that_are_refused(text: str, message: str, tmp_path: Path) ->
 def test_missing_files_are_named(reader: Reader, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere\.md cannot be read"):
         reader({"nowhere.md": tmp_path / "nowhere.md"}, DOMAIN)
+
+
+def test_comments_take_linear_time(tmp_path: Path) -> None:
+    began = time.process_time()
+    with pytest.raises(DataError, match="line 1 "):
+        read(read_markdown_stories, tmp_path, "<!-- done --> " + "<!-- begun " * 20_000)
+    assert time.process_time() - began < 1

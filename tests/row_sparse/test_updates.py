@@ -109,9 +109,18 @@ def assert_same(one: Training, other: Training, tolerance: float) -> None:
         torch.testing.assert_close(found[key], value, atol=tolerance, rtol=tolerance, msg=lambda m, k=key: f"{k}: {m}")
 
 
+CLIPPED = ("sgd, both", "adamw", "rmsprop", "adagrad")
+#: One or two of each optimizer. All variants are slow.
+VARIANTS = ("sgd, both", "sgd, nesterov", "adam, other betas", "rmsprop, momentum", "adagrad", "adamw, clipped")
+
+
 @pytest.mark.parametrize(
     ("name", "clip"),
-    [*((name, None) for name in DEFERRED), *((name, 0.5) for name in ("sgd, both", "adamw", "rmsprop", "adagrad"))],
+    [
+        pytest.param(name, clip, marks=[] if (f"{name}, clipped" if clip else name) in VARIANTS else pytest.mark.slow)
+        for clip, names in ((None, DEFERRED), (0.5, CLIPPED))
+        for name in names
+    ],
 )
 def test_the_exact_form_has_the_dense_trajectory(name: str, clip: float | None) -> None:
     """Over 200 steps, each with another learning rate."""

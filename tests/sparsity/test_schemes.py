@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from sparse_bench.errors import ConfigError
 from sparse_bench.sparsity.counting import count
@@ -17,7 +18,7 @@ from sparse_bench.sparsity.schemes.set import SET
 from sparse_bench.sparsity.schemes.small_dense import SmallDense
 from sparse_bench.sparsity.schemes.sparse_ift import SparseIFT
 from sparse_bench.sparsity.schemes.static_er import StaticER
-from sparse_bench.sparsity.selection import select
+from sparse_bench.sparsity.selection import heads, select
 from sparse_bench.streams import Streams
 from tests.toy import ToyModel
 
@@ -153,6 +154,12 @@ def test_selection_by_group_and_pattern() -> None:
         select(model, groups, ["firts"])
     with pytest.raises(ConfigError, match=r"matches no weight matrix\. Weight matrices: first.weight"):
         select(model, groups, ["encoder.*"])
+
+
+def test_torchs_attention_holds_the_heads_of_three_matrices_in_one() -> None:
+    model = nn.ModuleDict({"first": nn.MultiheadAttention(8, 2), "second": nn.Linear(8, 8)})
+    assert heads(model) == {"first.in_proj_weight": 6}
+    assert heads(nn.MultiheadAttention(8, 4)) == {"in_proj_weight": 12}
 
 
 def test_declared_groups_are_the_real_ones() -> None:

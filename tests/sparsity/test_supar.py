@@ -68,3 +68,12 @@ def test_a_run_trains_with_scaled_rates(name: str, toy_config: Callable[..., Dic
     }
     result: Any = run(toy_config(sparsity=sparsity))
     assert result.status == "finished", result.error
+
+
+def test_a_scheme_that_holds_weights_chooses_among_those_that_were_drawn() -> None:
+    net = model()
+    scheme = sb.TopKAST(density=0.2, width_ratio=2.0, sigma=0.02)
+    sb.sparsify(net, torch.optim.Adam(net.parameters()), scheme, steps=3)
+    assert scheme.held
+    for weight in scheme.held.values():
+        assert weight.full[weight.mask].abs().min() >= weight.full[~weight.mask].abs().max()

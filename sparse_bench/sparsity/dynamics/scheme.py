@@ -370,7 +370,9 @@ def of_step(
     if not gradients:
         return {}
     stepped = [own_gradient(weight, optimizer).float().norm() for weight in weights.values()]
-    passed = [(gradients[name] * weight.mask.flatten()).float().norm() for name, weight in weights.items()]
+    passed = [
+        (gradients[name] * weight.mask.view(torch.uint8).flatten()).float().norm() for name, weight in weights.items()
+    ]
     before = torch.stack(passed).norm()
     factor = torch.where(before > 0, torch.stack(stepped).norm() / before, 1.0)
     return {name: gradient * factor for name, gradient in gradients.items()}

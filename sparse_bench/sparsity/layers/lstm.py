@@ -1,20 +1,18 @@
 """An LSTM layer that stores only the weights that exist, and computes with them alone."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from sparse_bench.errors import ConfigError
 from sparse_bench.kernels.lstm import State, full_lstm, sparse_lstm
 from sparse_bench.kernels.structure import SparseStructure
-from sparse_bench.sparsity.layers.linear import compressed, resize_to_saved
+from sparse_bench.sparsity.layers.compressed import CompressedLayer, compressed
 
 #: The two matrices of an LSTM layer: name of the parameter → name of its structure.
 STRUCTURES = {"weight_ih_l0": "structure_ih", "weight_hh_l0": "structure_hh"}
 
 
-class SparseLSTM(nn.Module):
+class SparseLSTM(CompressedLayer):
     """Replaces an :class:`torch.nn.LSTM` of one layer and one direction; parameters keep their names.
 
     Args:
@@ -31,6 +29,7 @@ class SparseLSTM(nn.Module):
         ConfigError: ``lstm`` has several layers, two directions, or a projection.
     """
 
+    structures = STRUCTURES
     structure_ih: SparseStructure
     structure_hh: SparseStructure
     weight_ih_l0: nn.Parameter
@@ -60,7 +59,9 @@ class SparseLSTM(nn.Module):
 
         Raises:
             TypeError: ``x`` is packed or unbatched.
+            ConfigError: see :class:`CompressedLayer`.
         """
+        self.check_copy()
         if not isinstance(x, Tensor) or x.dim() != 3:
             raise TypeError(f"a sparse LSTM takes [T, B, {self.input_size}], not {type(x).__name__}")
         if self.batch_first:
@@ -87,7 +88,3 @@ class SparseLSTM(nn.Module):
     def extra_repr(self) -> str:
         """Sizes and execution."""
         return f"{self.input_size}, {self.hidden_size}, execution={self.execution}"
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        resize_to_saved(self, STRUCTURES, state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, *rest)

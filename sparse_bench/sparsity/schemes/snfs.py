@@ -52,9 +52,10 @@ class SNFS(RigL):
             rates = group.get("betas") or (group.get("momentum") or 0.9,)
             start = self._momentum.get(name, gradient.new_zeros(len(rates), gradient.numel()))
             momentum = self._momentum[name] = start.to(gradient.device)
-            finite = gradient.isfinite().all()  # else the step is left out, and changes no average
+            finite = (0 * gradient).sum() == 0  # else the step is left out, and changes no average
+            known = gradient.is_cpu and bool(finite)  # a device is not waited for
             for average, power, rate in zip(momentum, (gradient, gradient**2), rates, strict=False):
-                average.lerp_(torch.where(finite, power, average), 1 - rate)
+                average.lerp_(power if known else torch.where(finite, power, average), 1 - rate)
             if due:
                 size = momentum[0].abs()
                 self._scores[name] = size / (momentum[1].sqrt() + 1e-8) if len(rates) > 1 else size

@@ -26,20 +26,18 @@ class SRigL(MaskScheme, Dynamic):
     """RigL with as many inputs for each unit of a layer; units with few salient weights are ablated.
 
     Units are the rows of a matrix, in a recurrent layer those of its gates. The rule is
-    :func:`sparse_bench.sparsity.dynamics.fan_in.salient_fan_in`. An ablated unit lives again when enough places of it
-    become salient. Fan-ins are whole numbers, so a layer has its density times its size but for a rounding.
+    :func:`sparse_bench.sparsity.dynamics.fan_in.salient_fan_in`. Ablated units live again when enough places of them
+    become salient. Fan-ins are whole, so a layer differs from density times size by up to half a weight per unit.
 
     Attributes:
         distribution: how the density is distributed over layers.
-        gamma: γ; a unit with fewer salient weights than this share of the fan-in is ablated, in all layers but the
-            last selected one. 0: units without any.
+        gamma: γ; units with fewer salient weights than this share of the fan-in are ablated, but for the last layer's.
         fraction: α; share of each layer's weights that the first change replaces. It falls to zero along half a cosine.
         interval: steps between changes; ΔT in the paper.
         stop: share of training after which the topology is fixed.
     """
 
     resizes: ClassVar[bool] = True
-
     distribution: Annotated[str, one_of(*DISTRIBUTIONS)] = "erdos_renyi"
     gamma: Share = 0.3
     fraction: Share = 0.3
@@ -47,8 +45,7 @@ class SRigL(MaskScheme, Dynamic):
     stop: Share = 0.75
 
     def compose(self) -> Dynamics:
-        schedule = CosineSteps(self.interval, self.fraction, self.stop)
-        return Dynamics(magnitude, highest_score, schedule, by_gradient=True)
+        return Dynamics(magnitude, highest_score, CosineSteps(self.interval, self.fraction, self.stop), True)
 
     def install(self, model: nn.Module, streams: Streams) -> dict[str, SparseWeight]:
         for name in self.selected:
@@ -66,6 +63,11 @@ class SRigL(MaskScheme, Dynamic):
                 raise ConfigError(f"sparsity.density = {self.density} leaves the units of '{name}' without an input.")
             masks[name] = constant_fan_in(shapes[name], inputs, streams.torch("topology", name))
         return masks
+
+    def warnings(self) -> list[str]:
+        realised = sum(self._totals.values()) / self.size  # at first
+        text = f"SRigL has density {realised:.4g}: each unit has a whole number of inputs."
+        return super().warnings() + [text] * (abs(realised - self.density) > 0.05 * self.density)
 
     def removed(self, layer: str, fraction: float, generator: Generator, pruned: Tensor | None = None) -> Tensor:
         weight, last = self.weights[layer], layer == self.selected[-1]

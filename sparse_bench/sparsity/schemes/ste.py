@@ -61,7 +61,7 @@ class STE(Held):
                 weight.show(weight.by_input(chosen), weight.size * n // m)
 
     def penalty(self, weight: HeldWeight) -> Tensor | None:
-        return self.decay * weight.full.masked_fill(weight.mask, 0) if self.decay else None
+        return self.decay * weight.hidden() if self.decay else None
 
     def missing_in_the_end(self) -> int:
         return self.size - round(self.density * self.size)

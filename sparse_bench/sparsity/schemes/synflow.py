@@ -1,5 +1,6 @@
 """SynFlow: prune before training, without data, by how much each weight passes on."""
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,9 @@ from sparse_bench.errors import ConfigError
 from sparse_bench.limits import Count, Positive
 from sparse_bench.sparsity.scores import Losses, kept, linear, synflow
 from sparse_bench.sparsity.scoring import Scored, summed_over_ranks
+
+#: How many powers of ten the input is divided by at most, and one.
+_POWERS = 9
 
 
 @dataclass
@@ -25,8 +29,8 @@ class SynFlow(Scored):
 
     Attributes:
         rounds: n.
-        input: value of all inputs; 1 in the paper. Scores of networks with ReLU do not depend on it. A small one keeps
-            the gates of an LSTM out of saturation.
+        input: value of all inputs; 1 in the paper. Scores of networks with ReLU do not depend on it. Where it saturates
+            the gates of an LSTM, so that all scores are zero, powers of ten divide it; a warning names the value.
     """
 
     rounds: Count = 100
@@ -34,16 +38,37 @@ class SynFlow(Scored):
 
     @torch.no_grad()
     def masks(self, twin: nn.Module, losses: Losses, seed: int) -> dict[str, Tensor]:
-        linear(twin, self.selected, self.input)
+        twin = self._prepared(twin, losses, seed)
         found: dict[str, Tensor] = {}
         for number in range(1, self.rounds + 1):
-            torch.manual_seed(seed)
-            with torch.enable_grad():
-                scores = summed_over_ranks(synflow(twin, self.selected, losses, self.input))
+            scores = self._scores(twin, losses, self._value, seed)
             share = self.density ** (number / self.rounds) if self.density else 0.0
             found = kept(scores, share)
             if self.density and all(not bool(score.any()) for score in scores.values()):
-                raise ConfigError("SynFlow's scores are all zero. Use a smaller sparsity.input, or other layers.")
+                raise ConfigError("SynFlow's scores are all zero. Use other layers.")
             for name, mask in found.items():
                 twin.get_parameter(name).mul_(mask)
         return found
+
+    def _prepared(self, model: nn.Module, losses: Losses, seed: int) -> nn.Module:
+        """A copy of ``model`` for the largest input at which enough weights have a score; sets that input."""
+        needed = self.density * sum(model.get_parameter(name).numel() for name in self.selected)
+        self._value = self.input
+        for power in range(_POWERS):
+            value = self.input / 10**power
+            twin = linear(copy.deepcopy(model), self.selected, value)
+            positive = sum(int((s > 0).sum()) for s in self._scores(twin, losses, value, seed).values())
+            if positive >= needed or (power == 0 and positive):  # some layers never have scores
+                self._value = value
+                return twin
+        return linear(model, self.selected, self.input)
+
+    @torch.enable_grad()
+    def _scores(self, twin: nn.Module, losses: Losses, value: float, seed: int) -> dict[str, Tensor]:
+        torch.manual_seed(seed)
+        return summed_over_ranks(synflow(twin, self.selected, losses, value))
+
+    def warnings(self) -> list[str]:
+        used = getattr(self, "_value", self.input)
+        saturated = f"SynFlow uses sparsity.input = {used:g}, as all scores are zero at {self.input:g}."
+        return super().warnings() + ([saturated] if used != self.input else [])

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-import torch
 from torch import Tensor
 
 from sparse_bench.errors import ConfigError
@@ -58,8 +57,8 @@ class TopKAST(Held):
             return None
         factor = 2 * self.regularization
         outside = factor / self.density if self.density else 0.0  # without a weight in A, there is nothing to explore
-        strength = torch.where(weight.mask, factor, outside)
-        return strength * weight.full  # outside B, the step's gradient is masked
+        # Outside B, the step's gradient is masked.
+        return (factor * weight.parameter.detach()).add_(outside * weight.hidden())
 
     def due(self, step: int) -> bool:
         return step % self.interval == 0

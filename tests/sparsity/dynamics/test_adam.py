@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import sparse_bench as sb
 from sparse_bench.errors import ConfigError
-from sparse_bench.sparsity.dynamics.adam import BORN, parameter_of
+from sparse_bench.sparsity.dynamics.adam import BORN, OwnSteps, _Grown, parameter_of
 
 OPTIMIZERS = {
     "adam": (torch.optim.Adam, {}),
@@ -185,3 +185,16 @@ def test_what_has_no_steps_to_count_is_refused() -> None:
         sb.GMP(density=0.5, new_weight_adam="own_step")
     with pytest.raises(ConfigError, match="Valid choices"):
         sb.RigL(density=0.5, new_weight_adam="own")
+
+
+def test_a_warm_up_ends_after_100_steps_of_each_weight() -> None:
+    parameter = nn.Parameter(torch.zeros(3))
+    optimizer = torch.optim.Adam([parameter], lr=0.01)
+    parameter.grad = torch.tensor([1.0, 2.0, 3.0])
+    optimizer.step()
+    state, group = optimizer.state[parameter], optimizer.param_groups[0]
+    state["step"].fill_(1000)
+    births = torch.tensor([100.0, 900.0, 975.0])  # 900, 100 and 25 steps ago
+    grown = _Grown(parameter, torch.arange(3), births, torch.arange(3))
+    warm, plain = (OwnSteps(way)._update(grown, state, group) for way in (True, False))
+    torch.testing.assert_close(warm / plain, torch.tensor([1.0, 1.0, 0.25]))
