@@ -1,7 +1,8 @@
 """Tables of the benchmark: every cell with its interval, summaries over tasks, what was left out, and LaTeX."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -178,7 +179,7 @@ def latex(frame: pd.DataFrame) -> str:
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
-def _in_latex(row: Mapping[str, object] | None) -> str:
+def _in_latex(row: Mapping[Hashable, Any] | None) -> str:
     return "" if row is None else f"{row['iqm']:.3f} [{row['iqm_low']:.3f}, {row['iqm_high']:.3f}]"
 
 
@@ -186,11 +187,11 @@ def _columns(name: str, estimate: Estimate) -> dict[str, float]:
     return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
-def _estimate(row: Mapping[str, object], name: str) -> str:
+def _estimate(row: Mapping[Hashable, Any], name: str) -> str:
     value, low, high = (row.get(f"{name}{end}") for end in ("", "_low", "_high"))
     if value is None or pd.isna(value):
         return MISSING
-    return f"{decimal(float(value))} ({decimal(float(low))} to {decimal(float(high))})"  # type: ignore[arg-type]
+    return f"{decimal(float(value))} ({decimal(float(low))} to {decimal(float(high))})"
 
 
 def _mean(values: Sequence[float]) -> float | None:
