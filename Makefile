@@ -23,7 +23,7 @@ STAMP := $(VENV)/.installed
 # No parallel targets: the papers write to the same tables, and one sweep uses all cores.
 .NOTPARALLEL:
 PAPERS := rasa brouns demeester sparselang embeddings
-.PHONY: help setup quickstart $(PAPERS) $(PAPERS:=-small) reproduce reproduce-small probe results claims dashboard \
+.PHONY: help setup quickstart $(PAPERS) $(PAPERS:=-small) reproduce reproduce-small benchmark benchmark-quick probe results claims dashboard \
 	bench bench-gpu test test-cluster lint format constraints clean
 
 # $(call train,PAPER,SIZE): download the paper's corpora, then run its sweeps in the order of its page.yaml. After each
@@ -98,6 +98,14 @@ reproduce: $(STAMP) ## print the cost of all sweeps at full and intermediate sca
 reproduce-small: $(STAMP) ## print the cost of every paper at reduced scale, run them, and make tables, claims and pages
 	@$(call plan,small)
 	@$(MAKE) $(PAPERS:=-small) results
+
+benchmark: $(STAMP) ## print the cost of the benchmark, then run or resume it: every scheme on six tasks (half a day)
+	@$(BIN)/python -m sparse_bench.plan --runs $(RUNS) --results $(RESULTS) $$($(list) sweeps benchmark --size full)
+	@$(call train,benchmark,full)
+
+benchmark-quick: $(STAMP) ## the same with one seed and three densities (two hours)
+	@$(BIN)/python -m sparse_bench.plan --runs $(RUNS) --results $(RESULTS) $$($(list) sweeps benchmark --size small)
+	@$(call train,benchmark,small)
 
 probe: $(STAMP) ## time a few steps of sweeps without measurements, for their plans (minutes, on an idle machine)
 	@$(BIN)/python -m sparse_bench.data download sara ted brouns multi30k ptb ptb_pos brown

@@ -30,15 +30,23 @@ def perplexity(model: WittenBellInterpolated, text: list[str], order: int) -> fl
     return math.exp(nats / (len(text) - 1))
 
 
+def fitted(train: list[str], order: int) -> WittenBellInterpolated:
+    """The model of a training text.
+
+    A word that training lacks would have probability 0; there is none, as the vocabulary is counted there.
+    """
+    model = WittenBellInterpolated(order)
+    model.fit([everygrams(train, max_len=order)], vocabulary_text=train)
+    return model
+
+
 def references(eos: bool) -> Iterator[dict[str, str]]:
     """A row for unigrams and one for bigrams, of each scale."""
     for fraction, vocabulary in SIZES:
         corpus = ptb(fraction, vocabulary, eos)
         train, *held_out = ([str(n) for n in part.tokens] for part in (corpus.train, corpus.valid, corpus.test))
         for order, kind in enumerate(("unigrams", "bigrams"), start=1):
-            model = WittenBellInterpolated(order)
-            # A word that training lacks would have probability 0; there is none, as the vocabulary is counted there.
-            model.fit([everygrams(train, max_len=order)], vocabulary_text=train)
+            model = fitted(train, order)
             valid, test = (f"{perplexity(model, text, order):.1f}" for text in held_out)
             sizes = {"training lines": f"{fraction:.0%}", "word types": f"{vocabulary:,}"}
             yield {**sizes, "counts": kind, "perplexity (valid)": valid, "perplexity (test)": test}

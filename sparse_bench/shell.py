@@ -34,6 +34,7 @@ _EXPLAINED = {
 _LISTED = {
     "experiment": "one run of a paper, with all its settings",
     "sweep": "a grid of runs of a paper; killed and started again, it continues",
+    "benchmark": "a scheme with the benchmark's settings",
 }
 _FLAGS = {
     "--cfg job": "print the composed settings, and run nothing",
@@ -77,7 +78,7 @@ def _help() -> Iterator[str]:
             folders.setdefault(name.rpartition("/")[0], []).append(name.rpartition("/")[2])
         for folder, names in folders.items():
             yield from textwrap.wrap(
-                f"{folder}/ {', '.join(names)}", _WIDTH, initial_indent="  ", subsequent_indent="    "
+                f"{folder and f'{folder}/ '}{', '.join(names)}", _WIDTH, initial_indent="  ", subsequent_indent="    "
             )
     yield "\nSettings of every run"
     yield from _table(

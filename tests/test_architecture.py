@@ -39,7 +39,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "papers": {"config"},
     "evidence": {"papers", "sweeps", "config", "record"},
     "figures": {"evidence", "papers", "record"},
-    "site": {"figures", "evidence", "papers", "config", "record"},
+    "benchmark": {"figures", "evidence", "papers", "sweeps", "config", "record"},
+    "site": {"benchmark", "figures", "evidence", "papers", "config", "record"},
     "model_factory": {"config", "environment"},
     "run": {
         "config",

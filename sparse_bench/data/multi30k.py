@@ -13,7 +13,7 @@ from sparse_bench.data.moses import words_of
 from sparse_bench.data.parallel import ParallelCorpus, ParallelText
 from sparse_bench.data.text_files import read_text
 from sparse_bench.errors import DataError
-from sparse_bench.limits import checked, one_of
+from sparse_bench.limits import Count, checked, one_of
 
 LANGUAGES = ("en", "de")
 #: Published test sets: 1,000, 1,000 and 461 pairs.
@@ -21,21 +21,22 @@ TESTS = ("2016_flickr", "2017_flickr", "2017_mscoco")
 
 
 @checked
-def multi30k(test: Annotated[str, one_of(*TESTS)] = "2016_flickr") -> ParallelCorpus:
+def multi30k(test: Annotated[str, one_of(*TESTS)] = "2016_flickr", train: Count | None = None) -> ParallelCorpus:
     """The raw sentences, English to German, downloaded first if absent.
 
     Args:
         test: the test set, one of :data:`TESTS`.
+        train: number of training pairs, from the first; None: all 29,000.
 
     Raises:
         ConfigError: an unknown test set.
         DataError: the corpus is not available.
     """
     files = corpus_files("multi30k")
-    held_out = _raw(files, f"test_{test}")
+    held_out, pairs = _raw(files, f"test_{test}"), _raw(files, "train")
     return ParallelCorpus(
         languages=LANGUAGES,
-        train=_raw(files, "train"),
+        train=ParallelText(pairs.source[:train], pairs.target[:train]),
         valid=_raw(files, "val"),
         test=held_out,
         references=held_out.target,

@@ -2,7 +2,7 @@
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,12 +24,16 @@ class DisplayTable:
         columns: headings [columns].
         rows: cells [rows][columns].
         numeric: for each column, whether it is right-aligned.
+        shades: row and column → shade of the cell on a page, 0 (faint) to 9 (strong).
+        links: row and column → target of the cell on a page.
     """
 
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     numeric: Sequence[bool] = field(default_factory=tuple)
+    shades: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    links: Mapping[tuple[int, int], str] = field(default_factory=dict)
 
     def without(self, dropped: Sequence[str]) -> "DisplayTable":
         """The table without the columns ``dropped`` and without its caption."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sparse_bench.config.catalog import experiments
 from sparse_bench.errors import SparseBenchError
-from sparse_bench.papers import PAPERS
+from sparse_bench.papers import FOLDER, papers_in
 from sparse_bench.papers.page import Sizes, read_papers
 
 
@@ -14,7 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the sweeps of papers, or the corpora that these need, one a line. Return 1 if a description is faulty."""
     parser = argparse.ArgumentParser(prog="python -m sparse_bench.papers", description=__doc__)
     parser.add_argument("what", choices=("sweeps", "corpora"))
-    parser.add_argument("papers", nargs="+", choices=PAPERS, metavar="NAME")
+    parser.add_argument("papers", nargs="+", choices=papers_in(FOLDER), metavar="NAME")
     parser.add_argument("--size", choices=tuple(Sizes.model_fields), default="full", help="small takes minutes")
     options = parser.parse_args(arguments)
     try:

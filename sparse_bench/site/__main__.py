@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sparse_bench.benchmark.content import compared
 from sparse_bench.config.catalog import experiments
 from sparse_bench.errors import SparseBenchError
 from sparse_bench.evidence.compare import Evidence
@@ -37,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--experiment", metavar="NAME", help="report this experiment, or all below it (rasa: rasa/…)")
     which = "metrics to report (default: all of the test split)"
     parser.add_argument("--metric", nargs="+", metavar="M", default=[], help=which)
+    beside = "show the benchmark's runs of --runs beside the committed ones, in this folder (results/benchmark)"
+    parser.add_argument("--compare", type=Path, metavar="DIR", help=beside)
     parser.add_argument("--title", help="title of the page (default: the experiment's name)")
     papers = "write the papers' pages from these committed tables, and README.md and the ledger into the same folder"
     parser.add_argument("--results", type=Path, metavar="DIR", help=papers)
@@ -64,7 +67,8 @@ def _papers(options: argparse.Namespace) -> int:
 
 def _own(options: argparse.Namespace) -> int:
     table, problems = load(options.runs, options.experiment)
-    report = write_report(table, options.out, problems, options.metric, options.title)
+    extra = compared(table, options.compare) if options.compare is not None else None
+    report = write_report(table, options.out, problems, options.metric, options.title, extra)
     for study in report.studies:
         print(" · ".join([study.experiment, *map(str, study.labels.values())]))
         for curve in study.curves:

@@ -1,8 +1,9 @@
 """Content of a page: sections with figures, tables, and a list of what was not run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from sparse_bench.benchmark import content as benchmark
 from sparse_bench.config.catalog import experiments
 from sparse_bench.errors import unknown_choice
 from sparse_bench.evidence import single_runs
@@ -63,12 +64,14 @@ class PaperContent:
         table: the committed runs; None without any.
         sections: parts of the page.
         made: code, machine and data behind the numbers: name, and values with their numbers of runs.
+        files: texts of further tables for the folder of results, by file name.
     """
 
     paper: Paper
     table: RunTable | None
     sections: Sequence[SectionContent]
     made: Sequence[tuple[str, Sequence[tuple[str, int]]]]
+    files: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def figures(self) -> list[Figure]:
@@ -79,8 +82,21 @@ class PaperContent:
 def paper_content(paper: Paper, evidence: Evidence) -> PaperContent:
     """Build the content of the page of ``paper``."""
     table = evidence.tables.get(paper.name)
-    sections = [_section(section, paper, evidence, table) for section in paper.sections]
-    return PaperContent(paper, table, sections, provenance(table.runs) if table is not None else [])
+    sections, files = [_section(section, paper, evidence, table) for section in paper.sections], dict[str, str]()
+    if paper.name == benchmark.NAME and table is not None:
+        found = benchmark.content(table, evidence.root / paper.name)
+        sections, files = [*benchmark_sections(found), *sections], dict(found.files)
+    return PaperContent(paper, table, sections, provenance(table.runs) if table is not None else [], files)
+
+
+def benchmark_sections(found: benchmark.Content) -> list[SectionContent]:
+    """The parts of the benchmark's page as sections; the first figure is for the project's README too."""
+    sections = []
+    for part in found.parts:
+        section = SectionContent(part.heading, part.text, figures=list(part.figures), tables=list(part.tables))
+        section.front = [(figure, figure.caption) for figure in part.figures if figure.name == benchmark.FRONT]
+        sections.append(section)
+    return sections
 
 
 def _section(section: Section, paper: Paper, evidence: Evidence, table: RunTable | None) -> SectionContent:

@@ -15,7 +15,7 @@ The same tables give the same bytes.
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from sparse_bench.evidence.ledger import (
 from sparse_bench.evidence.store import FILES
 from sparse_bench.evidence.verdicts import VERDICTS, Entry
 from sparse_bench.papers.page import Paper
-from sparse_bench.record import write_atomically
+from sparse_bench.record import write_atomically, write_together
 from sparse_bench.site.benchmarks import FOLDER, Benchmark, benchmarks
 from sparse_bench.site.content import PaperContent, SectionContent, findings, paper_content
 from sparse_bench.site.readme import gist, readme, with_gist
@@ -69,6 +69,9 @@ def build_site(
         name = content.paper.name
         if content.table is not None:
             paths += _copy(_table_files(evidence.root / name), out / "data" / name)
+        if content.files:
+            write_together({evidence.root / name / file: text.encode() for file, text in content.files.items()})
+            paths += _copy([evidence.root / name / file for file in content.files], out / "data" / name)
         for report in _reports(evidence.root / name):
             paths += _copy(report.files, out / "data" / name)
     for measurement in measurements:
@@ -127,7 +130,7 @@ def page_texts(
             totals=_totals(_of(entries, paper)),
             made=content.made,
             reports=_reports(results / paper.name),
-            files=_table_files(results / paper.name) if content.table is not None else [],
+            files=_table_files(results / paper.name, content.files) if content.table is not None else [],
         )
         if content.table is not None:
             runs, shared = run_entries(paper, content.table), shared_settings(content.table)
@@ -204,8 +207,8 @@ def _reports(folder: Path) -> list[Benchmark]:
     return [report for report in benchmarks(folder, (".md",)) if report.name != "summary"]
 
 
-def _table_files(folder: Path) -> list[Path]:
-    return [folder / name for name in FILES if (folder / name).is_file()]
+def _table_files(folder: Path, more: Iterable[str] = ()) -> list[Path]:
+    return [*(folder / name for name in FILES if (folder / name).is_file()), *(folder / name for name in more)]
 
 
 def _write_texts(out: Path, texts: Mapping[str, str]) -> list[Path]:

@@ -52,7 +52,18 @@ def table_parts(table: DisplayTable) -> tuple[Markup, str]:
         right = {True: ' class="right"', False: ""}
         return "".join(f"<{tag}{scope}{right[bool(n)]}>{html.escape(t, quote=False)}</{tag}>" for t, n in pairs)
 
-    rows = "".join(f"<tr>{cells('td', row)}</tr>\n" for row in table.rows)
+    def body(line: int, row: Any) -> str:
+        parts = []
+        for place, (text, right) in enumerate(zip(row, numeric, strict=True)):
+            shade = table.shades.get((line, place))
+            names = [*(["right"] if right else []), *([f"shade-{shade}"] if shade is not None else [])]
+            classes = ' class="' + " ".join(names) + '"' if names else ""
+            inner, target = html.escape(text, quote=False), table.links.get((line, place))
+            inner = inner if target is None else f'<a href="{html.escape(target)}">{inner}</a>'
+            parts.append(f"<td{classes}>{inner}</td>")
+        return "".join(parts)
+
+    rows = "".join(f"<tr>{body(line, row)}</tr>\n" for line, row in enumerate(table.rows))
     head = cells("th", table.columns, ' scope="col"')
     text = f"{_TABLE}<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>"
     return Markup(text), unbroken(table.caption)

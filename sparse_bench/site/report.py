@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
+from sparse_bench.benchmark.content import Content
 from sparse_bench.config import CONF, choices
 from sparse_bench.evidence import names
 from sparse_bench.evidence.arms import SPARSE_WEIGHTS, Study, studies_of
@@ -15,7 +16,7 @@ from sparse_bench.evidence.tables import facts, provenance, summary_frame
 from sparse_bench.figures.single_run import study_portraits
 from sparse_bench.figures.study import followed_metrics
 from sparse_bench.record import FAILED
-from sparse_bench.site.content import SectionContent, add_study
+from sparse_bench.site.content import SectionContent, add_study, benchmark_sections
 from sparse_bench.site.pages import section_parts
 from sparse_bench.site.render import environment
 
@@ -36,7 +37,12 @@ class Report:
 
 
 def write_report(
-    table: RunTable, out: Path, problems: list[Problem], metrics: Sequence[str] = (), title: str | None = None
+    table: RunTable,
+    out: Path,
+    problems: list[Problem],
+    metrics: Sequence[str] = (),
+    title: str | None = None,
+    beside: Content | None = None,
 ) -> Report:
     """Write the tables, ``summary.csv``, ``summary.md``, ``figures/`` and ``index.html`` into ``out``.
 
@@ -46,6 +52,7 @@ def write_report(
         problems: what could not be read. What cannot be drawn is added.
         metrics: metrics to report; by default all of the test split.
         title: title of the page; by default the experiment's name.
+        beside: parts that the page shows first: the runs beside those of the benchmark.
 
     Raises:
         UnknownMetricError: no run has measured one of ``metrics``.
@@ -53,6 +60,8 @@ def write_report(
     chosen = names.choose(table.metrics, metrics)
     studies = studies_of(table.runs)
     sections = [_section(study, table, chosen, problems) for study in studies]
+    if beside is not None:
+        sections = [*benchmark_sections(beside), *sections]
     experiments = list(dict.fromkeys(study.experiment for study in studies))
     title = title or (experiments[0] if len(experiments) == 1 else f"Results of {len(experiments)} experiments")
     followed = {name for study in studies for name in followed_metrics(study, table.histories, chosen)}
@@ -63,6 +72,7 @@ def write_report(
     texts = {
         "summary.csv": csv_text(summary_frame(table.runs, chosen)),
         "summary.md": _summary(title, sections),
+        **({f"benchmark_{name}": text for name, text in beside.files.items()} if beside is not None else {}),
     }
     written = [*FILES, *texts]
     failed = table.runs[table.runs["status"] == FAILED]

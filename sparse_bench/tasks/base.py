@@ -26,8 +26,8 @@ class Task(ABC):
     #: Metrics that the watched split may have, including :attr:`monitor`'s. A setting that names another metric is
     #: refused before training.
     metrics: ClassVar[tuple[str, ...]]
-    #: Splits that :meth:`evaluate` accepts; the first one is watched during training.
-    splits: ClassVar[tuple[str, ...]]
+    #: Splits that :meth:`evaluate` accepts; the first one is watched during training. Settings may add splits.
+    splits: tuple[str, ...]
 
     #: The data from which the task was made, with the ``checksums`` of its files.
     corpus: Any

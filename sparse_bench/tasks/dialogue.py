@@ -1,6 +1,6 @@
 """The dialogue task: choose the assistant's next action in a conversation, as TED is trained and evaluated."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from typing import ClassVar, Literal, Protocol, cast
 
@@ -10,9 +10,9 @@ from sklearn.metrics import accuracy_score, f1_score
 from torch import nn
 
 from sparse_bench.batch import Batch, DialogueBatch, DialogueSizes, Loss
-from sparse_bench.data.dialogues import LISTEN, DialogueCorpus, DialogueTurn
+from sparse_bench.data.dialogues import LISTEN, DialogueCorpus, DialogueTurn, Story
 from sparse_bench.errors import ConfigError, DataError, unknown_choice
-from sparse_bench.limits import Count, Pair, checked
+from sparse_bench.limits import Count, Pair, Part, checked
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.balancing import GrowingBatches
 from sparse_bench.tasks.base import Chance, Task
@@ -47,6 +47,7 @@ class DialogueTask(Task):
         balanced: repeat rare actions (:func:`balanced_order`); otherwise an epoch visits every example once.
         max_history: number of latest turns that the model gets.
         evaluate_batch_size: examples in a batch of :meth:`evaluate`.
+        validation_fraction: share of the training stories that are a split ``valid`` instead; None: no such split.
 
     Attributes:
         ceilings: the best possible accuracy with ``max_history`` turns, by split; for ``train``, without duplicates.
@@ -64,7 +65,7 @@ class DialogueTask(Task):
         "action_f1_without_listen",
         "action_accuracy_without_listen",
     )
-    splits: ClassVar[tuple[str, ...]] = ("test",)
+    splits: tuple[str, ...] = ("test",)
     sizes: DialogueSizes
 
     @checked
@@ -77,22 +78,31 @@ class DialogueTask(Task):
         balanced: bool = True,
         max_history: Count = 10,
         evaluate_batch_size: Count = 512,
+        validation_fraction: Part | None = None,
     ) -> None:
         self.corpus = corpus if isinstance(corpus, DialogueCorpus) else corpus()
 
+        stories = {"train": self.corpus.stories, "test": self.corpus.test_stories}
+        if validation_fraction is not None:
+            kept, valid = spaced(self.corpus.stories, validation_fraction)
+            stories, self.splits = {"train": kept, "valid": valid, "test": stories["test"]}, ("valid", "test")
         slots = self.corpus.featurized_slots
-        train = list(dict.fromkeys(examples(self.corpus.stories, slots, max_history)))
-        test = examples(self.corpus.test_stories, slots, max_history)
-        if not train or not test:
+        found = {split: examples(part, slots, max_history) for split, part in stories.items()}
+        found["train"] = list(dict.fromkeys(found["train"]))
+        if not all(found.values()):
             raise DataError("A dialogue corpus needs training stories and test stories.")
-        self.ceilings = {"train": ceiling(train), "test": ceiling(test)}
-        self._turns = {"train": [turns for turns, _ in train], "test": [turns for turns, _ in test]}
-        attributes = Attributes(self.corpus, train, test)
-        self.train = ExampleArrays(train, attributes, self.corpus.actions)
-        self.test = ExampleArrays(test, attributes, self.corpus.actions)
+        self.ceilings = {split: ceiling(part) for split, part in found.items()}
+        self._turns = {split: [turns for turns, _ in part] for split, part in found.items()}
+        attributes = Attributes(self.corpus, found["train"], [*found.get("valid", ()), *found["test"]])
+        arrays = {split: ExampleArrays(part, attributes, self.corpus.actions) for split, part in found.items()}
+        self.train, self.test = arrays["train"], arrays["test"]
+        self.held_out = {split: arrays[split] for split in self.splits}
         self.sizes = DialogueSizes(attributes.sizes, len(self.corpus.actions))
 
-        self._held_out = Ordered(self.test.batch, np.arange(len(self.test)), evaluate_batch_size)
+        self._ordered = {
+            split: Ordered(part.batch, np.arange(len(part)), evaluate_batch_size)
+            for split, part in self.held_out.items()
+        }
         self._batches = GrowingBatches(self.train.actions, batch_size, batch_epochs, balanced)
 
     def inputs(self, split: str) -> list[tuple[DialogueTurn, ...]]:
@@ -119,22 +129,30 @@ class DialogueTask(Task):
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         if split not in self.splits:
             raise ConfigError(unknown_choice("split", split, self.splits))
-        return self._measure(model, self._held_out)
+        return self._measure(model, self._ordered[split], self.held_out[split])
 
     def rehearse(self, model: nn.Module, split: str) -> dict[str, float]:
-        return self._measure(model, self._held_out.few())
+        return self._measure(model, self._ordered[split].few(), self.held_out[split])
 
     @torch.no_grad()
-    def _measure(self, model: nn.Module, held_out: Ordered[DialogueBatch]) -> dict[str, float]:
+    def _measure(self, model: nn.Module, held_out: Ordered[DialogueBatch], arrays: ExampleArrays) -> dict[str, float]:
         best = [cast(DialogueModel, model).predict(batch).argmax(dim=1) for batch in held_out.on_device_of(model)]
         predicted = torch.cat(best).cpu().numpy()  # the one synchronisation with the device
-        return action_metrics(self.test.actions[held_out.order], predicted, self.corpus.actions.index(LISTEN))
+        return action_metrics(arrays.actions[held_out.order], predicted, self.corpus.actions.index(LISTEN))
 
     def chance(self, split: str) -> Chance:
         """Always predict the most frequent action of the training examples."""
-        guess = np.full_like(self.test.actions, np.bincount(self.train.actions).argmax())
-        found = action_metrics(self.test.actions, guess, self.corpus.actions.index(LISTEN))
+        gold = self.held_out[split].actions
+        guess = np.full_like(gold, np.bincount(self.train.actions).argmax())
+        found = action_metrics(gold, guess, self.corpus.actions.index(LISTEN))
         return {name: (found[name], "max") for name in ("action_f1", "action_accuracy")}
+
+
+def spaced(stories: Sequence[Story], share: float) -> tuple[tuple[Story, ...], tuple[Story, ...]]:
+    """The other stories, and a share of them, evenly spaced: a corpus may have one domain after the other."""
+    due = [int((n + 1) * share) > int(n * share) for n in range(len(stories))]
+    kept = tuple(story for story, out in zip(stories, due, strict=True) if not out)
+    return kept, tuple(story for story, out in zip(stories, due, strict=True) if out)
 
 
 def action_metrics(gold: np.ndarray, predicted: np.ndarray, listen: int) -> dict[str, float]:

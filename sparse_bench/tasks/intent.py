@@ -64,6 +64,7 @@ class IntentTask(Task):
         entities: whether entities are learned and evaluated.
         oov_token: word that replaces unknown words, if it is in the training data (see :class:`CountFeaturizer`).
         char_ngrams: lengths of the shortest and the longest character n-gram.
+        validation_fraction: share of the training messages that are a split ``valid`` instead; None: no such split.
 
     Raises:
         ConfigError: a setting outside its range.
@@ -82,7 +83,7 @@ class IntentTask(Task):
         "entity_span_precision",
         "entity_span_recall",
     )
-    splits: ClassVar[tuple[str, ...]] = ("test",)
+    splits: tuple[str, ...] = ("test",)
     sizes: IntentSizes
 
     @checked
@@ -100,6 +101,7 @@ class IntentTask(Task):
         entities: bool = True,
         oov_token: Name | None = "oov",
         char_ngrams: Pair = (1, 4),
+        validation_fraction: Part | None = None,
     ) -> None:
         self.corpus = corpus if isinstance(corpus, NluCorpus) else corpus()
 
@@ -110,6 +112,12 @@ class IntentTask(Task):
             self.train_messages, self.test_messages = split_messages(
                 self.corpus.messages, test_fraction, split_seed, duplicates
             )
+        held_out = {"test": self.test_messages}
+        if validation_fraction is not None:
+            self.train_messages, valid = split_messages(
+                self.train_messages, validation_fraction, split_seed, duplicates
+            )
+            held_out, self.splits = {"valid": valid, **held_out}, ("valid", "test")
         messages = (*self.corpus.messages, *self.corpus.test)
         self.intents = sorted({merged_intent(message.intent) for message in messages})
         self.entity_types = (
@@ -126,12 +134,16 @@ class IntentTask(Task):
             ]
         )
         train_texts = [tokenize(message.text) for message in self.train_messages]
-        test_texts = [tokenize(message.text) for message in self.test_messages]
+        texts = {split: [tokenize(message.text) for message in held_out[split]] for split in self.splits}
         train_features = featurizer.fit_transform(train_texts)
         labels = {intent: label for label, intent in enumerate(self.intents)}
         types = {entity_type: number for number, entity_type in enumerate(self.entity_types)}
         self.train = MessageArrays(train_texts, train_features, self.train_messages, labels, types)
-        self.test = MessageArrays(test_texts, featurizer.transform(test_texts), self.test_messages, labels, types)
+        self.held_out = {
+            split: MessageArrays(texts[split], featurizer.transform(texts[split]), held_out[split], labels, types)
+            for split in self.splits
+        }
+        self.test = self.held_out["test"]
 
         self._left_out = self._count_left_out()
 
@@ -148,14 +160,16 @@ class IntentTask(Task):
             },
         )
 
-        self._words = {"train": [*map(counted_words, train_texts)], "test": [*map(counted_words, test_texts)]}
+        self._words = {name: [*map(counted_words, found)] for name, found in {"train": train_texts, **texts}.items()}
         known = {word for words in self._words["train"] for word in words}
-        tested = [word in known for words in self._words["test"] for word in words]
-        self.unknown_tokens = {"test": 1 - sum(tested) / len(tested)}
-
-        # Test messages of similar length share a batch, for less padding in attention.
-        by_length = np.argsort(self.test.lengths, kind="stable")
-        self._held_out = Ordered(self.test.batch, by_length, evaluate_batch_size)
+        self.unknown_tokens: dict[str, float] = {}
+        self._ordered: dict[str, Ordered[IntentBatch]] = {}
+        for split, arrays in self.held_out.items():
+            seen = [word in known for words in self._words[split] for word in words]
+            self.unknown_tokens[split] = 1 - sum(seen) / len(seen)
+            # Held-out messages of similar length share a batch, for less padding in attention.
+            by_length = np.argsort(arrays.lengths, kind="stable")
+            self._ordered[split] = Ordered(arrays.batch, by_length, evaluate_batch_size)
         self._batches = GrowingBatches(self.train.intents, batch_size, batch_epochs, balanced)
 
     def inputs(self, split: str) -> list[tuple[str, ...]]:
@@ -182,13 +196,13 @@ class IntentTask(Task):
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         if split not in self.splits:
             raise ConfigError(unknown_choice("split", split, self.splits))
-        return self._measure(model, self._held_out)
+        return self._measure(model, self._ordered[split], self.held_out[split])
 
     def rehearse(self, model: nn.Module, split: str) -> dict[str, float]:
-        return self._measure(model, self._held_out.few())
+        return self._measure(model, self._ordered[split].few(), self.held_out[split])
 
     @torch.no_grad()
-    def _measure(self, model: nn.Module, held_out: Ordered[IntentBatch]) -> dict[str, float]:
+    def _measure(self, model: nn.Module, held_out: Ordered[IntentBatch], arrays: MessageArrays) -> dict[str, float]:
         intents: list[torch.Tensor] = []
         tags: list[torch.Tensor] = []
         for batch in held_out.on_device_of(model):
@@ -197,17 +211,18 @@ class IntentTask(Task):
             tags.append(best_tags)
         predicted = torch.cat([*intents, *tags]).cpu().numpy()  # the one synchronisation with the device
         order = held_out.order
-        metrics = intent_metrics(self.test.intents[order], predicted[: len(order)])
+        metrics = intent_metrics(arrays.intents[order], predicted[: len(order)])
         if self.entity_types:
-            lengths = self.test.lengths[order]
-            tags_there = self.test.tags[ranges(self.test.first_token[order], lengths)]
+            lengths = arrays.lengths[order]
+            tags_there = arrays.tags[ranges(arrays.first_token[order], lengths)]
             metrics |= entity_metrics(tags_there, predicted[len(order) :], lengths)
         return metrics
 
     def chance(self, split: str) -> Chance:
         """Always predict the most frequent intent of the training messages."""
-        guess = np.full_like(self.test.intents, np.bincount(self.train.intents).argmax())
-        return {name: (value, "max") for name, value in intent_metrics(self.test.intents, guess).items()}
+        gold = self.held_out[split].intents
+        guess = np.full_like(gold, np.bincount(self.train.intents).argmax())
+        return {name: (value, "max") for name, value in intent_metrics(gold, guess).items()}
 
     def notes(self) -> dict[str, str]:
         """The number of entities that are neither learned nor evaluated, if there are any."""

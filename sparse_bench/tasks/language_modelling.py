@@ -75,7 +75,7 @@ class LanguageModellingTask(Task):
     name: ClassVar[str] = "language_modelling"
     monitor: ClassVar[tuple[str, Literal["max", "min"]]] = ("perplexity", "min")
     metrics: ClassVar[tuple[str, ...]] = ("perplexity", "cross_entropy", "accuracy")
-    splits: ClassVar[tuple[str, ...]] = ("valid", "test")
+    splits: tuple[str, ...] = ("valid", "test")
     sizes: LanguageSizes
 
     @checked

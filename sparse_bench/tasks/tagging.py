@@ -60,7 +60,7 @@ class TaggingTask(Task):
         "accuracy_unknown_words",
         "accuracy_without_null",
     )
-    splits: ClassVar[tuple[str, ...]] = ("valid", "test")
+    splits: tuple[str, ...] = ("valid", "test")
     sizes: TaggingSizes
 
     @checked

@@ -65,7 +65,7 @@ class TextTypingTask(Task):
     name: ClassVar[str] = "text_typing"
     monitor: ClassVar[tuple[str, Literal["max", "min"]]] = ("macro_f1", "max")
     metrics: ClassVar[tuple[str, ...]] = ("macro_f1", "accuracy")
-    splits: ClassVar[tuple[str, ...]] = ("valid", "test")
+    splits: tuple[str, ...] = ("valid", "test")
     sizes: TextSizes
 
     @checked

@@ -85,7 +85,7 @@ class TranslationTask(Task):
     name: ClassVar[str] = "translation"
     monitor: ClassVar[tuple[str, Literal["max", "min"]]] = ("sentence_accuracy", "max")
     metrics: ClassVar[tuple[str, ...]] = ("sentence_accuracy", "token_accuracy", "loss", "perplexity")
-    splits: ClassVar[tuple[str, ...]] = ("valid", "test")
+    splits: tuple[str, ...] = ("valid", "test")
     sizes: TranslationSizes
 
     @checked

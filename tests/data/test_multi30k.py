@@ -105,3 +105,11 @@ def test_a_parallel_text_is_parallel():
     text = ParallelText(("a",), ("b",))
     with pytest.raises(DataError, match="2 references for 1 test sentences"):
         ParallelCorpus(("en", "de"), text, text, text, ("b", "c"))
+
+
+def test_the_first_training_pairs_alone(corpora, shared_data, monkeypatch, tmp_path):
+    monkeypatch.setenv("SPARSE_BENCH_DATA", str(tmp_path))
+    monkeypatch.setenv("SPARSE_BENCH_MIRROR", str(shared_data))
+    few = multi30k(train=3)
+    assert few.train.target == corpora[0].train.target[:3]
+    assert few.test == corpora[0].test

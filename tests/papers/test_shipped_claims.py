@@ -15,7 +15,7 @@ from sparse_bench.evidence.compare import Evidence
 from sparse_bench.evidence.folders import row_of
 from sparse_bench.evidence.settings import completed, defining
 from sparse_bench.evidence.store import CURVE_COLUMNS, assembled, read
-from sparse_bench.papers import PAPERS
+from sparse_bench.papers import BENCHMARK, PAPERS
 from sparse_bench.papers.claims import Claim, read_claims, targets
 from sparse_bench.papers.page import read_papers
 from sparse_bench.papers.published import read_published
@@ -30,7 +30,7 @@ GROUPS = {"model": "model", "dataset": "dataset", "scheme": "sparsity"}
 
 def test_the_five_documents_are_there() -> None:
     papers = read_papers(experiments())
-    assert tuple(papers) == PAPERS
+    assert tuple(papers) == (BENCHMARK, *PAPERS)
     documents = read_claims(experiments())
     assert [document.name for document in documents] == list(PAPERS)
     claims = [claim for document in documents for claim in document.claims]

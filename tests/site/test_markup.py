@@ -2,7 +2,8 @@
 
 import pytest
 
-from sparse_bench.site.render import markdown_html
+from sparse_bench.evidence.display import DisplayTable
+from sparse_bench.site.render import markdown_html, table_parts
 
 
 @pytest.mark.parametrize(
@@ -27,3 +28,11 @@ def test_a_document() -> None:
         '<td class="right">1</td>', "</table></div>",
     ):  # fmt: skip
         assert part in found, part
+
+
+def test_cells_of_a_table_have_their_shade_and_their_link() -> None:
+    table = DisplayTable(
+        "", ["scheme", "score"], [["a < b", "0.9"]], [False, True], {(0, 1): 9}, {(0, 1): "runs/x.html"}
+    )
+    markup, _ = table_parts(table)
+    assert '<td>a &lt; b</td><td class="right shade-9"><a href="runs/x.html">0.9</a></td>' in markup

@@ -24,7 +24,7 @@ from sparse_bench.data.ted import ted
 from sparse_bench.errors import ConfigError, DataError
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.balancing import balanced_order
-from sparse_bench.tasks.dialogue import DialogueTask, action_metrics
+from sparse_bench.tasks.dialogue import DialogueTask, action_metrics, spaced
 from sparse_bench.tasks.dialogue_data import ceiling, examples
 
 SEARCH = (
@@ -328,3 +328,16 @@ def test_frequencies_are_the_turns_of_the_training_data_with_a_feature(booking: 
         known = chosen[chosen < len(attribute.values)]
         assert attribute.values[known].sum(0).tolist() == [*attribute.frequencies], name
         assert sum(attribute.frequencies) > 0
+
+
+def test_validation_stories_are_evenly_spaced_and_the_test_stays() -> None:
+    stories = tuple(Story(str(number), SEARCH[: 2 + 2 * (number % 2)]) for number in range(10))
+    kept, held_out = spaced(stories, 0.3)
+    assert [story.name for story in held_out] == ["3", "6", "9"]
+    assert sorted([*kept, *held_out], key=stories.index) == list(stories)
+    task = make(corpus=DialogueCorpus(**{**vars(SMALL), "stories": stories}), validation_fraction=0.3)
+    assert (make().splits, task.splits) == (("test",), ("valid", "test"))
+    assert task.inputs("test") == make().inputs("test")
+    assert len(task.held_out["valid"]) == len(examples(held_out, SMALL.featurized_slots, 10))
+    with pytest.raises(DataError, match="training stories and test stories"):
+        make(validation_fraction=0.1)  # of three stories none

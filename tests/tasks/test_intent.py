@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -300,3 +301,14 @@ def test_sara(shared_data, monkeypatch):
 class Oracle32(Oracle):
     def predict(self, batch: IntentBatch):
         return F.one_hot(batch.intents, 32).float(), batch.tags
+
+
+def test_validation_messages_are_training_messages_and_the_test_stays():
+    without, task = make(), make(validation_fraction=0.25)
+    assert (without.splits, task.splits) == (("test",), ("valid", "test"))
+    assert task.inputs("test") == without.inputs("test")
+    assert sorted(task.inputs("train") + task.inputs("valid")) == sorted(without.inputs("train"))
+    assert len(task.held_out["valid"]) == math.ceil(0.25 * len(without.train))
+    found = task.evaluate(Oracle(), "valid")
+    assert found["intent_accuracy"] == 1.0
+    assert set(task.unknown_tokens) == {"valid", "test"}
