@@ -13,6 +13,7 @@ from sparse_bench.benchmark.questions import Answer
 from sparse_bench.benchmark.statistics import Estimate, improvement, of_scheme, summary
 from sparse_bench.benchmark.tasks import TASKS
 from sparse_bench.evidence.arms import percent
+from sparse_bench.evidence.cells import is_missing
 from sparse_bench.evidence.display import MISSING, DisplayTable, decimal, interval, whole
 from sparse_bench.papers.schema import Strict, read_description
 
@@ -188,10 +189,10 @@ def _columns(name: str, estimate: Estimate) -> dict[str, float]:
 
 
 def _estimate(row: Mapping[Hashable, Any], name: str) -> str:
-    value, low, high = (row.get(f"{name}{end}") for end in ("", "_low", "_high"))
-    if value is None or pd.isna(value):
+    if is_missing(row.get(name)):
         return MISSING
-    return f"{decimal(float(value))} ({decimal(float(low))} to {decimal(float(high))})"
+    value, low, high = (float(row[f"{name}{end}"]) for end in ("", "_low", "_high"))
+    return f"{decimal(value)} ({decimal(low)} to {decimal(high)})"
 
 
 def _mean(values: Sequence[float]) -> float | None:
