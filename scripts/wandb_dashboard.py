@@ -16,6 +16,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sparse_bench.benchmark.tasks import TASKS
 from sparse_bench.config.catalog import experiments
 from sparse_bench.errors import ConfigError, SparseBenchError
 from sparse_bench.evidence.names import title
@@ -74,7 +75,7 @@ def _runs(section: Section) -> "wr.Runset":
 def _panels(paper: Paper, section: Section) -> Iterator["wr.Panel"]:
     """Each metric against density and against weights; then the learning curves of those that have one."""
     wr = library()
-    for metric in section.metrics:
+    for metric in _metrics(section):
         final = wr.SummaryMetric(summary_name(metric))
         for axis, name in ((DENSITY, "density"), (WEIGHTS, "weights in sparse layers")):
             yield wr.ScatterPlot(title=f"{title(metric)} against {name}", x=wr.SummaryMetric(axis), y=final, log_x=True)
@@ -82,10 +83,16 @@ def _panels(paper: Paper, section: Section) -> Iterator["wr.Panel"]:
         yield wr.LinePlot(title=f"{title(metric)} during training", x=axis_of(metric), y=[metric])
 
 
+def _metrics(section: Section) -> list[str]:
+    """The metrics of a part. The benchmark's part names none: its tasks have them."""
+    tasks = [task for task in TASKS if task.experiment in section.experiments]
+    return list(section.metrics) or list(dict.fromkeys(task.metric for task in tasks))
+
+
 def _followed(paper: Paper, section: Section) -> list[str]:
     """Metrics of the part that runs log during training, its figures' first."""
     drawn = [figure.of for figure in section.figures if isinstance(figure, Epochs)]
-    kept = [metric for metric in section.metrics if any(fnmatchcase(metric, pattern) for pattern in paper.curves)]
+    kept = [metric for metric in _metrics(section) if any(fnmatchcase(metric, pattern) for pattern in paper.curves)]
     return list(dict.fromkeys([*drawn, *kept]))
 
 

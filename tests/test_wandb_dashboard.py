@@ -125,12 +125,13 @@ def test_panels_show_what_runs_really_log(name: str, compose_config: Compose, tm
 def test_without_an_account_the_specifications_are_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "below/reports"
     assert wandb_dashboard.main(["--output", str(folder), "--project", "mine"]) == 0
-    assert f"Specifications of {len(PAPERS)} reports, not published: {folder}" in capsys.readouterr().out
+    papers = read_papers(experiments())
+    assert f"Specifications of {len(papers)} reports, not published: {folder}" in capsys.readouterr().out
     found = {path.stem: json.loads(path.read_text()) for path in folder.iterdir()}
-    assert sorted(found) == sorted(PAPERS)
+    assert sorted(found) == sorted(papers)
     for name, content in found.items():
         assert content["projectName"] == "mine"
-        assert content["displayName"] == read_papers(experiments())[name].title
+        assert content["displayName"] == papers[name].title
         assert list(grids(content))
 
 
