@@ -1,4 +1,4 @@
-"""Command line: ``python -m sparse_bench.benchmark rates`` and ``… report``."""
+"""Command line: ``python -m sparse_bench.benchmark rates``."""
 
 import argparse
 import os

@@ -1,7 +1,7 @@
 """Summaries over tasks for few seeds: interquartile mean, probability of improvement, performance profile.
 
-Source: Agarwal et al. 2021, "Deep reinforcement learning at the edge of the statistical precipice" (rliable). The
-package rliable itself needs older versions of numpy.
+Source: Agarwal et al. 2021, "Deep reinforcement learning at the edge of the statistical precipice". Computed here with
+numpy and scipy, and not yet compared with the authors' package rliable.
 """
 
 from collections.abc import Callable, Mapping, Sequence
