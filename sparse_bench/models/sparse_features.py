@@ -83,7 +83,7 @@ class SparseProjection(nn.Module):
 
     def forward(self, rows: SparseRows, penalty: Penalty | None = None) -> Tensor:
         """Dense vectors [rows, size]. Σ W² is added to ``penalty`` if there is one."""
-        values = rows.values
+        values = rows.values.to(self.weight.dtype)
         if self.training and self.dropout > 0:
             values = values * keep_mask(values.shape, self.dropout, values.device)
         product, squares = _SparseTimesDense.apply(self.weight, rows.indices, rows.offsets, values, penalty)

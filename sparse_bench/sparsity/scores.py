@@ -6,6 +6,7 @@ Each function gets a copy of the model in evaluation mode, which it may change, 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -150,18 +151,20 @@ def synflow(model: nn.Module, names: Sequence[str], losses: Losses, value: float
 
 @torch.no_grad()
 def linear(model: nn.Module, names: Sequence[str], value: float) -> nn.Module:
-    """Prepare a copy of a model for SynFlow, and return it: absolute parameters, and equal inputs.
+    """Prepare a copy of a model for SynFlow, and return it: absolute parameters in double precision, equal inputs.
 
     Look-ups in a table that is not in ``names`` give ``value`` everywhere. A table in ``names`` is a product with an
     input of ``value`` everywhere. Normalisations only multiply by their weights and add their biases, as batch
     normalisation does at the start of training; otherwise they would make equal inputs zero.
     """
+    model.double()  # absolute weights multiply up: gradients of four transformer layers overflow single precision
     for parameter in model.parameters():
         parameter.abs_()
 
     def first(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         floats = [isinstance(x, Tensor) and x.is_floating_point() for x in inputs]
-        return tuple(torch.full_like(x, value) if real else x for x, real in zip(inputs, floats, strict=True))
+        equal = partial(torch.full_like, fill_value=value, dtype=torch.double)
+        return tuple(equal(x) if real else x for x, real in zip(inputs, floats, strict=True))
 
     def summed(module: Any, inputs: Any, output: Tensor) -> Tensor:
         row = value * module.weight.sum(0)

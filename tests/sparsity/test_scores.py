@@ -144,7 +144,7 @@ def test_synflow_puts_ones_after_the_embedding_or_into_a_selected_one(selected: 
             return self.output(self.norm(self.table(words)))
 
     model = Words()
-    table, output = model.table.weight.detach().abs(), model.output.weight.detach().abs()
+    table, output = (layer.weight.detach().abs().double() for layer in (model.table, model.output))
     names = ["output.weight", *(["table.weight"] if selected else [])]
     linear(model, names, 1.0)
     words = torch.tensor([0, 3])
@@ -154,6 +154,19 @@ def test_synflow_puts_ones_after_the_embedding_or_into_a_selected_one(selected: 
         assert scores["table.weight"].sum() == pytest.approx(scores["output.weight"].sum().item())
     else:
         assert torch.allclose(scores["output.weight"], 2 * output)
+
+
+def test_synflow_ranks_scores_beyond_single_precision() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(*(nn.Linear(64, 64, bias=False) for _ in range(12)))
+    for layer in model:
+        nn.init.uniform_(layer.weight, 20, 200)  # (64 · 110)^12 is about 1e46
+    names = [f"{number}.weight" for number in range(12)]
+    twin = linear(model, names, 1.0)
+    scores = synflow(twin, names, lambda m: iter([F.cross_entropy(m(torch.ones(2, 64)), torch.tensor([0, 1]))]), 1.0)
+    totals = [float(score.sum()) for score in scores.values()]
+    assert totals[0] > torch.finfo(torch.float32).max
+    assert totals == pytest.approx([totals[0]] * 12)
 
 
 def losses_of(model: nn.Module) -> Iterator[Tensor]:
