@@ -75,19 +75,22 @@ TEXTS = {"text", "number as text", "unicode", "path", "long text"}
 NUMBERS = {"true", "zero", "minus one", "one and a half", "10^12", "nan", "inf"}
 _ZERO = (
     r"model\.(\w*dropout\w*|weight_drop|\w+_penalty|regularization)|dataset\.(label_smoothing|length_penalty|"
-    r"replace_singletons)|sparsity\.(density|begin|stop|fraction|zeta|final_zeta)|sparsity\.parts\.\w+\.density|"
+    r"replace_singletons)|sparsity\.(density|begin|end|stop|fraction|final_fraction|zeta|final_zeta|decay|gamma|softness)|"
+    r"sparsity\.(gradient_weight|regularization|rewind)|sparsity\.parts\.\w+\.density|"
     r"optimizer\.(weight_decay|momentum|dampening|lr_decay|initial_accumulator_value|alpha)|"
     r"trainer\.(evaluate_every|checkpoint_seconds|schedule\.(floor|constant_epochs)|stop\.target)|.*seed"
 )
 _NULL = (
     r"point|threads|start_from|dataset\.(bpe|pool|oov_token)|"
-    r"dataset\.(corpus\.)?(vocabulary|train|languages|comment|domain)|"
+    r"dataset\.(corpus\.)?(vocabulary|train|languages|comment|domain|validation_fraction)|"
+    r"sparsity\.(pattern|parts\.\w+\.(blocks|delta))|"
     r"sparsity\.(epsilon|final_zeta|combined_with|fraction|blocks|delta)|optimizer\.(fused|foreach|window|force_after)|"
     r"trainer\.(steps|gradient_clip|schedule|stop|monitor|monitor_mode|early_stopping|schedule\.epoch_steps|"
     r"stop\.(metric|mode))|logger\.wandb\.(entity|tags|settings)"
 )
 _FACTORS = (
-    r"model\.(\w+_penalty|regularization)|dataset\.length_penalty|sparsity\.(gain|epsilon)|optimizer\.(lr|eps|weight_decay|"
+    r"model\.(\w+_penalty|regularization)|dataset\.length_penalty|sparsity\.(gain|epsilon|alpha|decay)|"
+    r"sparsity\.(gradient_weight|input|regularization|softness|steepness|temperature)|optimizer\.(lr|eps|weight_decay|"
     r"initial_accumulator_value|lr_decay)|trainer\.(gradient_clip|checkpoint_seconds|schedule\.epoch_steps|"
     r"stop\.(target|within))|logger\.wandb\.(finish_)?timeout"
 )
@@ -98,7 +101,8 @@ SENSIBLE: list[tuple[str, set[str]]] = [
     (r"experiment_name|output", NUMBERS),  # Hydra makes a text of a number where a text is wanted
     (r"seed|threads|trainer\.\w+", {"number as text"}),  # and a number of a text
     (r"point", set(VALUES)),  # means what a sweep's file makes of it
-    (r".*\._partial_|progress|force|dataset\.\w+|dataset\.corpus\.\w+|model\.\w+|trainer\.\w+", {"true"}),
+    (r".*\._partial_|progress|force|stop_on_failure|wait_for_others", {"true"}),
+    (r"dataset\.\w+|dataset\.corpus\.\w+|model\.\w+|trainer\.\w+", {"true"}),
     (r"optimizer\.\w+|sparsity\.(parts\.\w+\.)?\w+|logger\.\w+\.\w+", {"true"}),  # what is no switch refuses it
     (_ZERO, {"zero"}),
     (_NULL, {"null"}),
@@ -309,7 +313,7 @@ def with_generated_data(name: str, leaf: str, config: Any) -> Any:
     if not name.startswith("dataset/"):
         return config
     small = SMALL[task_of("dataset", name.partition("/")[2])][0].replace("=", "/")
-    if name == small:
+    if name == small or name.partition("/")[2] in OWN:  # whose data is already here
         return config
     if leaf.startswith("dataset.corpus"):
         return None

@@ -5,8 +5,10 @@ before 3, and joblib needs a later one.
 """
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from hydra.core.singleton import Singleton
@@ -62,7 +64,7 @@ class RayTasks(Launcher):
             ray.init(**given["init"])
         logger.info("Launching %d jobs on a Ray cluster with %s", len(job_overrides), ray.cluster_resources())
         run = ray.remote(**given["remote"])(_run)
-        shared = ray.put((self.context, self.config, self.task, Singleton.get_state()))
+        shared = ray.put((Path.cwd(), self.context, self.config, self.task, Singleton.get_state()))
         tasks = []
         for number, overrides in enumerate(job_overrides, initial_job_idx):
             logger.info("\t#%d : %s", number, " ".join(filter_overrides(overrides)))
@@ -83,8 +85,13 @@ class RayTasks(Launcher):
 
 
 def _run(number: int, overrides: list[str], shared: tuple[Any, ...]) -> JobReturn:
-    """Carry out a job in a process of Ray, whose main thread it has."""
+    """Carry out a job in a process of Ray, whose main thread it has.
+
+    Raises:
+        FileNotFoundError: this node does not have the folder in which the sweep was started.
+    """
     from hydra_plugins.hydra_joblib_launcher._core import execute_job
 
-    context, config, task, state = shared
+    folder, context, config, task, state = shared
+    os.chdir(folder)  # a running cluster started elsewhere, and paths such as that of the output are relative
     return execute_job(number, overrides, context, config, task, state)

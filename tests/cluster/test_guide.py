@@ -33,6 +33,20 @@ def test_the_guide_names_no_command_that_is_not_tried_here() -> None:
 
 
 @contextmanager
+def ray_cluster(environment: dict[str, str]) -> Iterator[None]:
+    """A Ray cluster that was started elsewhere. `ray stop` would end those of others too."""
+    start = ["ray", "start", "--head", "--num-cpus=2", "--block"]
+    pipe, both = subprocess.PIPE, subprocess.STDOUT
+    with subprocess.Popen(start, env=environment, cwd="/", stdout=pipe, stderr=both, text=True) as head:
+        try:
+            assert head.stdout is not None
+            assert any("Ray runtime started" in line for line in head.stdout), "Ray does not start"
+            yield
+        finally:
+            head.terminate()
+
+
+@contextmanager
 def ready(command: str) -> Iterator[dict[str, str]]:
     """The environment that a command needs: a Slurm or a Ray cluster that runs, or neither."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -47,8 +61,7 @@ def ready(command: str) -> Iterator[dict[str, str]]:
         if "ray" in command:
             pytest.importorskip("ray", reason="pip install 'sparse_bench[ray]'")
         if "address=auto" in command:
-            subprocess.run(["ray", "start", "--head", "--num-cpus=2"], env=environment, check=True)
-            stack.callback(subprocess.run, ["ray", "stop"], env=environment, check=True)
+            stack.enter_context(ray_cluster(environment))
         yield environment
 
 

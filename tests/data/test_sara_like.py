@@ -256,11 +256,11 @@ def test_the_same_word_is_an_entity_in_one_place_only(corpus: NluCorpus) -> None
 
 
 def test_logistic_regression_is_as_good_as_on_sara(corpus: NluCorpus) -> None:
-    # Sara: 0.743 ± 0.013 on words and 0.808 ± 0.009 on n-grams (five splits); the script measures both in full.
+    # Sara: 0.728 ± 0.010 on words and 0.781 ± 0.012 on n-grams (five splits); the script measures both in full.
     (words,) = logistic_regression_f1(corpus, "words", [0], tolerance=1e-3)
     (characters,) = logistic_regression_f1(corpus, "char_wb", [0], tolerance=1e-2)
-    assert words == pytest.approx(0.743, abs=0.04)
-    assert characters == pytest.approx(0.808, abs=0.04)
+    assert words == pytest.approx(0.728, abs=0.04)
+    assert characters == pytest.approx(0.781, abs=0.04)
 
 
 def test_unknown_counts_are_refused(corpus: NluCorpus) -> None:

@@ -56,8 +56,12 @@ class SynFlow(Scored):
         self._value = self.input
         for power in range(_POWERS):
             value = self.input / 10**power
-            twin = linear(copy.deepcopy(model), self.selected, value)
-            positive = sum(int((s > 0).sum()) for s in self._scores(twin, losses, value, seed).values())
+            for twin in (copy.deepcopy(model), copy.deepcopy(model).double()):
+                linear(twin, self.selected, value)
+                scores = self._scores(twin, losses, value, seed).values()
+                if all(bool(score.isfinite().all()) for score in scores):
+                    break  # otherwise products of absolute weights overflow, as in deep transformers
+            positive = sum(int((score > 0).sum()) for score in scores)
             if positive >= needed or (power == 0 and positive):  # some layers never have scores
                 self._value = value
                 return twin
