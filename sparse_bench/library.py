@@ -17,10 +17,10 @@ from sparse_bench.sparsity.driver import Driver
 from sparse_bench.sparsity.dynamics.schedule import EveryEpoch
 from sparse_bench.sparsity.dynamics.scheme import Dynamic
 from sparse_bench.sparsity.dynamics.tiles import as_mask, in_tiles
-from sparse_bench.sparsity.handover import hand_over
 from sparse_bench.sparsity.held import BUFFERS
 from sparse_bench.sparsity.layers.compressed import CompressedLayer
 from sparse_bench.sparsity.layers.structured import StructuredModule
+from sparse_bench.sparsity.optimizer_parameters import replace_parameters
 from sparse_bench.sparsity.rollback import unchanged_on_error
 from sparse_bench.sparsity.scheme import Length, Scheme, layer_groups
 from sparse_bench.sparsity.scores import Losses
@@ -110,7 +110,7 @@ class SparseTraining(Driver):
         # What stood where a layer was replaced, without its numbers: export() puts such layers back.
         replaced = {path: old for path, old in modules.items() if path and model.get_submodule(path) is not old}
         self._originals = {path: copy.deepcopy(old).to("meta") for path, old in replaced.items()}
-        hand_over(optimizer, before, model, scheme.weights)
+        replace_parameters(optimizer, before, model, scheme.weights)
         scheme.scale_rates(optimizer, model)
         _leave_fast_path(model)
         self._row_sparse = RowSparseUpdates(optimizer, model)

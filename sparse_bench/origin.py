@@ -58,7 +58,7 @@ def finished_before(plain: dict[str, Any], folder: RunFolder, source: Source | N
     return None
 
 
-def set_aside_unless_it_goes_on(trainer: Trainer, folder: RunFolder) -> None:
+def set_aside_if_not_resumable(trainer: Trainer, folder: RunFolder) -> None:
     """Set the run's files aside if it cannot resume from its checkpoint."""
     try:
         trainer.resume()

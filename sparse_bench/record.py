@@ -267,7 +267,7 @@ class RunFolder:
         try:
             known = json.loads(self.result_path.read_text(encoding="utf-8"))["files"].get(path.name)
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            known = None  # not ended, or of an earlier version, or itself unreadable, which is told when it is read
+            known = None  # not ended, of an earlier version, or unreadable, which its reader reports
         if content and known is not None and hashlib.sha256(content).hexdigest() != known:
             raise ValueError(f"{path.name} was damaged or edited: its checksum is not that in {self.result_path.name}")
         return content.decode()

@@ -119,7 +119,7 @@ class SlurmWorkers(Launcher):
 
     def _wait(self, array: str, journal: Journal, numbers: range) -> None:
         """Wait until no task of the array is left; tell failures and progress when they come."""
-        told, before = set[int](), ""
+        reported, before = set[int](), ""
         while True:
             queued = _queue(array)
             entries = journal.entries()
@@ -127,10 +127,10 @@ class SlurmWorkers(Launcher):
                 entry = entries.get(number)
                 if entry is None or entry.ended is None:
                     continue
-                if entry.ended.status != FINISHED and number not in told:
+                if entry.ended.status != FINISHED and number not in reported:
                     logger.error("Job %d %s: %s (%s)", number, entry.ended.status, entry.ended.error, entry.folder)
-                told.add(number)
-            done = sum(outcome(entries[number]).status == FINISHED for number in told)
+                reported.add(number)
+            done = sum(outcome(entries[number]).status == FINISHED for number in reported)
             tasks = ", ".join(f"{count} {state}" for state, count in sorted(queued.items())) or "none left"
             if (text := f"{done} of {len(numbers)} runs finished; tasks: {tasks}") != before:
                 logger.info("%s", text)

@@ -30,12 +30,12 @@ class State:
     Attributes:
         name: its job's number and the settings that distinguish it.
         status: finished, running, failed or left.
-        told: where and since when it runs, or the first line of its error; often empty.
+        detail: where and since when it runs, or the first line of its error; often empty.
     """
 
     name: str
     status: str
-    told: str = ""
+    detail: str = ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,7 +77,7 @@ def report(states: Sequence[State]) -> str:
     counts = {status: sum(state.status == status for state in states) for status in order}
     left = [state for state in states if state.status == LEFT]
     shown = [state for state in states if state.status in (_RUNNING, _FAILED_OR_REFUSED)] + left[:10]
-    lines = [f"{state.status:8}  {state.name}{f'  {state.told}' if state.told else ''}" for state in shown]
+    lines = [f"{state.status:8}  {state.name}{f'  {state.detail}' if state.detail else ''}" for state in shown]
     lines += [f"          and {len(left) - 10} more that are left"] if len(left) > 10 else []
     total = ", ".join(f"{count} {status}" for status, count in counts.items())
     return "\n".join([*lines, f"{len(states)} runs: {total}"])

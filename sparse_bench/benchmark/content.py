@@ -58,7 +58,7 @@ def content(
     """
     found, bottom = cells(table, chosen() if rates is None else rates), baselines(results)
     normal = scores(found, bottom)
-    summary, told = tables.summary_frame(normal), answers(found, normal)
+    summary, answered = tables.summary_frame(normal), answers(found, normal)
     pairs = {
         str(row["task"]): float(row["value"])
         for row in read_rows(results / BASELINES).to_dict("records")
@@ -70,7 +70,7 @@ def content(
         *(figures.cost_figure(normal, found, column, own) for column in ("macs", "seconds", "held")),
     ]
     parts = [
-        Part("Answers", tables=[tables.answers_table(told)]),
+        Part("Answers", tables=[tables.answers_table(answered)]),
         Part("All tasks", figures=_drawn(overall), tables=[tables.summary_table(summary)] if len(summary) else []),
         Part("Scheme by task and density", tables=[heat_map(found, normal, linked=not own)]),
     ]
@@ -83,7 +83,7 @@ def content(
         CELLS: csv_text(tables.cells_frame(found, normal)),
         SUMMARY: csv_text(summary),
         LATEX: tables.latex(summary),
-        ANSWERS: csv_text(tables.answers_frame(told)),
+        ANSWERS: csv_text(tables.answers_frame(answered)),
     }
     return Content(parts, files)
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from sparse_bench.evidence.cells import is_missing, plain, sort_key
+from sparse_bench.evidence.cell_values import is_missing, plain, sort_key
 from sparse_bench.evidence.statistics import Interval, mean_interval
 from sparse_bench.evidence.store import WARNINGS
 from sparse_bench.record import FINISHED
@@ -138,9 +138,9 @@ class Curve:
     arms: Sequence[Arm]
 
     @property
-    def told(self) -> str:
+    def title(self) -> str:
         """The label, with the realised density where it differs from the nominal one."""
-        return self.label + unlike(self.density, (arm.realised for arm in self.arms))
+        return self.label + realised_note(self.density, (arm.realised for arm in self.arms))
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,7 +271,7 @@ def by_density(arms: Iterable[Arm]) -> dict[float, list[float | None]]:
     return dict(sorted(found.items()))
 
 
-def unlike(asked: Any, realised: Iterable[float | None]) -> str:
+def realised_note(asked: Any, realised: Iterable[float | None]) -> str:
     """`` (realised 14 %)`` where the realised density differs from the nominal one by more than rounding; else empty.
 
     Args:

@@ -14,8 +14,8 @@ from typing import Any
 import pandas as pd
 
 from sparse_bench.errors import SparseBenchError, unknown_choice
-from sparse_bench.evidence.arms import Arm, arms_of, by_density, density_range, percent, unlike, warned
-from sparse_bench.evidence.cells import is_finite, is_missing, plain, sort_key
+from sparse_bench.evidence.arms import Arm, arms_of, by_density, density_range, percent, realised_note, warned
+from sparse_bench.evidence.cell_values import is_finite, is_missing, plain, sort_key
 from sparse_bench.evidence.names import column_of
 from sparse_bench.evidence.statistics import Interval, mean_interval
 from sparse_bench.evidence.store import ALTERED, RUNS, RunTable, read, read_rows
@@ -178,7 +178,7 @@ def remarks_on(runs: pd.DataFrame) -> list[str]:
     """Remarks on runs: that their length was altered, realised densities other than nominal, warnings."""
     found = ["from runs of another length"] if ALTERED in runs and runs[ALTERED].notna().any() else []
     asked = by_density(arms_of(runs)).items()
-    other = [(density, realised) for density, realised in asked if unlike(density, realised)]
+    other = [(density, realised) for density, realised in asked if realised_note(density, realised)]
     if texts := [f"{density_range(realised)} for {percent(density)}" for density, realised in other]:
         found.append(f"realised density {', '.join(texts)}")
     warnings = warned(runs)

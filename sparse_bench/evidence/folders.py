@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
-from sparse_bench.evidence.cells import flatten, is_finite, is_number, plain
+from sparse_bench.evidence.cell_values import flatten, is_finite, is_number, plain
 from sparse_bench.record import SCHEMA, Result, RunFolder, verify
 
 #: A folder with one of these files is a run folder. Without a result, the run has not ended.

@@ -12,7 +12,7 @@ from sparse_bench.config import choices
 from sparse_bench.config.identifier import defines_an_arm
 from sparse_bench.config.nodes import recorded_parameters
 from sparse_bench.config.schema import TrainerConfig
-from sparse_bench.evidence.cells import flatten, plain, sort_key
+from sparse_bench.evidence.cell_values import flatten, plain, sort_key
 from sparse_bench.sweeps import jobs, may_start, shipped_config
 
 #: Text for a null where the code's default is not null. An empty cell means that the setting is younger than the run.

@@ -24,7 +24,7 @@ import pandas as pd
 from filelock import FileLock
 
 from sparse_bench.errors import SparseBenchError, unknown_choice
-from sparse_bench.evidence.cells import is_finite, is_missing, plain, sort_key
+from sparse_bench.evidence.cell_values import is_finite, is_missing, plain, sort_key
 from sparse_bench.evidence.folders import Problem, read_curves, read_runs, row_of
 from sparse_bench.evidence.settings import completed, defining, shared_and_varying
 from sparse_bench.record import FINISHED, Result, write_together

@@ -25,10 +25,10 @@ from sparse_bench.evidence.arms import (
     density_range,
     identifying_settings,
     percent,
-    unlike,
+    realised_note,
     warned,
 )
-from sparse_bench.evidence.cells import is_missing, is_number
+from sparse_bench.evidence.cell_values import is_missing, is_number
 from sparse_bench.evidence.compare import SelectionError
 from sparse_bench.evidence.display import (
     MISSING,
@@ -195,7 +195,7 @@ def _smallest(arms: Mapping[float, Arm], dense: Arm, metric: str) -> str:
     if found is None:
         return "none"
     asked = arms[found].labels.get("density")
-    other = f" (nominal {percent(float(asked))})" if asked is not None and unlike(asked, [found]) else ""
+    other = f" (nominal {percent(float(asked))})" if asked is not None and realised_note(asked, [found]) else ""
     return percent(found, digits=3) + other
 
 

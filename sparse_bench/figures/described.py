@@ -8,7 +8,7 @@ import numpy as np
 from sparse_bench.errors import SparseBenchError
 from sparse_bench.evidence import names
 from sparse_bench.evidence.arms import arms_of
-from sparse_bench.evidence.cells import is_finite
+from sparse_bench.evidence.cell_values import is_finite
 from sparse_bench.evidence.compare import Evidence, Sample, SelectionError, measure, one_arm, remarks_on
 from sparse_bench.evidence.display import MISSING, DisplayTable, interval, joined, whole
 from sparse_bench.evidence.statistics import Interval, mean_interval

@@ -50,9 +50,9 @@ def study_portraits(study: Study, table: RunTable, problems: list[Problem]) -> l
     for curve in study.curves:
         names = [study.experiment, *map(str, study.labels.values()), curve.label]
         if changed := _first(curve.arms[-1], read_topology, table, problems):
-            figures.append(degree_figure(file_stem("degrees", *names), curve.told, *changed))
+            figures.append(degree_figure(file_stem("degrees", *names), curve.title, *changed))
         if summary := _first(curve.arms[-1], read_summary, table, problems):
-            figures.append(weight_figure(file_stem("trained", *names), curve.told, *summary))
+            figures.append(weight_figure(file_stem("trained", *names), curve.title, *summary))
     return figures
 
 

@@ -38,8 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--experiment", metavar="NAME", help="report this experiment, or all below it (rasa: rasa/…)")
     which = "metrics to report (default: all of the test split)"
     parser.add_argument("--metric", nargs="+", metavar="M", default=[], help=which)
-    beside = "show the benchmark's runs of --runs beside the committed ones, in this folder (results/benchmark)"
-    parser.add_argument("--compare", type=Path, metavar="DIR", help=beside)
+    versus = "compare the benchmark's runs of --runs with the committed ones in this folder (results/benchmark)"
+    parser.add_argument("--compare", type=Path, metavar="DIR", help=versus)
     parser.add_argument("--title", help="title of the page (default: the experiment's name)")
     papers = "write the papers' pages from these committed tables, and README.md and the ledger into the same folder"
     parser.add_argument("--results", type=Path, metavar="DIR", help=papers)
@@ -76,7 +76,7 @@ def _own(options: argparse.Namespace) -> int:
                 measured = {metric: arm.interval(f"metric:{metric}") for metric in report.metrics}
                 cells = [f"{metric} {interval(value)}" for metric, value in measured.items() if value is not None]
                 weights = whole(arm.mean("count:sparse_layers"))
-                print(f"  {curve.told}, {weights} weights in sparse layers: {'; '.join(cells) or 'no metric'}")
+                print(f"  {curve.title}, {weights} weights in sparse layers: {'; '.join(cells) or 'no metric'}")
     failed = table.runs[table.runs["status"] == FAILED]
     for name, message in zip(failed["id"], failed["error"], strict=True):
         print(f"failed: {name}: {message}")

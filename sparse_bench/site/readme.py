@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sparse_bench.errors import SparseBenchError
-from sparse_bench.evidence.cells import is_finite
+from sparse_bench.evidence.cell_values import is_finite
 from sparse_bench.evidence.compare import Evidence
 from sparse_bench.evidence.display import DisplayTable, markdown
 from sparse_bench.evidence.ledger import LEDGER_CAPTION, headline_table, ledger_table, revisions, summary_table
@@ -13,8 +13,8 @@ from sparse_bench.evidence.store import FILES
 from sparse_bench.evidence.tables import made_on
 from sparse_bench.evidence.verdicts import Entry
 from sparse_bench.papers.schema import Target
-from sparse_bench.site.benchmarks import FOLDER, Benchmark
 from sparse_bench.site.content import PaperContent, findings
+from sparse_bench.site.table_files import FOLDER, TableFile
 
 #: Columns of the ledger that a paper's own part omits.
 _REPEATED = ("document", "where")
@@ -37,7 +37,7 @@ class ReadmeError(SparseBenchError):
     """A README lacks the lines that mark the part on results."""
 
 
-def gist(contents: Sequence[PaperContent], entries: Sequence[Entry], evidence: Evidence, folder: str) -> str:
+def summary(contents: Sequence[PaperContent], entries: Sequence[Entry], evidence: Evidence, folder: str) -> str:
     """The headline claims, the speed table and a figure, as Markdown for the project's README.
 
     Args:
@@ -72,7 +72,7 @@ def _speed_table(evidence: Evidence) -> DisplayTable:
     )
 
 
-def with_gist(text: str, written: str) -> str:
+def with_summary(text: str, written: str) -> str:
     """``text`` with ``written`` between its two marking lines.
 
     Raises:
@@ -86,7 +86,7 @@ def with_gist(text: str, written: str) -> str:
     return found[0]
 
 
-def readme(contents: Sequence[PaperContent], entries: Sequence[Entry], benchmarks: Sequence[Benchmark]) -> str:
+def readme(contents: Sequence[PaperContent], entries: Sequence[Entry], benchmarks: Sequence[TableFile]) -> str:
     """The text: headline claims, totals, each paper's claims with its first figures, and a list of benchmarks."""
     titles = {content.paper.name: content.paper.short for content in contents}
     parts = [

@@ -18,7 +18,7 @@ from sparse_bench.evidence.arms import (
     TRAINABLE,
     density_range,
     percent,
-    unlike,
+    realised_note,
 )
 from sparse_bench.evidence.display import decimal, duration, setting, whole
 from sparse_bench.evidence.names import quantity
@@ -82,7 +82,7 @@ def _entry(row: dict[str, Any], history: Any, main: Sequence[str]) -> RunEntry:
     density = None if row.get("label:scheme") == SMALL_DENSE_SCHEME else row.get(DENSITY)
     for column, value in row.items():
         if column == "label:density" and value is not None:
-            labels.append(percent(float(value)) + unlike(value, [density]))
+            labels.append(percent(float(value)) + realised_note(value, [density]))
         elif column.startswith("label:") and value is not None:
             labels.append(str(value).replace("_", " "))
     # Measurements: all metrics, the counts, the realised density, the time.

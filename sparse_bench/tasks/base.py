@@ -119,7 +119,7 @@ def training_losses(task: Task, streams: Streams, model: nn.Module) -> Iterator[
         task.load_state_dict(state)
 
 
-def doubts(task: Task, metrics: Mapping[str, float]) -> Iterator[str]:
+def metric_warnings(task: Task, metrics: Mapping[str, float]) -> Iterator[str]:
     """Warnings about final ``metrics`` (``split/name`` → value) that are not finite or no better than guessing."""
     for name, value in metrics.items():
         if not math.isfinite(value):

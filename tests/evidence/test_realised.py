@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure as Canvas
 
-from sparse_bench.evidence.arms import Study, density_range, studies_of, unlike
+from sparse_bench.evidence.arms import Study, density_range, realised_note, studies_of
 from sparse_bench.evidence.compare import Evidence
 from sparse_bench.evidence.display import DisplayTable
 from sparse_bench.evidence.ledger import ledger_csv, ledger_markdown
@@ -65,10 +65,10 @@ def study(tmp_path: Path) -> Study:
 
 
 def test_what_differs_by_more_than_rounding_is_told() -> None:
-    assert plain(unlike(0.2, [0.14])) == " (realised 14 %)"
-    assert plain(unlike(0.01, [0.011, None, 0.042])) == " (realised 1.1 to 4.2 %)"
-    assert plain(unlike(0.2, [0.2, 0.2021])) == " (realised 20 to 20.2 %)"
-    assert unlike(0.2, [0.1981, 0.2019]) == unlike(0.2, [None]) == unlike(None, [0.1]) == ""
+    assert plain(realised_note(0.2, [0.14])) == " (realised 14 %)"
+    assert plain(realised_note(0.01, [0.011, None, 0.042])) == " (realised 1.1 to 4.2 %)"
+    assert plain(realised_note(0.2, [0.2, 0.2021])) == " (realised 20 to 20.2 %)"
+    assert realised_note(0.2, [0.1981, 0.2019]) == realised_note(0.2, [None]) == realised_note(None, [0.1]) == ""
     assert (density_range([]), plain(density_range([0.00037]))) == ("", "0.037 %")
 
 

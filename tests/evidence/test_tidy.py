@@ -8,7 +8,7 @@ import pytest
 
 from sparse_bench.evidence import settings
 from sparse_bench.evidence.arms import arms_of
-from sparse_bench.evidence.cells import flatten, is_missing
+from sparse_bench.evidence.cell_values import flatten, is_missing
 from sparse_bench.evidence.folders import read_result
 from sparse_bench.evidence.store import (
     FILES,

@@ -11,7 +11,7 @@ from sparse_bench.papers.page import Finding, Paper
 from sparse_bench.papers.schema import DescriptionError
 from sparse_bench.site.content import findings
 from sparse_bench.site.pages import build_site
-from sparse_bench.site.readme import BEGIN, END, ReadmeError, with_gist
+from sparse_bench.site.readme import BEGIN, END, ReadmeError, with_summary
 from tests.site.example_site import Site
 from tests.site.test_page import Elements
 
@@ -200,12 +200,12 @@ def test_the_project_s_readme_gets_the_gist_between_its_markers(example_site: Si
     assert f"| First | Dropping pays. | +2 points | {measured} | paper | 2 | reproduced (post hoc) |" in text
     (figure,) = re.findall(r"!\[BLEU against weights\]\(([^)]+)\)\n\nHow well two widths translate\.\n", text)
     assert (tmp_path / figure).resolve().is_file()
-    assert with_gist(text, "") == f"Before.\n{BEGIN}\n{END}\nAfter.\n"
+    assert with_summary(text, "") == f"Before.\n{BEGIN}\n{END}\nAfter.\n"
 
 
 def test_a_readme_without_markers_is_refused() -> None:
     with pytest.raises(ReadmeError, match="needs the lines"):
-        with_gist("Nothing here.", "gist")
+        with_summary("Nothing here.", "summary")
 
 
 def test_the_same_tables_give_the_same_bytes_and_stale_figures_go(example_site: Site, tmp_path: Path) -> None:

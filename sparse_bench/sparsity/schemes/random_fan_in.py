@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sparse_bench.errors import ConfigError
 from sparse_bench.limits import one_of
-from sparse_bench.sparsity.large_without_numbers import without_large_numbers
+from sparse_bench.sparsity.meta_init import build_large_on_meta
 from sparse_bench.sparsity.scheme import MaskScheme, ModelFactory
 from sparse_bench.sparsity.selection import units
 from sparse_bench.sparsity.topology import Shape, fan_in
@@ -43,8 +43,8 @@ class RandomFanIn(MaskScheme):
 
     def build(self, factory: ModelFactory) -> Any:
         """Build the model. Large matrices have no numbers if this scheme draws all first weights itself."""
-        needed = self.execution == "masked" or self.density == 1.0 or self.initial == "model"
-        return factory() if needed else without_large_numbers(factory, self.matrices)
+        whole = self.execution == "masked" or self.density == 1.0 or self.initial == "model"
+        return factory() if whole else build_large_on_meta(factory, self.matrices)
 
     def install(self, model: nn.Module, streams: Streams) -> dict[str, SparseWeight]:
         for name in self.selected:
