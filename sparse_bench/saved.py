@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import json
 import logging
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,10 @@ import torch
 from torch import nn
 
 from sparse_bench import environment
+from sparse_bench.commands import exit_status
 from sparse_bench.config import build, own_code
 from sparse_bench.config.nodes import SAFE, targets
-from sparse_bench.errors import CheckpointError, ConfigError, DataError, SparseBenchError
+from sparse_bench.errors import CheckpointError, ConfigError, DataError
 from sparse_bench.model_factory import ModelFactory
 from sparse_bench.record import FINISHED, Result, RunFolder, differences, write_atomically
 from sparse_bench.run import assemble
@@ -215,11 +215,10 @@ def main(arguments: Sequence[str]) -> int:
     path = Path(given.output or Path(given.run) / "model.safetensors").expanduser()
     if path.suffix != ".safetensors":
         parser.error("the name of FILE ends in .safetensors")
-    try:
-        run = load_run(given.run, device="cpu", data=given.data, trust_code=given.trust_code)
-        other = export_run(run, path)
-    except (SparseBenchError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"{path} ({path.stat().st_size / 1e6:.1f} MB) and {other}")
-    return 0
+
+    def write() -> int:
+        other = export_run(load_run(given.run, device="cpu", data=given.data, trust_code=given.trust_code), path)
+        print(f"{path} ({path.stat().st_size / 1e6:.1f} MB) and {other}")
+        return 0
+
+    return exit_status(write)

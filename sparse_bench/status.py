@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -13,8 +12,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from sparse_bench.commands import add_runs, exit_status
 from sparse_bench.config import choices
-from sparse_bench.errors import CheckpointError, ConfigError, SparseBenchError, unknown_choice
+from sparse_bench.errors import CheckpointError, ConfigError, unknown_choice
 from sparse_bench.journal import ELSEWHERE, LEFT, Ended, Journal, how_it_ended
 from sparse_bench.record import FINISHED, RunFolder
 
@@ -47,28 +47,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="sparse-bench status", description=__doc__)
     which = "a sweep's name, such as rasa/diet_density, or a folder below RUNS/.sweeps (default: the latest there)"
     parser.add_argument("sweep", metavar="SWEEP", nargs="?", help=which)
-    runs = Path(os.environ.get("SPARSE_BENCH_RUNS", "runs"))
-    parser.add_argument(
-        "--runs", type=Path, default=runs, help="folder of runs (default: $SPARSE_BENCH_RUNS, else runs)"
-    )
+    add_runs(parser, several=False)
     parser.add_argument("--watch", action="store_true", help="print again every --seconds until no run is left")
     parser.add_argument("--seconds", type=float, default=10.0, help="time between two looks (default: 10)")
     options = parser.parse_args(arguments)
     try:
-        while True:
-            states = list(states_of(options.sweep, options.runs))
-            if options.watch and sys.stdout.isatty():
-                print("\033[H\033[2J", end="")
-            print(report(states), flush=True)
-            over = all(state.status in (FINISHED, _FAILED_OR_REFUSED) for state in states)
-            if not options.watch or over:
-                return int(any(state.status != FINISHED for state in states))
-            time.sleep(options.seconds)
-    except SparseBenchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return exit_status(lambda: _watch(options), failed=2)
     except KeyboardInterrupt:
         return 130
+
+
+def _watch(options: argparse.Namespace) -> int:
+    while True:
+        states = list(states_of(options.sweep, options.runs))
+        if options.watch and sys.stdout.isatty():
+            print("\033[H\033[2J", end="")
+        print(report(states), flush=True)
+        over = all(state.status in (FINISHED, _FAILED_OR_REFUSED) for state in states)
+        if not options.watch or over:
+            return int(any(state.status != FINISHED for state in states))
+        time.sleep(options.seconds)
 
 
 def report(states: Sequence[State]) -> str:

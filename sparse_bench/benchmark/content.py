@@ -11,8 +11,9 @@ from sparse_bench.benchmark.questions import answers
 from sparse_bench.benchmark.rates import best_of, chosen
 from sparse_bench.benchmark.statistics import scores
 from sparse_bench.benchmark.tasks import BASELINES, CHOSEN_AT, TASKS, BenchmarkError, baselines, task_of
+from sparse_bench.evidence.csv_tables import csv_text, read_rows
 from sparse_bench.evidence.display import DisplayTable
-from sparse_bench.evidence.store import RunTable, csv_text, merge, read, read_rows
+from sparse_bench.evidence.store import RunTable, merge, read
 from sparse_bench.figures.style import Figure
 from sparse_bench.papers import BENCHMARK
 from sparse_bench.record import FINISHED

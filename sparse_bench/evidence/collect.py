@@ -17,18 +17,7 @@ from sparse_bench.evidence import single_runs
 from sparse_bench.evidence.compare import Evidence
 from sparse_bench.evidence.folders import Problem
 from sparse_bench.evidence.settings import alterations
-from sparse_bench.evidence.store import (
-    ALTERED,
-    RUNS,
-    RunKey,
-    RunTable,
-    curves_kept,
-    load,
-    locked,
-    merge,
-    read,
-    write,
-)
+from sparse_bench.evidence.store import ALTERED, RUNS, RunKey, RunTable, curves_kept, load, locked, merge, read, write
 from sparse_bench.papers.page import Paper
 from sparse_bench.record import FINISHED
 

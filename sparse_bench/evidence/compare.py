@@ -16,9 +16,10 @@ import pandas as pd
 from sparse_bench.errors import SparseBenchError, unknown_choice
 from sparse_bench.evidence.arms import Arm, arms_of, by_density, density_range, percent, realised_note, warned
 from sparse_bench.evidence.cell_values import is_finite, is_missing, plain, sort_key
+from sparse_bench.evidence.csv_tables import read_rows
 from sparse_bench.evidence.names import column_of
 from sparse_bench.evidence.statistics import Interval, mean_interval
-from sparse_bench.evidence.store import ALTERED, RUNS, RunTable, read, read_rows
+from sparse_bench.evidence.store import ALTERED, RUNS, RunTable, read
 from sparse_bench.papers.claims import is_exact
 from sparse_bench.papers.schema import Comparison, Measure, Target
 from sparse_bench.record import FINISHED

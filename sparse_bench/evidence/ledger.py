@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from sparse_bench.evidence.csv_tables import csv_text
 from sparse_bench.evidence.display import MISSING, DisplayTable, interval, markdown, whole
 from sparse_bench.evidence.names import quantity
 from sparse_bench.evidence.statistics import Interval
-from sparse_bench.evidence.store import csv_text
 from sparse_bench.evidence.verdicts import DECIDED, VERDICTS, CaseOutcome, Entry, Outcome
 from sparse_bench.papers.claims import Resolved, Test, is_exact
 from sparse_bench.papers.schema import Comparison, Measure, Origin

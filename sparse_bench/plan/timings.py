@@ -15,7 +15,7 @@ import pandas as pd
 
 from sparse_bench.config import identity, run_id
 from sparse_bench.errors import SparseBenchError
-from sparse_bench.evidence.store import csv_text, read_rows
+from sparse_bench.evidence.csv_tables import csv_text, read_rows
 from sparse_bench.record import FINISHED, write_atomically
 from sparse_bench.sweeps import Job
 

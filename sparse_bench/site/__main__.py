@@ -1,18 +1,18 @@
 """Command line: ``python -m sparse_bench.site OUT`` writes a report of one's own runs, or the papers' pages."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from sparse_bench.benchmark.content import compared
+from sparse_bench.commands import add_runs, exit_status
 from sparse_bench.config.catalog import experiments
-from sparse_bench.errors import SparseBenchError
 from sparse_bench.evidence.compare import Evidence
+from sparse_bench.evidence.csv_tables import StoreError
 from sparse_bench.evidence.display import interval, whole
 from sparse_bench.evidence.ledger import write_ledger
-from sparse_bench.evidence.store import StoreError, load
+from sparse_bench.evidence.store import load
 from sparse_bench.evidence.verdicts import evaluate
 from sparse_bench.papers.claims import read_claims
 from sparse_bench.papers.page import read_papers
@@ -32,9 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Write tables, figures and pages, by default of the runs below --runs. Nothing is trained.",
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
-    runs = [Path(os.environ.get("SPARSE_BENCH_RUNS", "runs"))]
-    where = "folders to search for runs, at any depth (default: $SPARSE_BENCH_RUNS, else runs)"
-    parser.add_argument("--runs", type=Path, nargs="+", metavar="DIR", default=runs, help=where)
+    add_runs(parser)
     parser.add_argument("--experiment", metavar="NAME", help="report this experiment, or all below it (rasa: rasa/…)")
     which = "metrics to report (default: all of the test split)"
     parser.add_argument("--metric", nargs="+", metavar="M", default=[], help=which)
@@ -45,11 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, metavar="DIR", help=papers)
     parser.add_argument("--readme", type=Path, metavar="FILE", help="the project's README, whose results are updated")
     options = parser.parse_args(arguments)
-    try:
-        return _papers(options) if options.results is not None else _own(options)
-    except (SparseBenchError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return exit_status(lambda: _papers(options) if options.results is not None else _own(options))
 
 
 def _papers(options: argparse.Namespace) -> int:

@@ -9,9 +9,10 @@ from sparse_bench.benchmark.content import Content
 from sparse_bench.config import CONF, choices
 from sparse_bench.evidence import names
 from sparse_bench.evidence.arms import SPARSE_WEIGHTS, Study, studies_of
+from sparse_bench.evidence.csv_tables import csv_text
 from sparse_bench.evidence.display import interval, joined, markdown, whole
 from sparse_bench.evidence.folders import Problem
-from sparse_bench.evidence.store import FILES, WARNINGS, RunTable, csv_text, curves_kept, write
+from sparse_bench.evidence.store import FILES, WARNINGS, RunTable, curves_kept, write
 from sparse_bench.evidence.tables import facts, provenance, summary_frame
 from sparse_bench.figures.single_run import study_portraits
 from sparse_bench.figures.study import followed_metrics

@@ -9,8 +9,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from sparse_bench.evidence.cell_values import is_missing
+from sparse_bench.evidence.csv_tables import read_rows
 from sparse_bench.evidence.display import MISSING, DisplayTable
-from sparse_bench.evidence.store import read_rows
 from sparse_bench.site.render import markdown_html, table_parts
 
 FOLDER = "performance"
