@@ -172,11 +172,7 @@ class SavedRun:
 
 
 def export_run(run: SavedRun, path: Path) -> Path:
-    """Write the weights of a run's plain model as safetensors, and its densities as JSON beside them.
-
-    Args:
-        run: the run.
-        path: the file of weights. The other file has the ending ``.json``.
+    """Write the weights of a run's plain model as safetensors, and its densities as JSON with the ending ``.json``.
 
     Returns:
         The JSON file.

@@ -140,14 +140,7 @@ def profile_figure(normal: Normal, density: float, own: Sequence[str] = ()) -> F
 
 
 def cost_figure(normal: Normal, found: Mapping[Key, Cell], column: str, own: Sequence[str] = ()) -> Figure | None:
-    """Mean score against the cost of training, as a share of the dense model's; means over all tasks.
-
-    Args:
-        normal: the scores.
-        found: the cells.
-        column: ``macs``, ``seconds`` or ``held``.
-        own: schemes to colour in any case.
-    """
+    """Mean score against a cost of training (macs, seconds or held), over the dense model's; means over all tasks."""
     lines = []
     for scheme in (name for name in schemes_of(normal) if name != DENSE):
         points = []

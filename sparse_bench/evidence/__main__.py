@@ -9,7 +9,6 @@ from sparse_bench.commands import add_runs, exit_status
 from sparse_bench.config.catalog import experiments
 from sparse_bench.evidence.collect import collect, joined
 from sparse_bench.evidence.compare import Evidence
-from sparse_bench.evidence.csv_tables import StoreError
 from sparse_bench.evidence.ledger import summary_table, verdict_text, write_ledger
 from sparse_bench.evidence.verdicts import VERDICTS, evaluate
 from sparse_bench.papers.claims import read_claims
@@ -56,8 +55,8 @@ def _claims(options: argparse.Namespace) -> int:
     if options.runs:
         evidence, warnings = joined(evidence, list(papers.values()), options.runs)
         print("".join(f"{line}\n" for line in warnings), end="", file=sys.stderr)
-    elif not evidence.tables:
-        raise StoreError(f"No committed results in '{options.results}': no paper's folder there has a table.")
+    else:
+        evidence.require()
     out = options.out or options.results
     out.mkdir(parents=True, exist_ok=True)  # fail before the work; a misspelt folder of results was refused above
     entries = evaluate(documents, evidence)

@@ -167,14 +167,6 @@ class Study:
         """Whether every curve has a single point. The metric is then drawn against density."""
         return all(len(curve.arms) == 1 for curve in self.curves if curve.kind != "small_dense")
 
-    def realised(self, arm: Arm) -> float | None:
-        """:attr:`Arm.realised`; for a narrower dense model its weights as a share of the full model's, if known."""
-        sizes = {other.mean(SPARSE_SIZE) for other in self.arms if other.kind != "small_dense"}
-        weights, size = arm.mean(SPARSE_WEIGHTS), sizes.pop() if len(sizes) == 1 else None
-        if arm.kind != "small_dense" or weights is None or not size:
-            return arm.realised
-        return weights / size
-
     @cached_property
     def settings(self) -> tuple[list[str], list[str]]:
         """Settings that vary in the study; see :func:`identifying_settings`."""
@@ -260,6 +252,13 @@ def density_range(densities: Iterable[float | None]) -> str:
         return ""
     low, high = percent(min(known), digits=3), percent(max(known), digits=3)
     return low if low == high else f"{low.split(NO_BREAK)[0]} to {high}"
+
+
+def realised_density(arm: Arm, arms: Sequence[Arm]) -> float | None:
+    """:attr:`Arm.realised`; for a narrower dense model its weights as a share of the full model's, if known."""
+    sizes = {other.mean(SPARSE_SIZE) for other in arms if other.kind != "small_dense"}
+    weights, size = arm.mean(SPARSE_WEIGHTS), sizes.pop() if len(sizes) == 1 else None
+    return weights / size if arm.kind == "small_dense" and weights is not None and size else arm.realised
 
 
 def by_density(arms: Iterable[Arm]) -> dict[float, list[float | None]]:

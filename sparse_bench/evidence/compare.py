@@ -16,7 +16,7 @@ import pandas as pd
 from sparse_bench.errors import SparseBenchError, unknown_choice
 from sparse_bench.evidence.arms import Arm, arms_of, by_density, density_range, percent, realised_note, warned
 from sparse_bench.evidence.cell_values import is_finite, is_missing, plain, sort_key
-from sparse_bench.evidence.csv_tables import read_rows
+from sparse_bench.evidence.csv_tables import StoreError, read_rows
 from sparse_bench.evidence.names import column_of
 from sparse_bench.evidence.statistics import Interval, mean_interval
 from sparse_bench.evidence.store import ALTERED, RUNS, RunTable, read
@@ -86,6 +86,15 @@ class Evidence:
     def committed(cls, root: Path, papers: Iterable[str]) -> "Evidence":
         """Read the tables below ``root`` that exist."""
         return cls(root, {paper: read(root / paper) for paper in papers if (root / paper / RUNS).is_file()})
+
+    def require(self) -> None:
+        """Check that there are tables.
+
+        Raises:
+            StoreError: there are none.
+        """
+        if not self.tables:
+            raise StoreError(f"No committed results in '{self.root}': no paper's folder there has a table.")
 
     def runs(self, target: Target, *, any_length: bool = False) -> tuple[RunTable, pd.DataFrame] | None:
         """The finished runs that ``target`` names, and their table; None without such runs. Altered runs do not count.

@@ -23,7 +23,7 @@ from filelock import FileLock
 from sparse_bench.errors import unknown_choice
 from sparse_bench.evidence.cell_values import is_finite, is_missing, plain, sort_key
 from sparse_bench.evidence.csv_tables import StoreError, csv_text, parse, read_text
-from sparse_bench.evidence.folders import Problem, read_curves, read_runs, row_of
+from sparse_bench.evidence.folders import PLAIN, Problem, read_curves, read_runs, row_of
 from sparse_bench.evidence.settings import completed, defining, shared_and_varying
 from sparse_bench.record import FINISHED, Result, write_together
 
@@ -36,10 +36,9 @@ ALTERED = "altered"
 WARNINGS = "warnings"
 #: Longer curves are thinned to this many evenly spaced epochs and the last ones, over which claims take means.
 _SPACED, _LAST = 50, 10
-_PLAIN = ("tokens_per_second", "examples_per_second", "peak_memory_bytes", "epochs", "steps")
 _COLUMN_ORDER = (
     *("experiment", "id", "status", "label:", "seed", "setting:", "count:", "metric:", "macs:", "seconds:"),
-    *(*_PLAIN, "made:"),
+    *(*PLAIN, "made:"),
 )
 #: Experiment and id, which identify a run.
 RunKey = tuple[str, str]
@@ -230,12 +229,17 @@ def _ordered_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return sorted(seen, key=key)
 
 
+def key_of(row: Mapping[Any, Any]) -> RunKey:
+    """The run of one of a table's rows."""
+    return str(row["experiment"]), str(row["id"])
+
+
 def merge(old: RunTable, new: RunTable) -> RunTable:
     """Merge two tables. Of a run in both, the new row is kept, unless it failed and the old one did not."""
     kept: dict[RunKey, tuple[dict[str, Any], dict[str, Any], int]] = {}
     for number, table in enumerate((old, new)):
         for row in table.rows():
-            key = (str(row["experiment"]), str(row["id"]))
+            key = key_of(row)
             if key in kept and kept[key][0]["status"] == FINISHED != row["status"]:
                 continue
             cells = {column: value for column, value in row.items() if not column.startswith("setting:")}

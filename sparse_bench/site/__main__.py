@@ -9,7 +9,6 @@ from sparse_bench.benchmark.content import compared
 from sparse_bench.commands import add_runs, exit_status
 from sparse_bench.config.catalog import experiments
 from sparse_bench.evidence.compare import Evidence
-from sparse_bench.evidence.csv_tables import StoreError
 from sparse_bench.evidence.display import interval, whole
 from sparse_bench.evidence.ledger import write_ledger
 from sparse_bench.evidence.store import load
@@ -49,8 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _papers(options: argparse.Namespace) -> int:
     papers = read_papers(experiments())
     evidence = Evidence.committed(options.results, papers)
-    if not evidence.tables:
-        raise StoreError(f"No committed results in '{options.results}': no paper's folder there has a table.")
+    evidence.require()
     options.out.mkdir(parents=True, exist_ok=True)  # fail before the minute that the pages take
     entries = evaluate(read_claims(experiments()), evidence)
     paths = build_site(evidence, papers, entries, options.out, options.readme)

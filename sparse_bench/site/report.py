@@ -24,13 +24,7 @@ from sparse_bench.site.render import environment
 
 @dataclass(frozen=True)
 class Report:
-    """A written report.
-
-    Attributes:
-        paths: every file, in the order of writing.
-        metrics: the reported metrics.
-        studies: the studies of the runs.
-    """
+    """A written report: its files in the order of writing, and the metrics and studies in it."""
 
     paths: Sequence[Path]
     metrics: Sequence[str]

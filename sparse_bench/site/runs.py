@@ -22,7 +22,7 @@ from sparse_bench.evidence.arms import (
 )
 from sparse_bench.evidence.display import decimal, duration, setting, whole
 from sparse_bench.evidence.names import quantity
-from sparse_bench.evidence.store import WARNINGS, RunTable
+from sparse_bench.evidence.store import WARNINGS, RunTable, key_of
 from sparse_bench.papers.page import Paper
 from sparse_bench.record import FINISHED
 
@@ -64,11 +64,7 @@ def run_entries(paper: Paper, table: RunTable) -> list[RunEntry]:
     """Entries for all runs of ``table``, in its order."""
     histories = table.histories
     main = [metric for section in paper.sections for metric in section.metrics]
-    entries = []
-    for row in table.rows():
-        key = (str(row["experiment"]), str(row["id"]))
-        entries.append(_entry(row, histories.get(key), main))
-    return entries
+    return [_entry(row, histories.get(key_of(row)), main) for row in table.rows()]
 
 
 def shared_settings(table: RunTable) -> list[tuple[str, str]]:

@@ -34,12 +34,7 @@ class TableFile:
 
 
 def table_files(folder: Path, suffixes: Sequence[str] = (".md", ".csv")) -> list[TableFile]:
-    """The tables of a folder, by name. A Markdown file is shown if there is one; else the rows of the CSV file.
-
-    Args:
-        folder: where the files are.
-        suffixes: endings of the files to read.
-    """
+    """The tables of a folder, by name. A Markdown file is shown if there is one; else the rows of the CSV file."""
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.glob("*")):
         if path.suffix in suffixes:

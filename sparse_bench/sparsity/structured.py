@@ -86,10 +86,6 @@ class StructuredScheme(Scheme, ABC):
     def owners(self, model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> dict[str, list[str]]:
         """Name of each module with selected matrices, in the model's order → names of these matrices.
 
-        Args:
-            model: the model.
-            kinds: types of modules that the scheme can replace.
-
         Raises:
             ConfigError: a matrix belongs to a module of another type or to several modules, or a module has matrices
                 that are not selected.

@@ -140,12 +140,7 @@ def check_origin(path: Path, then: Origin, now: Origin) -> None:
 
 
 def circumstances(device: torch.device, computed: Mapping[str, str]) -> dict[str, Any]:
-    """Everything that changes only the last digits of a run: device, threads, instruction set, torch and kernels.
-
-    Args:
-        device: the device that it trains on.
-        computed: how its sparse layers are computed.
-    """
+    """Everything that changes only the last digits of a run: device, threads, instruction set, torch and kernels."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "threads": torch.get_num_threads(),

@@ -151,11 +151,11 @@ TOLD = "realised density 14 % for 20 %"
 
 def test_captions_of_described_figures_tell_it(drawn: list[Canvas]) -> None:
     described = {"kind": "epochs", "title": "t", "of": "test/f1", "series": SERIES}
-    lines = lines_figure(Epochs.model_validate(described), lost(), paper()).figure
+    lines = lines_figure(Epochs.model_validate(described), lost(), paper())
     assert lines is not None
     assert f"Remarks: x: {TOLD}." in plain(lines.caption)
     described = {**described, "kind": "curve", "along": "density", "series": [{"label": "all", "experiment": "p/x"}]}
-    curve = lines_figure(Along.model_validate(described), lost(), paper()).figure
+    curve = lines_figure(Along.model_validate(described), lost(), paper())
     assert curve is not None
     assert f"Remarks: all: {TOLD}." in plain(curve.caption)
     assert drawn[-1].axes[0].get_xlabel() == "nominal density"
@@ -163,10 +163,11 @@ def test_captions_of_described_figures_tell_it(drawn: list[Canvas]) -> None:
         {"label": f"at {density}", "of": "test/f1", "first": {"experiment": "p/x", "where": {"density": density}}}
         for density in (0.1, 0.2)
     ]
-    shown = dots_figure(Dots.model_validate({"kind": "dots", "title": "t", "axis": "a", "rows": rows}), lost(), paper())
-    assert shown.figure is not None
-    assert shown.table is not None
-    for caption in (shown.figure.caption, shown.table.caption):
+    figure, table = dots_figure(
+        Dots.model_validate({"kind": "dots", "title": "t", "axis": "a", "rows": rows}), lost(), paper()
+    )
+    assert figure is not None
+    for caption in (figure.caption, table.caption):
         assert f"Remarks: at 0.2: {TOLD}." in plain(caption)
 
 
@@ -302,7 +303,7 @@ def test_pages_figures_and_claims_from_committed_tables_say_warnings(tmp_path: P
     assert [entry.warnings for entry in run_entries(paper(), found.tables["rasa"])] == ["", GUESS]
     figure = lines_figure(
         Epochs.model_validate({"kind": "epochs", "title": "t", "of": "test/f1", "series": SERIES}), found, paper()
-    ).figure
+    )
     assert figure is not None
     assert told in figure.caption
     claim = CLAIM.replace("MEASURE", "value").replace(", second: {experiment: p/x, where: {density: 0.1}}", "")
