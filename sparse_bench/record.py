@@ -146,8 +146,8 @@ def verify(content: Mapping[str, Any]) -> None:
     """
     if content.get("checksum") is not None and content["checksum"] != checksum_of(content):
         raise ValueError(
-            "its checksum is wrong: it was damaged or edited since the run wrote it; "
-            "to have your own edits read, remove its key 'checksum'"
+            "its checksum is wrong, so it was damaged or edited after the run. "
+            "If you edited it, remove its key 'checksum'"
         )
 
 

@@ -83,7 +83,7 @@ def load_run(
     checkpoint.restore_random_state(random_state, where)
     state = checkpoint.load(folder.weights)
     if result.weights not in (None, checkpoint.fingerprint(state["model"])):
-        raise CheckpointError(f"{folder.weights} holds other weights than those of its result.")
+        raise CheckpointError(f"The weights in {folder.weights} are not those of its result.")
     with checkpoint.fitting(folder.weights):
         trainer.model.load_state_dict(state["model"])
         trainer.scheme.load_state_dict(state["scheme"])

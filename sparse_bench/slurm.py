@@ -110,7 +110,7 @@ class SlurmWorkers(Launcher):
         try:
             self._wait(array, journal, numbers)
         except BaseException:  # also Ctrl-C and SIGTERM
-            logger.warning("Cancelling Slurm job %s; with hydra.launcher.detach=true it would go on", array)
+            logger.warning("Cancelling Slurm job %s; with hydra.launcher.detach=true it would keep running", array)
             subprocess.run(["scancel", array], check=False)
             raise
         entries = journal.entries()

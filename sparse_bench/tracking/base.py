@@ -127,7 +127,7 @@ class Trackers(Tracker):
             except Exception as error:
                 del self.active[name]
                 logger.warning(
-                    "Tracker '%s' failed in %s and is dropped; the run goes on, with its metrics on disk (%s: %s)",
+                    "Tracker '%s' failed in %s and is dropped. The run continues, with its metrics on disk (%s: %s)",
                     name,
                     method,
                     type(error).__name__,
