@@ -97,7 +97,7 @@ def _compare(plain: dict[str, Any], folder: RunFolder, result: Result, source: S
         _cached_checksums.cache_clear()
         raise ConfigError(
             f"{folder.path} has finished, but its data or first stage have changed since then: {changed}. Restore "
-            "them, choose another output, or run it again with force=true. Its files are then kept in the folder's .earlier."
+            "them, choose another output, or run it again with force=true. Its files are then kept in .earlier."
         )
     if changed := differences(result.origin, now, ("code",)):
         logger.warning(
