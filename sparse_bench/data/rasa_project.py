@@ -95,15 +95,7 @@ def rasa_stories(
         stories, tested = split_stories(found.stories, test, split_seed, known.featurized_slots, duplicates)
     if not stories or not tested:
         raise DataError(f"{train}: {len(found.stories)} stories are too few for a split with test={test}.")
-    return DialogueCorpus(
-        stories=stories,
-        test_stories=tested,
-        intents=tuple(known.intents),
-        entities=known.entities,
-        actions=known.actions,
-        featurized_slots=known.featurized_slots,
-        checksums=checksums,
-    )
+    return known.corpus(stories, tested, checksums)
 
 
 def _domain(root: Path, domain: str | None) -> Domain:

@@ -41,11 +41,6 @@ class RunInfo:
     folder: Path
 
     @property
-    def group(self) -> str:
-        """The group of runs to compare this one with: its experiment."""
-        return self.experiment
-
-    @property
     def job_type(self) -> str:
         """The kind of run: its sparsity scheme."""
         return str(self.labels["scheme"])
