@@ -48,7 +48,7 @@ def sparsify(
 
     The loop stays as it is. The scheme acts before and after each ``optimizer.step()``. A step that a gradient scaler
     leaves out changes no topology. Gradients of several backward passes are ranked as their sum. Weights that the loop
-    initialises anew keep their topology. For a running average of the weights (EMA) of a scheme that rewires, use
+    initialises again keep their topology. For a running average of the weights (EMA) of a scheme that rewires, use
     ``execution="masked"``, or average exported models: the other executions move values as they rewire.
 
     Several calls may make different layers of one model sparse. Each owns its layers.
@@ -204,7 +204,7 @@ class SparseTraining(Driver):
         return masks
 
     def _with_parts(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The ``state``, with the stored parts of layers of a predefined shape in the place of their matrices."""
+        """The ``state``, with the stored parts of layers of a predefined shape instead of their matrices."""
         loaded = dict(state)
         for path, original in self._originals.items():
             module = self.model.get_submodule(path)

@@ -74,7 +74,7 @@ class Result:
     machine: dict[str, Any] = field(default_factory=dict)
     #: Why the run failed; None if it finished.
     error: dict[str, Any] | None = None
-    #: SHA-256 of the files of measurements beside the result, by name.
+    #: SHA-256 of the files of measurements in the same folder, by name.
     files: dict[str, str] = field(default_factory=dict)
     #: SHA-256 of everything else in the file, see :func:`verify`; None in results of earlier versions.
     checksum: str | None = None
@@ -118,8 +118,8 @@ _NOUNS = {"data": "the data '{}'", "code": "the module '{}'", "start_from": "the
 def differences(then: Origin, now: Origin, parts: Sequence[str] = tuple(_NOUNS)) -> str:
     """Describe which of ``parts`` differ between ``then`` and ``now``; empty if none does.
 
-    A part that ``then`` lacks, as results of earlier versions do, is not compared. Nor is a module that ``then`` lacks:
-    it can only be new if the module that imports it has changed too, or if an earlier version did not record it.
+    A part that is not in ``then`` is not compared, because earlier versions did not record it. The same holds for a
+    module: a new one is imported by a module that has changed too.
     """
     found = []
     for part in parts:

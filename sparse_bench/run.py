@@ -302,7 +302,7 @@ def assemble(
 
 
 def _labels(plain: dict[str, Any]) -> dict[str, Any]:
-    """What tells a run apart from others in tables and messages."""
+    """Labels that distinguish a run in tables and messages."""
     return {
         "model": plain["model"].get(LABEL),
         "dataset": plain["dataset"].get(LABEL),
@@ -350,7 +350,7 @@ def _macs(trainer: Trainer) -> MultiplyAccumulates:
 
 
 def _finished(plain: dict[str, Any], folder: RunFolder, source: Source | None) -> Result | None:
-    """The result of a finished run, or None; warn if the run lacks the checkpoint or weights now requested."""
+    """The result of a finished run, or None; warn if the run has not kept the requested checkpoint or weights."""
     result = finished_before(plain, folder, source)
     if result is None:
         return None

@@ -126,7 +126,7 @@ def _latest(runs: Path) -> Path:
 
 
 def _state(name: str, path: Path | None, ended: Ended | None) -> State:
-    """The state of a run. Its folder counts; the journal tells of runs that were refused."""
+    """The state of a run. It follows from the run's folder; refused runs are only in the journal."""
     folder = RunFolder(path) if path is not None and path.exists() else None
     owner = folder.owner() if folder is not None else None
     if folder is not None and owner is not None:

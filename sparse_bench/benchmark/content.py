@@ -90,7 +90,7 @@ def content(
 
 
 def compared(table: RunTable, results: Path) -> Content:
-    """One's own runs of the benchmark beside the committed ones: their schemes are pointed out.
+    """One's own runs of the benchmark together with the committed ones; their schemes are highlighted.
 
     A scheme with the name of a committed one replaces it where both ran the same task, density and seed.
 
@@ -140,7 +140,7 @@ def heat_map(found: Mapping[Key, Cell], normal: Mapping[Key, Mapping[int, float]
 
 
 def own_rates(table: RunTable, known: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """``known`` with the best rate of every scheme that it lacks, by the benchmark's rule, from the runs themselves.
+    """``known`` with the best rate of every missing scheme, by the benchmark's rule, from the runs themselves.
 
     The rule: the best value of the task's validation metric at density 0.1, with the first seed that was run there.
     """

@@ -72,7 +72,7 @@ def baselines(results: Path) -> dict[str, float]:
     """Task → value of its metric that the counted baseline reaches.
 
     Raises:
-        BenchmarkError: the table is missing, or lacks a task.
+        BenchmarkError: the table is missing, or has no row for a task.
     """
     path = results / BASELINES
     if not path.is_file():

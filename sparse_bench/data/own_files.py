@@ -53,7 +53,7 @@ def text_lm(
         valid: path of the validation text, or its share of the training text.
         test: the same for the test.
         fraction: share of the training lines to use, from the first, after the other splits are taken.
-        unit: ``words`` (what stands between white space) or ``characters``.
+        unit: ``words`` (separated by white space) or ``characters``.
         vocabulary: largest number of different words or characters, ``<unk>`` and ``<eos>`` included; None: all.
         least_count: what occurs less often in the training lines becomes ``<unk>``.
         eos: end every line with ``<eos>``.
@@ -172,7 +172,7 @@ def conll(
 
     Raises:
         ConfigError: a setting outside its range.
-        DataError: a file cannot be read, or a line lacks a column.
+        DataError: a file cannot be read, or a line has too few columns.
     """
     files = OwnFiles()
 
@@ -227,7 +227,7 @@ def text_classes(
 
     Raises:
         ConfigError: a setting outside its range.
-        DataError: a file cannot be read, a line lacks a column, or a held-out class does not occur in training.
+        DataError: a file cannot be read, a line has too few columns, or a held-out class does not occur in training.
     """
     files = OwnFiles()
     rows = _Rows(files, text_column, class_column, header)

@@ -159,7 +159,7 @@ def measure(comparison: Comparison, evidence: Evidence) -> Sample | Unavailable:
     """Measure one side, or compare two sides, paired over the seeds that both have.
 
     Raises:
-        SelectionError: the comparison uses a name that the results lack.
+        SelectionError: the comparison uses a name that is not in the results.
     """
     of, sides = comparison.of, comparison.sides
     if missing := [side for side in sides if not evidence.exists(side, of)]:
@@ -223,7 +223,7 @@ def curves_by_seed(table: RunTable, runs: pd.DataFrame, metric: str, name: str) 
     """An arm's learning curves: seed → a metric by epoch.
 
     Raises:
-        SelectionError: the runs form several arms, or their curves lack the metric. The message calls them ``name``.
+        SelectionError: the runs form several arms, or no curve has the metric. The message calls them ``name``.
     """
     one_arm(runs)  # a mean over several arms has no meaning
     wanted = table.curves["id"].isin(set(runs["id"])) & table.curves["experiment"].isin(set(runs["experiment"]))

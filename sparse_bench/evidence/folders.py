@@ -100,7 +100,7 @@ def read_curves(folder: Path, wanted: Callable[[str], bool] = lambda metric: Tru
 
     Args:
         folder: the run's folder.
-        wanted: tells of a metric whether it is read.
+        wanted: whether to read the metric of a name.
 
     Raises:
         ValueError: a line before the last is not a JSON object, or the file was damaged since the run ended.

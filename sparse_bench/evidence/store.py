@@ -287,7 +287,7 @@ def read(folder: Path) -> RunTable:
     """Read the files of :func:`write`. The files of settings and curves may be missing.
 
     Raises:
-        StoreError: the table of runs is missing, or a file is incomplete or lacks a column.
+        StoreError: the table of runs is missing, or a file is incomplete or has too few columns.
     """
     if not (folder / RUNS).is_file():
         raise StoreError(f"No committed results in '{folder}': {RUNS} is missing.")

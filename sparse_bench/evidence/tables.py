@@ -326,7 +326,7 @@ def summary_frame(runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
 
 
 def _mean_of_seeds(arm: Arm, metric: str) -> str:
-    """A metric's interval, with its number of seeds if some of the arm's seeds lack the metric."""
+    """A metric's interval, with its number of seeds if some of the arm's seeds do not have the metric."""
     found = arm.interval(f"metric:{metric}")
     fewer = found is not None and 1 < found.n < arm.runs["seed"].nunique()
     return f"{interval(found)} (n = {found.n})" if found is not None and fewer else interval(found)

@@ -49,7 +49,7 @@ class RowSparseUpdates:
         tolerance: see :func:`sparse_bench.row_sparse.deferral.deferral`.
 
     Raises:
-        ConfigError: the optimizer does not update each element of a weight independently, or lacks a table.
+        ConfigError: the optimizer does not update each element of a weight independently, or has no table.
     """
 
     def __init__(self, optimizer: Optimizer, model: nn.Module, tolerance: float | None = None) -> None:

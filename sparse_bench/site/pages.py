@@ -59,7 +59,7 @@ def build_site(
         Every file written.
 
     Raises:
-        ReadmeError: ``front`` lacks the lines that mark the part on results.
+        ReadmeError: ``front`` has no lines that mark a part to be written.
     """
     contents = [paper_content(paper, evidence) for paper in papers.values()]
     measurements = table_files(evidence.root / FOLDER)

@@ -40,7 +40,7 @@ _SPEED: tuple[tuple[str, str, str, str, dict[str, Any], str], ...] = (
 
 
 class ReadmeError(SparseBenchError):
-    """A README lacks the lines that mark the part on results."""
+    """A README without the lines that mark a part to be written."""
 
 
 def summary(

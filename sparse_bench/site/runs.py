@@ -36,7 +36,7 @@ class RunEntry:
     Attributes:
         file: name of the run's page.
         labels: model, dataset, scheme, density.
-        headline: the paper's main metric with its value; empty if the run lacks it.
+        headline: the paper's main metric with its value; empty if the run does not have it.
         measured: metrics, weights and time, name and text each.
         settings: settings in which the paper's runs differ.
         made: processor, device, version of torch, commit.

@@ -142,7 +142,7 @@ class MaskedWeight(SparseWeight):
 
     @torch.no_grad()
     def _before_pass(self, gradient: Tensor) -> None:
-        """A backward pass is about to add to the gradient: begin a new sum, or go on with what the loop has left."""
+        """Before a backward pass adds to the gradient: begin a new sum, or continue the one that the loop has left."""
         standing, earlier = self.parameter.grad, self._dense_gradient
         if standing is None or earlier is None:
             self._dense_gradient = None

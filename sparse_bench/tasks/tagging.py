@@ -42,7 +42,7 @@ class TaggingTask(Task):
         batch_size: sentences in a batch.
         vocabulary: number of word types, ``<pad>`` and ``<unk>`` included; rarer words become ``<unk>``. None: all
             words. Then training has no ``<unk>``, so its embedding keeps its random initial value, but held-out words
-            that training lacks still use it.
+            that do not occur in training still use it.
         replace_singletons: probability that a word that occurs once in training becomes ``<unk>`` in an epoch, so that
             ``<unk>`` is trained.
         evaluate_batch_size: sentences in a batch of :meth:`evaluate`.

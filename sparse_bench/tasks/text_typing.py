@@ -53,7 +53,7 @@ class TextTypingTask(Task):
         corpus: the fragments, or a function that reads them.
         batch_size: fragments in a batch.
         least_count: words that occur less often in training become ``<unk>``. At 1, training has no ``<unk>``, so its
-            embedding keeps its random initial value, but held-out words that training lacks still use it.
+            embedding keeps its random initial value, but held-out words that do not occur in training still use it.
         weighted: weight the examples by :func:`class_weights`; the loss of a batch is the weighted mean.
         evaluate_batch_size: fragments in a batch of :meth:`evaluate`.
 

@@ -73,7 +73,7 @@ class Tracker(ABC):
 
 
 class Trackers(Tracker):
-    """Several trackers as one. If a tracker fails, a warning is logged and the run goes on without it."""
+    """Several trackers as one. If a tracker fails, a warning is logged and the run continues without it."""
 
     def __init__(self, trackers: Mapping[str, Tracker]) -> None:
         self.active = dict(trackers)

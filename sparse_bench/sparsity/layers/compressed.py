@@ -74,7 +74,7 @@ class CompressedLayer(nn.Module):
         self._original = _Original()  # it is trained itself, so its weights belong to its own places
 
     def _sums(self) -> list[float]:
-        """A sum of each vector of weights, which tells whether they have changed."""
+        """A sum of each vector of weights, to detect whether they have changed."""
         return [float(values.detach().double().sum()) for values, _ in self.parts().values() if not values.is_meta]
 
     def __getstate__(self) -> dict[str, Any]:

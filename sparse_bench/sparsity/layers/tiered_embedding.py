@@ -94,7 +94,7 @@ class TieredEmbedding(RowSparseLayer, StructuredModule):
     def _pieces(self, rows: Tensor) -> Iterator[tuple[int, slice, Tensor | None, Tensor]]:
         """For each block of columns, the places in :attr:`weight` of the words at places ``rows`` [U].
 
-        On the CPU, rows that lack a block are left out. On other devices they remain and have to be multiplied by zero.
+        On the CPU, rows without a block are left out. On other devices they remain and have to be multiplied by zero.
         They then get places of the same row in a block that all rows have, so that no other row counts as touched.
 
         Yields:
