@@ -19,7 +19,7 @@ from sparse_bench.sparsity.dynamics.scheme import Dynamic
 from sparse_bench.sparsity.dynamics.tiles import as_mask, in_tiles
 from sparse_bench.sparsity.held import BUFFERS
 from sparse_bench.sparsity.layers.compressed import CompressedLayer
-from sparse_bench.sparsity.layers.structured import StructuredModule
+from sparse_bench.sparsity.layers.structured_module import StructuredModule
 from sparse_bench.sparsity.optimizer_parameters import replace_parameters
 from sparse_bench.sparsity.rollback import unchanged_on_error
 from sparse_bench.sparsity.scheme import Length, Scheme, layer_groups

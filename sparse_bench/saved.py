@@ -20,7 +20,7 @@ from sparse_bench.errors import CheckpointError, ConfigError, DataError
 from sparse_bench.model_factory import ModelFactory
 from sparse_bench.record import FINISHED, Result, RunFolder, differences, write_atomically
 from sparse_bench.run import assemble
-from sparse_bench.sparsity.layers.structured import StructuredModule
+from sparse_bench.sparsity.layers.structured_module import StructuredModule
 from sparse_bench.sparsity.scheme import Scheme
 from sparse_bench.tasks.base import Task
 from sparse_bench.training import checkpoint

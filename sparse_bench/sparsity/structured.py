@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from sparse_bench.errors import ConfigError
 from sparse_bench.kernels import places_of
-from sparse_bench.sparsity.layers.structured import StructuredModule
+from sparse_bench.sparsity.layers.structured_module import StructuredModule
 from sparse_bench.sparsity.scheme import Scheme, layer_groups
 from sparse_bench.sparsity.weights import SparseWeight
 from sparse_bench.streams import Streams

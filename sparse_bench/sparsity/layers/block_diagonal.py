@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
 from sparse_bench.errors import ConfigError
-from sparse_bench.sparsity.layers.structured import StructuredModule
+from sparse_bench.sparsity.layers.structured_module import StructuredModule
 from sparse_bench.sparsity.segments import Blocks, Segment, channel_shuffle, equal_blocks
 
 #: Number of gates whose weights a recurrent layer stacks. LSTM: input, forget, cell, output. GRU: reset, update, new.

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from sparse_bench.errors import ConfigError
 from sparse_bench.row_sparse import RowSparseLayer, TouchedRows, readable_without_wait
 from sparse_bench.row_sparse.layers import gradient_of_words
-from sparse_bench.sparsity.layers.structured import StructuredModule
+from sparse_bench.sparsity.layers.structured_module import StructuredModule
 from sparse_bench.sparsity.tiers import Tiers
 
 
