@@ -69,8 +69,8 @@ quickstart: $(STAMP) ## run a first small sweep and draw its figures (minutes, n
 	@cat $(RUNS)/report/quickstart/summary.md
 	@echo
 	@echo "Page with figures: $(abspath $(RUNS)/report/quickstart/index.html)"
-	@echo "Next: make rasa-small (a paper at reduced scale), or one run of your own:"
-	@echo "  $(BIN)/python -m sparse_bench experiment=rasa/diet dataset=sara_like sparsity.density=0.1"
+	@echo "Next: make rasa-small (a paper at reduced scale), or one run of your own (a minute):"
+	@echo "  $(BIN)/python -m sparse_bench experiment=rasa/diet dataset=sara_like sparsity.density=0.1 model.transformer_size=32 trainer.epochs=20"
 
 # ---- the papers: at their own scale, and at one that two cores can do ----
 

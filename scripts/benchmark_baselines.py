@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from sparse_bench.batch.translation import BOS
 from sparse_bench.benchmark.tasks import TASKS, Task
 from sparse_bench.data.dialogues import LISTEN
-from sparse_bench.evidence.store import csv_text
+from sparse_bench.evidence.csv_tables import csv_text
 from sparse_bench.record import write_atomically
 from sparse_bench.run import task_of
 from sparse_bench.sweeps import shipped_config

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from statistics import mean, stdev
 
 from interleaved import paragraphs, parse, table_of, write
+from nlu_statistics import COUNTS, Figures, figures, logistic_regression_f1
 
 from sparse_bench.data.messages import NluCorpus
 from sparse_bench.data.sara import sara
 from sparse_bench.data.sara_like import sara_like
-from sparse_bench.data.sara_like.calibration import COUNTS, Figures, figures, logistic_regression_f1
 from sparse_bench.errors import DataError
 
 ROWS: dict[str, Callable[[Figures], str]] = {

@@ -157,7 +157,7 @@ def main() -> None:
     worker = JOBS in os.environ
     while worker and any(_abandoned(how.elsewhere) for how in ended if how.elsewhere is not None):
         ended.clear()
-        job()  # goes on with the runs of a worker that died
+        job()  # continues the runs of a worker that died
     while awaited := [how.elsewhere for how in ended if how.status == _AWAITED and how.elsewhere is not None]:
         _wait(awaited)
         ended.clear()

@@ -51,7 +51,7 @@ def _agree(output: Path, wanted: str) -> None:
             os.close(file)
     kinds = agreed(output)
     assert kinds is not None
-    advice = f"To choose anew, delete {path} while no process works on a run below it."
+    advice = f"To choose again, delete {path} while no process works on a run below it."
     if wanted not in ("auto", kinds[0]):
         raise ConfigError(f"locks={wanted}, but the runs in '{output}' use locks={kinds[0]}. {advice}")
     if kinds[0] == "flock" and (fault := flock_fault(output)) is not None:

@@ -19,7 +19,7 @@ class _State:
     Attributes:
         asked: the signal that asked it to stop; None if none did.
         saves: whether a run trains, and will stop at a moment that it chooses.
-        quiet: whether nothing is logged, because the parent process tells it.
+        quiet: whether nothing is logged, because the parent process reports it.
         before: the handlers that these signals had before.
     """
 
@@ -46,7 +46,7 @@ def catch(*numbers: int, quiet: bool = False) -> None:
 def saving() -> Iterator[Callable[[], bool]]:
     """A context in which a signal does not end the process.
 
-    It yields a function that tells whether a signal has come. Then the run saves, and calls :func:`stop`. A second
+    It yields a function that returns whether a signal has come. Then the run saves, and calls :func:`stop`. A second
     Ctrl-C ends the process at once.
     """
     _state.saves = True

@@ -73,12 +73,7 @@ class Journal:
     _looked: float = -math.inf
 
     def announce(self, overrides: Sequence[Sequence[str]], first: int) -> Path:
-        """Write the list of jobs, and return its file.
-
-        Args:
-            overrides: the overrides of each job.
-            first: number of the first job.
-        """
+        """Write the list of jobs, whose numbers begin with ``first``, and return its file."""
         self.sweep.mkdir(parents=True, exist_ok=True)
         path = self.sweep / f"jobs-{first}.json"
         write_atomically(path, json.dumps([list(one) for one in overrides], indent=0).encode())
@@ -140,12 +135,7 @@ class Journal:
 
 
 def how_it_ended(result: Result, monitored: str | None = None) -> Ended:
-    """How a run ended, from its result.
-
-    Args:
-        result: the result.
-        monitored: name of the metric that a search optimises.
-    """
+    """How a run ended, from its result. ``monitored`` names the metric that a search optimises."""
     objective = result.metrics.get(monitored or "") if result.status == FINISHED else None
     error = first_line(f"{result.error['type']}: {result.error['message']}") if result.error else ""
     return Ended(result.status, None, bool(result.warnings), objective, error)

@@ -17,10 +17,10 @@ from sparse_bench.sparsity.driver import Driver
 from sparse_bench.sparsity.dynamics.schedule import EveryEpoch
 from sparse_bench.sparsity.dynamics.scheme import Dynamic
 from sparse_bench.sparsity.dynamics.tiles import as_mask, in_tiles
-from sparse_bench.sparsity.handover import hand_over
 from sparse_bench.sparsity.held import BUFFERS
 from sparse_bench.sparsity.layers.compressed import CompressedLayer
-from sparse_bench.sparsity.layers.structured import StructuredModule
+from sparse_bench.sparsity.layers.structured_module import StructuredModule
+from sparse_bench.sparsity.optimizer_parameters import replace_parameters
 from sparse_bench.sparsity.rollback import unchanged_on_error
 from sparse_bench.sparsity.scheme import Length, Scheme, layer_groups
 from sparse_bench.sparsity.scores import Losses
@@ -48,7 +48,7 @@ def sparsify(
 
     The loop stays as it is. The scheme acts before and after each ``optimizer.step()``. A step that a gradient scaler
     leaves out changes no topology. Gradients of several backward passes are ranked as their sum. Weights that the loop
-    initialises anew keep their topology. For a running average of the weights (EMA) of a scheme that rewires, use
+    initialises again keep their topology. For a running average of the weights (EMA) of a scheme that rewires, use
     ``execution="masked"``, or average exported models: the other executions move values as they rewire.
 
     Several calls may make different layers of one model sparse. Each owns its layers.
@@ -110,7 +110,7 @@ class SparseTraining(Driver):
         # What stood where a layer was replaced, without its numbers: export() puts such layers back.
         replaced = {path: old for path, old in modules.items() if path and model.get_submodule(path) is not old}
         self._originals = {path: copy.deepcopy(old).to("meta") for path, old in replaced.items()}
-        hand_over(optimizer, before, model, scheme.weights)
+        replace_parameters(optimizer, before, model, scheme.weights)
         scheme.scale_rates(optimizer, model)
         _leave_fast_path(model)
         self._row_sparse = RowSparseUpdates(optimizer, model)
@@ -204,7 +204,7 @@ class SparseTraining(Driver):
         return masks
 
     def _with_parts(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The ``state``, with the stored parts of layers of a predefined shape in the place of their matrices."""
+        """The ``state``, with the stored parts of layers of a predefined shape instead of their matrices."""
         loaded = dict(state)
         for path, original in self._originals.items():
             module = self.model.get_submodule(path)

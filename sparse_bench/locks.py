@@ -329,7 +329,7 @@ def _owner(content: bytes) -> Owner | None:
 
 
 def _now() -> float:
-    """A clock that goes on while the machine sleeps [s]."""
+    """A clock that also runs while the machine sleeps [s]."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.time()
 
 

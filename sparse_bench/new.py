@@ -57,7 +57,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("name", metavar="NAME", help="its name: lower-case letters, digits and underscores")
     given = parser.parse_args(arguments)
     if not re.fullmatch(r"[a-z][a-z0-9_]*", given.name) or keyword.iskeyword(given.name):
-        parser.error(f"'{given.name}' is no name: lower-case letters, digits and underscores, beginning with a letter")
+        rule = "use lower-case letters, digits and underscores, with a letter first"
+        parser.error(f"'{given.name}' is not a valid name: {rule}")
     found = written(given.kind, given.name)
     if there := [str(path) for path in found if path.exists()]:
         print(f"error: {', '.join(there)} exists already", file=sys.stderr)

@@ -58,7 +58,7 @@ def finished_before(plain: dict[str, Any], folder: RunFolder, source: Source | N
     return None
 
 
-def set_aside_unless_it_goes_on(trainer: Trainer, folder: RunFolder) -> None:
+def set_aside_if_not_resumable(trainer: Trainer, folder: RunFolder) -> None:
     """Set the run's files aside if it cannot resume from its checkpoint."""
     try:
         trainer.resume()
@@ -76,7 +76,7 @@ def load_first_stage(source: Source, model: nn.Module, scheme: Scheme, origin: O
     state = checkpoint.load(source.weights)
     if source.checksum and source.checksum[source.name] != checkpoint.fingerprint(state["model"]):
         raise CheckpointError(
-            f"{source.weights} holds other weights than the result beside it belongs to. "
+            f"The weights in {source.weights} are not those of the result in the same folder. "
             f"Run {source.name} again with force=true."
         )
     checkpoint.check_origin(source.weights, {**state["origin"], "start_from": {}}, origin)
@@ -96,13 +96,13 @@ def _compare(plain: dict[str, Any], folder: RunFolder, result: Result, source: S
     if changed := differences(result.origin, now, ("data", "start_from")):
         _cached_checksums.cache_clear()
         raise ConfigError(
-            f"{folder.path} has finished, but what it was made from has changed since: {changed}. Restore that, or run "
-            "it again with force=true (its files are kept in the folder's .earlier), or choose another output."
+            f"{folder.path} has finished, but its data or first stage have changed since then: {changed}. Restore "
+            "them, choose another output, or run it again with force=true. Its files are then kept in .earlier."
         )
     if changed := differences(result.origin, now, ("code",)):
         logger.warning(
-            "%s: finished, but what it was made from has changed since: %s. Its numbers are those of the earlier code; "
-            "force=true runs it again",
+            "%s has finished, but its code has changed since then: %s. Its numbers are those of the earlier code. "
+            "To run it again, add force=true",
             folder.path,
             changed,
         )

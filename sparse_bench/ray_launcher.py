@@ -1,6 +1,6 @@
 """``hydra/launcher=ray``: each run of a sweep is a task of a Ray cluster, with its core and its share of a GPU.
 
-The settings are those of hydra-ray-launcher 1.2.2, which cannot be installed beside this project: it needs cloudpickle
+The settings are those of hydra-ray-launcher 1.2.2, which cannot be installed with this project: it needs cloudpickle
 before 3, and joblib needs a later one.
 """
 

@@ -74,7 +74,7 @@ class Result:
     machine: dict[str, Any] = field(default_factory=dict)
     #: Why the run failed; None if it finished.
     error: dict[str, Any] | None = None
-    #: SHA-256 of the files of measurements beside the result, by name.
+    #: SHA-256 of the files of measurements in the same folder, by name.
     files: dict[str, str] = field(default_factory=dict)
     #: SHA-256 of everything else in the file, see :func:`verify`; None in results of earlier versions.
     checksum: str | None = None
@@ -118,8 +118,8 @@ _NOUNS = {"data": "the data '{}'", "code": "the module '{}'", "start_from": "the
 def differences(then: Origin, now: Origin, parts: Sequence[str] = tuple(_NOUNS)) -> str:
     """Describe which of ``parts`` differ between ``then`` and ``now``; empty if none does.
 
-    A part that ``then`` lacks, as results of earlier versions do, is not compared. Nor is a module that ``then`` lacks:
-    it can only be new if the module that imports it has changed too, or if an earlier version did not record it.
+    A part that is not in ``then`` is not compared, because earlier versions did not record it. The same holds for a
+    module: a new one is imported by a module that has changed too.
     """
     found = []
     for part in parts:
@@ -146,8 +146,8 @@ def verify(content: Mapping[str, Any]) -> None:
     """
     if content.get("checksum") is not None and content["checksum"] != checksum_of(content):
         raise ValueError(
-            "its checksum is wrong: it was damaged or edited since the run wrote it; "
-            "to have your own edits read, remove its key 'checksum'"
+            "its checksum is wrong, so it was damaged or edited after the run. "
+            "If you edited it, remove its key 'checksum'"
         )
 
 
@@ -267,7 +267,7 @@ class RunFolder:
         try:
             known = json.loads(self.result_path.read_text(encoding="utf-8"))["files"].get(path.name)
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            known = None  # not ended, or of an earlier version, or itself unreadable, which is told when it is read
+            known = None  # not ended, of an earlier version, or unreadable, which its reader reports
         if content and known is not None and hashlib.sha256(content).hexdigest() != known:
             raise ValueError(f"{path.name} was damaged or edited: its checksum is not that in {self.result_path.name}")
         return content.decode()

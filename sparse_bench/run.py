@@ -20,15 +20,15 @@ from sparse_bench.agreement import agree
 from sparse_bench.config import LABEL, TrainerConfig, build, check, run_id
 from sparse_bench.errors import ConfigError, KilledError, LostLockError
 from sparse_bench.model_factory import ModelFactory
-from sparse_bench.origin import finished_before, load_first_stage, origin_of, set_aside_unless_it_goes_on
+from sparse_bench.origin import finished_before, load_first_stage, origin_of, set_aside_if_not_resumable
 from sparse_bench.record import FAILED, FINISHED, Origin, Result, RunFolder, run_name, write_atomically
 from sparse_bench.source import Source, find_source
 from sparse_bench.sparsity.counting import MultiplyAccumulates, count, multiply_accumulates
 from sparse_bench.sparsity.scheme import Scheme
 from sparse_bench.sparsity.weight_summary import SMALL, existing_weights, share_below, summarise
 from sparse_bench.streams import Streams
-from sparse_bench.tasks.base import Task, doubts, training_losses
-from sparse_bench.tasks.shares import many_unknown
+from sparse_bench.tasks.base import Task, metric_warnings, training_losses
+from sparse_bench.tasks.shares import unknown_token_warnings
 from sparse_bench.tracking.base import ASKED, DENSITY, WEIGHTS, RunInfo, Trackers
 from sparse_bench.training import checkpoint
 from sparse_bench.training.precision import Precision
@@ -185,7 +185,7 @@ def _train_and_measure(
     # Build the trainer, and count the weights before training.
     make = partial(assemble, plain, task, device, folder, log, source, origin)
     if plain["force"] and folder.checkpoint.exists():
-        set_aside_unless_it_goes_on(make(), folder)
+        set_aside_if_not_resumable(make(), folder)
     trainer = make()
     model, scheme = trainer.model, trainer.scheme
     if source is not None:
@@ -200,7 +200,8 @@ def _train_and_measure(
     if not result.counts["sparse_layers"]:
         result.warn("No weight is left in the layers that the scheme selects.")
     no_checksums = [] if result.data else [_NO_CHECKSUMS]
-    for warning in (*scheme.warnings(), *many_unknown(task.unknown_tokens), *trainer.fallbacks(), *no_checksums):
+    unknown = unknown_token_warnings(task.unknown_tokens)
+    for warning in (*scheme.warnings(), *unknown, *trainer.fallbacks(), *no_checksums):
         result.warn(warning)
     # Evaluate a few examples before training, so that errors appear early; then train and evaluate.
     if not folder.checkpoint.exists():
@@ -223,8 +224,8 @@ def _train_and_measure(
             result.metrics |= trainer.evaluate(split)
         result.metrics |= trainer.report() | _look_at_weights(model, scheme, folder)
         result.notes |= task.notes()
-        for doubt in doubts(task, result.metrics):
-            result.warn(doubt)
+        for warning in metric_warnings(task, result.metrics):
+            result.warn(warning)
     finally:
         _record_progress(result, trainer.progress, device)
         result.machine["computed"] = trainer.computed()
@@ -301,7 +302,7 @@ def assemble(
 
 
 def _labels(plain: dict[str, Any]) -> dict[str, Any]:
-    """What tells a run apart from others in tables and messages."""
+    """Labels that distinguish a run in tables and messages."""
     return {
         "model": plain["model"].get(LABEL),
         "dataset": plain["dataset"].get(LABEL),
@@ -349,7 +350,7 @@ def _macs(trainer: Trainer) -> MultiplyAccumulates:
 
 
 def _finished(plain: dict[str, Any], folder: RunFolder, source: Source | None) -> Result | None:
-    """The result of a finished run, or None; warn if the run lacks the checkpoint or weights now requested."""
+    """The result of a finished run, or None; warn if the run has not kept the requested checkpoint or weights."""
     result = finished_before(plain, folder, source)
     if result is None:
         return None

@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import json
 import logging
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +13,14 @@ import torch
 from torch import nn
 
 from sparse_bench import environment
+from sparse_bench.commands import exit_status
 from sparse_bench.config import build, own_code
 from sparse_bench.config.nodes import SAFE, targets
-from sparse_bench.errors import CheckpointError, ConfigError, DataError, SparseBenchError
+from sparse_bench.errors import CheckpointError, ConfigError, DataError
 from sparse_bench.model_factory import ModelFactory
 from sparse_bench.record import FINISHED, Result, RunFolder, differences, write_atomically
 from sparse_bench.run import assemble
-from sparse_bench.sparsity.layers.structured import StructuredModule
+from sparse_bench.sparsity.layers.structured_module import StructuredModule
 from sparse_bench.sparsity.scheme import Scheme
 from sparse_bench.tasks.base import Task
 from sparse_bench.training import checkpoint
@@ -83,7 +83,7 @@ def load_run(
     checkpoint.restore_random_state(random_state, where)
     state = checkpoint.load(folder.weights)
     if result.weights not in (None, checkpoint.fingerprint(state["model"])):
-        raise CheckpointError(f"{folder.weights} holds other weights than those of its result.")
+        raise CheckpointError(f"The weights in {folder.weights} are not those of its result.")
     with checkpoint.fitting(folder.weights):
         trainer.model.load_state_dict(state["model"])
         trainer.scheme.load_state_dict(state["scheme"])
@@ -172,11 +172,7 @@ class SavedRun:
 
 
 def export_run(run: SavedRun, path: Path) -> Path:
-    """Write the weights of a run's plain model as safetensors, and its densities as JSON beside them.
-
-    Args:
-        run: the run.
-        path: the file of weights. The other file has the ending ``.json``.
+    """Write the weights of a run's plain model as safetensors, and its densities as JSON with the ending ``.json``.
 
     Returns:
         The JSON file.
@@ -215,11 +211,10 @@ def main(arguments: Sequence[str]) -> int:
     path = Path(given.output or Path(given.run) / "model.safetensors").expanduser()
     if path.suffix != ".safetensors":
         parser.error("the name of FILE ends in .safetensors")
-    try:
-        run = load_run(given.run, device="cpu", data=given.data, trust_code=given.trust_code)
-        other = export_run(run, path)
-    except (SparseBenchError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"{path} ({path.stat().st_size / 1e6:.1f} MB) and {other}")
-    return 0
+
+    def write() -> int:
+        other = export_run(load_run(given.run, device="cpu", data=given.data, trust_code=given.trust_code), path)
+        print(f"{path} ({path.stat().st_size / 1e6:.1f} MB) and {other}")
+        return 0
+
+    return exit_status(write)

@@ -21,7 +21,7 @@ from sparse_bench.record import write_atomically
 _COLUMNS = ("scheme", "rule", "source", "weights held while training", "connections change", "settings")
 #: Entries of a scheme's file that all of them have, or that are no settings.
 _COMMON = ("label", "_target_", "_convert_", "defaults", "layers", "execution", "density")
-#: The lines in a document between which the table stands.
+#: The lines in a document around the table.
 BEGIN, END = "<!-- table: written by sparse-bench schemes --write FILE -->", "<!-- end of table -->"
 
 

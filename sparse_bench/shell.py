@@ -1,4 +1,4 @@
-"""The command line beside runs: its help, its other commands, and completion in bash and zsh."""
+"""The command line apart from runs: help, other commands, and completion in bash and zsh."""
 
 import argparse
 import importlib

@@ -2,7 +2,7 @@
 
 Each task of the array works through the whole sweep with ``hydra/launcher=joblib``, and leaves out the runs that
 others work on or have ended. So thousands of short runs need few tasks. A worker that is preempted, runs out of time,
-or is killed, is started again by Slurm, and goes on from the checkpoints.
+or is killed, is started again by Slurm, and continues from the checkpoints.
 """
 
 import logging
@@ -43,7 +43,7 @@ until [ -n "$code" ]; do
     code=$?
     kill -0 $worker 2>/dev/null && code=  # a signal ended the waiting, not the worker
 done
-# 138: its time is nearly over. 137: it was killed. In both cases it goes on later.
+# 138: its time is nearly over. 137: it was killed. In both cases it continues later.
 if [ $code = 138 ] || {{ [ $code = 137 ] && [ ${{SLURM_RESTART_COUNT:-0}} -lt {restarts} ]; }}; then
     echo "The worker ended with $code and is started again."
     scontrol requeue $SLURM_JOB_ID && sleep 60
@@ -74,7 +74,7 @@ class SlurmConfig:
     signal_delay_s: int = 120  # seconds before the end of a task's time at which its runs save checkpoints
     additional_parameters: dict[str, Any] = field(default_factory=dict)  # other options of sbatch, such as nice: 100
     setup: list[str] = field(default_factory=list)  # shell commands before the worker, such as module load cuda
-    detach: bool = False  # true: submit, and end at once; the jobs go on
+    detach: bool = False  # true: submit, and end at once; the jobs keep running
     poll_seconds: float = 5.0  # time between two looks at the queue
 
 
@@ -110,7 +110,7 @@ class SlurmWorkers(Launcher):
         try:
             self._wait(array, journal, numbers)
         except BaseException:  # also Ctrl-C and SIGTERM
-            logger.warning("Cancelling Slurm job %s; with hydra.launcher.detach=true it would go on", array)
+            logger.warning("Cancelling Slurm job %s; with hydra.launcher.detach=true it would keep running", array)
             subprocess.run(["scancel", array], check=False)
             raise
         entries = journal.entries()
@@ -119,7 +119,7 @@ class SlurmWorkers(Launcher):
 
     def _wait(self, array: str, journal: Journal, numbers: range) -> None:
         """Wait until no task of the array is left; tell failures and progress when they come."""
-        told, before = set[int](), ""
+        reported, before = set[int](), ""
         while True:
             queued = _queue(array)
             entries = journal.entries()
@@ -127,10 +127,10 @@ class SlurmWorkers(Launcher):
                 entry = entries.get(number)
                 if entry is None or entry.ended is None:
                     continue
-                if entry.ended.status != FINISHED and number not in told:
+                if entry.ended.status != FINISHED and number not in reported:
                     logger.error("Job %d %s: %s (%s)", number, entry.ended.status, entry.ended.error, entry.folder)
-                told.add(number)
-            done = sum(outcome(entries[number]).status == FINISHED for number in told)
+                reported.add(number)
+            done = sum(outcome(entries[number]).status == FINISHED for number in reported)
             tasks = ", ".join(f"{count} {state}" for state, count in sorted(queued.items())) or "none left"
             if (text := f"{done} of {len(numbers)} runs finished; tasks: {tasks}") != before:
                 logger.info("%s", text)

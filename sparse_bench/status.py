@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -13,8 +12,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from sparse_bench.commands import add_runs, exit_status
 from sparse_bench.config import choices
-from sparse_bench.errors import CheckpointError, ConfigError, SparseBenchError, unknown_choice
+from sparse_bench.errors import CheckpointError, ConfigError, unknown_choice
 from sparse_bench.journal import ELSEWHERE, LEFT, Ended, Journal, how_it_ended
 from sparse_bench.record import FINISHED, RunFolder
 
@@ -30,12 +30,12 @@ class State:
     Attributes:
         name: its job's number and the settings that distinguish it.
         status: finished, running, failed or left.
-        told: where and since when it runs, or the first line of its error; often empty.
+        detail: where and since when it runs, or the first line of its error; often empty.
     """
 
     name: str
     status: str
-    told: str = ""
+    detail: str = ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,28 +47,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="sparse-bench status", description=__doc__)
     which = "a sweep's name, such as rasa/diet_density, or a folder below RUNS/.sweeps (default: the latest there)"
     parser.add_argument("sweep", metavar="SWEEP", nargs="?", help=which)
-    runs = Path(os.environ.get("SPARSE_BENCH_RUNS", "runs"))
-    parser.add_argument(
-        "--runs", type=Path, default=runs, help="folder of runs (default: $SPARSE_BENCH_RUNS, else runs)"
-    )
+    add_runs(parser, several=False)
     parser.add_argument("--watch", action="store_true", help="print again every --seconds until no run is left")
     parser.add_argument("--seconds", type=float, default=10.0, help="time between two looks (default: 10)")
     options = parser.parse_args(arguments)
     try:
-        while True:
-            states = list(states_of(options.sweep, options.runs))
-            if options.watch and sys.stdout.isatty():
-                print("\033[H\033[2J", end="")
-            print(report(states), flush=True)
-            over = all(state.status in (FINISHED, _FAILED_OR_REFUSED) for state in states)
-            if not options.watch or over:
-                return int(any(state.status != FINISHED for state in states))
-            time.sleep(options.seconds)
-    except SparseBenchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return exit_status(lambda: _watch(options), failed=2)
     except KeyboardInterrupt:
         return 130
+
+
+def _watch(options: argparse.Namespace) -> int:
+    while True:
+        states = list(states_of(options.sweep, options.runs))
+        if options.watch and sys.stdout.isatty():
+            print("\033[H\033[2J", end="")
+        print(report(states), flush=True)
+        over = all(state.status in (FINISHED, _FAILED_OR_REFUSED) for state in states)
+        if not options.watch or over:
+            return int(any(state.status != FINISHED for state in states))
+        time.sleep(options.seconds)
 
 
 def report(states: Sequence[State]) -> str:
@@ -77,7 +75,7 @@ def report(states: Sequence[State]) -> str:
     counts = {status: sum(state.status == status for state in states) for status in order}
     left = [state for state in states if state.status == LEFT]
     shown = [state for state in states if state.status in (_RUNNING, _FAILED_OR_REFUSED)] + left[:10]
-    lines = [f"{state.status:8}  {state.name}{f'  {state.told}' if state.told else ''}" for state in shown]
+    lines = [f"{state.status:8}  {state.name}{f'  {state.detail}' if state.detail else ''}" for state in shown]
     lines += [f"          and {len(left) - 10} more that are left"] if len(left) > 10 else []
     total = ", ".join(f"{count} {status}" for status, count in counts.items())
     return "\n".join([*lines, f"{len(states)} runs: {total}"])
@@ -128,7 +126,7 @@ def _latest(runs: Path) -> Path:
 
 
 def _state(name: str, path: Path | None, ended: Ended | None) -> State:
-    """The state of a run. Its folder counts; the journal tells of runs that were refused."""
+    """The state of a run. It follows from the run's folder; refused runs are only in the journal."""
     folder = RunFolder(path) if path is not None and path.exists() else None
     owner = folder.owner() if folder is not None else None
     if folder is not None and owner is not None:

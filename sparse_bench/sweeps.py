@@ -51,11 +51,7 @@ class Job:
 
 
 def overrides(sweep: str, own: Path | None = None) -> list[list[str]]:
-    """The overrides of each run of a sweep, in the order of Hydra's own sweeper.
-
-    Args:
-        sweep: its name.
-        own: folder with a user's own configuration files (``--config-dir``).
+    """The overrides of each run of a sweep, in the order of Hydra's own sweeper; ``own`` is ``--config-dir``.
 
     Raises:
         ConfigError: there is no such sweep.

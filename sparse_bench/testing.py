@@ -206,7 +206,7 @@ def run_briefly(*overrides: str, config_dir: str | Path = "conf", steps: int = 2
 
     Args:
         overrides: as on the command line, such as ``model=mine``.
-        config_dir: folder with one's own configuration files, besides the shipped ones.
+        config_dir: folder with one's own configuration files, in addition to the shipped ones.
         steps: optimizer steps.
 
     Raises:

@@ -9,11 +9,12 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "sparse_bench"
 
-BASEMENT = {"errors", "limits", "streams", "batch", "cache", "interruption"}
+BASEMENT = {"errors", "limits", "streams", "batch", "cache", "interruption", "commands"}
 #: Part → the parts that it may import, besides the basement and itself.
 MAY_IMPORT: dict[str, set[str]] = {
     **{part: set() for part in BASEMENT},
     "limits": {"errors"},
+    "commands": {"errors"},
     "data": set(),
     "models": set(),
     "kernels": set(),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from scripts import interleaved
-from sparse_bench.evidence.store import read_rows
+from sparse_bench.evidence.csv_tables import read_rows
 
 
 def test_arms_take_turns() -> None:

@@ -285,7 +285,7 @@ def test_own_code_is_known_by_its_file(language: Make, own: Path, caplog: pytest
     new_process()
     caplog.clear()
     assert run(config) == result  # its numbers are still those of the same data: said, and not refused
-    assert "what it was made from has changed since: the module 'own_words' (changed)" in caplog.text
+    assert "its code has changed since then: the module 'own_words' (changed)" in caplog.text
     assert "force=true" in caplog.text
 
 
@@ -396,7 +396,7 @@ def test_a_second_stage_belongs_to_the_weights_that_it_started_from(language: Ma
     path.write_text(json.dumps(json.loads(path.read_text()) | {"weights": "0" * 64, "checksum": None}))
     with pytest.raises(ConfigError, match=rf"the weights of 'first/{earlier.id}' \(changed\)"):
         run(second)
-    assert "holds other weights than the result beside it" in refusal(second_again)
+    assert "are not those of the result in the same folder" in refusal(second_again)
 
 
 TRAP = """

@@ -57,15 +57,9 @@ class ToyTask(Task):
         rows = batch.labels.shape[0]
         return Loss(loss, {"cross_entropy": loss.detach()}, examples=rows, tokens=rows)
 
-    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
-        return self._measure(model, len(self._points))
-
-    def rehearse(self, model: nn.Module, split: str) -> dict[str, float]:
-        return self._measure(model, 4)
-
-    def _measure(self, model: nn.Module, examples: int) -> dict[str, float]:
+    def measure(self, model: nn.Module, split: str, few: bool) -> dict[str, float]:
         device = next(model.parameters()).device
-        batch = self._batch(np.arange(examples)).to(device)
+        batch = self._batch(np.arange(4 if few else len(self._points))).to(device)
         logits = model(batch.points).float()
         return {
             "accuracy": (logits.argmax(1) == batch.labels).float().mean().item(),

@@ -15,7 +15,7 @@ class DialogueBatch(Batch):
 
     Attributes:
         turns: each turn's value of each attribute, as a number [M, attributes], int64. Columns follow
-            :attr:`DialogueSizes.attributes`. If a turn lacks the attribute, the entry is the number of values.
+            :attr:`DialogueSizes.attributes`. If a turn does not have the attribute, the entry is the number of values.
         layout: layout of the sequences (M positions).
         latest_rows: packed row of each conversation's latest turn, position 0 [B].
         actions: the assistant's next action [B], int64.

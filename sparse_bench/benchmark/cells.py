@@ -7,7 +7,7 @@ from typing import Any
 from sparse_bench.benchmark.tasks import DENSITIES, Task, task_of
 from sparse_bench.evidence.arms import BACKWARD, DENSE_SCHEMES, DENSITY, FORWARD, HELD, SPARSE_WEIGHTS
 from sparse_bench.evidence.statistics import Interval, mean_interval
-from sparse_bench.evidence.store import RunTable
+from sparse_bench.evidence.store import RunTable, key_of
 from sparse_bench.record import FINISHED
 
 DENSE, SMALL_DENSE, RANDOM = "dense", "small_dense", "random"
@@ -67,12 +67,8 @@ class Cell:
 def cells(table: RunTable, rates: Mapping[str, Mapping[str, float]] | None = None) -> dict[Key, Cell]:
     """The cells of all finished runs that follow the rules.
 
-    Runs with a rate that was not chosen are skipped. Runs with ``sparsity.execution=kernel`` give their seconds alone,
-    because all others use full matrices.
-
-    Args:
-        table: the runs.
-        rates: task → scheme → learning rate; a scheme without a rate here is skipped. None: all runs count.
+    Runs with a rate that is not in ``rates`` (task → scheme → learning rate) are skipped; without it, all runs count.
+    Runs with ``sparsity.execution=kernel`` give their seconds alone, because all others use full matrices.
     """
     found: dict[Key, Cell] = {}
     for row in table.rows():
@@ -89,7 +85,7 @@ def cells(table: RunTable, rates: Mapping[str, Mapping[str, float]] | None = Non
             cell.kernel_seconds += seconds
             continue
         seed = int(row["seed"])
-        cell.values[seed], cell.runs[seed] = float(value), (str(row["experiment"]), str(row["id"]))
+        cell.values[seed], cell.runs[seed] = float(value), key_of(row)
         cell.seconds += seconds
         for name, column in (("weights", SPARSE_WEIGHTS), ("held", HELD)):
             if row.get(column) is not None:

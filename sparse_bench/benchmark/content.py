@@ -11,8 +11,9 @@ from sparse_bench.benchmark.questions import answers
 from sparse_bench.benchmark.rates import best_of, chosen
 from sparse_bench.benchmark.statistics import scores
 from sparse_bench.benchmark.tasks import BASELINES, CHOSEN_AT, TASKS, BenchmarkError, baselines, task_of
+from sparse_bench.evidence.csv_tables import csv_text, read_rows
 from sparse_bench.evidence.display import DisplayTable
-from sparse_bench.evidence.store import RunTable, csv_text, merge, read, read_rows
+from sparse_bench.evidence.store import RunTable, merge, read
 from sparse_bench.figures.style import Figure
 from sparse_bench.papers import BENCHMARK
 from sparse_bench.record import FINISHED
@@ -58,7 +59,7 @@ def content(
     """
     found, bottom = cells(table, chosen() if rates is None else rates), baselines(results)
     normal = scores(found, bottom)
-    summary, told = tables.summary_frame(normal), answers(found, normal)
+    summary, answered = tables.summary_frame(normal), answers(found, normal)
     pairs = {
         str(row["task"]): float(row["value"])
         for row in read_rows(results / BASELINES).to_dict("records")
@@ -70,7 +71,7 @@ def content(
         *(figures.cost_figure(normal, found, column, own) for column in ("macs", "seconds", "held")),
     ]
     parts = [
-        Part("Answers", tables=[tables.answers_table(told)]),
+        Part("Answers", tables=[tables.answers_table(answered)]),
         Part("All tasks", figures=_drawn(overall), tables=[tables.summary_table(summary)] if len(summary) else []),
         Part("Scheme by task and density", tables=[heat_map(found, normal, linked=not own)]),
     ]
@@ -83,13 +84,13 @@ def content(
         CELLS: csv_text(tables.cells_frame(found, normal)),
         SUMMARY: csv_text(summary),
         LATEX: tables.latex(summary),
-        ANSWERS: csv_text(tables.answers_frame(told)),
+        ANSWERS: csv_text(tables.answers_frame(answered)),
     }
     return Content(parts, files)
 
 
 def compared(table: RunTable, results: Path) -> Content:
-    """One's own runs of the benchmark beside the committed ones: their schemes are pointed out.
+    """One's own runs of the benchmark together with the committed ones; their schemes are highlighted.
 
     A scheme with the name of a committed one replaces it where both ran the same task, density and seed.
 
@@ -139,7 +140,7 @@ def heat_map(found: Mapping[Key, Cell], normal: Mapping[Key, Mapping[int, float]
 
 
 def own_rates(table: RunTable, known: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """``known`` with the best rate of every scheme that it lacks, by the benchmark's rule, from the runs themselves.
+    """``known`` with the best rate of every missing scheme, by the benchmark's rule, from the runs themselves.
 
     The rule: the best value of the task's validation metric at density 0.1, with the first seed that was run there.
     """

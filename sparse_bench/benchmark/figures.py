@@ -19,7 +19,7 @@ from sparse_bench.figures.style import INK, MARKERS, MUTED, SERIES, Figure, file
 Normal = Mapping[Key, Mapping[int, float]]
 #: Name of the figure over all tasks.
 OVERALL = "benchmark--all-tasks"
-#: Number of schemes whose lines are coloured, besides the two references.
+#: Number of schemes whose lines are coloured, in addition to the two references.
 _BEST = 4
 #: Least distance of two names at the lines' ends, as a share of the axis.
 _APART = 0.055
@@ -140,14 +140,7 @@ def profile_figure(normal: Normal, density: float, own: Sequence[str] = ()) -> F
 
 
 def cost_figure(normal: Normal, found: Mapping[Key, Cell], column: str, own: Sequence[str] = ()) -> Figure | None:
-    """Mean score against the cost of training, as a share of the dense model's; means over all tasks.
-
-    Args:
-        normal: the scores.
-        found: the cells.
-        column: ``macs``, ``seconds`` or ``held``.
-        own: schemes to colour in any case.
-    """
+    """Mean score against a cost of training (macs, seconds or held), over the dense model's; means over all tasks."""
     lines = []
     for scheme in (name for name in schemes_of(normal) if name != DENSE):
         points = []
@@ -251,7 +244,7 @@ def _figure(
 
 
 def _names(axes: Axes, lines: Sequence[_Line], looks: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write each line's name beside its right end, in a column without overlaps."""
+    """Write each line's name at its right end, in a column without overlaps."""
     axes.get_xlim(), axes.get_ylim()  # matplotlib computes the limits when they are asked for
     to_axes = axes.transData + axes.transAxes.inverted()
     ends = sorted((float(to_axes.transform((line.x[-1], line.y[-1]))[1]), line.scheme) for line in lines)

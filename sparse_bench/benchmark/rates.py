@@ -10,7 +10,7 @@ import yaml
 from sparse_bench.benchmark.tasks import TASKS, BenchmarkError, Task, task_of
 from sparse_bench.config import CONF
 from sparse_bench.evidence import names
-from sparse_bench.evidence.store import RunTable
+from sparse_bench.evidence.store import RunTable, key_of
 from sparse_bench.record import FINISHED, write_atomically
 from sparse_bench.sweeps import jobs
 
@@ -42,7 +42,7 @@ def chosen() -> dict[str, dict[str, float]]:
 
 def trials(table: RunTable) -> list[Trial]:
     """Every rate that the sweeps try, with its value where ``table`` has the finished run."""
-    rows = {(str(row["experiment"]), str(row["id"])): row for row in table.rows() if row["status"] == FINISHED}
+    rows = {key_of(row): row for row in table.rows() if row["status"] == FINISHED}
     found = []
     for job in (job for sweep in SWEEPS for job in jobs(sweep, Path())):
         task, row = task_of(job.experiment), rows.get((job.experiment, str(job.id)))
@@ -76,10 +76,6 @@ def choose(tried: Iterable[Trial]) -> dict[str, dict[str, float]]:
 
 def best_of(task: Task, tried: Sequence[tuple[float, float]]) -> float:
     """The rate of the best value of the metric that chooses; the lowest of equally good rates.
-
-    Args:
-        task: the task.
-        tried: rates and values.
 
     Raises:
         BenchmarkError: no value is a number.

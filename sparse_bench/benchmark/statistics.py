@@ -79,11 +79,7 @@ def interquartile_mean(values: np.ndarray) -> np.ndarray:
 
 
 def summary(by_task: Scores, statistic: Callable[[np.ndarray], np.ndarray] = interquartile_mean) -> Estimate:
-    """A statistic of all scores together, with a bootstrap that resamples the seeds of each task.
-
-    Args:
-        by_task: the scores.
-        statistic: computed along the last axis.
+    """A ``statistic`` along the last axis of all scores together; a bootstrap resamples the seeds of each task.
 
     Raises:
         StatisticsError: there are no scores.
@@ -118,12 +114,10 @@ def _above(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.asarray(((one > other) + 0.5 * (one == other)).mean(axis=(-2, -1)))
 
 
-def paired(
-    normal: Mapping[Key, Mapping[int, float]], first: str, second: str, density: float, tasks: Sequence[str] = ()
-) -> dict[str, np.ndarray]:
+def paired(normal: Mapping[Key, Mapping[int, float]], first: str, second: str, density: float) -> dict[str, np.ndarray]:
     """Task → differences of scores, first − second, one a seed that both have; tasks without such seeds are skipped."""
     found = {}
-    for task in tasks or [task.name for task in TASKS]:
+    for task in (task.name for task in TASKS):
         one, other = normal.get((task, first, density), {}), normal.get((task, second, density), {})
         if seeds := sorted(one.keys() & other.keys()):
             found[task] = np.array([one[seed] - other[seed] for seed in seeds])

@@ -13,7 +13,7 @@ from sparse_bench.benchmark.questions import Answer
 from sparse_bench.benchmark.statistics import Estimate, improvement, of_scheme, summary
 from sparse_bench.benchmark.tasks import TASKS
 from sparse_bench.evidence.arms import percent
-from sparse_bench.evidence.cells import is_missing
+from sparse_bench.evidence.cell_values import is_missing
 from sparse_bench.evidence.display import MISSING, DisplayTable, decimal, interval, whole
 from sparse_bench.papers.schema import Strict, read_description
 

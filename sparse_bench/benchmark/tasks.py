@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sparse_bench.errors import SparseBenchError
 from sparse_bench.evidence import names
-from sparse_bench.evidence.store import read_rows
+from sparse_bench.evidence.csv_tables import read_rows
 
 #: Table of what counting reaches, below the folder of the benchmark's results.
 BASELINES = "baselines.csv"
@@ -72,7 +72,7 @@ def baselines(results: Path) -> dict[str, float]:
     """Task → value of its metric that the counted baseline reaches.
 
     Raises:
-        BenchmarkError: the table is missing, or lacks a task.
+        BenchmarkError: the table is missing, or has no row for a task.
     """
     path = results / BASELINES
     if not path.is_file():

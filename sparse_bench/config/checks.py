@@ -11,7 +11,7 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
 from sparse_bench.config.catalog import SCALES
-from sparse_bench.config.nodes import LABEL, beside_corpus, build, parameters_of, target_of, targets
+from sparse_bench.config.nodes import LABEL, build, corpus_only_settings, parameters_of, target_of, targets
 from sparse_bench.config.schema import CONF, Config, TrainerConfig, choices
 from sparse_bench.errors import ConfigError, unknown_choice
 from sparse_bench.limits import (
@@ -189,16 +189,16 @@ def _check_optimizer(node: Mapping[str, Any]) -> None:
 
 def _check_arguments(target: Any, node: Mapping[str, Any], path: str) -> None:
     parameters = parameters_of(target)
-    beside = beside_corpus(node, parameters)
+    of_corpus = corpus_only_settings(node, parameters)
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     for key, value in node.items():
         if key in hints_of(_any_node):
             check_setting(_any_node, key, value, f"{path}.{key}")
             continue
         if key not in parameters:
-            if takes_any or key in beside:
+            if takes_any or key in of_corpus:
                 continue
-            raise ConfigError(f"In '{path}': {unknown_choice('setting', key, [*parameters, *beside])}")
+            raise ConfigError(f"In '{path}': {unknown_choice('setting', key, [*parameters, *of_corpus])}")
         hint = hints_of(target).get(key)
         if isinstance(value, Mapping) and "_target_" in value:
             _check_result(target_of(value, f"{path}.{key}"), hint, value, f"{path}.{key}")

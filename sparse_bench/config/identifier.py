@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from sparse_bench.config.nodes import LABEL, beside_corpus, parameters_of, recorded_parameters, target_of
+from sparse_bench.config.nodes import LABEL, corpus_only_settings, parameters_of, recorded_parameters, target_of
 from sparse_bench.config.schema import TrainerConfig
 
 #: Settings that determine how and where a run is carried out, but not what it measures.
@@ -71,7 +71,7 @@ def _reduced(node: Any, parameters: _Parameters) -> Any:
     if not isinstance(node, dict):
         return node
     known = parameters(node["_target_"]) if "_target_" in node else {}
-    left_out = {LABEL, "_partial_", *beside_corpus(node, known)}
+    left_out = {LABEL, "_partial_", *corpus_only_settings(node, known)}
     normal = {key: _as_annotated(known.get(key), value) for key, value in node.items() if key not in left_out}
     return {key: _reduced(value, parameters) for key, value in normal.items() if not _is_default(known.get(key), value)}
 

@@ -52,11 +52,11 @@ def _unlabelled(node: Any) -> Any:
     if not isinstance(node, Mapping):
         return node
     known = parameters_of(get_object(node["_target_"])) if "corpus" in node and "_target_" in node else {}
-    left_out = {LABEL, *beside_corpus(node, known)}
+    left_out = {LABEL, *corpus_only_settings(node, known)}
     return {key: _unlabelled(value) for key, value in node.items() if key not in left_out}
 
 
-def beside_corpus(node: Mapping[str, Any], known: Mapping[str, inspect.Parameter]) -> set[str]:
+def corpus_only_settings(node: Mapping[str, Any], known: Mapping[str, inspect.Parameter]) -> set[str]:
     """Settings of a dataset that its corpus takes and its task does not, as ``dataset.train`` for a short command line.
 
     The corpus refers to them, so they are no arguments of the task and add nothing to the run's identity.

@@ -1,7 +1,7 @@
 """Checksums of a user's own code that a configuration names: a scheme, a model or a dataset.
 
-The modules that this code imports are included if they lie beside it. Code that does not change what a run measures,
-such as a logger, is left out.
+The modules that this code imports are included if they are in its package or folder. Code that does not change what a
+run measures, such as a logger, is left out.
 """
 
 import ast
@@ -18,7 +18,7 @@ from sparse_bench.config.nodes import target_of, targets
 
 #: Packages whose version a result records.
 _VERSIONED = {"sparse_bench", "torch", *sys.stdlib_module_names}
-#: Folders of installed packages: a module is not beside another one just because both lie there.
+#: Folders of installed packages: two modules in it do not belong together.
 _INSTALLED = {"site-packages", "dist-packages"}
 
 
@@ -50,9 +50,9 @@ def _modules(target: Any) -> Iterator[tuple[str, Path]]:
             yield part.__module__, Path(file)
 
 
-@cache  # a file may be edited while the process goes on with the version that it imported
+@cache  # a file may be edited while the process still uses the version that it imported
 def _read(module: str, file: Path) -> tuple[str, tuple[tuple[str, Path], ...]]:
-    """SHA-256 of a module's file, and the modules beside it that it imports, with their files."""
+    """SHA-256 of a module's file, and the neighbouring modules that it imports, with their files."""
     content = file.read_bytes()
     package = module if file.stem == "__init__" else module.rpartition(".")[0]
     names = {*_packages(module), *_imported(content, package)} if file.suffix == ".py" else set()
@@ -61,8 +61,8 @@ def _read(module: str, file: Path) -> tuple[str, tuple[tuple[str, Path], ...]]:
     folder, first = file.parents[module.count(".") + (file.stem == "__init__")], module.partition(".")[0]
     if _INSTALLED & set(folder.parts):
         names = {name for name in names if name.partition(".")[0] == first}
-    beside = ((name, _file(folder, name)) for name in sorted(names))
-    return hashlib.sha256(content).hexdigest(), tuple((name, file) for name, file in beside if file is not None)
+    neighbours = ((name, _file(folder, name)) for name in sorted(names))
+    return hashlib.sha256(content).hexdigest(), tuple((name, file) for name, file in neighbours if file is not None)
 
 
 def _packages(module: str) -> Iterator[str]:

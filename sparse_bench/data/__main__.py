@@ -5,15 +5,10 @@ import sys
 from collections.abc import Sequence
 
 from sparse_bench.cache import CACHE_VARIABLE, CORPORA_VARIABLE, corpora_folder
+from sparse_bench.commands import exit_status
 from sparse_bench.data.corpora import Corpus, corpora
-from sparse_bench.data.download import (
-    MIRROR_VARIABLE,
-    chosen_mirror,
-    fetch,
-    present,
-    problems,
-)
-from sparse_bench.errors import SparseBenchError, unknown_choice
+from sparse_bench.data.download import MIRROR_VARIABLE, chosen_mirror, fetch, present, problems
+from sparse_bench.errors import unknown_choice
 
 
 def _corpus(name: str) -> Corpus:
@@ -29,7 +24,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"Corpora are stored in ~/.cache/sparse_bench, ${CORPORA_VARIABLE} or ${CACHE_VARIABLE}.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="list all corpora: files, size, licence, and whether they are present")
+    listing = commands.add_parser("list", help="list all corpora: files, size, licence, and whether they are present")
+    listing.set_defaults(run=_list)
 
     download = commands.add_parser("download", help="download missing corpora, and check present ones")
     download.add_argument("names", nargs="*", type=_corpus, metavar="NAME", help="a corpus")
@@ -41,13 +37,15 @@ def _parser() -> argparse.ArgumentParser:
         f"(default: ${MIRROR_VARIABLE})",
     )
     # argparse cannot say "either names or --all", so the subcommand's own parser reports it.
-    download.set_defaults(usage_error=download.error)
+    download.set_defaults(run=_download, usage_error=download.error)
 
     verify = commands.add_parser("verify", help="compare present corpora with their checksums")
     verify.add_argument("names", nargs="*", type=_corpus, metavar="NAME", help="a corpus (default: all present ones)")
+    verify.set_defaults(run=_verify)
 
     path = commands.add_parser("path", help="print the folder of a corpus; fails if it is incomplete")
     path.add_argument("name", type=_corpus, metavar="NAME", help="a corpus")
+    path.set_defaults(run=_path)
     return parser
 
 
@@ -62,7 +60,7 @@ def _state(corpus: Corpus) -> str:
     return f"{found} of {len(corpus.files)} present" if found else "absent"
 
 
-def _list() -> int:
+def _list(given: argparse.Namespace) -> int:
     rows = [("corpus", "files", "size", "here", "licence")]
     rows += [(c.name, str(len(c.files)), _megabytes(c.size), _state(c), c.licence) for c in corpora().values()]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
@@ -72,15 +70,17 @@ def _list() -> int:
     return 0
 
 
-def _download(wanted: Sequence[Corpus], mirror: str | None) -> int:
-    for corpus in wanted:
-        fetch(corpus, corpora_folder(), chosen_mirror(mirror))
+def _download(given: argparse.Namespace) -> int:
+    if given.all == bool(given.names):
+        given.usage_error("give the names of corpora, or --all")
+    for corpus in given.names or corpora().values():
+        fetch(corpus, corpora_folder(), chosen_mirror(given.mirror))
         print(f"{corpus.name}: {_megabytes(corpus.size)} in {corpora_folder() / corpus.name}. {corpus.notice}")
     return 0
 
 
-def _verify(wanted: Sequence[Corpus]) -> int:
-    checked = wanted or [
+def _verify(given: argparse.Namespace) -> int:
+    checked = given.names or [
         corpus for corpus in corpora().values() if any(file.path(corpora_folder()).exists() for file in corpus.files)
     ]
     if not checked:
@@ -98,7 +98,8 @@ def _verify(wanted: Sequence[Corpus]) -> int:
     return int(failed)
 
 
-def _path(corpus: Corpus) -> int:
+def _path(given: argparse.Namespace) -> int:
+    corpus = given.name
     if len(present(corpus, corpora_folder())) < len(corpus.files):
         folder = corpora_folder() / corpus.name
         print(f"Corpus '{corpus.name}' is incomplete in {folder}.", file=sys.stderr)
@@ -120,20 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = _parser().parse_args(arguments)
     try:
-        match given.command:
-            case "list":
-                return _list()
-            case "download":
-                if given.all == bool(given.names):
-                    given.usage_error("give the names of corpora, or --all")
-                return _download(given.names or list(corpora().values()), given.mirror)
-            case "verify":
-                return _verify(given.names)
-            case _:
-                return _path(given.name)
-    except (SparseBenchError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return exit_status(lambda: given.run(given))
     except KeyboardInterrupt:
         print("interrupted; run the same command to continue", file=sys.stderr)
         return 130

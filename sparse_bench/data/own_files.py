@@ -7,19 +7,19 @@ Errors name the file and the line.
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 from pydantic import Field
 
 from sparse_bench.data.featurizers import counted_words
 from sparse_bench.data.messages import Message, NluCorpus
 from sparse_bench.data.parallel import ParallelCorpus, ParallelText
+from sparse_bench.data.split_files import OwnFiles, Split, split_up
 from sparse_bench.data.splits import held_out
 from sparse_bench.data.tagged import Sentence, TaggedCorpus, sentence
 from sparse_bench.data.text import TextCorpus, first_lines, numbered_corpus
-from sparse_bench.data.text_files import TextFile, read_text
 from sparse_bench.data.text_types import TextTypeCorpus
 from sparse_bench.data.tokenizer import tokenize
 from sparse_bench.errors import ConfigError, DataError, shortened
@@ -27,47 +27,10 @@ from sparse_bench.limits import Count, Few, Fraction, Name, Part, Seed, checked,
 
 _LOG = logging.getLogger(__name__)
 
-T = TypeVar("T")
-P = TypeVar("P")  # a path, or several
 #: The first column of a multiword token or of an empty node in CoNLL-U.
 _NO_WORD = re.compile(r"\d+[-.]\d+")
 #: Source and target file.
 Files = Annotated[Sequence[Name], Field(min_length=2, max_length=2)]
-#: A split → the numbers of its examples.
-Split = Mapping[str, Sequence[int]]
-
-
-@dataclass
-class OwnFiles:
-    """Reads a user's files, and keeps their checksums."""
-
-    checksums: dict[str, str] = field(default_factory=dict)
-
-    def read(self, path: str, use: str) -> TextFile:
-        """Read a file.
-
-        Args:
-            path: its path, also its name in errors.
-            use: what it is for, in front of its name among the checksums.
-
-        Raises:
-            DataError: there is no such file, or it cannot be read.
-        """
-        found = read_text(existing(path), path)
-        self.checksums[f"{use}: {Path(path).name}"] = found.sha256
-        return found
-
-
-def existing(path: str) -> Path:
-    """The file or folder at a path, of which ``~`` is the user's home.
-
-    Raises:
-        DataError: it does not exist.
-    """
-    found = Path(path).expanduser()
-    if not found.exists():
-        raise DataError(f"'{path}' does not exist" + ("." if found.is_absolute() else f" in {Path.cwd()}."))
-    return found
 
 
 @checked
@@ -90,7 +53,7 @@ def text_lm(
         valid: path of the validation text, or its share of the training text.
         test: the same for the test.
         fraction: share of the training lines to use, from the first, after the other splits are taken.
-        unit: ``words`` (what stands between white space) or ``characters``.
+        unit: ``words`` (separated by white space) or ``characters``.
         vocabulary: largest number of different words or characters, ``<unk>`` and ``<eos>`` included; None: all.
         least_count: what occurs less often in the training lines becomes ``<unk>``.
         eos: end every line with ``<eos>``.
@@ -209,7 +172,7 @@ def conll(
 
     Raises:
         ConfigError: a setting outside its range.
-        DataError: a file cannot be read, or a line lacks a column.
+        DataError: a file cannot be read, or a line has too few columns.
     """
     files = OwnFiles()
 
@@ -264,7 +227,7 @@ def text_classes(
 
     Raises:
         ConfigError: a setting outside its range.
-        DataError: a file cannot be read, a line lacks a column, or a held-out class does not occur in training.
+        DataError: a file cannot be read, a line has too few columns, or a held-out class does not occur in training.
     """
     files = OwnFiles()
     rows = _Rows(files, text_column, class_column, header)
@@ -362,39 +325,3 @@ def _cells(cells: Sequence[str], columns: tuple[int, int], place: str, hint: str
     if not first or not second:
         raise DataError(f"{place}: column {columns[0] if not first else columns[1]} is empty.")
     return first, second
-
-
-def split_up(
-    train: P,
-    given: Mapping[str, P | float],
-    read: Callable[[P, str], list[T]],
-    draw: Callable[[Sequence[T], Mapping[str, float]], Split],
-) -> list[list[T]]:
-    """Read the training examples, and read or draw the held-out ones.
-
-    Args:
-        train: where the training examples are.
-        given: held-out split → where its examples are, or its share of the training examples.
-        read: reads examples for a split.
-        draw: chooses shares of the training examples.
-
-    Returns:
-        The examples of ``train`` and of each split of ``given``.
-    """
-    shares = {split: float(share) for split, share in given.items() if isinstance(share, int | float)}
-    if sum(shares.values()) >= 1:
-        raise ConfigError(f"The shares {shares} leave nothing for training: together they have to be less than 1.")
-    examples = {"train": read(train, "train")}
-    for split, path in given.items():
-        if split not in shares:
-            examples[split] = read(path, split)  # type: ignore[arg-type]  # not a share
-    for split, found in examples.items():
-        if not found:
-            raise DataError(f"{train if split == 'train' else given[split]} is empty.")
-    if shares:
-        try:
-            chosen = draw(examples["train"], shares)
-        except DataError as error:
-            raise DataError(f"{train}: {error}") from error
-        examples |= {split: [examples["train"][number] for number in numbers] for split, numbers in chosen.items()}
-    return [examples[split] for split in ("train", *given)]

@@ -60,7 +60,7 @@ def ptb_pos(train: Name | None = None) -> TaggedCorpus:
 
 
 def read_treebank(archive: Path) -> tuple[Sentence, ...]:
-    """Read the leaves of the parsed sentences in NLTK's sample, since its tagged files lack the null elements."""
+    """Read the leaves of the parsed sentences in NLTK's sample, since its tagged files have no null elements."""
     with zipfile.ZipFile(archive) as opened:
         names = sorted(name for name in opened.namelist() if _TREES.fullmatch(name))
         trees = [tree for name in names for tree in _TREE_START.split(decode(opened.read(name), name))]

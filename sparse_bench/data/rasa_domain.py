@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from sparse_bench.data.dialogues import LISTEN, Action, Event, SlotSet, UserMessage
+from sparse_bench.data.dialogues import LISTEN, Action, DialogueCorpus, Event, SlotSet, Story, UserMessage
 from sparse_bench.errors import DataError, shortened, unknown_choice
 
 #: Actions of every assistant. The last one stands for any action, in rules.
@@ -155,6 +155,20 @@ class Domain:
     def featurized_slots(self) -> frozenset[str]:
         """The features of all slots."""
         return frozenset(feature for name, slot in self.slots.items() for feature in slot.features(name))
+
+    def corpus(
+        self, stories: tuple[Story, ...], test_stories: tuple[Story, ...], checksums: dict[str, str]
+    ) -> DialogueCorpus:
+        """The corpus of stories in this domain."""
+        return DialogueCorpus(
+            stories=stories,
+            test_stories=test_stories,
+            intents=tuple(self.intents),
+            entities=self.entities,
+            actions=self.actions,
+            featurized_slots=self.featurized_slots,
+            checksums=checksums,
+        )
 
     @property
     def beginning(self) -> tuple[SlotSet, ...]:

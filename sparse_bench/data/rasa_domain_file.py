@@ -135,10 +135,11 @@ def _texts(place: str, key: str, value: Any) -> list[str]:
     return value
 
 
-def _flag(place: str, settings: Mapping[str, Any], key: str, default: bool = True) -> bool:
+def _flag(place: str, settings: Mapping[str, Any], key: str) -> bool:
+    """A setting that is true where it is not given."""
     value = settings.get(key)
     if value is None:
-        return default
+        return True
     if str(value).lower() not in ("true", "false"):
         raise DataError(f"{place}, {key}: {shortened(value)}. Valid choices: true, false.")
     return str(value).lower() == "true"

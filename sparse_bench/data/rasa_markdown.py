@@ -29,11 +29,7 @@ _LOOPS = ("active_loop", "form")
 
 
 def read_markdown_stories(files: Mapping[str, Path], domain: Domain) -> StoryFiles:
-    """Read story files, in the order of ``files``.
-
-    Args:
-        files: name (for errors and checksums) → file.
-        domain: the domain of the stories.
+    """Read story files by the name that errors and checksums use, in the order of ``files``.
 
     Raises:
         DataError: a file cannot be read, or a line is invalid. The message names the file and the line.

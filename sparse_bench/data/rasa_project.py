@@ -10,11 +10,11 @@ from pathlib import Path
 from sparse_bench.data.dialogues import DialogueCorpus, Story
 from sparse_bench.data.featurizers import counted_words
 from sparse_bench.data.messages import Message, NluCorpus
-from sparse_bench.data.own_files import Split, existing, split_up
 from sparse_bench.data.rasa_domain import Domain
 from sparse_bench.data.rasa_domain_file import read_domain
 from sparse_bench.data.rasa_nlu import read_nlu
 from sparse_bench.data.rasa_yaml import read_yaml_stories
+from sparse_bench.data.split_files import Split, existing, split_up
 from sparse_bench.data.splits import Duplicates, held_out, merged_intent, split_stories
 from sparse_bench.data.text_files import read_text
 from sparse_bench.data.tokenizer import tokenize
@@ -95,15 +95,7 @@ def rasa_stories(
         stories, tested = split_stories(found.stories, test, split_seed, known.featurized_slots, duplicates)
     if not stories or not tested:
         raise DataError(f"{train}: {len(found.stories)} stories are too few for a split with test={test}.")
-    return DialogueCorpus(
-        stories=stories,
-        test_stories=tested,
-        intents=tuple(known.intents),
-        entities=known.entities,
-        actions=known.actions,
-        featurized_slots=known.featurized_slots,
-        checksums=checksums,
-    )
+    return known.corpus(stories, tested, checksums)
 
 
 def _domain(root: Path, domain: str | None) -> Domain:

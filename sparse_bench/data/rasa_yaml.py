@@ -24,11 +24,7 @@ _ROLES = ("role", "group")
 
 
 def read_yaml_stories(files: Mapping[str, Path], domain: Domain) -> StoryFiles:
-    """Read story files, in the order of ``files``.
-
-    Args:
-        files: name (for errors and checksums) → file.
-        domain: the domain of the stories.
+    """Read story files by the name that errors and checksums use, in the order of ``files``.
 
     Raises:
         DataError: a file cannot be read or is malformed. The message names the file, the story and the step.

@@ -32,12 +32,4 @@ def sara_stories(test_fraction: Part = 0.2, split_seed: Seed = 0, duplicates: Du
     found = read_yaml_stories({n: p for n, p in sorted(files.items()) if n.startswith("data/stories/")}, domain)
 
     train, test = split_stories(found.stories, test_fraction, split_seed, domain.featurized_slots, duplicates)
-    return DialogueCorpus(
-        stories=train,
-        test_stories=test,
-        intents=tuple(domain.intents),
-        entities=domain.entities,
-        actions=domain.actions,
-        featurized_slots=domain.featurized_slots,
-        checksums=domain.checksums | found.checksums,
-    )
+    return domain.corpus(train, test, domain.checksums | found.checksums)

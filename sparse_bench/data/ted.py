@@ -81,12 +81,4 @@ def ted() -> DialogueCorpus:
         return tuple(story for paths in found.stories for story in paths), found.checksums
 
     (train, train_checksums), (test, test_checksums) = part("train"), part("test")
-    return DialogueCorpus(
-        stories=train,
-        test_stories=test,
-        intents=tuple(DOMAIN.intents),
-        entities=DOMAIN.entities,
-        actions=DOMAIN.actions,
-        featurized_slots=DOMAIN.featurized_slots,
-        checksums=train_checksums | test_checksums,
-    )
+    return DOMAIN.corpus(train, test, train_checksums | test_checksums)

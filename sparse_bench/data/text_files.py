@@ -36,11 +36,7 @@ class TextFile:
 
 
 def read_text(path: Path, name: str | None = None) -> TextFile:
-    """Read a text file, and decompress it first if its name ends in ``.gz``.
-
-    Args:
-        path: the file.
-        name: its name in errors; by default its own name.
+    """Read a text file, decompressed if its name ends in ``.gz``. Errors call it ``name``, by default its own name.
 
     Raises:
         DataError: the file cannot be read or is not UTF-8. The message names the file and the line, not the content.

@@ -1,17 +1,15 @@
 """Command line: ``python -m sparse_bench.evidence collect`` and ``… claims``."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sparse_bench.commands import add_runs, exit_status
 from sparse_bench.config.catalog import experiments
-from sparse_bench.errors import SparseBenchError
 from sparse_bench.evidence.collect import collect, joined
 from sparse_bench.evidence.compare import Evidence
 from sparse_bench.evidence.ledger import summary_table, verdict_text, write_ledger
-from sparse_bench.evidence.store import StoreError
 from sparse_bench.evidence.verdicts import VERDICTS, evaluate
 from sparse_bench.papers.claims import read_claims
 from sparse_bench.papers.page import read_papers
@@ -20,22 +18,16 @@ from sparse_bench.papers.page import read_papers
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Return 1 if there are no runs to collect, or if the claims do not fit the results."""
     options = _parser().parse_args(arguments)
-    try:
-        return int(options.command(options))
-    except (SparseBenchError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return exit_status(lambda: options.command(options))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sparse_bench.evidence", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    runs = [Path(os.environ.get("SPARSE_BENCH_RUNS", "runs"))]
 
     one = commands.add_parser("collect", help="add the runs on disk to the committed tables; nothing is trained")
     one.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="the committed tables")
-    where = "folders to search for runs, at any depth (default: $SPARSE_BENCH_RUNS, else runs)"
-    one.add_argument("--runs", type=Path, nargs="+", metavar="DIR", default=runs, help=where)
+    add_runs(one)
     forget = "first drop the committed runs of these experiments, for instance because their code has changed"
     one.add_argument("--fresh", nargs="+", default=[], metavar="EXPERIMENT", help=forget)
     one.set_defaults(command=_collect)
@@ -63,8 +55,8 @@ def _claims(options: argparse.Namespace) -> int:
     if options.runs:
         evidence, warnings = joined(evidence, list(papers.values()), options.runs)
         print("".join(f"{line}\n" for line in warnings), end="", file=sys.stderr)
-    elif not evidence.tables:
-        raise StoreError(f"No committed results in '{options.results}': no paper's folder there has a table.")
+    else:
+        evidence.require()
     out = options.out or options.results
     out.mkdir(parents=True, exist_ok=True)  # fail before the work; a misspelt folder of results was refused above
     entries = evaluate(documents, evidence)

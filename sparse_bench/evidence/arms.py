@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from sparse_bench.evidence.cells import is_missing, plain, sort_key
+from sparse_bench.evidence.cell_values import is_missing, plain, sort_key
 from sparse_bench.evidence.statistics import Interval, mean_interval
 from sparse_bench.evidence.store import WARNINGS
 from sparse_bench.record import FINISHED
@@ -138,9 +138,9 @@ class Curve:
     arms: Sequence[Arm]
 
     @property
-    def told(self) -> str:
+    def title(self) -> str:
         """The label, with the realised density where it differs from the nominal one."""
-        return self.label + unlike(self.density, (arm.realised for arm in self.arms))
+        return self.label + realised_note(self.density, (arm.realised for arm in self.arms))
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,14 +166,6 @@ class Study:
     def one_width(self) -> bool:
         """Whether every curve has a single point. The metric is then drawn against density."""
         return all(len(curve.arms) == 1 for curve in self.curves if curve.kind != "small_dense")
-
-    def realised(self, arm: Arm) -> float | None:
-        """:attr:`Arm.realised`; for a narrower dense model its weights as a share of the full model's, if known."""
-        sizes = {other.mean(SPARSE_SIZE) for other in self.arms if other.kind != "small_dense"}
-        weights, size = arm.mean(SPARSE_WEIGHTS), sizes.pop() if len(sizes) == 1 else None
-        if arm.kind != "small_dense" or weights is None or not size:
-            return arm.realised
-        return weights / size
 
     @cached_property
     def settings(self) -> tuple[list[str], list[str]]:
@@ -262,6 +254,13 @@ def density_range(densities: Iterable[float | None]) -> str:
     return low if low == high else f"{low.split(NO_BREAK)[0]} to {high}"
 
 
+def realised_density(arm: Arm, arms: Sequence[Arm]) -> float | None:
+    """:attr:`Arm.realised`; for a narrower dense model its weights as a share of the full model's, if known."""
+    sizes = {other.mean(SPARSE_SIZE) for other in arms if other.kind != "small_dense"}
+    weights, size = arm.mean(SPARSE_WEIGHTS), sizes.pop() if len(sizes) == 1 else None
+    return weights / size if arm.kind == "small_dense" and weights is not None and size else arm.realised
+
+
 def by_density(arms: Iterable[Arm]) -> dict[float, list[float | None]]:
     """Realised densities of arms by nominal density, in rising order. Arms without a nominal density are skipped."""
     found: dict[float, list[float | None]] = {}
@@ -271,7 +270,7 @@ def by_density(arms: Iterable[Arm]) -> dict[float, list[float | None]]:
     return dict(sorted(found.items()))
 
 
-def unlike(asked: Any, realised: Iterable[float | None]) -> str:
+def realised_note(asked: Any, realised: Iterable[float | None]) -> str:
     """`` (realised 14 %)`` where the realised density differs from the nominal one by more than rounding; else empty.
 
     Args:

@@ -13,22 +13,11 @@ import numpy as np
 import pandas as pd
 
 from sparse_bench.config.catalog import check_experiment, experiments
-from sparse_bench.evidence import single_runs
+from sparse_bench.evidence import single_runs, store
 from sparse_bench.evidence.compare import Evidence
 from sparse_bench.evidence.folders import Problem
 from sparse_bench.evidence.settings import alterations
-from sparse_bench.evidence.store import (
-    ALTERED,
-    RUNS,
-    RunKey,
-    RunTable,
-    curves_kept,
-    load,
-    locked,
-    merge,
-    read,
-    write,
-)
+from sparse_bench.evidence.store import ALTERED, RunKey, RunTable, curves_kept, key_of, load, merge
 from sparse_bench.papers.page import Paper
 from sparse_bench.record import FINISHED
 
@@ -81,12 +70,12 @@ def collect(results: Path, papers: Sequence[Paper], folders: Sequence[Path], for
         folder = results / paper.name
         if not set(found.runs["experiment"]) & set(paper.experiments) and not set(forget) & set(paper.experiments):
             continue
-        with locked(results):  # two processes that collect at once would overwrite each other's rows
-            old = read(folder) if (folder / RUNS).is_file() else None
+        with store.locked(results):  # two processes that collect at once would overwrite each other's rows
+            old = store.read(folder) if (folder / store.RUNS).is_file() else None
             kept = old.only(set(old.runs["experiment"]) - set(forget)) if old is not None else None
             fresh, table = _merged(kept, found, paper, problems)
             again = repetition(kept, fresh) if kept is not None else ""
-            write(table, folder)
+            store.write(table, folder)
             evidence = Evidence(results, {paper.name: table})
             portraits = single_runs.take(paper.single_runs, evidence, found.folders, single_runs.read(folder))
             single_runs.write(portraits, folder)
@@ -108,20 +97,16 @@ def _merged(old: RunTable | None, found: RunTable, paper: Paper, problems: list[
     if old is not None:
         fresh = _without(fresh, _vanished(fresh, old, problems))
     table = marked(merge(old, fresh) if old is not None else fresh, fresh.first_stages)
-    marks = {_key(row): row[ALTERED] for row in table.rows()}
-    return _with_marks(fresh, [marks[_key(row)] for row in fresh.rows()]), table
+    marks = {key_of(row): row[ALTERED] for row in table.rows()}
+    return _with_marks(fresh, [marks[key_of(row)] for row in fresh.rows()]), table
 
 
 def marked(table: RunTable, second_stages: Mapping[RunKey, RunKey] | None = None) -> RunTable:
     """The table with each run's differences from the runs that the present configuration tree ships.
 
     A second stage inherits the mark of its first stage. Without its folder, it keeps the mark that it has.
-
-    Args:
-        table: the runs.
-        second_stages: second stage → first stage, where known.
     """
-    rows = {_key(row): row for row in table.rows()}
+    rows = {key_of(row): row for row in table.rows()}
     own = {key: alterations(row["experiment"], table.config(row)) for key, row in rows.items()}
 
     def mark(key: RunKey) -> str | None:
@@ -141,10 +126,6 @@ def marked(table: RunTable, second_stages: Mapping[RunKey, RunKey] | None = None
 def _with_marks(table: RunTable, marks: Sequence[str | None]) -> RunTable:
     column = pd.Series(list[Any](marks), dtype="str", index=table.runs.index)
     return replace(table, runs=table.runs.assign(**{ALTERED: column}))
-
-
-def _key(row: Mapping[str, Any]) -> RunKey:
-    return str(row["experiment"]), str(row["id"])
 
 
 def _vanished(fresh: RunTable, old: RunTable, problems: list[Problem]) -> set[RunKey]:
@@ -197,7 +178,7 @@ def _numbers(table: RunTable) -> dict[RunKey, dict[str, float]]:
     """The metrics and the time of each finished run."""
     names = [name for name in table.runs.columns if name.startswith(_METRIC) or name == _SECONDS]
     return {
-        (str(row["experiment"]), str(row["id"])): {name: float(row[name]) for name in names if row[name] is not None}
+        key_of(row): {name: float(row[name]) for name in names if row[name] is not None}
         for row in table.rows()
         if row["status"] == FINISHED
     }

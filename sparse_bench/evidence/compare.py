@@ -14,11 +14,12 @@ from typing import Any
 import pandas as pd
 
 from sparse_bench.errors import SparseBenchError, unknown_choice
-from sparse_bench.evidence.arms import Arm, arms_of, by_density, density_range, percent, unlike, warned
-from sparse_bench.evidence.cells import is_finite, is_missing, plain, sort_key
+from sparse_bench.evidence.arms import Arm, arms_of, by_density, density_range, percent, realised_note, warned
+from sparse_bench.evidence.cell_values import is_finite, is_missing, plain, sort_key
+from sparse_bench.evidence.csv_tables import StoreError, read_rows
 from sparse_bench.evidence.names import column_of
 from sparse_bench.evidence.statistics import Interval, mean_interval
-from sparse_bench.evidence.store import ALTERED, RUNS, RunTable, read, read_rows
+from sparse_bench.evidence.store import ALTERED, RUNS, RunTable, read
 from sparse_bench.papers.claims import is_exact
 from sparse_bench.papers.schema import Comparison, Measure, Target
 from sparse_bench.record import FINISHED
@@ -86,6 +87,15 @@ class Evidence:
         """Read the tables below ``root`` that exist."""
         return cls(root, {paper: read(root / paper) for paper in papers if (root / paper / RUNS).is_file()})
 
+    def require(self) -> None:
+        """Check that there are tables.
+
+        Raises:
+            StoreError: there are none.
+        """
+        if not self.tables:
+            raise StoreError(f"No committed results in '{self.root}': no paper's folder there has a table.")
+
     def runs(self, target: Target, *, any_length: bool = False) -> tuple[RunTable, pd.DataFrame] | None:
         """The finished runs that ``target`` names, and their table; None without such runs. Altered runs do not count.
 
@@ -149,7 +159,7 @@ def measure(comparison: Comparison, evidence: Evidence) -> Sample | Unavailable:
     """Measure one side, or compare two sides, paired over the seeds that both have.
 
     Raises:
-        SelectionError: the comparison uses a name that the results lack.
+        SelectionError: the comparison uses a name that is not in the results.
     """
     of, sides = comparison.of, comparison.sides
     if missing := [side for side in sides if not evidence.exists(side, of)]:
@@ -178,7 +188,7 @@ def remarks_on(runs: pd.DataFrame) -> list[str]:
     """Remarks on runs: that their length was altered, realised densities other than nominal, warnings."""
     found = ["from runs of another length"] if ALTERED in runs and runs[ALTERED].notna().any() else []
     asked = by_density(arms_of(runs)).items()
-    other = [(density, realised) for density, realised in asked if unlike(density, realised)]
+    other = [(density, realised) for density, realised in asked if realised_note(density, realised)]
     if texts := [f"{density_range(realised)} for {percent(density)}" for density, realised in other]:
         found.append(f"realised density {', '.join(texts)}")
     warnings = warned(runs)
@@ -213,7 +223,7 @@ def curves_by_seed(table: RunTable, runs: pd.DataFrame, metric: str, name: str) 
     """An arm's learning curves: seed → a metric by epoch.
 
     Raises:
-        SelectionError: the runs form several arms, or their curves lack the metric. The message calls them ``name``.
+        SelectionError: the runs form several arms, or no curve has the metric. The message calls them ``name``.
     """
     one_arm(runs)  # a mean over several arms has no meaning
     wanted = table.curves["id"].isin(set(runs["id"])) & table.curves["experiment"].isin(set(runs["experiment"]))

@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
-from sparse_bench.evidence.cells import flatten, is_finite, is_number, plain
+from sparse_bench.evidence.cell_values import flatten, is_finite, is_number, plain
 from sparse_bench.record import SCHEMA, Result, RunFolder, verify
 
 #: A folder with one of these files is a run folder. Without a result, the run has not ended.
 _RUN_FILES = ("result.json", "metrics.jsonl", ".lock")
 _RESULT = TypeAdapter(Result)
 _LARGEST = 2**63
-_PLAIN = ("tokens_per_second", "examples_per_second", "peak_memory_bytes", "epochs", "steps")
+#: Measurements of a run that are a column of their own.
+PLAIN = ("tokens_per_second", "examples_per_second", "peak_memory_bytes", "epochs", "steps")
 
 
 @dataclass(frozen=True)
@@ -93,17 +93,6 @@ def read_result(path: Path) -> Result:
     return record
 
 
-def read_history(folder: Path) -> pd.DataFrame:
-    """The curves of :func:`read_curves` as a table: index ``epoch``, one column a metric; empty without a history.
-
-    Raises:
-        ValueError: a line before the last is not a JSON object.
-    """
-    frame = pd.DataFrame(read_curves(folder)).sort_index()
-    frame.index.name = "epoch"
-    return frame
-
-
 def read_curves(folder: Path, wanted: Callable[[str], bool] = lambda metric: True) -> dict[str, dict[int, float]]:
     """Read a run's learning curves: metric → epoch → the epoch's last value.
 
@@ -111,7 +100,7 @@ def read_curves(folder: Path, wanted: Callable[[str], bool] = lambda metric: Tru
 
     Args:
         folder: the run's folder.
-        wanted: tells of a metric whether it is read.
+        wanted: whether to read the metric of a name.
 
     Raises:
         ValueError: a line before the last is not a JSON object, or the file was damaged since the run ended.
@@ -172,7 +161,7 @@ def row_of(record: Result) -> dict[str, Any]:
         **part("macs", record.macs_per_example),
         **part("macs", {f"training_{key}": value for key, value in record.macs_of_training.items()}),
         **part("seconds", record.seconds),
-        **{key: getattr(record, key) for key in _PLAIN},
+        **{key: getattr(record, key) for key in PLAIN},
         **_made(record),
         "error": error,
         **({"warnings": " ".join(record.warnings)} if record.warnings else {}),

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from sparse_bench.evidence.csv_tables import csv_text
 from sparse_bench.evidence.display import MISSING, DisplayTable, interval, markdown, whole
 from sparse_bench.evidence.names import quantity
 from sparse_bench.evidence.statistics import Interval
-from sparse_bench.evidence.store import csv_text
 from sparse_bench.evidence.verdicts import DECIDED, VERDICTS, CaseOutcome, Entry, Outcome
 from sparse_bench.papers.claims import Resolved, Test, is_exact
 from sparse_bench.papers.schema import Comparison, Measure, Origin
@@ -94,14 +94,15 @@ def minus(text: str) -> str:
     return re.sub(r"(?<!\w)-(?=[\d.])", "−", text)
 
 
-def measured(outcome: Outcome) -> str:
-    """A test's measurements, case by case."""
+def measured(outcome: Outcome, brief: bool = False) -> str:
+    """A test's measurements, case by case; ``brief``: without remarks on realised densities."""
     if outcome.verdict == "not run":
         return "not run"
     parts = []
     for case in outcome.cases:
         text = number(case.interval, outcome.test) if case.interval is not None else case.problem
-        text += f" ({case.remark})" if case.remark else ""
+        remark = "; ".join(one for one in case.remark.split("; ") if not (brief and one.startswith("realised density")))
+        text += f" ({remark})" if remark else ""
         parts.append(f"{case.label}: {text}" if case.label else text)
     return "; ".join(parts)
 
@@ -211,6 +212,27 @@ def headline_table(entries: Sequence[Entry], titles: Mapping[str, str]) -> Displ
         rows.append([*known, ours, entry.scale or MISSING, counted, verdict])
     columns = ["document", "claim", "published", "ours", "scale", "seeds", "verdict"]
     return DisplayTable("", columns, rows, [False] * 5 + [True, False])
+
+
+def front_table(entries: Sequence[Entry], titles: Mapping[str, str]) -> DisplayTable:
+    """The headline claims for the project's README: in fewer words, without realised densities.
+
+    Differences are recognised by their signs.
+    """
+    rows = []
+    for entry in (entry for entry in entries if entry.claim.headline):
+        texts = []
+        for outcome in entry.outcomes:
+            if outcome.judged and outcome.test.scale == entry.scale:
+                rule = outcome.test.rule
+                short = quantity(rule.of).partition(" (")[0].partition(",")[0]
+                what = f"{entry.claim.unit}:" if entry.claim.unit else short + " ratio" * (rule.measure == "ratio")
+                texts.append(f"{what} {measured(outcome, brief=True)}")
+        notes = [] if entry.scale in ("paper", None) else [str(entry.scale)]
+        notes += [] if entry.claim.registered or entry.verdict == "not run" else ["post hoc"]
+        verdict = f"{entry.verdict} ({', '.join(notes)})" if notes else entry.verdict
+        rows.append([titles[entry.document], entry.claim.headline, "; ".join(dict.fromkeys(texts)) or MISSING, verdict])
+    return DisplayTable("", ["paper", "claim", "ours", "verdict"], rows, [False] * 4)
 
 
 def _measured_quantity(outcome: Outcome) -> str:

@@ -12,7 +12,7 @@ from sparse_bench.config import choices
 from sparse_bench.config.identifier import defines_an_arm
 from sparse_bench.config.nodes import recorded_parameters
 from sparse_bench.config.schema import TrainerConfig
-from sparse_bench.evidence.cells import flatten, plain, sort_key
+from sparse_bench.evidence.cell_values import flatten, plain, sort_key
 from sparse_bench.sweeps import jobs, may_start, shipped_config
 
 #: Text for a null where the code's default is not null. An empty cell means that the setting is younger than the run.
@@ -75,7 +75,7 @@ def alterations(experiment: str, config: Mapping[str, Any]) -> str | None:
 
     An experiment's name stands for a paper and a scale. A run with other settings, such as three epochs, keeps the
     name: pages show it, but no claim and no comparison with published values uses it. Any seed counts as shipped. A
-    setting that the run lacks has the code's default.
+    missing setting has the code's default.
 
     Args:
         experiment: name of the experiment.
@@ -125,7 +125,7 @@ def _differences(
 
 
 def _value(config: Mapping[str, Any], path: str) -> Any:
-    """A setting as a cell; the code's default where the configuration lacks it."""
+    """A setting as a cell; by default that of the code."""
     value = config.get(path)
     value = _default(config, path) if value is None else value
     return None if value is MISSING else plain(value)

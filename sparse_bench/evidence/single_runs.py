@@ -95,7 +95,7 @@ def read_summary(folder: RunFolder) -> Mapping[str, Any] | None:
     """Read the weight summary of a run; None without a summary or without layers in it.
 
     Raises:
-        ValueError: the file cannot be read, or lacks a part.
+        ValueError: the file cannot be read, or a part is missing.
     """
     path = folder.weight_summary
     if not path.exists():

@@ -7,10 +7,7 @@ Run folders are not committed. Everything that is published is made from these t
     curves.csv    a row a value: experiment, id, seed, epoch, metric, value
 """
 
-import csv
-import io
 import json
-import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -23,9 +20,10 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock
 
-from sparse_bench.errors import SparseBenchError, unknown_choice
-from sparse_bench.evidence.cells import is_finite, is_missing, plain, sort_key
-from sparse_bench.evidence.folders import Problem, read_curves, read_runs, row_of
+from sparse_bench.errors import unknown_choice
+from sparse_bench.evidence.cell_values import is_finite, is_missing, plain, sort_key
+from sparse_bench.evidence.csv_tables import StoreError, csv_text, parse, read_text
+from sparse_bench.evidence.folders import PLAIN, Problem, read_curves, read_runs, row_of
 from sparse_bench.evidence.settings import completed, defining, shared_and_varying
 from sparse_bench.record import FINISHED, Result, write_together
 
@@ -38,24 +36,12 @@ ALTERED = "altered"
 WARNINGS = "warnings"
 #: Longer curves are thinned to this many evenly spaced epochs and the last ones, over which claims take means.
 _SPACED, _LAST = 50, 10
-#: Columns whose cells are text even where they look like numbers.
-_TEXT = re.compile(
-    r"experiment|id|status|error|altered|warnings|metric|setting|made:(commit|python|torch|processor|vectors|device|data)"
-)
-_PLAIN = ("tokens_per_second", "examples_per_second", "peak_memory_bytes", "epochs", "steps")
 _COLUMN_ORDER = (
     *("experiment", "id", "status", "label:", "seed", "setting:", "count:", "metric:", "macs:", "seconds:"),
-    *(*_PLAIN, "made:"),
+    *(*PLAIN, "made:"),
 )
-#: Ten significant digits, so that a table written again differs only where results differ.
-_DIGITS = "%.10g"
-
 #: Experiment and id, which identify a run.
 RunKey = tuple[str, str]
-
-
-class StoreError(SparseBenchError):
-    """There are no runs, or a file is not a table of runs; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -223,7 +209,7 @@ def assembled(
     keys = [c for c in columns if c == "experiment" or c.startswith(("label:", "setting:"))] + ["seed", "id"]
     complete.sort(key=lambda row: [sort_key(row.get(column)) for column in keys])
     frame = pd.DataFrame({column: pd.Series([row.get(column) for row in complete], dtype=object) for column in columns})
-    runs = _typed(csv_text(frame))  # through text, so that a fresh table equals one that was read from its file
+    runs = parse(csv_text(frame))  # through text, so that a fresh table equals one that was read from its file
     order = {(e, i): place for place, (e, i) in enumerate(zip(runs["experiment"], runs["id"], strict=True))}
     places = [order[key] for key in _keys(curves)]
     ordered = curves.iloc[np.argsort(places, kind="stable")]
@@ -243,12 +229,17 @@ def _ordered_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return sorted(seen, key=key)
 
 
+def key_of(row: Mapping[Any, Any]) -> RunKey:
+    """The run of one of a table's rows."""
+    return str(row["experiment"]), str(row["id"])
+
+
 def merge(old: RunTable, new: RunTable) -> RunTable:
     """Merge two tables. Of a run in both, the new row is kept, unless it failed and the old one did not."""
     kept: dict[RunKey, tuple[dict[str, Any], dict[str, Any], int]] = {}
     for number, table in enumerate((old, new)):
         for row in table.rows():
-            key = (str(row["experiment"]), str(row["id"]))
+            key = key_of(row)
             if key in kept and kept[key][0]["status"] == FINISHED != row["status"]:
                 continue
             cells = {column: value for column, value in row.items() if not column.startswith("setting:")}
@@ -296,76 +287,22 @@ def read(folder: Path) -> RunTable:
     """Read the files of :func:`write`. The files of settings and curves may be missing.
 
     Raises:
-        StoreError: the table of runs is missing, or a file is incomplete or lacks a column.
+        StoreError: the table of runs is missing, or a file is incomplete or has too few columns.
     """
     if not (folder / RUNS).is_file():
         raise StoreError(f"No committed results in '{folder}': {RUNS} is missing.")
-    return _parsed({name: _text(folder / name) for name in FILES if (folder / name).is_file()}, folder)
+    return _parsed({name: read_text(folder / name) for name in FILES if (folder / name).is_file()}, folder)
 
 
 def _parsed(texts: Mapping[str, str], folder: Path) -> RunTable:
-    runs = _typed(texts[RUNS], folder / RUNS)
+    runs = parse(texts[RUNS], folder / RUNS)
     if lacking := {"experiment", "id", "status", "seed"} - set(runs.columns):
         raise StoreError(f"'{folder / RUNS}' is not a table of runs: it lacks {', '.join(sorted(lacking))}.")
-    settings = _typed(texts.get(SETTINGS, "setting,value\n"), folder / SETTINGS, {"value"})
+    settings = parse(texts.get(SETTINGS, "setting,value\n"), folder / SETTINGS, {"value"})
     shared = {path: json.loads(value) for path, value in zip(settings["setting"], settings["value"], strict=True)}
-    curves = _curves(texts.get(CURVES, ",".join(CURVE_COLUMNS) + "\n"), folder / CURVES)
-    return RunTable(runs, shared, curves)
-
-
-def read_rows(path: Path) -> pd.DataFrame:
-    """Read a benchmark's CSV file; lines that begin with ``#`` are skipped.
-
-    In a column that holds texts and numbers (``OOM``, ``1.5``), the numbers stay numbers.
-
-    Raises:
-        StoreError: the file is incomplete.
-    """
-    lines = _text(path).splitlines(keepends=True)
-    frame = _typed("".join(line for line in lines if not line.startswith("#")), path)
-    texts = [
-        str(name) for name, kind in frame.dtypes.items() if str(kind) == "string" and not _TEXT.fullmatch(str(name))
-    ]
-    return frame.assign(**{name: [_number_or_text(cell) for cell in frame[name]] for name in texts})
-
-
-def _number_or_text(cell: Any) -> Any:
-    kind, number, _ = sort_key(cell)
-    return number if kind == 1 else cell
-
-
-def _text(path: Path) -> str:
-    with path.open(encoding="utf-8", newline="") as file:
-        return file.read()
-
-
-def _curves(text: str, path: Path | str = "the table") -> pd.DataFrame:
-    frame = _typed(text, path)
-    return frame.assign(value=np.array([float(value) for value in frame["value"]]))  # also nan and inf
-
-
-def _typed(text: str, path: Path | str = "the table", as_text: Iterable[str] = ()) -> pd.DataFrame:
-    """Parse CSV text. Columns are nullable integers, floats, booleans or text; empty cells are missing.
-
-    Raises:
-        StoreError: the text ends within a line, or a row has too few or too many cells.
-    """
-    if text and not text.endswith("\n"):
-        raise StoreError(f"'{path}' is incomplete: it ends in the middle of a line, without a newline.")
-    header, *rows = csv.reader(io.StringIO(text, newline="")) if text else [[]]
-    for number, row in enumerate(rows, start=1):
-        if len(row) != len(header):
-            raise StoreError(f"'{path}' is damaged: row {number} has {len(row)} cells for {len(header)} columns.")
-    kinds = {name: "str" for name in header if _TEXT.fullmatch(name) or name in as_text}
-    frame = pd.read_csv(
-        io.StringIO(text, newline=""),
-        dtype=kinds,
-        keep_default_na=False,
-        na_values=[""],
-        dtype_backend="numpy_nullable",
-    )
-    floats = {name: "float64" for name, kind in frame.dtypes.items() if str(kind) == "Float64"}
-    return frame.astype(floats)
+    curves = parse(texts.get(CURVES, ",".join(CURVE_COLUMNS) + "\n"), folder / CURVES)
+    values = np.array([float(value) for value in curves["value"]])  # also nan and inf
+    return RunTable(runs, shared, curves.assign(value=values))
 
 
 def _keys(frame: pd.DataFrame) -> Iterator[RunKey]:
@@ -382,12 +319,6 @@ def _rounded(curves: pd.DataFrame) -> pd.DataFrame:
     values = np.array([float(f"{value:.6g}") for value in curves["value"]])
     types = dict.fromkeys(("experiment", "id", "metric"), "str") | dict.fromkeys(("seed", "epoch"), "Int64")
     return curves.reset_index(drop=True).astype(types).assign(value=values)
-
-
-def csv_text(frame: pd.DataFrame) -> str:
-    """A table as CSV: no index, ten significant digits, Unix newlines."""
-    text: str = frame.to_csv(index=False, float_format=_DIGITS, lineterminator="\n")
-    return text
 
 
 def curves_kept(table: RunTable, patterns: Sequence[str]) -> RunTable:

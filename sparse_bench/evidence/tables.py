@@ -25,10 +25,11 @@ from sparse_bench.evidence.arms import (
     density_range,
     identifying_settings,
     percent,
-    unlike,
+    realised_density,
+    realised_note,
     warned,
 )
-from sparse_bench.evidence.cells import is_missing, is_number
+from sparse_bench.evidence.cell_values import is_missing, is_number
 from sparse_bench.evidence.compare import SelectionError
 from sparse_bench.evidence.display import (
     MISSING,
@@ -92,8 +93,7 @@ def arms_table(arms: Sequence[Arm], metrics: Sequence[str]) -> DisplayTable:
     There is a column for the experiment if there are several, and one for the device if the runs used several.
     """
     columns, cells = _identified(arms)
-    several = len(_devices(arms)) > 1
-    metrics = [metric for metric in metrics if any(arm.values(f"metric:{metric}") for arm in arms)]
+    several, metrics = len(_devices(arms)) > 1, measured_metrics(arms, metrics)
     effort = {name: known for name, known in _EFFORT.items() if any(arm.values(known[0]) for arm in arms)}
     rows = []
     for arm, own in zip(arms, cells, strict=True):
@@ -195,7 +195,7 @@ def _smallest(arms: Mapping[float, Arm], dense: Arm, metric: str) -> str:
     if found is None:
         return "none"
     asked = arms[found].labels.get("density")
-    other = f" (nominal {percent(float(asked))})" if asked is not None and unlike(asked, [found]) else ""
+    other = f" (nominal {percent(float(asked))})" if asked is not None and realised_note(asked, [found]) else ""
     return percent(found, digits=3) + other
 
 
@@ -326,7 +326,7 @@ def summary_frame(runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
 
 
 def _mean_of_seeds(arm: Arm, metric: str) -> str:
-    """A metric's interval, with its number of seeds if some of the arm's seeds lack the metric."""
+    """A metric's interval, with its number of seeds if some of the arm's seeds do not have the metric."""
     found = arm.interval(f"metric:{metric}")
     fewer = found is not None and 1 < found.n < arm.runs["seed"].nunique()
     return f"{interval(found)} (n = {found.n})" if found is not None and fewer else interval(found)
@@ -346,16 +346,12 @@ def _identified(arms: Sequence[Arm]) -> tuple[list[str], list[list[str]]]:
         asked = arm.labels.get("density")
         own = [arm.experiment] if several else []
         own += [str(arm.labels.get("scheme", MISSING)).replace("_", " ")]
-        own += [MISSING if asked is None else percent(float(asked)), density_range([realised(arm, arms)]) or MISSING]
+        own += [
+            MISSING if asked is None else percent(float(asked)),
+            density_range([realised_density(arm, arms)]) or MISSING,
+        ]
         cells.append([*own, *(setting(arm.settings[name]) for name in chosen)])
     return [*(["experiment"] if several else []), "scheme", "density", "realised density", *short], cells
-
-
-def realised(arm: Arm, arms: Sequence[Arm]) -> float | None:
-    """An arm's realised density; for a narrower dense model its weights as a share of the full model's, if known."""
-    sizes = {other.mean(SPARSE_SIZE) for other in arms if other.kind != "small_dense"}
-    weights, size = arm.mean(SPARSE_WEIGHTS), sizes.pop() if len(sizes) == 1 else None
-    return weights / size if arm.kind == "small_dense" and weights is not None and size else arm.realised
 
 
 def _differs(name: str, arms: Sequence[Arm], experiment: str) -> bool:

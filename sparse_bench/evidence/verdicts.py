@@ -137,7 +137,7 @@ def evaluate(documents: Sequence[Document], evidence: Evidence) -> list[Entry]:
     """Decide every claim.
 
     Raises:
-        SelectionError: a claim uses a name that the results lack; the message lists every such claim.
+        SelectionError: a claim uses a name that is not in the results; the message lists every such claim.
     """
     entries, faults = [], []
     for document in documents:

@@ -1,14 +1,13 @@
 """Figures described in a paper's page.yaml: our measurements with the published numbers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from sparse_bench.errors import SparseBenchError
 from sparse_bench.evidence import names
 from sparse_bench.evidence.arms import arms_of
-from sparse_bench.evidence.cells import is_finite
+from sparse_bench.evidence.cell_values import is_finite
 from sparse_bench.evidence.compare import Evidence, Sample, SelectionError, measure, one_arm, remarks_on
 from sparse_bench.evidence.display import MISSING, DisplayTable, interval, joined, whole
 from sparse_bench.evidence.statistics import Interval, mean_interval
@@ -24,29 +23,16 @@ _Points = list[tuple[float, Interval]]
 _Runs = list[tuple[float, float]]
 
 
-@dataclass(frozen=True)
-class Shown:
-    """The result of a described figure.
-
-    Attributes:
-        figure: None if nothing of ours was run.
-        table: our numbers and the published ones; None for lines.
-        title: title of the figure.
-        lacking: labels of what was not run.
-    """
-
-    figure: Figure | None
-    table: DisplayTable | None
-    title: str
-    lacking: Sequence[str]
-
-
 class FigureError(SparseBenchError):
     """A figure that the results cannot fill."""
 
 
-def lines_figure(spec: Epochs | Along, evidence: Evidence, paper: Paper) -> Shown:
-    """Draw a metric per epoch, or against a count, a label or a setting. Published numbers are dashed."""
+def lines_figure(spec: Epochs | Along, evidence: Evidence, paper: Paper) -> Figure | None:
+    """Draw a metric per epoch, or against a count, a label or a setting. Published numbers are dashed.
+
+    Returns:
+        None if nothing of ours was run.
+    """
     published = read_published(paper.folder, spec.published)
     lines: list[Line] = []
     lacking, remarks = [], {}
@@ -64,7 +50,7 @@ def lines_figure(spec: Epochs | Along, evidence: Evidence, paper: Paper) -> Show
     compared = len({one.ink for one in spec.series}) == 2
     # A reference line without the lines that it is compared with is not worth a figure.
     if not ours or (compared and all(line.look.colour == INK for line in ours)):
-        return Shown(None, None, spec.title, lacking)
+        return None
     after = [f"Not shown: {'; '.join(lacking)}." if lacking else "", _remarked(remarks)]
     after.append(published.source if len(ours) < len(lines) else "")
     if isinstance(spec, Epochs):
@@ -77,12 +63,15 @@ def lines_figure(spec: Epochs | Along, evidence: Evidence, paper: Paper) -> Show
             [Panel("", lines)], below, spec.axis or names.direction(spec.of), axis,  # type: ignore[arg-type]
             logarithmic=spec.logarithmic_values, remarks=[spec.note],
         )  # fmt: skip
-    figure = line_chart(file_stem("beside", paper.name, spec.title), spec.title, chart, after=after)
-    return Shown(figure, None, spec.title, lacking)
+    return line_chart(file_stem("beside", paper.name, spec.title), spec.title, chart, after=after)
 
 
-def dots_figure(spec: Dots, evidence: Evidence, paper: Paper) -> Shown:
-    """Draw single numbers, one a row: ours with its interval, the published one hollow."""
+def dots_figure(spec: Dots, evidence: Evidence, paper: Paper) -> tuple[Figure | None, DisplayTable]:
+    """Draw single numbers, one a row: ours with its interval, the published one hollow.
+
+    Returns:
+        The figure, None if nothing of ours was run; and the same numbers as a table.
+    """
     published = read_published(paper.folder, spec.published)
     dots, lacking, remarks = [], [], {}
     for row in spec.rows:
@@ -99,7 +88,7 @@ def dots_figure(spec: Dots, evidence: Evidence, paper: Paper) -> Shown:
     table = _table(joined([spec.note, _remarked(remarks), published.source]), dots, with_published=bool(spec.published))
     stem = file_stem("dots", paper.name, spec.title)
     figure = dot_plot(stem, spec.title, dots, spec.axis, spec.note, after=after, logarithmic=spec.logarithmic)
-    return Shown(figure, table, spec.title, lacking)
+    return figure, table
 
 
 def _points(series: Series, spec: Epochs | Along, evidence: Evidence) -> tuple[_Points, _Runs]:

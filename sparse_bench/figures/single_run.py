@@ -50,9 +50,9 @@ def study_portraits(study: Study, table: RunTable, problems: list[Problem]) -> l
     for curve in study.curves:
         names = [study.experiment, *map(str, study.labels.values()), curve.label]
         if changed := _first(curve.arms[-1], read_topology, table, problems):
-            figures.append(degree_figure(file_stem("degrees", *names), curve.told, *changed))
+            figures.append(degree_figure(file_stem("degrees", *names), curve.title, *changed))
         if summary := _first(curve.arms[-1], read_summary, table, problems):
-            figures.append(weight_figure(file_stem("trained", *names), curve.told, *summary))
+            figures.append(weight_figure(file_stem("trained", *names), curve.title, *summary))
     return figures
 
 
@@ -74,14 +74,7 @@ def _first(
 
 
 def degree_figure(stem: str, label: str, change: Change, seed: int) -> Figure:
-    """Draw the degree distributions of every layer before and after training, with power-law fits of the latter.
-
-    Args:
-        stem: stem of the file names.
-        label: label of the arm.
-        change: topology of one run.
-        seed: seed of the run.
-    """
+    """Draw the degree distributions of every layer before and after training, with power-law fits of the latter."""
     first, last = change.first, change.last
     names = list(first.layers)[:_MOST_TOPOLOGIES]
 
@@ -109,14 +102,7 @@ def degree_figure(stem: str, label: str, change: Change, seed: int) -> Figure:
 
 
 def weight_figure(stem: str, label: str, summary: Mapping[str, Any], seed: int) -> Figure:
-    """Draw histograms of the existing weights by layer, and a map of mean magnitudes of the largest layer.
-
-    Args:
-        stem: stem of the file names.
-        label: label of the arm.
-        summary: weight summary of one run.
-        seed: seed of the run.
-    """
+    """Draw histograms of the existing weights by layer, and a map of mean magnitudes of the largest layer."""
     # The largest layers are drawn; names[0] is the one whose map was kept.
     edges, layers = np.asarray(summary["edges"]), summary["layers"]
     names = sorted(layers, key=lambda name: -sum(layers[name]["counts"]))

@@ -64,7 +64,7 @@ def metric_figure(study: Study, metric: str) -> Figure | None:
     for curve, look in looks(study).items():
         narrow = full if by_density and curve.kind == "small_dense" else 0.0
         found = [_point(arm, metric, narrow, by_density) for arm in curve.arms]
-        lines[curve] = [Line(curve.told, [point], look, runs) for point, runs in filter(None, found)]
+        lines[curve] = [Line(curve.title, [point], look, runs) for point, runs in filter(None, found)]
     drawn = [line for found in lines.values() for line in found]
     if len(drawn) < 2:
         return None
@@ -107,7 +107,7 @@ def learning_curves(study: Study, histories: Histories, metric: str) -> Figure |
             if not together:  # without bands: bands of one hue would hide one another
                 points = [(epoch, Interval(mean.mean, None, mean.n)) for epoch, mean in points]
             lines.append(Line(f"{whole(arm.mean(SPARSE_WEIGHTS))} weights", points, replace(look, strength=strength)))
-        panels += [Panel(curve.told, lines)] if lines else []
+        panels += [Panel(curve.title, lines)] if lines else []
     if not panels:
         return None
     values = np.concatenate([line.y for panel in panels for line in panel.lines])
@@ -133,7 +133,7 @@ def evolution_figure(study: Study, histories: Histories) -> Figure | None:
     panels = []
     for metric, title in _FOLLOWED.items():
         found = {curve: mean_curve(_frames(curve.arms[-1], histories), metric) for curve in study.curves}
-        lines = [Line(curve.told, found[curve], look) for curve, look in looks(study).items() if found[curve]]
+        lines = [Line(curve.title, found[curve], look) for curve, look in looks(study).items() if found[curve]]
         panels += [Panel(title, lines)] if lines else []
     if not panels:
         return None

@@ -58,7 +58,7 @@ def _dot(  # type: ignore[no-untyped-def]  # noqa: ANN202
     return tl.sum(total, axis=0)
 
 
-# The time step changes at each launch, so the kernel must not be compiled anew for each value.
+# The time step changes at each launch, so the kernel must not be compiled again for each value.
 @triton.jit(do_not_specialize=["step"])
 def _forward(  # type: ignore[no-untyped-def]  # noqa: ANN202
     gates,

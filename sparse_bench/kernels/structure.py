@@ -154,7 +154,7 @@ class SparseStructure(nn.Module):
             self.dense_gradient = torch.zeros(self.out_features, self.in_features, device=self.column.device)
 
     def follow(self, values: nn.Parameter) -> None:
-        """Note each gradient of ``values`` [entries], so that :attr:`dense_gradient` begins anew where theirs does."""
+        """Note each gradient of ``values`` [entries], so that :attr:`dense_gradient` starts again where theirs does."""
 
         def note(parameter: Tensor) -> None:
             assert parameter.grad is not None
@@ -210,7 +210,7 @@ class SparseStructure(nn.Module):
 
 
 def stamp(gradient: Tensor) -> tuple[int, int]:
-    """What tells whether a gradient has been written to, or replaced, since it was last looked at."""
+    """A mark that changes when a gradient is written to or replaced."""
     return 0 if gradient.is_sparse else gradient.data_ptr(), gradient._version
 
 

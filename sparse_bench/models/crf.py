@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sparse_bench.batch import Layout
 from sparse_bench.batch.base import as_logits
-from sparse_bench.models.precision import full_precision
+from sparse_bench.models.full_precision import full_precision
 
 
 def _time_major(layout: Layout) -> tuple[Tensor, Tensor]:

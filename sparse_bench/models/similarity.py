@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparse_bench.batch.base import as_logits
-from sparse_bench.models.precision import full_precision
+from sparse_bench.models.full_precision import full_precision
 
 #: Added to the similarity of a sampled negative that happens to have the true label.
 _IMPOSSIBLE = -1e9

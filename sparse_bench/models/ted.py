@@ -80,7 +80,7 @@ class AttributeEncoder(nn.Module):
 class TED(Model):
     """The latest turns of a conversation → transformer → the assistant's next action.
 
-    The encodings of a turn's attributes are concatenated, with zeros for attributes that it lacks. The latest turn
+    The encodings of a turn's attributes are concatenated, with zeros for missing attributes. The latest turn
     comes first, so the turn to be answered has position 0. The dot product of its encoding with each embedded action
     gives the action's score.
 

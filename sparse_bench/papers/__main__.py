@@ -4,8 +4,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from sparse_bench.commands import exit_status
 from sparse_bench.config.catalog import experiments
-from sparse_bench.errors import SparseBenchError
 from sparse_bench.papers import FOLDER, papers_in
 from sparse_bench.papers.page import Sizes, read_papers
 
@@ -17,11 +17,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("papers", nargs="+", choices=papers_in(FOLDER), metavar="NAME")
     parser.add_argument("--size", choices=tuple(Sizes.model_fields), default="full", help="small takes minutes")
     options = parser.parse_args(arguments)
-    try:
-        papers = read_papers(experiments())
-    except SparseBenchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return exit_status(lambda: _list(options))
+
+
+def _list(options: argparse.Namespace) -> int:
+    papers = read_papers(experiments())
     names = [name for paper in options.papers for name in getattr(getattr(papers[paper], options.what), options.size)]
     print("\n".join(dict.fromkeys(names)))
     return 0

@@ -69,7 +69,7 @@ def read_published(folder: Path, name: str | None) -> Published:
     """Read ``NAME.csv`` of a paper's folder; :data:`NONE` for None.
 
     Raises:
-        DescriptionError: the file is missing, lacks a source, has other columns, or has a cell that is not a number.
+        DescriptionError: the file is missing, has no source, has other columns, or has a cell that is not a number.
     """
     if name is None:
         return NONE

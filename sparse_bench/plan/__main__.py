@@ -6,8 +6,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sparse_bench.commands import add_runs, exit_status
 from sparse_bench.config.catalog import experiments
-from sparse_bench.errors import ConfigError, SparseBenchError
+from sparse_bench.errors import ConfigError
 from sparse_bench.evidence.compare import Evidence
 from sparse_bench.evidence.display import plain_text
 from sparse_bench.papers.page import read_papers
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "This trains no model to the end.",
     )
     parser.add_argument("sweeps", nargs="+", metavar="SWEEP")
-    parser.add_argument("--runs", type=Path, default=Path(os.environ.get("SPARSE_BENCH_RUNS", "runs")), metavar="DIR")
+    add_runs(parser, several=False)
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="the committed tables")
     parser.add_argument("--config-dir", type=Path, metavar="DIR", help="folder with your own configuration files")
     parser.add_argument("--probe", action="store_true", help=f"time steps of arms without measurements (in {PROBES})")
@@ -37,27 +38,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.arms < 1 or options.seconds <= 0:
         parser.error("--arms must be at least 1, and --seconds more than 0")
-    try:
-        if options.config_dir is not None and not options.config_dir.is_dir():
-            raise ConfigError(f"--config-dir: there is no folder '{options.config_dir}'.")
-        found = [jobs(sweep, options.runs, options.config_dir) for sweep in options.sweeps]
-        tables = [t.runs for t in Evidence.committed(options.results, read_papers(experiments())).tables.values()]
-        path = options.results / PROBES
-        device, workers = _device()
-        if options.probe:
-            for sweep in found:
-                known = timings(sweep, device, tables, read_probes(path))
-                _probe(_spread(sweep, set(known), options.arms), path, options.seconds)
-        probes = read_probes(path)
-        elsewhere = [gpu for gpu in gpus(tables, probes) if gpu != device]
-        for kind, side_by_side in [(device, workers), *((gpu, 1) for gpu in elsewhere)]:
-            estimates = [estimate(sweep, timings(sweep, kind, tables, probes)) for sweep in found]
-            if kind == device or any(known.timed for known in estimates):
-                table = plan_table(estimates, side_by_side, kind)
-                print(f"{table.caption}\n\n{plain_text(table)}\n")
-    except SparseBenchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return exit_status(lambda: _plan(options))
+
+
+def _plan(options: argparse.Namespace) -> int:
+    if options.config_dir is not None and not options.config_dir.is_dir():
+        raise ConfigError(f"--config-dir: there is no folder '{options.config_dir}'.")
+    found = [jobs(sweep, options.runs, options.config_dir) for sweep in options.sweeps]
+    tables = [t.runs for t in Evidence.committed(options.results, read_papers(experiments())).tables.values()]
+    path = options.results / PROBES
+    device, workers = _device()
+    if options.probe:
+        for sweep in found:
+            known = timings(sweep, device, tables, read_probes(path))
+            _probe(_spread(sweep, set(known), options.arms), path, options.seconds)
+    probes = read_probes(path)
+    elsewhere = [gpu for gpu in gpus(tables, probes) if gpu != device]
+    for kind, side_by_side in [(device, workers), *((gpu, 1) for gpu in elsewhere)]:
+        estimates = [estimate(sweep, timings(sweep, kind, tables, probes)) for sweep in found]
+        if kind == device or any(known.timed for known in estimates):
+            table = plan_table(estimates, side_by_side, kind)
+            print(f"{table.caption}\n\n{plain_text(table)}\n")
     return 0
 
 

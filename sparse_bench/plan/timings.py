@@ -15,7 +15,8 @@ import pandas as pd
 
 from sparse_bench.config import identity, run_id
 from sparse_bench.errors import SparseBenchError
-from sparse_bench.evidence.store import csv_text, read_rows
+from sparse_bench.evidence.csv_tables import csv_text, read_rows
+from sparse_bench.evidence.store import key_of
 from sparse_bench.record import FINISHED, write_atomically
 from sparse_bench.sweeps import Job
 
@@ -146,9 +147,8 @@ def _finished(jobs: Sequence[Job], tables: Iterable[pd.DataFrame]) -> Mapping[tu
         for row in table[table["status"] == FINISHED].dropna(subset=[_SECONDS, _THREADS]).to_dict("records"):
             device, processor = str(row[_DEVICE]), str(row[_PROCESSOR])
             seconds = {str(c).removeprefix("seconds:"): v for c, v in row.items() if str(c).startswith("seconds:")}
-            key = (str(row["experiment"]), str(row["id"]))
             cost = _worker_seconds(seconds, device, int(row[_THREADS]))
-            found[key] = _Cost(cost, device, _machine(processor, device))
+            found[key_of(row)] = _Cost(cost, device, _machine(processor, device))
     for job in jobs:
         result = job.result()
         if result is not None:

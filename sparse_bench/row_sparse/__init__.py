@@ -4,7 +4,7 @@ The gradient of a layer holds these rows (``layers.py``, ``gradients.py``). Any 
 (``updates.py``). What a dense step would do to the other rows is deferred until they are read (``deferral.py``).
 """
 
-from sparse_bench.row_sparse.gradients import TouchedRows, clip_gradient_norm, host_sees
+from sparse_bench.row_sparse.gradients import TouchedRows, clip_gradient_norm, readable_without_wait
 from sparse_bench.row_sparse.layers import RowSparseLayer, make_row_sparse, tables
 from sparse_bench.row_sparse.updates import ELEMENTWISE, RowSparseUpdates
 
@@ -14,7 +14,7 @@ __all__ = [
     "RowSparseUpdates",
     "TouchedRows",
     "clip_gradient_norm",
-    "host_sees",
     "make_row_sparse",
+    "readable_without_wait",
     "tables",
 ]

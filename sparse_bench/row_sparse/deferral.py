@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
 from sparse_bench.row_sparse.compiled import MOST_TERMS, adam_rows
-from sparse_bench.row_sparse.gradients import host_sees
+from sparse_bench.row_sparse.gradients import readable_without_wait
 
 
 class Deferral(ABC):
@@ -262,7 +262,7 @@ class AdamDeferral(Deferral):
 
     def apply(self, weight: Tensor, state: Mapping[str, Tensor], rows_step: Tensor) -> None:
         first, second = state["exp_avg"], state["exp_avg_sq"]
-        if host_sees(weight):
+        if readable_without_wait(weight):
             own = self._compiled_numbers(rows_step, weight.dtype)
             if adam_rows(weight, first, second, None, own, self._eps):
                 return
@@ -283,7 +283,7 @@ class AdamDeferral(Deferral):
     def taken(
         self, weight: Tensor, state: Mapping[str, Tensor], rows: Tensor, rows_step: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        if host_sees(rows):  # then the rows are distinct
+        if readable_without_wait(rows):  # then the rows are distinct
             copies = weight.new_empty(3, rows.shape[0], *weight.shape[1:])
             numbers = self._compiled_numbers(rows_step, weight.dtype)
             if adam_rows(weight, state["exp_avg"], state["exp_avg_sq"], rows, numbers, self._eps, copies):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def host_sees(tensor: Tensor) -> bool:
+def readable_without_wait(tensor: Tensor) -> bool:
     """Whether the host can read ``tensor`` without waiting for a device, so that shapes may depend on its numbers."""
     return tensor.device.type == "cpu"
 
@@ -38,7 +38,7 @@ class TouchedRows(NamedTuple):
     @classmethod
     def of(cls, indices: Tensor) -> Self:
         """The rows that ``indices`` [N] touch."""
-        if not host_sees(indices):
+        if not readable_without_wait(indices):
             return cls(indices)
         ordered, order = torch.sort(indices, stable=True)
         rows, counts = torch.unique_consecutive(ordered, return_counts=True)
@@ -73,7 +73,7 @@ def summed(gradient: Tensor) -> tuple[Tensor, Tensor]:
 
     Not on the CPU, rows repeat: the first entry of a row holds the sum, its repeats hold zeros.
     """
-    if host_sees(gradient):
+    if readable_without_wait(gradient):
         rows = gradient._indices()[0]
         # Autograd loses the mark that a gradient is coalesced, and checking costs less than coalescing again.
         if not bool((rows[1:] > rows[:-1]).all()):
@@ -86,7 +86,7 @@ def summed(gradient: Tensor) -> tuple[Tensor, Tensor]:
 
 def repeated(rows: Tensor, sums: Tensor) -> Tensor:
     """The sums of :func:`summed` with the sum in every entry of a row, so that repeats make the same step."""
-    return sums if host_sees(rows) else sums.index_select(0, _first_entries(rows))
+    return sums if readable_without_wait(rows) else sums.index_select(0, _first_entries(rows))
 
 
 def _first_entries(rows: Tensor) -> Tensor:

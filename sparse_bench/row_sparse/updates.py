@@ -21,7 +21,7 @@ from torch.optim import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam, Opti
 from sparse_bench.errors import ConfigError, unknown_choice
 from sparse_bench.row_sparse.compiled import add_rows, compiled, put_rows, take_rows
 from sparse_bench.row_sparse.deferral import NOTHING, Deferral, deferral
-from sparse_bench.row_sparse.gradients import host_sees, repeated, summed
+from sparse_bench.row_sparse.gradients import readable_without_wait, repeated, summed
 from sparse_bench.row_sparse.layers import RowSparseLayer
 
 #: Optimizers that update each element of a weight independently, so that they can step on some rows alone.
@@ -49,7 +49,7 @@ class RowSparseUpdates:
         tolerance: see :func:`sparse_bench.row_sparse.deferral.deferral`.
 
     Raises:
-        ConfigError: the optimizer does not update each element of a weight independently, or lacks a table.
+        ConfigError: the optimizer does not update each element of a weight independently, or has no table.
     """
 
     def __init__(self, optimizer: Optimizer, model: nn.Module, tolerance: float | None = None) -> None:
@@ -320,7 +320,7 @@ class _Table:
 
 def _same(one: Tensor, other: Tensor) -> bool:
     """Whether both tensors are the same memory."""
-    return host_sees(one) and one.data_ptr() == other.data_ptr() and one.numel() == other.numel()
+    return readable_without_wait(one) and one.data_ptr() == other.data_ptr() and one.numel() == other.numel()
 
 
 def _place(optimizer: Optimizer, weight: nn.Parameter) -> tuple[int, int]:

@@ -117,11 +117,11 @@ def _section(section: Section, paper: Paper, evidence: Evidence, table: RunTable
             chosen = evidence.runs(spec.target)
             label = ", ".join([spec.title, *(remarks_on(chosen[1]) if chosen is not None else ())])
             figure = portrait_figure(kept, label, file_stem(paper.name, spec.title)) if kept is not None else None
+        elif isinstance(spec, Dots):
+            figure, numbers = dots_figure(spec, evidence, paper)
+            found.tables.append(numbers)
         else:
-            draw = dots_figure if isinstance(spec, Dots) else lines_figure
-            shown = draw(spec, evidence, paper)  # type: ignore[arg-type]
-            figure = shown.figure
-            found.tables += [shown.table] if shown.table is not None else []
+            figure = lines_figure(spec, evidence, paper)
         if figure is None:
             found.lacking.append(f"{spec.title}: not run.")
             continue

@@ -33,11 +33,11 @@ from sparse_bench.evidence.store import FILES
 from sparse_bench.evidence.verdicts import VERDICTS, Entry
 from sparse_bench.papers.page import Paper
 from sparse_bench.record import write_atomically, write_together
-from sparse_bench.site.benchmarks import FOLDER, Benchmark, benchmarks
 from sparse_bench.site.content import PaperContent, SectionContent, findings, paper_content
-from sparse_bench.site.readme import gist, readme, with_gist
+from sparse_bench.site.readme import readme, summary, with_summary
 from sparse_bench.site.render import environment, figure_parts, table_parts, unbroken
 from sparse_bench.site.runs import run_entries, shared_settings
+from sparse_bench.site.table_files import FOLDER, TableFile, table_files
 
 #: Folder of the pages of single runs.
 RUN_PAGES = "runs"
@@ -59,10 +59,10 @@ def build_site(
         Every file written.
 
     Raises:
-        ReadmeError: ``front`` lacks the lines that mark the part on results.
+        ReadmeError: ``front`` has no lines that mark a part to be written.
     """
     contents = [paper_content(paper, evidence) for paper in papers.values()]
-    measurements = benchmarks(evidence.root / FOLDER)
+    measurements = table_files(evidence.root / FOLDER)
     paths = _write_texts(out, page_texts(evidence.root, contents, entries, measurements))
     paths += _write_figures(out / "figures", contents)
     for content in contents:
@@ -79,13 +79,13 @@ def build_site(
     paths += _write_figures(evidence.root, contents, below="figures")
     write_atomically(evidence.root / "README.md", readme(contents, entries, measurements).encode())
     if front is not None:
-        written = gist(contents, entries, evidence, Path(os.path.relpath(evidence.root, front.parent)).as_posix())
-        write_atomically(front, with_gist(front.read_text(encoding="utf-8"), written).encode())
+        written = summary(contents, entries, evidence, Path(os.path.relpath(evidence.root, front.parent)).as_posix())
+        write_atomically(front, with_summary(front.read_text(encoding="utf-8"), written).encode())
     return [*paths, evidence.root / "README.md"]
 
 
 def page_texts(
-    results: Path, contents: Sequence[PaperContent], entries: Sequence[Entry], measurements: Sequence[Benchmark]
+    results: Path, contents: Sequence[PaperContent], entries: Sequence[Entry], measurements: Sequence[TableFile]
 ) -> dict[str, str]:
     """Every page as text, by its path below the site.
 
@@ -202,9 +202,9 @@ def section_parts(number: int, content: SectionContent) -> dict[str, Any]:
     }
 
 
-def _reports(folder: Path) -> list[Benchmark]:
+def _reports(folder: Path) -> list[TableFile]:
     """Further measurements of a paper, as Markdown files in its folder, without the summary of its runs."""
-    return [report for report in benchmarks(folder, (".md",)) if report.name != "summary"]
+    return [report for report in table_files(folder, (".md",)) if report.name != "summary"]
 
 
 def _table_files(folder: Path, more: Iterable[str] = ()) -> list[Path]:

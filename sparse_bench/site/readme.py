@@ -1,28 +1,34 @@
 """The overview in ``results/README.md``, and its summary for the project's README."""
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparse_bench.errors import SparseBenchError
-from sparse_bench.evidence.cells import is_finite
+from sparse_bench.evidence.cell_values import is_finite
 from sparse_bench.evidence.compare import Evidence
 from sparse_bench.evidence.display import DisplayTable, markdown
-from sparse_bench.evidence.ledger import LEDGER_CAPTION, headline_table, ledger_table, revisions, summary_table
+from sparse_bench.evidence.ledger import (
+    LEDGER_CAPTION,
+    front_table,
+    headline_table,
+    ledger_table,
+    revisions,
+    summary_table,
+)
 from sparse_bench.evidence.store import FILES
 from sparse_bench.evidence.tables import made_on
 from sparse_bench.evidence.verdicts import Entry
 from sparse_bench.papers.schema import Target
-from sparse_bench.site.benchmarks import FOLDER, Benchmark
 from sparse_bench.site.content import PaperContent, findings
+from sparse_bench.site.table_files import FOLDER, TableFile
 
 #: Columns of the ledger that a paper's own part omits.
 _REPEATED = ("document", "where")
-#: The part of the project's README between these lines is written by a command.
-BEGIN, END = "<!-- results: written by make results -->", "<!-- end of results -->"
+#: Parts of the project's README that a command writes, each between two lines.
+_BEGIN, _END = "<!-- {}: written by make results -->", "<!-- end of {} -->"
 
 _TIME = "time / dense"
-_DENSE, _FUSED = "dense, float32, two cores", "torch's fused Adam, two cores"
+_DENSE, _FUSED = "dense", "torch's fused Adam"
 _MODELS, _KERNEL = "sparse_models", "kernel, density 0.2"
 #: The rows of the speed table: model, density, reference, and a benchmark's file, row and column.
 _SPEED: tuple[tuple[str, str, str, str, dict[str, Any], str], ...] = (
@@ -34,11 +40,13 @@ _SPEED: tuple[tuple[str, str, str, str, dict[str, Any], str], ...] = (
 
 
 class ReadmeError(SparseBenchError):
-    """A README lacks the lines that mark the part on results."""
+    """A README without the lines that mark a part to be written."""
 
 
-def gist(contents: Sequence[PaperContent], entries: Sequence[Entry], evidence: Evidence, folder: str) -> str:
-    """The headline claims, the speed table and a figure, as Markdown for the project's README.
+def summary(
+    contents: Sequence[PaperContent], entries: Sequence[Entry], evidence: Evidence, folder: str
+) -> dict[str, str]:
+    """The parts ``figure``, ``claims`` and ``speed`` of the project's README, as Markdown.
 
     Args:
         contents: content of the papers' pages.
@@ -47,16 +55,13 @@ def gist(contents: Sequence[PaperContent], entries: Sequence[Entry], evidence: E
         folder: the folder of results, relative to the README.
     """
     titles = {content.paper.name: content.paper.short for content in contents}
-    text = f"{markdown(headline_table(entries, titles)).lstrip()}\n{revisions(entries)}\n"
-    speed = _speed_table(evidence)
-    if speed.rows:
-        text += f"\n{markdown(speed).lstrip()}"
     drawn = [(c.paper.name, *front) for c in contents for section in c.sections for front in section.front]
-    if not drawn:
-        return text
-    paper, figure, caption = drawn[0]
-    image = f"![{figure.title}]({folder}/{paper}/figures/{figure.name}.svg)"
-    return f"{text}\n{image}\n\n{caption}\n"
+    images = [f"![{f.title}]({folder}/{paper}/figures/{f.name}.svg)\n\n{caption}\n" for paper, f, caption in drawn]
+    return {
+        "figure": "".join(images[:1]),
+        "claims": f"{markdown(front_table(entries, titles)).lstrip()}\n{revisions(entries)}\n",
+        "speed": markdown(_speed_table(evidence)).lstrip(),
+    }
 
 
 def _speed_table(evidence: Evidence) -> DisplayTable:
@@ -68,25 +73,29 @@ def _speed_table(evidence: Evidence) -> DisplayTable:
                 times = 1 / row[column] if column == _TIME else row[column]
                 rows.append([model, density, rival, f"{times:.2g} times"])
     return DisplayTable(
-        "", ["training step of", "density", "compared with", "faster"], rows, [False, False, False, True]
+        "",
+        ["training step of", "density", "compared with (float32, two cores)", "faster"],
+        rows,
+        [False, False, False, True],
     )
 
 
-def with_gist(text: str, written: str) -> str:
-    """``text`` with ``written`` between its two marking lines.
+def with_summary(text: str, parts: Mapping[str, str]) -> str:
+    """``text`` with each of ``parts`` between the two lines that mark it.
 
     Raises:
         ReadmeError: ``text`` does not have each line once.
     """
-    found = re.subn(
-        f"({re.escape(BEGIN)}\n).*?({re.escape(END)})", lambda m: f"{m[1]}{written}{m[2]}", text, flags=re.S
-    )
-    if found[1] != 1:
-        raise ReadmeError(f"The README needs the lines '{BEGIN}' and '{END}', once each, for the results between them.")
-    return found[0]
+    for name, written in parts.items():
+        begin, end = _BEGIN.format(name), _END.format(name)
+        if text.count(begin) != 1 or text.count(end) != 1:
+            raise ReadmeError(f"The README needs the lines '{begin}' and '{end}', once each.")
+        before, rest = text.split(f"{begin}\n")
+        text = f"{before}{begin}\n{written}{end}{rest.partition(end)[2]}"
+    return text
 
 
-def readme(contents: Sequence[PaperContent], entries: Sequence[Entry], benchmarks: Sequence[Benchmark]) -> str:
+def readme(contents: Sequence[PaperContent], entries: Sequence[Entry], benchmarks: Sequence[TableFile]) -> str:
     """The text: headline claims, totals, each paper's claims with its first figures, and a list of benchmarks."""
     titles = {content.paper.name: content.paper.short for content in contents}
     parts = [

@@ -9,9 +9,10 @@ from sparse_bench.benchmark.content import Content
 from sparse_bench.config import CONF, choices
 from sparse_bench.evidence import names
 from sparse_bench.evidence.arms import SPARSE_WEIGHTS, Study, studies_of
+from sparse_bench.evidence.csv_tables import csv_text
 from sparse_bench.evidence.display import interval, joined, markdown, whole
 from sparse_bench.evidence.folders import Problem
-from sparse_bench.evidence.store import FILES, WARNINGS, RunTable, csv_text, curves_kept, write
+from sparse_bench.evidence.store import FILES, WARNINGS, RunTable, curves_kept, write
 from sparse_bench.evidence.tables import facts, provenance, summary_frame
 from sparse_bench.figures.single_run import study_portraits
 from sparse_bench.figures.study import followed_metrics
@@ -23,13 +24,7 @@ from sparse_bench.site.render import environment
 
 @dataclass(frozen=True)
 class Report:
-    """A written report.
-
-    Attributes:
-        paths: every file, in the order of writing.
-        metrics: the reported metrics.
-        studies: the studies of the runs.
-    """
+    """A written report: its files in the order of writing, and the metrics and studies in it."""
 
     paths: Sequence[Path]
     metrics: Sequence[str]
@@ -42,7 +37,7 @@ def write_report(
     problems: list[Problem],
     metrics: Sequence[str] = (),
     title: str | None = None,
-    beside: Content | None = None,
+    compared: Content | None = None,
 ) -> Report:
     """Write the tables, ``summary.csv``, ``summary.md``, ``figures/`` and ``index.html`` into ``out``.
 
@@ -52,7 +47,7 @@ def write_report(
         problems: what could not be read. What cannot be drawn is added.
         metrics: metrics to report; by default all of the test split.
         title: title of the page; by default the experiment's name.
-        beside: parts that the page shows first: the runs beside those of the benchmark.
+        compared: parts that the page shows first: these runs next to those of the benchmark.
 
     Raises:
         UnknownMetricError: no run has measured one of ``metrics``.
@@ -60,8 +55,8 @@ def write_report(
     chosen = names.choose(table.metrics, metrics)
     studies = studies_of(table.runs)
     sections = [_section(study, table, chosen, problems) for study in studies]
-    if beside is not None:
-        sections = [*benchmark_sections(beside), *sections]
+    if compared is not None:
+        sections = [*benchmark_sections(compared), *sections]
     experiments = list(dict.fromkeys(study.experiment for study in studies))
     title = title or (experiments[0] if len(experiments) == 1 else f"Results of {len(experiments)} experiments")
     followed = {name for study in studies for name in followed_metrics(study, table.histories, chosen)}
@@ -72,7 +67,7 @@ def write_report(
     texts = {
         "summary.csv": csv_text(summary_frame(table.runs, chosen)),
         "summary.md": _summary(title, sections),
-        **({f"benchmark_{name}": text for name, text in beside.files.items()} if beside is not None else {}),
+        **({f"benchmark_{name}": text for name, text in compared.files.items()} if compared is not None else {}),
     }
     written = [*FILES, *texts]
     failed = table.runs[table.runs["status"] == FAILED]
@@ -131,7 +126,7 @@ def _finding(study: Study, metrics: Sequence[str]) -> str:
             known = [(arm, value) for arm in curve.arms if (value := arm.interval(f"metric:{metric}")) is not None]
             if known:
                 arm, best = max(known, key=lambda pair: sign * pair[1].mean)
-                parts.append(f"{curve.told} {interval(best)} with {whole(arm.mean(SPARSE_WEIGHTS))} weights")
+                parts.append(f"{curve.title} {interval(best)} with {whole(arm.mean(SPARSE_WEIGHTS))} weights")
         if parts:
             return f"Best {names.title(metric)}, with the weights in the sparse layers: {'; '.join(parts)}."
     return ""

@@ -18,11 +18,11 @@ from sparse_bench.evidence.arms import (
     TRAINABLE,
     density_range,
     percent,
-    unlike,
+    realised_note,
 )
 from sparse_bench.evidence.display import decimal, duration, setting, whole
 from sparse_bench.evidence.names import quantity
-from sparse_bench.evidence.store import WARNINGS, RunTable
+from sparse_bench.evidence.store import WARNINGS, RunTable, key_of
 from sparse_bench.papers.page import Paper
 from sparse_bench.record import FINISHED
 
@@ -36,7 +36,7 @@ class RunEntry:
     Attributes:
         file: name of the run's page.
         labels: model, dataset, scheme, density.
-        headline: the paper's main metric with its value; empty if the run lacks it.
+        headline: the paper's main metric with its value; empty if the run does not have it.
         measured: metrics, weights and time, name and text each.
         settings: settings in which the paper's runs differ.
         made: processor, device, version of torch, commit.
@@ -64,11 +64,7 @@ def run_entries(paper: Paper, table: RunTable) -> list[RunEntry]:
     """Entries for all runs of ``table``, in its order."""
     histories = table.histories
     main = [metric for section in paper.sections for metric in section.metrics]
-    entries = []
-    for row in table.rows():
-        key = (str(row["experiment"]), str(row["id"]))
-        entries.append(_entry(row, histories.get(key), main))
-    return entries
+    return [_entry(row, histories.get(key_of(row)), main) for row in table.rows()]
 
 
 def shared_settings(table: RunTable) -> list[tuple[str, str]]:
@@ -82,7 +78,7 @@ def _entry(row: dict[str, Any], history: Any, main: Sequence[str]) -> RunEntry:
     density = None if row.get("label:scheme") == SMALL_DENSE_SCHEME else row.get(DENSITY)
     for column, value in row.items():
         if column == "label:density" and value is not None:
-            labels.append(percent(float(value)) + unlike(value, [density]))
+            labels.append(percent(float(value)) + realised_note(value, [density]))
         elif column.startswith("label:") and value is not None:
             labels.append(str(value).replace("_", " "))
     # Measurements: all metrics, the counts, the realised density, the time.

@@ -68,7 +68,7 @@ class Evolution:
         #: Places that have ever held a connection.
         self._ever = {name: mask.clone() for name, mask in self._first.items()}
         self._begin_epoch()
-        #: Whether the topology has changed since :meth:`news` last reported it.
+        #: Whether the topology has changed since :meth:`describe_if_changed` last reported it.
         self._changed = True
         self._described: dict[str, Any] | None = None
 
@@ -78,8 +78,8 @@ class Evolution:
         self._before = dict.fromkeys(self._first, 0)
         self._lost = dict.fromkeys(self._first, 0)
 
-    def tell_again(self) -> None:
-        """Make :meth:`news` report the topology once more, even if it has not changed."""
+    def mark_changed(self) -> None:
+        """Make :meth:`describe_if_changed` report the topology once more, even if it has not changed."""
         self._changed = True
 
     def record(self, name: str, active: int, occupied: Tensor, removed: Tensor, grown: Tensor) -> None:
@@ -138,7 +138,7 @@ class Evolution:
         self._begin_epoch()
         return {f"topology/{name}": value for name, value in entry.items()}
 
-    def news(self, weights: Mapping[str, SparseWeight]) -> dict[str, Any]:
+    def describe_if_changed(self, weights: Mapping[str, SparseWeight]) -> dict[str, Any]:
         """Describe every layer in plain values if the topology has changed since the last call; else empty.
 
         For each layer ``outputs``, ``inputs``, ``size`` (places) and ``active`` (connections now). ``first``, ``kept``
@@ -177,7 +177,7 @@ class Evolution:
             "rewirings": self._rewirings,
             "before": self._before,
             "lost": self._lost,
-            "untold": self._changed,
+            "untold": self._changed,  # the key in checkpoints, which stays readable
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

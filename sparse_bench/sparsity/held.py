@@ -35,7 +35,7 @@ class HeldWeight(MaskedWeight):
         name: the parameter's name.
         owner: its module.
         power: α. The visible weight is v |v|^(α−1) of the held weight v.
-        comes_back: whether a weight that the mask hides goes on training. If not, it is zero for good.
+        comes_back: whether a hidden weight is still trained. If not, it stays zero.
     """
 
     def __init__(self, name: str, owner: nn.Module, power: float = 1.0, comes_back: bool = True) -> None:
@@ -142,7 +142,7 @@ class HeldWeight(MaskedWeight):
 
     @torch.no_grad()
     def after_backward(self) -> None:
-        """Put the held weights, and their gradient, in the place of the visible ones for the optimizer's step."""
+        """Replace the visible weights and their gradient by the held ones, for the optimizer's step."""
         factor = None if self._power == 1.0 else self._power * self.full.abs().pow(self._power - 1)
         if (places := self.trained_places) is not None:
             places = places.view(torch.uint8)

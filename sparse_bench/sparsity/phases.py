@@ -42,7 +42,7 @@ class Phases(Schedule):
     def after_step(self, step: int, length: Callable[[], Length]) -> float | None:
         return self.switches(length().steps).get(step)
 
-    def doubt(self, length: Length) -> str | None:
+    def warning(self, length: Length) -> str | None:
         if self.phase * length.steps >= 1:
             return None
         return f"skips phases: one takes less than a step in this run of {length.steps} steps (sparsity.phase)"

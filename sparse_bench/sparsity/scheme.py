@@ -88,7 +88,7 @@ class Scheme:
     def __post_init__(self) -> None:
         check_fields(self)
         if self.sigma is not None and self.width_ratio is None:
-            raise ConfigError("sparsity.sigma belongs to the base width: give sparsity.width_ratio too.")
+            raise ConfigError("sparsity.sigma refers to the base width, so give sparsity.width_ratio too.")
         #: Names of the selected weight matrices, once attached.
         self.selected: list[str] = []
         #: The sparse ones among them.

@@ -80,7 +80,7 @@ class Blocks:
         return cls(segments(inputs, count, share), tuple(pairwise([0, *ends])))
 
 
-def dealt(total: int, count: int) -> Tensor:
+def channel_shuffle(total: int, count: int) -> Tensor:
     """0 … ``total`` − 1 as they are dealt in turn to ``count`` blocks, block after block [total], int64.
 
     Every block gets a share of each block of the layer before. This is the channel shuffle of Zhang et al. 2018,

@@ -69,3 +69,19 @@ def units(names: Sequence[str]) -> dict[str, list[str]]:
     for name in names:
         found.setdefault(name.replace("weight_ih_", "weight_").replace("weight_hh_", "weight_"), []).append(name)
     return found
+
+
+def refuse_transposed(model: nn.Module, names: Sequence[str], scheme: str) -> None:
+    """Check that the rows of matrices are units, for a scheme that chooses the inputs of each unit.
+
+    Raises:
+        ConfigError: the rows of a matrix are its inputs.
+    """
+    for name in names:
+        owner = model.get_submodule(name.rpartition(".")[0])
+        if getattr(owner, "rows_are_inputs", False):
+            raise ConfigError(
+                f"{scheme} chooses the inputs of each unit, so units must be rows of a matrix [out, in]. The rows of "
+                f"'{name}' ({type(owner).__name__}) are inputs. Select other layers (sparsity.layers), or another "
+                "scheme."
+            )

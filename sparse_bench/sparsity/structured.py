@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from sparse_bench.errors import ConfigError
 from sparse_bench.kernels import places_of
-from sparse_bench.sparsity.layers.structured import StructuredModule
+from sparse_bench.sparsity.layers.structured_module import StructuredModule
 from sparse_bench.sparsity.scheme import Scheme, layer_groups
 from sparse_bench.sparsity.weights import SparseWeight
 from sparse_bench.streams import Streams
@@ -85,10 +85,6 @@ class StructuredScheme(Scheme, ABC):
 
     def owners(self, model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> dict[str, list[str]]:
         """Name of each module with selected matrices, in the model's order → names of these matrices.
-
-        Args:
-            model: the model.
-            kinds: types of modules that the scheme can replace.
 
         Raises:
             ConfigError: a matrix belongs to a module of another type or to several modules, or a module has matrices

@@ -76,7 +76,7 @@ def tiers(vocabulary: int, dim: int, density: float, blocks: int) -> Tiers:
     The last block also takes the remaining columns if B does not divide D. Its number of words brings the number of
     weights nearest to ⌊V · D · density⌋. It compensates for all earlier rounding, so it may have more words than the
     block before it. With few words, rounding may leave it more than it can hold, which the authors' code refuses. Here
-    the first blocks that lack words get the rest.
+    the first blocks without enough words get the rest.
 
     Args:
         vocabulary: V, number of words.

@@ -142,7 +142,7 @@ class MaskedWeight(SparseWeight):
 
     @torch.no_grad()
     def _before_pass(self, gradient: Tensor) -> None:
-        """A backward pass is about to add to the gradient: begin a new sum, or go on with what the loop has left."""
+        """Before a backward pass adds to the gradient: begin a new sum, or continue the one that the loop has left."""
         standing, earlier = self.parameter.grad, self._dense_gradient
         if standing is None or earlier is None:
             self._dense_gradient = None
@@ -325,9 +325,9 @@ def sparsify(model: nn.Module, masks: Mapping[str, Tensor], execution: str) -> d
                 raise ConfigError(f"The weight '{name}' already has a topology; only one scheme can own it.")
         if module not in compressed and execution not in ("masked", "auto"):
             raise ConfigError(
-                f"execution={execution} computes linear layers, and LSTM layers of one layer and one direction without "
-                f"projection whose two weight matrices are both selected. {' and '.join(names)} of a "
-                f"{type(owner).__name__} cannot be computed so: use execution=masked or auto, or select other layers."
+                f"execution={execution} supports linear layers, and an LSTM with one layer, one direction and no "
+                f"projection if both weight matrices are selected. It does not support {' and '.join(names)} of this "
+                f"{type(owner).__name__}. Use execution=masked or auto, or select other layers."
             )
     weights: dict[str, SparseWeight] = {}
     for module, names in owners.items():

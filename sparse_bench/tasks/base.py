@@ -6,9 +6,11 @@ from collections.abc import Collection, Hashable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from sparse_bench.batch import Batch, Loss
+from sparse_bench.errors import ConfigError, unknown_choice
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.shares import twin_share
 
@@ -52,19 +54,30 @@ class Task(ABC):
         """The loss of one batch that is already on the model's device."""
 
     @abstractmethod
+    def measure(self, model: nn.Module, split: str, few: bool) -> dict[str, float]:
+        """Metrics of ``model`` in evaluation mode on one of :attr:`splits`, by name without the split.
+
+        Args:
+            model: a model that can learn the task.
+            split: the examples.
+            few: measure on a few of them only, to find errors early.
+        """
+
+    @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
-        """Metrics of ``model`` (in evaluation mode, without gradient) on one of :attr:`splits`, without a split prefix.
+        """All of :meth:`measure`.
 
         Raises:
-            ConfigError: another split.
+            ConfigError: another split than :attr:`splits`.
         """
+        if split not in self.splits:
+            raise ConfigError(unknown_choice("split", split, self.splits))
+        return self.measure(model, split, few=False)
 
+    @torch.no_grad()
     def rehearse(self, model: nn.Module, split: str) -> dict[str, float]:
-        """Run :meth:`evaluate` on a few examples before training, so that errors of an evaluation occur early.
-
-        By default this evaluates the whole split.
-        """
-        return self.evaluate(model, split)
+        """Evaluate a few examples before training, so that errors of an evaluation occur early."""
+        return self.measure(model, split, few=True)
 
     def checksums(self) -> dict[str, str]:
         """SHA-256 of everything from which the task's data was made, by name; by default, those of its corpus."""
@@ -119,7 +132,7 @@ def training_losses(task: Task, streams: Streams, model: nn.Module) -> Iterator[
         task.load_state_dict(state)
 
 
-def doubts(task: Task, metrics: Mapping[str, float]) -> Iterator[str]:
+def metric_warnings(task: Task, metrics: Mapping[str, float]) -> Iterator[str]:
     """Warnings about final ``metrics`` (``split/name`` → value) that are not finite or no better than guessing."""
     for name, value in metrics.items():
         if not math.isfinite(value):

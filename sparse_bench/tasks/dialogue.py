@@ -11,7 +11,7 @@ from torch import nn
 
 from sparse_bench.batch import Batch, DialogueBatch, DialogueSizes, Loss
 from sparse_bench.data.dialogues import LISTEN, DialogueCorpus, DialogueTurn, Story
-from sparse_bench.errors import ConfigError, DataError, unknown_choice
+from sparse_bench.errors import DataError
 from sparse_bench.limits import Count, Pair, Part, checked
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.balancing import GrowingBatches
@@ -126,16 +126,9 @@ class DialogueTask(Task):
             tokens=batch.turns.shape[0],
         )
 
-    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
-        if split not in self.splits:
-            raise ConfigError(unknown_choice("split", split, self.splits))
-        return self._measure(model, self._ordered[split], self.held_out[split])
-
-    def rehearse(self, model: nn.Module, split: str) -> dict[str, float]:
-        return self._measure(model, self._ordered[split].few(), self.held_out[split])
-
-    @torch.no_grad()
-    def _measure(self, model: nn.Module, held_out: Ordered[DialogueBatch], arrays: ExampleArrays) -> dict[str, float]:
+    def measure(self, model: nn.Module, split: str, few: bool) -> dict[str, float]:
+        held_out, arrays = self._ordered[split], self.held_out[split]
+        held_out = held_out.few() if few else held_out
         best = [cast(DialogueModel, model).predict(batch).argmax(dim=1) for batch in held_out.on_device_of(model)]
         predicted = torch.cat(best).cpu().numpy()  # the one synchronisation with the device
         return action_metrics(arrays.actions[held_out.order], predicted, self.corpus.actions.index(LISTEN))

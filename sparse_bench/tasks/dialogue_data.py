@@ -13,7 +13,7 @@ from sparse_bench.tasks.ranges import ranges
 
 #: The latest turns before a prediction, oldest first, and the action.
 Example = tuple[tuple[DialogueTurn, ...], str]
-#: A turn's value of an attribute: its features that are not 0, with their amounts; empty if it lacks the attribute.
+#: A turn's value of an attribute: its features that are not 0, with their amounts; empty without the attribute.
 Value = tuple[tuple[str, float], ...]
 
 

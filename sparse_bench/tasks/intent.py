@@ -21,7 +21,7 @@ from sparse_bench.data.featurizers import (
 from sparse_bench.data.messages import NluCorpus
 from sparse_bench.data.splits import Duplicates, merged_intent, split_messages
 from sparse_bench.data.tokenizer import tokenize
-from sparse_bench.errors import ConfigError, shortened, unknown_choice
+from sparse_bench.errors import shortened
 from sparse_bench.limits import Count, Name, Pair, Part, Seed, checked
 from sparse_bench.streams import Streams
 from sparse_bench.tasks import bilou
@@ -193,16 +193,9 @@ class IntentTask(Task):
             tokens=batch.tags.shape[0],
         )
 
-    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
-        if split not in self.splits:
-            raise ConfigError(unknown_choice("split", split, self.splits))
-        return self._measure(model, self._ordered[split], self.held_out[split])
-
-    def rehearse(self, model: nn.Module, split: str) -> dict[str, float]:
-        return self._measure(model, self._ordered[split].few(), self.held_out[split])
-
-    @torch.no_grad()
-    def _measure(self, model: nn.Module, held_out: Ordered[IntentBatch], arrays: MessageArrays) -> dict[str, float]:
+    def measure(self, model: nn.Module, split: str, few: bool) -> dict[str, float]:
+        held_out, arrays = self._ordered[split], self.held_out[split]
+        held_out = held_out.few() if few else held_out
         intents: list[torch.Tensor] = []
         tags: list[torch.Tensor] = []
         for batch in held_out.on_device_of(model):

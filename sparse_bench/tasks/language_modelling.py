@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from sparse_bench.batch import Batch, Loss
 from sparse_bench.batch.language import IGNORED, HiddenState, LanguageBatch, LanguageOutput, LanguageSizes
 from sparse_bench.data.text import EOS, UNK, NumberedText, TextCorpus
-from sparse_bench.errors import ConfigError, DataError, unknown_choice
+from sparse_bench.errors import ConfigError, DataError
 from sparse_bench.limits import Count, checked, one_of
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.base import Chance, Task
@@ -162,17 +162,10 @@ class LanguageModellingTask(Task):
             learning_rate_factor=batch.learning_rate_factor,
         )
 
-    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
-        if split not in self.splits:
-            raise ConfigError(unknown_choice("split", split, self.splits))
-        return self._measure(model, self._held_out[split].on_device_of(model))
-
-    def rehearse(self, model: nn.Module, split: str) -> dict[str, float]:
-        """Evaluate the first tokens of the first two batches."""
-        return self._measure(model, [beginning(batch, FEW) for batch in self._held_out[split].on_device_of(model)[:2]])
-
-    @torch.no_grad()
-    def _measure(self, model: nn.Module, batches: Sequence[LanguageBatch]) -> dict[str, float]:
+    def measure(self, model: nn.Module, split: str, few: bool) -> dict[str, float]:
+        batches: Sequence[LanguageBatch] = self._held_out[split].on_device_of(model)
+        if few:
+            batches = [beginning(batch, FEW) for batch in batches[:2]]
         state: HiddenState | None = None
         nats, correct = [], []
         for batch in batches:

@@ -33,7 +33,7 @@ def refuse_unknown(shares: Mapping[str, float], setting: str) -> None:
             )
 
 
-def many_unknown(shares: Mapping[str, float]) -> Iterator[str]:
+def unknown_token_warnings(shares: Mapping[str, float]) -> Iterator[str]:
     """A warning for every split with a share of unknown tokens above :data:`WARNED`."""
     for split, share in shares.items():
         if share > WARNED:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sparse_bench.batch import Batch, Loss
 from sparse_bench.batch.tagging import TaggingBatch, TaggingSizes
 from sparse_bench.data.tagged import TaggedCorpus
-from sparse_bench.errors import ConfigError, unknown_choice
+from sparse_bench.errors import ConfigError
 from sparse_bench.limits import Count, Share, checked
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.base import Chance, Task
@@ -42,7 +42,7 @@ class TaggingTask(Task):
         batch_size: sentences in a batch.
         vocabulary: number of word types, ``<pad>`` and ``<unk>`` included; rarer words become ``<unk>``. None: all
             words. Then training has no ``<unk>``, so its embedding keeps its random initial value, but held-out words
-            that training lacks still use it.
+            that do not occur in training still use it.
         replace_singletons: probability that a word that occurs once in training becomes ``<unk>`` in an epoch, so that
             ``<unk>`` is trained.
         evaluate_batch_size: sentences in a batch of :meth:`evaluate`.
@@ -136,18 +136,10 @@ class TaggingTask(Task):
             tokens=batch.tags.shape[0],
         )
 
-    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
+    def measure(self, model: nn.Module, split: str, few: bool) -> dict[str, float]:
         """Accuracy on all tokens, on known words, on unknown words (``<unk>``), and without null elements."""
-        if split not in self.splits:
-            raise ConfigError(unknown_choice("split", split, self.splits))
-        return self._measure(model, self._held_out[split])
-
-    def rehearse(self, model: nn.Module, split: str) -> dict[str, float]:
-        return self._measure(model, self._held_out[split].few())
-
-    @torch.no_grad()
-    def _measure(self, model: nn.Module, held_out: Ordered[TaggingBatch]) -> dict[str, float]:
-        batches = held_out.on_device_of(model)
+        held_out = self._held_out[split]
+        batches = (held_out.few() if few else held_out).on_device_of(model)
         right = torch.cat([cast(TaggingModel, model).predict(batch) == batch.tags for batch in batches])
         unknown = torch.cat([batch.words for batch in batches]) == self._unknown
         groups = {

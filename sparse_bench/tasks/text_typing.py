@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from sparse_bench.batch import Batch, Loss
 from sparse_bench.batch.text import TextBatch, TextSizes
 from sparse_bench.data.text_types import TextTypeCorpus, TypedText
-from sparse_bench.errors import ConfigError, DataError, unknown_choice
+from sparse_bench.errors import DataError
 from sparse_bench.limits import Count, checked
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.base import Chance, Task
@@ -53,7 +53,7 @@ class TextTypingTask(Task):
         corpus: the fragments, or a function that reads them.
         batch_size: fragments in a batch.
         least_count: words that occur less often in training become ``<unk>``. At 1, training has no ``<unk>``, so its
-            embedding keeps its random initial value, but held-out words that training lacks still use it.
+            embedding keeps its random initial value, but held-out words that do not occur in training still use it.
         weighted: weight the examples by :func:`class_weights`; the loss of a batch is the weighted mean.
         evaluate_batch_size: fragments in a batch of :meth:`evaluate`.
 
@@ -131,18 +131,9 @@ class TextTypingTask(Task):
             self._weights_on[device] = self.weights.to(device)
         return self._weights_on.get(device)
 
-    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
-        if split not in self.splits:
-            raise ConfigError(unknown_choice("split", split, self.splits))
-        return self._measure(model, split, len(self._splits[split]))
-
-    def rehearse(self, model: nn.Module, split: str) -> dict[str, float]:
-        return self._measure(model, split, min(FEW, len(self._splits[split])))
-
-    @torch.no_grad()
-    def _measure(self, model: nn.Module, split: str, count: int) -> dict[str, float]:
-        """Metrics on the first ``count`` fragments."""
+    def measure(self, model: nn.Module, split: str, few: bool) -> dict[str, float]:
         fragments, device = self._splits[split], next(model.parameters()).device
+        count = min(FEW, len(fragments)) if few else len(fragments)
         found = []
         for start in range(0, count, self._evaluate_batch_size):
             rows = np.arange(start, min(start + self._evaluate_batch_size, count))

@@ -14,7 +14,6 @@ from sparse_bench.batch import Batch, Loss
 from sparse_bench.batch.translation import BOS, PAD, TranslationBatch, TranslationSizes
 from sparse_bench.data.moses import TOKENIZERS, words_of
 from sparse_bench.data.parallel import ParallelCorpus, ParallelText
-from sparse_bench.errors import ConfigError, unknown_choice
 from sparse_bench.limits import Count, Few, Many, NotNegative, Rate, checked, one_of
 from sparse_bench.streams import Streams
 from sparse_bench.tasks.base import Chance, Task
@@ -161,31 +160,15 @@ class TranslationTask(Task):
         total, nll = weighted_cross_entropy(scores, batch.target_output, weights, self._label_smoothing)
         return Loss(total=total, parts={"token_nll": nll.mean()}, examples=sentences, tokens=tokens)
 
-    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
-        if split not in self._held_out:
-            raise ConfigError(unknown_choice("split", split, self.splits))
-        return self._measure(model, split, self._held_out[split], self.scores if self._translates(split) else None)
-
-    def rehearse(self, model: nn.Module, split: str) -> dict[str, float]:
-        few = self._held_out[split].few()
-        scores = self._scores_of(np.sort(few.order)) if self._translates(split) else None
-        return self._measure(model, split, few, scores)
-
     def _pairs(self, split: str) -> PairArrays:
         pairs: PairArrays = getattr(self.encoded, split)
         return pairs
 
-    def _translates(self, split: str) -> bool:
-        return split == "test" and self._translate
-
-    @torch.no_grad()
-    def _measure(
-        self,
-        model: nn.Module,
-        split: str,
-        held_out: Ordered[TranslationBatch],
-        translation_scores: TranslationScores | None,
-    ) -> dict[str, float]:
+    def measure(self, model: nn.Module, split: str, few: bool) -> dict[str, float]:
+        held_out = self._held_out[split].few() if few else self._held_out[split]
+        translation_scores: TranslationScores | None = None
+        if split == "test" and self._translate:
+            translation_scores = self._scores_of(np.sort(held_out.order)) if few else self.scores
         translator = cast(TranslationModel, model)
         measured: list[Tensor] = []
         translations: list[Tensor] = []

@@ -34,7 +34,7 @@ class Sentences:
 
     @classmethod
     def of(cls, sentences: Sequence[np.ndarray]) -> Self:
-        """Join the token numbers of each sentence, which lack BOS and EOS."""
+        """Join the token numbers of each sentence, without BOS and EOS."""
         lengths = np.array([len(numbers) + 2 for numbers in sentences], dtype=np.int64)
         starts = np.cumsum(lengths) - lengths
         tokens = np.empty(int(lengths.sum()), dtype=np.int64)

@@ -41,11 +41,6 @@ class RunInfo:
     folder: Path
 
     @property
-    def group(self) -> str:
-        """The group of runs to compare this one with: its experiment."""
-        return self.experiment
-
-    @property
     def job_type(self) -> str:
         """The kind of run: its sparsity scheme."""
         return str(self.labels["scheme"])
@@ -78,7 +73,7 @@ class Tracker(ABC):
 
 
 class Trackers(Tracker):
-    """Several trackers as one. If a tracker fails, a warning is logged and the run goes on without it."""
+    """Several trackers as one. If a tracker fails, a warning is logged and the run continues without it."""
 
     def __init__(self, trackers: Mapping[str, Tracker]) -> None:
         self.active = dict(trackers)
@@ -127,7 +122,7 @@ class Trackers(Tracker):
             except Exception as error:
                 del self.active[name]
                 logger.warning(
-                    "Tracker '%s' failed in %s and is dropped; the run goes on, with its metrics on disk (%s: %s)",
+                    "Tracker '%s' failed in %s and is dropped. The run continues, with its metrics on disk (%s: %s)",
                     name,
                     method,
                     type(error).__name__,

@@ -153,7 +153,7 @@ class WandbTracker(Tracker):
             id=fitting("id", f"{info.experiment}-{info.id}"),  # equal runs of two experiments stay apart
             # An offline record cannot be resumed; it is appended to its run when it is uploaded.
             resume="allow" if mode == "online" else None,
-            group=fitting("group", info.group),
+            group=fitting("group", info.experiment),
             job_type=fitting("job type", info.job_type),
             name=fitting("name", info.name),
             tags=list(dict.fromkeys(fitting("tag", tag) for tag in tags)),

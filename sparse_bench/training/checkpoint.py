@@ -116,7 +116,7 @@ def fitting(path: Path) -> Iterator[None]:
         reason = f"{type(error).__name__}: {error}"
         raise CheckpointError(
             f"{path} does not fit this run, because it was written with other code or data ({reason}). "
-            "Train the run that it belongs to from the start, with force=true."
+            "Train its run from the start, with force=true."
         ) from error
 
 
@@ -133,19 +133,14 @@ def check_origin(path: Path, then: Origin, now: Origin) -> None:
     """
     if changed := differences(then, now):
         raise CheckpointError(
-            f"{path} was written with other data or code than now: {changed}. Restore them to continue. Or train the "
-            "run that it belongs to from the start with force=true; its present files are then kept in the folder's "
-            ".earlier. Or choose another output."
+            f"{path} was written with other data or code: {changed}. Restore them to continue, or choose another "
+            "output, or train its run from the start with force=true. The earlier files are then kept in the folder's "
+            ".earlier."
         )
 
 
 def circumstances(device: torch.device, computed: Mapping[str, str]) -> dict[str, Any]:
-    """Everything that changes only the last digits of a run: device, threads, instruction set, torch and kernels.
-
-    Args:
-        device: the device that it trains on.
-        computed: how its sparse layers are computed.
-    """
+    """Everything that changes only the last digits of a run: device, threads, instruction set, torch and kernels."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "threads": torch.get_num_threads(),
@@ -179,7 +174,7 @@ def _verify(path: Path, file: BinaryIO) -> None:
     if version != b"%03d " % VERSION:
         raise CheckpointError(
             f"The checkpoint {path} has version {version.decode(errors='replace').strip(' 0')}, this program writes "
-            f"{VERSION}. Train the run that it belongs to from the start, with force=true."
+            f"{VERSION}. Train its run from the start, with force=true."
         )
     file.seek(0)
     digest, left = hashlib.sha256(), size - 64
@@ -193,8 +188,7 @@ def _verify(path: Path, file: BinaryIO) -> None:
 
 def _unreadable(path: Path, reason: str) -> CheckpointError:
     return CheckpointError(
-        f"The checkpoint {path} cannot be read ({reason}). "
-        "Train the run that it belongs to from the start, with force=true."
+        f"The checkpoint {path} cannot be read ({reason}). Train its run from the start, with force=true."
     )
 
 

@@ -58,7 +58,7 @@ class Watcher:
             The metric, negated if higher is better, so that lower is always better; None if it does not count.
 
         Raises:
-            ConfigError: the evaluation lacks the metric.
+            ConfigError: the evaluation does not give the metric.
         """
         if not self.decides:
             return None

@@ -6,11 +6,11 @@ from random import Random
 
 import pytest
 
+from scripts.nlu_statistics import Figures, figures, logistic_regression_f1
 from sparse_bench.data.dialogues import LISTEN, Action, DialogueTurn, UserMessage
 from sparse_bench.data.messages import NluCorpus
 from sparse_bench.data.sara_like import dialogues, sara_like
 from sparse_bench.data.sara_like.booking import ACTIONS, FIELDS, HISTORY, INTENTS, VALUES, reply
-from sparse_bench.data.sara_like.calibration import Figures, figures, logistic_regression_f1
 from sparse_bench.data.sara_like.grammar import Segment, Speaker, parse_grammar, parse_template
 from sparse_bench.data.sara_like.nlu import FEWEST, FULL_SIZE, LONGEST, SIZES, message, sizes, spread
 from sparse_bench.data.sara_like.noise import NoiseRates, misspell, typed

@@ -86,7 +86,7 @@ def test_a_misspelt_folder_of_results_changes_nothing(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     readme = tmp_path / "README.md"
-    readme.write_text("<!-- results: written by make results -->\nmine\n<!-- end of results -->\n")
+    readme.write_text("<!-- claims: written by make results -->\nmine\n<!-- end of claims -->\n")
     wrong = ["--results", str(tmp_path / "reslts")]
     if command == "claims":
         assert main(["claims", *wrong]) == 1

@@ -14,11 +14,11 @@ from sparse_bench.evidence.store import ALTERED
 from sparse_bench.evidence.verdicts import Entry, evaluate
 from sparse_bench.papers.claims import read_claims
 from sparse_bench.papers.page import read_papers
-from sparse_bench.site.benchmarks import FOLDER as PERFORMANCE
-from sparse_bench.site.benchmarks import benchmarks
 from sparse_bench.site.content import PaperContent, paper_content
 from sparse_bench.site.pages import page_texts
-from sparse_bench.site.readme import gist, readme, with_gist
+from sparse_bench.site.readme import readme, summary, with_summary
+from sparse_bench.site.table_files import FOLDER as PERFORMANCE
+from sparse_bench.site.table_files import table_files
 from sparse_bench.sweeps import jobs, may_start
 from tests.figures.conftest import without_layout
 from tests.site.browser import brightness, find_browser, measure
@@ -73,9 +73,9 @@ def pages(browser: str, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_documents_are_current(committed: Committed) -> None:
     titles = {content.paper.name: content.paper.short for content in committed.contents}
     front = (ROOT / "README.md").read_text(encoding="utf-8")
-    measurements = benchmarks(committed.evidence.root / PERFORMANCE)
+    measurements = table_files(committed.evidence.root / PERFORMANCE)
     expected = {
-        "README.md": with_gist(front, gist(committed.contents, committed.entries, committed.evidence, "results")),
+        "README.md": with_summary(front, summary(committed.contents, committed.entries, committed.evidence, "results")),
         "results/README.md": readme(committed.contents, committed.entries, measurements),
         "results/claims.md": ledger_markdown(committed.entries, titles),
         "results/claims.csv": ledger_csv(committed.entries),

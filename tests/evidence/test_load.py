@@ -1,16 +1,18 @@
 """Reading run folders: what becomes a row, what is reported, what is refused."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 
 from sparse_bench import config
 from sparse_bench.config.identifier import defines_an_arm
-from sparse_bench.evidence.cells import is_missing
-from sparse_bench.evidence.folders import Problem, read_history
+from sparse_bench.evidence.cell_values import is_missing
+from sparse_bench.evidence.csv_tables import StoreError
+from sparse_bench.evidence.folders import Problem, read_curves
 from sparse_bench.evidence.settings import completed
-from sparse_bench.evidence.store import RunTable, StoreError, load
+from sparse_bench.evidence.store import RunTable, load
 from sparse_bench.record import RunFolder
 from tests.evidence.runs import write_run
 
@@ -174,18 +176,15 @@ def test_history_keeps_the_last_value_of_an_epoch(tmp_path: Path) -> None:
         '{"epoch": 3, "trai',
     ]
     RunFolder(tmp_path).metrics.path.write_text("\n".join(lines))
-    history = read_history(tmp_path)
-    assert list(history.index) == [1, 2]
-    assert list(history.columns) == ["train/loss", "test/f1"]
-    assert history.loc[1, "train/loss"] == 2.5
-    assert history.loc[2].isna().all()
+    curves = read_curves(tmp_path)
+    assert curves == {"train/loss": {1: 2.5, 2: pytest.approx(math.nan, nan_ok=True)}, "test/f1": {1: 0.1}}
 
 
 def test_history_that_is_broken_in_the_middle_names_the_line(tmp_path: Path) -> None:
     RunFolder(tmp_path).metrics.path.write_text('{"epoch": 1}\nnonsense\n{"epoch": 2}\n')
     with pytest.raises(ValueError, match="line 2"):
-        read_history(tmp_path)
+        read_curves(tmp_path)
 
 
 def test_no_history_is_empty(tmp_path: Path) -> None:
-    assert read_history(tmp_path).empty
+    assert read_curves(tmp_path) == {}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure as Canvas
 
-from sparse_bench.evidence.arms import Study, density_range, studies_of, unlike
+from sparse_bench.evidence.arms import Study, density_range, realised_note, studies_of
 from sparse_bench.evidence.compare import Evidence
 from sparse_bench.evidence.display import DisplayTable
 from sparse_bench.evidence.ledger import ledger_csv, ledger_markdown
@@ -65,10 +65,10 @@ def study(tmp_path: Path) -> Study:
 
 
 def test_what_differs_by_more_than_rounding_is_told() -> None:
-    assert plain(unlike(0.2, [0.14])) == " (realised 14 %)"
-    assert plain(unlike(0.01, [0.011, None, 0.042])) == " (realised 1.1 to 4.2 %)"
-    assert plain(unlike(0.2, [0.2, 0.2021])) == " (realised 20 to 20.2 %)"
-    assert unlike(0.2, [0.1981, 0.2019]) == unlike(0.2, [None]) == unlike(None, [0.1]) == ""
+    assert plain(realised_note(0.2, [0.14])) == " (realised 14 %)"
+    assert plain(realised_note(0.01, [0.011, None, 0.042])) == " (realised 1.1 to 4.2 %)"
+    assert plain(realised_note(0.2, [0.2, 0.2021])) == " (realised 20 to 20.2 %)"
+    assert realised_note(0.2, [0.1981, 0.2019]) == realised_note(0.2, [None]) == realised_note(None, [0.1]) == ""
     assert (density_range([]), plain(density_range([0.00037]))) == ("", "0.037 %")
 
 
@@ -151,11 +151,11 @@ TOLD = "realised density 14 % for 20 %"
 
 def test_captions_of_described_figures_tell_it(drawn: list[Canvas]) -> None:
     described = {"kind": "epochs", "title": "t", "of": "test/f1", "series": SERIES}
-    lines = lines_figure(Epochs.model_validate(described), lost(), paper()).figure
+    lines = lines_figure(Epochs.model_validate(described), lost(), paper())
     assert lines is not None
     assert f"Remarks: x: {TOLD}." in plain(lines.caption)
     described = {**described, "kind": "curve", "along": "density", "series": [{"label": "all", "experiment": "p/x"}]}
-    curve = lines_figure(Along.model_validate(described), lost(), paper()).figure
+    curve = lines_figure(Along.model_validate(described), lost(), paper())
     assert curve is not None
     assert f"Remarks: all: {TOLD}." in plain(curve.caption)
     assert drawn[-1].axes[0].get_xlabel() == "nominal density"
@@ -163,10 +163,11 @@ def test_captions_of_described_figures_tell_it(drawn: list[Canvas]) -> None:
         {"label": f"at {density}", "of": "test/f1", "first": {"experiment": "p/x", "where": {"density": density}}}
         for density in (0.1, 0.2)
     ]
-    shown = dots_figure(Dots.model_validate({"kind": "dots", "title": "t", "axis": "a", "rows": rows}), lost(), paper())
-    assert shown.figure is not None
-    assert shown.table is not None
-    for caption in (shown.figure.caption, shown.table.caption):
+    figure, table = dots_figure(
+        Dots.model_validate({"kind": "dots", "title": "t", "axis": "a", "rows": rows}), lost(), paper()
+    )
+    assert figure is not None
+    for caption in (figure.caption, table.caption):
         assert f"Remarks: at 0.2: {TOLD}." in plain(caption)
 
 
@@ -302,7 +303,7 @@ def test_pages_figures_and_claims_from_committed_tables_say_warnings(tmp_path: P
     assert [entry.warnings for entry in run_entries(paper(), found.tables["rasa"])] == ["", GUESS]
     figure = lines_figure(
         Epochs.model_validate({"kind": "epochs", "title": "t", "of": "test/f1", "series": SERIES}), found, paper()
-    ).figure
+    )
     assert figure is not None
     assert told in figure.caption
     claim = CLAIM.replace("MEASURE", "value").replace(", second: {experiment: p/x, where: {density: 0.1}}", "")

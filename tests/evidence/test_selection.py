@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sparse_bench.evidence.cells import plain
+from sparse_bench.evidence.cell_values import plain
 from sparse_bench.evidence.compare import Evidence, Sample, SelectionError, Unavailable, measure, one_arm
 from sparse_bench.evidence.store import ALTERED
 from sparse_bench.papers.schema import Comparison, Target

@@ -8,8 +8,9 @@ import pytest
 
 from sparse_bench.evidence import display, tables
 from sparse_bench.evidence.arms import Study, studies_of
+from sparse_bench.evidence.csv_tables import csv_text
 from sparse_bench.evidence.statistics import Interval
-from sparse_bench.evidence.store import RunTable, csv_text, load
+from sparse_bench.evidence.store import RunTable, load
 from tests.evidence.runs import OUTSIDE, write_run
 
 

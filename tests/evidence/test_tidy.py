@@ -8,19 +8,10 @@ import pytest
 
 from sparse_bench.evidence import settings
 from sparse_bench.evidence.arms import arms_of
-from sparse_bench.evidence.cells import flatten, is_missing
+from sparse_bench.evidence.cell_values import flatten, is_missing
+from sparse_bench.evidence.csv_tables import StoreError, read_rows
 from sparse_bench.evidence.folders import read_result
-from sparse_bench.evidence.store import (
-    FILES,
-    RunTable,
-    StoreError,
-    curves_kept,
-    load,
-    merge,
-    read,
-    read_rows,
-    write,
-)
+from sparse_bench.evidence.store import FILES, RunTable, curves_kept, load, merge, read, write
 from tests.evidence.by_hand import run, table
 from tests.evidence.runs import write_run
 

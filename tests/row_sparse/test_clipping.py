@@ -24,7 +24,7 @@ def test_sparse_gradients_are_clipped_like_dense_ones(
     limit: float, passes: int, host: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not host:
-        monkeypatch.setattr(gradients, "host_sees", lambda tensor: False)
+        monkeypatch.setattr(gradients, "readable_without_wait", lambda tensor: False)
     dense, sparse = model(False, passes), model(True, passes)
     expected = nn.utils.clip_grad_norm_(dense.parameters(), limit)
     torch.testing.assert_close(clip_gradient_norm(sparse.parameters(), limit), expected)

@@ -18,7 +18,7 @@ def sight(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bo
     sees = request.param == "host sees the numbers"
     if not sees:
         for module in (gradients, tiered_embedding):
-            monkeypatch.setattr(module, "host_sees", lambda tensor: False)
+            monkeypatch.setattr(module, "readable_without_wait", lambda tensor: False)
     return sees
 
 

@@ -207,7 +207,7 @@ def test_where_the_host_does_not_see_the_rows_repeats_take_the_same_step(
     seen = Training.of(make, form)
     seen.train(120, clip=1.0)
     for module in (gradients, deferral, updates):
-        monkeypatch.setattr(module, "host_sees", lambda tensor: False)
+        monkeypatch.setattr(module, "readable_without_wait", lambda tensor: False)
     unseen = Training.of(make, form)
     unseen.train(120, clip=1.0)
     assert_same(seen, unseen, tolerance)

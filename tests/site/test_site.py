@@ -11,7 +11,7 @@ from sparse_bench.papers.page import Finding, Paper
 from sparse_bench.papers.schema import DescriptionError
 from sparse_bench.site.content import findings
 from sparse_bench.site.pages import build_site
-from sparse_bench.site.readme import BEGIN, END, ReadmeError, with_gist
+from sparse_bench.site.readme import ReadmeError, with_summary
 from tests.site.example_site import Site
 from tests.site.test_page import Elements
 
@@ -187,25 +187,31 @@ def test_the_readme_tells_the_same(example_site: Site) -> None:
             assert (example_site.results / target).is_file(), target
 
 
-def test_the_project_s_readme_gets_the_gist_between_its_markers(example_site: Site, tmp_path: Path) -> None:
+def test_the_project_s_readme_gets_its_parts_between_their_markers(example_site: Site, tmp_path: Path) -> None:
     front = tmp_path / "README.md"
-    front.write_text(f"Before.\n{BEGIN}\nold | table\n{END}\nAfter.\n")
+    parts = ("figure", "claims", "speed")
+    marked = {name: (f"<!-- {name}: written by make results -->", f"<!-- end of {name} -->") for name in parts}
+    front.write_text("".join(f"About {name}.\n{begin}\nold | table\n{end}\n" for name, (begin, end) in marked.items()))
     evidence = Evidence.committed(example_site.results, example_site.papers)
     build_site(evidence, example_site.papers, example_site.entries, tmp_path / "site", front)
     text = front.read_text()
-    assert text.startswith(f"Before.\n{BEGIN}\n")
-    assert text.endswith(f"{END}\nAfter.\n")
+    for name, (begin, end) in marked.items():
+        assert f"About {name}.\n{begin}\n" in text
+        assert end in text
     assert "old | table" not in text
-    measured = "token accuracy, mean over sentences (valid), difference: +0.020 ± 0.001"
-    assert f"| First | Dropping pays. | +2 points | {measured} | paper | 2 | reproduced (post hoc) |" in text
+    assert "| First | Dropping pays. | token accuracy +0.020 ± 0.001 | reproduced (post hoc) |" in text
     (figure,) = re.findall(r"!\[BLEU against weights\]\(([^)]+)\)\n\nHow well two widths translate\.\n", text)
     assert (tmp_path / figure).resolve().is_file()
-    assert with_gist(text, "") == f"Before.\n{BEGIN}\n{END}\nAfter.\n"
+
+
+def test_parts_of_a_readme_are_replaced_and_the_rest_stays() -> None:
+    text = "Before.\n<!-- x: written by make results -->\nold\n<!-- end of x -->\nAfter.\n"
+    assert with_summary(text, {"x": "new\n"}) == text.replace("old", "new")
 
 
 def test_a_readme_without_markers_is_refused() -> None:
     with pytest.raises(ReadmeError, match="needs the lines"):
-        with_gist("Nothing here.", "gist")
+        with_summary("Nothing here.", {"claims": "summary"})
 
 
 def test_the_same_tables_give_the_same_bytes_and_stale_figures_go(example_site: Site, tmp_path: Path) -> None:

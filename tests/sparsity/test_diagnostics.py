@@ -59,22 +59,22 @@ def test_a_topology_followed_by_hand() -> None:
 
 def test_the_topology_is_told_once_after_every_change() -> None:
     weights, evolution = followed()
-    first = evolution.news(weights)["0.weight"]
+    first = evolution.describe_if_changed(weights)["0.weight"]
     assert first["active"] == first["first"] == first["kept"] == first["ever"] == 3
     assert (first["outputs"], first["inputs"], first["size"]) == (2, 4, 8)
     assert first["out_degree"]["degrees"] == [0, 1, 2]
     assert first["out_degree"]["counts"] == [2, 1, 1]
     assert first["out_degree"]["dead"] == 2
-    assert evolution.news(weights) == {}
+    assert evolution.describe_if_changed(weights) == {}
     rewire(weights, evolution, [0], [7])
-    assert evolution.news(weights)["0.weight"]["in_degree"]["degrees"] == [1, 2]
-    assert evolution.news(weights) == {}
+    assert evolution.describe_if_changed(weights)["0.weight"]["in_degree"]["degrees"] == [1, 2]
+    assert evolution.describe_if_changed(weights) == {}
     json.dumps(first, allow_nan=False)
 
 
 def test_the_state_carries_everything_over_to_another_object() -> None:
     weights, evolution = followed()
-    evolution.news(weights)
+    evolution.describe_if_changed(weights)
     rewire(weights, evolution, [0], [7])
     state = copy.deepcopy(evolution.state_dict())
     _, resumed = followed()
@@ -82,7 +82,7 @@ def test_the_state_carries_everything_over_to_another_object() -> None:
     for each in (evolution, resumed):
         each.record("0.weight", 3, weights["0.weight"].mask.flatten(), torch.tensor([7]), torch.tensor([6]))
     weights["0.weight"].rewire(torch.tensor([7]), torch.tensor([6]), torch.ones(1), None)
-    assert resumed.news(weights) == evolution.news(weights) != {}
+    assert resumed.describe_if_changed(weights) == evolution.describe_if_changed(weights) != {}
     assert resumed.end_epoch(weights) == evolution.end_epoch(weights)
 
 

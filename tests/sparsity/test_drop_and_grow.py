@@ -111,7 +111,7 @@ def test_srigl_refuses_what_has_no_fan_in() -> None:
     class Transposed(nn.Linear):
         rows_are_inputs = True
 
-    with pytest.raises(ConfigError, match=r"the rows of '0\.weight' are inputs"):
+    with pytest.raises(ConfigError, match=r"The rows of '0\.weight' .* are inputs"):
         SRigL(density=0.5).attach(nn.Sequential(Transposed(4, 4)), Streams(0))
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from sparse_bench.errors import ConfigError
 from sparse_bench.models.sparse_features import SparseProjection
-from sparse_bench.sparsity import large_without_numbers
+from sparse_bench.sparsity import meta_init
 from sparse_bench.sparsity.schemes.random_fan_in import RandomFanIn
 from sparse_bench.streams import Streams
 
@@ -171,7 +171,7 @@ def test_large_matrices_are_never_filled(monkeypatch: pytest.MonkeyPatch) -> Non
     settings = {"density": 0.3, "execution": "csr"}
     ordinary, wanted = stack(4, 8, 16), pattern_scheme(**settings)
     wanted.attach(ordinary, Streams(0))
-    monkeypatch.setattr(large_without_numbers, "LARGEST", 1000)
+    monkeypatch.setattr(meta_init, "LARGEST", 1000)
     factory, scheme = Widths(4, 8, 16), pattern_scheme(**settings)
     model = scheme.build(factory)
     assert [name for name, p in model.named_parameters() if p.is_meta] == ["1.weight_hh_l0"]
@@ -186,7 +186,7 @@ def test_large_matrices_are_never_filled(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_matrices_whose_numbers_are_needed_are_filled(
     settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(large_without_numbers, "LARGEST", 1000)
+    monkeypatch.setattr(meta_init, "LARGEST", 1000)
     scheme = RandomFanIn(**{"density": 0.3, "execution": "csr", "layers": ["*weight_*"], **settings})  # type: ignore[arg-type]
     model = scheme.build(Widths(4, 8, 16))
     assert not any(parameter.is_meta for parameter in model.parameters())

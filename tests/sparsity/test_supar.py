@@ -50,7 +50,7 @@ def test_rates_alone_leave_the_start_and_embeddings_alone() -> None:
     assert torch.equal(net[1].weight, plain[1].weight * mask)
     assert [group["lr"] for group in optimizer.param_groups] == [0.01, 0.01, 0.01]  # 2 · 0.5 = 1
     assert any(parameter is net[0].weight for parameter in optimizer.param_groups[0]["params"])
-    with pytest.raises(ConfigError, match=r"sparsity.sigma belongs to the base width"):
+    with pytest.raises(ConfigError, match=r"sparsity.sigma refers to the base width"):
         sb.Random(density=0.5, sigma=0.1)
     sgd = torch.optim.SGD(plain.parameters(), lr=1.0)
     with pytest.raises(ConfigError, match="scales the rates of Adam, not of SGD"):

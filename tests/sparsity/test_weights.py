@@ -266,7 +266,7 @@ def test_a_rewired_layer_loads_another_number_of_weights() -> None:
 
 def test_only_linear_layers_have_true_sparse_products() -> None:
     model = nn.ModuleDict({"embedding": nn.Embedding(5, 3)})
-    with pytest.raises(ConfigError, match=r"embedding\.weight of a Embedding"):
+    with pytest.raises(ConfigError, match=r"embedding\.weight of this Embedding"):
         sparsify(model, {"embedding.weight": torch.ones(5, 3, dtype=torch.bool)}, "csr")
     linear = nn.Sequential(nn.Linear(3, 2))
     assert isinstance(

@@ -12,7 +12,7 @@ from sparse_bench.batch import Batch, DialogueBatch, IntentBatch
 from sparse_bench.batch.language import LanguageOutput
 from sparse_bench.batch.tagging import TaggingBatch
 from sparse_bench.batch.translation import EOS, TranslationBatch
-from sparse_bench.tasks.base import Task, doubts
+from sparse_bench.tasks.base import Task, metric_warnings
 from sparse_bench.tasks.intent import IntentTask
 from tests.tasks import test_dialogue, test_language_modelling, test_tagging, test_text_typing, tiny_translator
 from tests.tasks.nlu_corpus import small_corpus
@@ -84,7 +84,7 @@ def test_guessing(name: str) -> None:
         )
         # To the last bits a model need not be as good as guessing.
         metrics |= {f"{split}/{metric}": value for metric, (value, _) in of_split.items()}
-    found = list(doubts(task, metrics))
+    found = list(metric_warnings(task, metrics))
     assert len(found) == len(metrics)
     assert all("no better than guessing" in doubt for doubt in found)
     better = {
@@ -92,12 +92,12 @@ def test_guessing(name: str) -> None:
         for split in task.splits
         for metric, (value, direction) in task.chance(split).items()
     }
-    assert list(doubts(task, better)) == []
+    assert list(metric_warnings(task, better)) == []
 
 
 def test_what_is_not_finite_is_doubtful_and_a_task_need_not_know_chance() -> None:
     metrics = {"valid/accuracy": 0.1, "test/cross_entropy": math.nan, "weights/x": math.inf}
-    assert list(doubts(ToyTask(), metrics)) == [
+    assert list(metric_warnings(ToyTask(), metrics)) == [
         "test/cross_entropy is nan, which is not a finite number.",
         "weights/x is inf, which is not a finite number.",
     ]

@@ -20,7 +20,7 @@ from sparse_bench.tasks.base import Task
 from sparse_bench.tasks.dialogue import DialogueTask
 from sparse_bench.tasks.intent import IntentTask
 from sparse_bench.tasks.language_modelling import LanguageModellingTask
-from sparse_bench.tasks.shares import REFUSED, WARNED, many_unknown, refuse_unknown, twin_share
+from sparse_bench.tasks.shares import REFUSED, WARNED, refuse_unknown, twin_share, unknown_token_warnings
 from sparse_bench.tasks.tagging import TaggingTask
 from sparse_bench.tasks.text_typing import TextTypingTask
 from sparse_bench.tasks.translation import TranslationTask
@@ -86,7 +86,7 @@ def test_few_known_words_are_warned_of_and_too_few_refused(setting: str, few: in
     name = setting.rpartition(".")[2]
     task = MAKERS[setting](**{name: few})
     assert task.unknown_tokens == {"train": 0.2, "valid": 0.5, "test": pytest.approx(1 / 3)}
-    assert [text.partition(":")[0] for text in many_unknown(task.unknown_tokens)] == [
+    assert [text.partition(":")[0] for text in unknown_token_warnings(task.unknown_tokens)] == [
         "50% of the tokens of the split 'valid' are unknown",
         "33% of the tokens of the split 'test' are unknown",
     ]
@@ -97,8 +97,8 @@ def test_few_known_words_are_warned_of_and_too_few_refused(setting: str, few: in
 
 
 def test_borders_are_still_allowed() -> None:
-    assert not list(many_unknown({"train": WARNED}))
-    assert len(list(many_unknown({"train": WARNED + 1e-9}))) == 1
+    assert not list(unknown_token_warnings({"train": WARNED}))
+    assert len(list(unknown_token_warnings({"train": WARNED + 1e-9}))) == 1
     refuse_unknown({"train": REFUSED}, "x=1")
     with pytest.raises(ConfigError, match="More than 60% is refused"):
         refuse_unknown({"train": 0.0, "test": REFUSED + 1e-9}, "x=1")

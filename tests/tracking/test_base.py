@@ -38,7 +38,7 @@ def follow(trackers, info):
 
 
 def test_names_of_a_run(info):
-    assert (info.group, info.job_type, info.name) == ("rasa/diet", "random_connected", "diet/0.2/3")
+    assert (info.job_type, info.name) == ("random_connected", "diet/0.2/3")
 
 
 def test_every_tracker_sees_everything(info):

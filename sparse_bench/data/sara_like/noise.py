@@ -118,7 +118,7 @@ def _misspelt(segments: list[Segment], random: Random, entity: bool) -> list[Seg
 
 
 def misspell(word: str, random: Random) -> str:
-    """Misspell a word of at least two letters: swap two letters, drop one, double one, or hit the key beside it.
+    """Misspell a word of at least two letters: swap two letters, drop one, double one, or hit a neighbouring key.
 
     The word stays the same if the swapped letters are equal, or if the key is at the end of its row.
     """

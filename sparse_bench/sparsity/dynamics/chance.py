@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Generator
 
-#: Far below the logarithm of every score. Noise of a few tens keeps eight digits beside it.
+#: Far below the logarithm of every score. Noise of a few tens keeps eight digits when it is added.
 _LAST = -1e8
 
 

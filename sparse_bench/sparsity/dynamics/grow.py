@@ -13,6 +13,9 @@ from torch import Generator, Tensor
 from sparse_bench.sparsity.dynamics.drop import lowest, on_host
 from sparse_bench.sparsity.topology import apportion
 
+#: Share of its free places that a layer may grow while other layers have room.
+_MOST = 0.99
+
 
 @dataclass(frozen=True)
 class Room:
@@ -71,10 +74,10 @@ def _rejection(occupied: np.ndarray, count: int, generator: Generator) -> np.nda
     return np.concatenate(found)
 
 
-def shared(importance: Sequence[float], total: int, rooms: Sequence[int], most: float = 0.99) -> list[int]:
+def shared(importance: Sequence[float], total: int, rooms: Sequence[int]) -> list[int]:
     """Share ``total`` new connections among layers in proportion to their importance.
 
-    A layer grows at most the share ``most`` of its free places; what it cannot take is shared among the others in the
+    A layer grows at most 99 % of its free places; what it cannot take is shared among the others in the
     same way. If all layers together cannot take it so, they may be filled entirely. Where no layer has any importance,
     the free places count.
 
@@ -82,12 +85,11 @@ def shared(importance: Sequence[float], total: int, rooms: Sequence[int], most: 
         importance: of each layer, at least 0.
         total: number of new connections, at most the sum of ``rooms``.
         rooms: number of free places of each layer.
-        most: share of its free places that a layer may grow.
 
     Returns:
         The number of new connections of each layer; they sum to ``total``.
     """
-    limits = [int(most * room) for room in rooms]
+    limits = [int(_MOST * room) for room in rooms]
     if sum(limits) < total:
         limits = list(rooms)
     full = set[int]()

@@ -51,7 +51,7 @@ class HeadWise(MaskScheme, Dynamic, ABC):
         for mine in self.by_head(layer, places):
             own = (mine & rest).nonzero().squeeze(1)
             gone.append(where(places[own], self.dynamics.drop(on_host(values[own]), fraction)))
-        #: Numbers of connections that the heads of the layer at hand have just lost, and grow.
+        #: Numbers of connections that the heads of the present layer have just lost, and grow.
         self._lost = [places.numel() for places in gone]
         return torch.cat(gone)
 

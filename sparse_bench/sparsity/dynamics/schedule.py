@@ -9,7 +9,7 @@ from sparse_bench.errors import ConfigError
 from sparse_bench.limits import Count, Positive, Share, check_fields
 from sparse_bench.sparsity.scheme import Length
 
-#: How the doubts begin that nothing changes.
+#: Begin of the warnings that the topology never changes.
 NEVER = "never rewires in this run, so its topology is fixed"
 
 
@@ -28,7 +28,7 @@ class Schedule:
         """The amount of change after epoch ``epoch`` (from 0); None: no change."""
         return None
 
-    def doubt(self, length: Length) -> str | None:
+    def warning(self, length: Length) -> str | None:
         """A text "never …" if the schedule has no effect in a run of this length, for a warning; else None."""
         return None
 
@@ -47,7 +47,7 @@ class EveryEpoch(Schedule):
         progress = epoch / last if last else 1.0  # a single epoch counts as the last one
         return self.final_zeta + (self.zeta - self.final_zeta) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
-    def doubt(self, length: Length) -> str | None:
+    def warning(self, length: Length) -> str | None:
         if length.epochs == 1:
             return f"{NEVER}: it rewires between epochs, and there is only one (trainer.epochs, trainer.steps)"
         return None if max(self.zeta, self.final_zeta or 0.0) > 0 else f"{NEVER}: sparsity.zeta is 0"
@@ -76,7 +76,7 @@ class CosineSteps(Schedule):
             return None
         return self.final + (self.fraction - self.final) / 2 * (1.0 + math.cos(math.pi * step / end))
 
-    def doubt(self, length: Length) -> str | None:
+    def warning(self, length: Length) -> str | None:
         end = self.stop * length.steps
         if self.interval >= end:
             return (
@@ -118,7 +118,7 @@ class DensityCurve(Schedule, ABC):
         first = math.ceil(self.begin * length.steps)
         return first, max(1, first, math.floor(self.end * length.steps))
 
-    def doubt(self, length: Length) -> str | None:
+    def warning(self, length: Length) -> str | None:
         first, last = self._steps(length)
         if first + self.interval < last:
             return None

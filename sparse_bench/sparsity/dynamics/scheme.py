@@ -122,13 +122,13 @@ class Dynamic(Scheme, ABC):
     def before_training(self, length: Callable[[], Length]) -> None:
         self._length = cache(length)
         self._changes = 0
-        self._evolution.tell_again()  # a second training stage records its first topology too
+        self._evolution.mark_changed()  # a second training stage records its first topology too
 
     def warnings(self) -> list[str]:
         schedules = [self.dynamics.schedule, self.dynamics.pruning]
-        doubts = [schedule.doubt(self._length()) for schedule in schedules if schedule is not None]
+        warnings = [schedule.warning(self._length()) for schedule in schedules if schedule is not None]
         never = NEVER if self.dynamics.pruning is None else "never replaces weights in this run, and only prunes"
-        return [f"{type(self).__name__} {doubt.replace(NEVER, never)}." for doubt in doubts if doubt]
+        return [f"{type(self).__name__} {warning.replace(NEVER, never)}." for warning in warnings if warning]
 
     def check_optimizer(self, optimizer: Optimizer) -> None:
         if self._own_steps is not None:
@@ -202,7 +202,7 @@ class Dynamic(Scheme, ABC):
         return self._changes
 
     def topology(self) -> dict[str, Any]:
-        return self._evolution.news(self.weights)
+        return self._evolution.describe_if_changed(self.weights)
 
     @torch.no_grad()
     def rewire(

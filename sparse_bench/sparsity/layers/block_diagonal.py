@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
 from sparse_bench.errors import ConfigError
-from sparse_bench.sparsity.layers.structured import StructuredModule
-from sparse_bench.sparsity.segments import Blocks, Segment, dealt, equal_blocks
+from sparse_bench.sparsity.layers.structured_module import StructuredModule
+from sparse_bench.sparsity.segments import Blocks, Segment, channel_shuffle, equal_blocks
 
 #: Number of gates whose weights a recurrent layer stacks. LSTM: input, forget, cell, output. GRU: reset, update, new.
 GATES: dict[type[nn.RNNBase], int] = {nn.RNN: 1, nn.GRU: 3, nn.LSTM: 4}
@@ -29,7 +29,7 @@ class BlockDiagonalLayer(StructuredModule):
         layer: the layer to replace. Its weights are not copied. Each component draws its own weights, as torch does for
             a layer of its size: within 1/√(its outputs) instead of 1/√(all outputs).
         blocks: the components' segments of inputs and outputs.
-        permute: deal the inputs over the components in turn, by :func:`dealt`, before segments are cut.
+        permute: deal the inputs over the components in turn, by :func:`channel_shuffle`, before segments are cut.
 
     Attributes:
         components: one layer per component, of ``layer``'s type. Parameters that are frozen in ``layer`` are frozen
@@ -52,7 +52,7 @@ class BlockDiagonalLayer(StructuredModule):
         self.input_size, self.hidden_size = layer.input_size, layer.hidden_size
         self.bidirectional, self.batch_first = layer.bidirectional, layer.batch_first
         self.blocks, self.permute = blocks, permute
-        order = dealt(layer.input_size, blocks.count if permute else 1)
+        order = channel_shuffle(layer.input_size, blocks.count if permute else 1)
         self.register_buffer("order", order.to(next(layer.parameters()).device), persistent=False)
         self._gates = GATES[type(layer)]
         settings: dict[str, Any] = {
@@ -167,7 +167,8 @@ class BlockDiagonalLinear(StructuredModule):
             initialisers choose it (He et al. 2015, section 2.2). It is that of a layer of the block's size.
         blocks: k, at most the smaller side of the layer. If it does not divide a side, the first blocks are larger by
             one.
-        permute: deal the inputs over the blocks in turn, by :func:`dealt`. Otherwise each block reads the next ones.
+        permute: deal the inputs over the blocks in turn, by :func:`channel_shuffle`. If false, each block reads
+            adjacent inputs.
 
     Attributes:
         weight: the weights of all blocks [entries], block after block, each [outputs, inputs]; frozen if they were in
@@ -217,7 +218,7 @@ class BlockDiagonalLinear(StructuredModule):
     def _places(self, device: torch.device) -> Tensor:
         """Places of the weights [entries] in the flattened full matrix, int64."""
         found, row, column = [], 0, 0
-        order = dealt(self.in_features, self.blocks if self.permute else 1)
+        order = channel_shuffle(self.in_features, self.blocks if self.permute else 1)
         for group in self._groups:
             outputs, inputs = group.count * group.outputs, group.count * group.inputs
             rows = torch.arange(row, row + outputs).view(group.count, group.outputs, 1)

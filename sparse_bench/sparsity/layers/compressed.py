@@ -59,7 +59,7 @@ class CompressedLayer(nn.Module):
             self._watched = True
             for values, _ in own.values():
                 if values.requires_grad:
-                    values.register_post_accumulate_grad_hook(self._go_own_way)
+                    values.register_post_accumulate_grad_hook(self._detach_from_original)
         places = [(own[name][1].positions(), others[name][1].positions()) for name in own]
         moved = any(not torch.equal(mine, its.to(mine.device)) for mine, its in places)
         if moved and self._sums() != self._copied:
@@ -70,11 +70,11 @@ class CompressedLayer(nn.Module):
                 "AveragedModel(sparse.export()), with update_parameters(sparse.export()). Or use execution=masked."
             )
 
-    def _go_own_way(self, *hook: Any) -> None:
+    def _detach_from_original(self, *hook: Any) -> None:
         self._original = _Original()  # it is trained itself, so its weights belong to its own places
 
     def _sums(self) -> list[float]:
-        """A sum of each vector of weights, which tells whether they have changed."""
+        """A sum of each vector of weights, to detect whether they have changed."""
         return [float(values.detach().double().sum()) for values, _ in self.parts().values() if not values.is_meta]
 
     def __getstate__(self) -> dict[str, Any]:

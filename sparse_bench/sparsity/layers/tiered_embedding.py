@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparse_bench.errors import ConfigError
-from sparse_bench.row_sparse import RowSparseLayer, TouchedRows, host_sees
+from sparse_bench.row_sparse import RowSparseLayer, TouchedRows, readable_without_wait
 from sparse_bench.row_sparse.layers import gradient_of_words
-from sparse_bench.sparsity.layers.structured import StructuredModule
+from sparse_bench.sparsity.layers.structured_module import StructuredModule
 from sparse_bench.sparsity.tiers import Tiers
 
 
@@ -94,14 +94,14 @@ class TieredEmbedding(RowSparseLayer, StructuredModule):
     def _pieces(self, rows: Tensor) -> Iterator[tuple[int, slice, Tensor | None, Tensor]]:
         """For each block of columns, the places in :attr:`weight` of the words at places ``rows`` [U].
 
-        On the CPU, rows that lack a block are left out. On other devices they remain and have to be multiplied by zero.
+        On the CPU, rows without a block are left out. On other devices they remain and have to be multiplied by zero.
         They then get places of the same row in a block that all rows have, so that no other row counts as touched.
 
         Yields:
             Index of the first row that remains; the block's columns; which of the U' remaining rows have the block
             [U', 1], None for all; and places in :attr:`weight` [U', columns].
         """
-        sorted_rows = host_sees(rows)
+        sorted_rows = readable_without_wait(rows)
         column = begin = 0
         own: Tensor | None = None  # each row's places in a block that all rows have [U, columns]
         for start, width, size in zip(self.tiers.starts, self.tiers.widths, self.tiers.sizes, strict=True):

@@ -20,7 +20,7 @@ from sparse_bench.streams import Streams
 
 @dataclass
 class CHTss(CHTs):
-    """CHTs from ``initial_density`` to ``density`` along a sigmoid; a weight counts beside those of its units.
+    """CHTs from ``initial_density`` to ``density`` along a sigmoid; a weight counts relative to those of its units.
 
     The importance of a weight is |w| / Σ |w| over its row + |w| / Σ |w| over its column, within its head. In each head
     the least important weights are pruned. Then CHTs drops and grows, with this importance instead of |w|.

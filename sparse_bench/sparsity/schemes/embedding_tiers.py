@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sparse_bench.errors import ConfigError
 from sparse_bench.limits import Few, one_of
-from sparse_bench.sparsity.layers.structured import StructuredModule
+from sparse_bench.sparsity.layers.structured_module import StructuredModule
 from sparse_bench.sparsity.layers.tiered_embedding import TieredEmbedding
 from sparse_bench.sparsity.scheme import Layers
 from sparse_bench.sparsity.structured import StructuredScheme, names_of, replace

@@ -21,7 +21,7 @@ class MEST(RigL):
     costs no more than any other. w is the weight after that step.
 
     Attributes:
-        gradient_weight: λ, the importance of the gradient beside the weight.
+        gradient_weight: λ, the importance of the gradient relative to the weight.
     """
 
     gradient_weight: NotNegative = 0.01

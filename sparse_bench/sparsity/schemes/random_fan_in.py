@@ -8,11 +8,10 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
-from sparse_bench.errors import ConfigError
 from sparse_bench.limits import one_of
-from sparse_bench.sparsity.large_without_numbers import without_large_numbers
+from sparse_bench.sparsity.meta_init import build_large_on_meta
 from sparse_bench.sparsity.scheme import MaskScheme, ModelFactory
-from sparse_bench.sparsity.selection import units
+from sparse_bench.sparsity.selection import refuse_transposed, units
 from sparse_bench.sparsity.topology import Shape, fan_in
 from sparse_bench.sparsity.weights import SparseWeight
 from sparse_bench.streams import Streams
@@ -43,18 +42,11 @@ class RandomFanIn(MaskScheme):
 
     def build(self, factory: ModelFactory) -> Any:
         """Build the model. Large matrices have no numbers if this scheme draws all first weights itself."""
-        needed = self.execution == "masked" or self.density == 1.0 or self.initial == "model"
-        return factory() if needed else without_large_numbers(factory, self.matrices)
+        whole = self.execution == "masked" or self.density == 1.0 or self.initial == "model"
+        return factory() if whole else build_large_on_meta(factory, self.matrices)
 
     def install(self, model: nn.Module, streams: Streams) -> dict[str, SparseWeight]:
-        for name in self.selected:
-            owner = model.get_submodule(name.rpartition(".")[0])
-            if getattr(owner, "rows_are_inputs", False):
-                raise ConfigError(
-                    f"RandomFanIn draws the inputs of each unit, so units must be rows of a matrix [out, in]. The rows "
-                    f"of '{name}' ({type(owner).__name__}) are inputs. Select other layers (sparsity.layers), or "
-                    "another scheme."
-                )
+        refuse_transposed(model, self.selected, "RandomFanIn")
         weights = super().install(model, streams)
         # On the meta device there are shapes only, so no first weights to draw.
         if self.initial == "model" or model.get_parameter(self.selected[0]).is_meta:

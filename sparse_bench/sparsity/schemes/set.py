@@ -58,7 +58,7 @@ class SET(StaticER, Dynamic):
 
     def attach(self, model: nn.Module, streams: Streams) -> None:
         super().attach(model, streams)
-        if self._initial and self.sigma is not None:  # first weights have been drawn anew
+        if self._initial and self.sigma is not None:  # first weights have been drawn again
             self._initial = {name: weight.entries()[1].clone() for name, weight in self.weights.items()}
 
     def new_values(self, layer: str, count: int, generator: Generator) -> Tensor:

@@ -16,6 +16,7 @@ from sparse_bench.sparsity.dynamics.grow import highest_score
 from sparse_bench.sparsity.dynamics.schedule import CosineSteps
 from sparse_bench.sparsity.dynamics.scheme import Dynamic, Dynamics
 from sparse_bench.sparsity.scheme import MaskScheme
+from sparse_bench.sparsity.selection import refuse_transposed
 from sparse_bench.sparsity.topology import DISTRIBUTIONS, Shape, constant_fan_in
 from sparse_bench.sparsity.weights import SparseWeight
 from sparse_bench.streams import Streams
@@ -48,9 +49,7 @@ class SRigL(MaskScheme, Dynamic):
         return Dynamics(magnitude, highest_score, CosineSteps(self.interval, self.fraction, self.stop), True)
 
     def install(self, model: nn.Module, streams: Streams) -> dict[str, SparseWeight]:
-        for name in self.selected:
-            if getattr(model.get_submodule(name.rpartition(".")[0]), "rows_are_inputs", False):
-                raise ConfigError(f"SRigL gives each row as many inputs, and the rows of '{name}' are inputs.")
+        refuse_transposed(model, self.selected, "SRigL")
         weights = super().install(model, streams)
         self._totals = {name: weight.active for name, weight in weights.items()}
         return weights

@@ -15,7 +15,7 @@ from sparse_bench.sparsity.topology import DISTRIBUTIONS
 
 @dataclass
 class STE(Held):
-    """Before each step the weights of largest magnitude are chosen anew; their gradient trains all weights.
+    """Before each step the weights of largest magnitude are chosen again; their gradient trains all weights.
 
     They are chosen in each layer, or with ``pattern`` among consecutive inputs of a unit. Among equal ones the first
     exist. All weights are held while training. SR-STE's term is added to the gradient after any clipping.

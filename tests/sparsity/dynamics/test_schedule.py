@@ -105,17 +105,17 @@ def test_gradual_pruning_counts_its_interval_from_where_it_begins() -> None:
 def test_what_keeps_a_schedule_from_doing_what_it_is_for(
     schedule: Schedule, length: Length, reason: str | None
 ) -> None:
-    doubt = schedule.doubt(length)
+    warning = schedule.warning(length)
     in_steps = [schedule.after_step(step, lambda: length) for step in range(1, length.steps + 1)]
     in_epochs = [schedule.after_epoch(epoch, lambda: length) for epoch in range(length.epochs - 1)]
     changed = sum(bool(amount) for amount in in_steps + in_epochs)
     least = 2 if isinstance(schedule, CubicDensity) else 1
     if reason is None:
-        assert doubt is None
+        assert warning is None
         assert changed >= least
     else:
-        assert doubt is not None
-        assert re.search(reason, doubt)
+        assert warning is not None
+        assert re.search(reason, warning)
         assert changed < least
 
 

@@ -10,14 +10,14 @@ from torch import nn
 
 from sparse_bench.errors import ConfigError
 from sparse_bench.sparsity.layers.block_diagonal import BlockDiagonalLinear
-from sparse_bench.sparsity.segments import dealt, equal_blocks
+from sparse_bench.sparsity.segments import channel_shuffle, equal_blocks
 
 SIZES = [(8, 12, 4), (9, 7, 3), (10, 7, 4), (7, 10, 4), (5, 5, 5), (6, 9, 1)]
 
 
 def test_dealt_by_hand() -> None:
-    assert dealt(7, 3).tolist() == [0, 3, 6, 1, 4, 2, 5]
-    assert dealt(4, 1).tolist() == [0, 1, 2, 3]
+    assert channel_shuffle(7, 3).tolist() == [0, 3, 6, 1, 4, 2, 5]
+    assert channel_shuffle(4, 1).tolist() == [0, 1, 2, 3]
 
 
 def test_equal_blocks_by_hand() -> None:

@@ -1,4 +1,4 @@
-"""Give an optimizer the parameters that a model has after its layers were replaced."""
+"""Replace the parameters of an optimizer after layers of its model were replaced."""
 
 from collections.abc import Iterator, Mapping
 
@@ -9,10 +9,10 @@ from sparse_bench.sparsity.structured import StructuredWeight
 from sparse_bench.sparsity.weights import CompressedWeight, SparseWeight
 
 
-def hand_over(
+def replace_parameters(
     optimizer: Optimizer, before: Mapping[str, Tensor], model: nn.Module, weights: Mapping[str, SparseWeight]
 ) -> None:
-    """Give the optimizer the parameters that ``model`` has now in the place of those that it had ``before``."""
+    """Replace the optimizer's parameters ``before`` by those that ``model`` has now, and keep their state."""
     after = dict(model.named_parameters())
     for name, weight in weights.items():
         old, new = before[name], after.get(name)

@@ -1,4 +1,4 @@
-"""Tables that are told in files of their own: benchmarks below ``performance/``, and what else stands beside runs."""
+"""Tables that have files of their own: measurements in ``performance/``, and reports next to committed runs."""
 
 import re
 from collections.abc import Sequence
@@ -8,23 +8,23 @@ from pathlib import Path
 import pandas as pd
 from markupsafe import Markup
 
-from sparse_bench.evidence.cells import is_missing
+from sparse_bench.evidence.cell_values import is_missing
+from sparse_bench.evidence.csv_tables import read_rows
 from sparse_bench.evidence.display import MISSING, DisplayTable
-from sparse_bench.evidence.store import read_rows
 from sparse_bench.site.render import markdown_html, table_parts
 
 FOLDER = "performance"
 
 
 @dataclass(frozen=True)
-class Benchmark:
-    """A table of measurements.
+class TableFile:
+    """A table with files of its own.
 
     Attributes:
         name: stem of its files.
         title: for the contents.
         body: as HTML.
-        files: beside the page, by name.
+        files: the table as Markdown, if there is one, then as CSV.
     """
 
     name: str
@@ -33,31 +33,26 @@ class Benchmark:
     files: list[Path]
 
 
-def benchmarks(folder: Path, suffixes: Sequence[str] = (".md", ".csv")) -> list[Benchmark]:
-    """What is told in a folder, by name. What is told in Markdown is shown so; else its rows are.
-
-    Args:
-        folder: where the files are.
-        suffixes: of the files that are looked at.
-    """
+def table_files(folder: Path, suffixes: Sequence[str] = (".md", ".csv")) -> list[TableFile]:
+    """The tables of a folder, by name. A Markdown file is shown if there is one; else the rows of the CSV file."""
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.glob("*")):
         if path.suffix in suffixes:
             found.setdefault(path.stem, []).append(path)
-    return [_benchmark(name, files) for name, files in found.items()]
+    return [_table_file(name, files) for name, files in found.items()]
 
 
-def _benchmark(name: str, files: list[Path]) -> Benchmark:
-    told = next((path for path in files if path.suffix == ".md"), None)
+def _table_file(name: str, files: list[Path]) -> TableFile:
+    markdown = next((path for path in files if path.suffix == ".md"), None)
     title = name.replace("_", " ")
-    if told is None:
-        return Benchmark(name, title, table_parts(_rows(files[0]))[0], files)
-    text = told.read_text(encoding="utf-8")
+    if markdown is None:
+        return TableFile(name, title, table_parts(_rows(files[0]))[0], files)
+    text = markdown.read_text(encoding="utf-8")
     first, _, rest = text.partition("\n")
     if first.startswith("# "):
         title, text = first.removeprefix("# ").strip(), rest
-    files = [told, *(path for path in files if path != told)]
-    return Benchmark(name, re.sub(r"[*_`]", "", title), markdown_html(text), files)
+    files = [markdown, *(path for path in files if path != markdown)]
+    return TableFile(name, re.sub(r"[*_`]", "", title), markdown_html(text), files)
 
 
 def _rows(path: Path) -> DisplayTable:

@@ -1,4 +1,4 @@
-"""Build a model whose largest matrices have shapes but no numbers, for schemes that draw all first weights themselves.
+"""Build a model with its largest matrices on the meta device, for schemes that draw all first weights themselves.
 
 The dense layers of a model, before a scheme makes them sparse, may be a thousand times as large as the sparse ones.
 """
@@ -13,11 +13,11 @@ from torch.overrides import TorchFunctionMode
 
 from sparse_bench.sparsity.scheme import ModelFactory
 
-#: Matrices with more numbers than this (2 GiB in float32) are made without numbers.
+#: Matrices with more numbers than this (2 GiB in float32) are built on the meta device, so without numbers.
 LARGEST = 2**29
 
 
-class LargeWithoutNumbers(TorchFunctionMode):
+class LargeOnMeta(TorchFunctionMode):
     """A context in which ``torch.empty`` puts tensors of more than ``limit`` numbers on the meta device.
 
     torch's layers make their parameters with ``torch.empty``. Initialisers have no effect on meta tensors.
@@ -36,7 +36,7 @@ class LargeWithoutNumbers(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def without_large_numbers(factory: ModelFactory, needless: Callable[[nn.Module], Collection[str]]) -> Any:
+def build_large_on_meta(factory: ModelFactory, needless: Callable[[nn.Module], Collection[str]]) -> Any:
     """Build the model, with matrices of more than :data:`LARGEST` numbers on the meta device if possible.
 
     Args:
@@ -44,7 +44,7 @@ def without_large_numbers(factory: ModelFactory, needless: Callable[[nn.Module],
         needless: names the parameters whose first weights the scheme draws itself. If any other parameter is that
             large, the whole model is built with numbers.
     """
-    with LargeWithoutNumbers(LARGEST):
+    with LargeOnMeta(LARGEST):
         model = factory()
     missing = {name for name, parameter in model.named_parameters() if parameter.is_meta}
     return model if missing <= set(needless(model)) else factory()

@@ -1,4 +1,4 @@
-"""Statistics by which Sara-like is compared with Sara. They can be computed for any NLU corpus."""
+"""Statistics of an NLU corpus, by which Sara-like is compared with Sara."""
 
 import re
 from collections import Counter, defaultdict

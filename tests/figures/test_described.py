@@ -71,7 +71,7 @@ def dots(**more: Any) -> Dots:
     ],
 )
 def test_seeds_of_every_point_are_told(seeds: dict[float, int], said: str, paper: Paper, drawn: list[Canvas]) -> None:
-    figure = lines_figure(along(), evidence(*runs(seeds)), paper).figure
+    figure = lines_figure(along(), evidence(*runs(seeds)), paper)
     assert figure is not None
     assert figure.caption == said
 
@@ -91,7 +91,7 @@ def test_seeds_of_every_line_are_told(seeds: dict[float, int], said: str, paper:
     series = [{"label": str(d), "experiment": "p/x", "where": {"density": d}} for d in (0.1, 0.2)]
     spec = Epochs.model_validate({"kind": "epochs", "title": "t", "of": "test/f1", "series": series})
     spread = [one | {"curves": {"test/f1": [0.1, 0.2 + one["row"]["seed"] / 100]}} for one in runs(seeds)]
-    figure = lines_figure(spec, evidence(*spread), paper).figure
+    figure = lines_figure(spec, evidence(*spread), paper)
     assert figure is not None
     assert figure.caption == said
     assert len(drawn[0].axes[0].collections) == (1 if 3 in seeds.values() else 0)
@@ -116,7 +116,7 @@ def test_two_seeds_of_an_arm_are_dots_without_a_bar(paper: Paper, drawn: list[Ca
 
 def test_published_numbers_are_dashed_and_their_source_is_told(paper: Paper, drawn: list[Canvas]) -> None:
     spec = along(published="known", series={"published": "x"})
-    figure = lines_figure(spec, evidence(*runs({0.1: 1, 0.2: 1})), paper).figure
+    figure = lines_figure(spec, evidence(*runs({0.1: 1, 0.2: 1})), paper)
     assert figure is not None
     labels = drawn[0].axes[0].get_legend_handles_labels()[1]
     assert labels == ["x", "x, published"]
@@ -126,19 +126,18 @@ def test_published_numbers_are_dashed_and_their_source_is_told(paper: Paper, dra
 def test_an_arm_that_diverged_is_left_out_and_named(paper: Paper, drawn: list[Canvas]) -> None:
     lost = run("p/x", 0, {"test/f1": 2.9e294}, density=0.5)
     found = evidence(*runs({0.1: 2, 0.2: 2}), lost)
-    figure = lines_figure(along(), found, paper).figure
+    figure = lines_figure(along(), found, paper)
     assert figure is not None
     assert figure.caption.endswith("Not drawn, because they diverged: x at 0.5.")
     assert drawn[0].axes[0].get_ylim()[1] < 1
     rows = [
         {"label": str(d), "of": "test/f1", "first": {"experiment": "p/x", "where": {"density": d}}} for d in (0.1, 0.5)
     ]
-    shown = dots_figure(dots(rows=rows), found, paper)
-    assert shown.figure is not None
-    assert shown.figure.caption.endswith("Not drawn, because they diverged: 0.5.")
+    figure, table = dots_figure(dots(rows=rows), found, paper)
+    assert figure is not None
+    assert figure.caption.endswith("Not drawn, because they diverged: 0.5.")
     assert drawn[-1].axes[0].get_xlim()[1] < 1
-    assert shown.table is not None
-    assert [row[1] for row in shown.table.rows][1] == "2.9e+294 (n = 1)"
+    assert [row[1] for row in table.rows][1] == "2.9e+294 (n = 1)"
 
 
 def places(canvas: Canvas, colour: str) -> list[float]:
@@ -157,26 +156,25 @@ def test_dots_stand_as_far_below_the_line_as_published_ones_above(paper: Paper, 
     rows = [
         {"label": "x", "of": "test/f1", "published": "one", "first": {"experiment": "p/x", "where": {"density": 0.1}}}
     ]
-    shown = dots_figure(dots(rows=rows, published="known"), evidence(*runs({0.1: 3})), paper)
+    figure, table = dots_figure(dots(rows=rows, published="known"), evidence(*runs({0.1: 3})), paper)
     (ours,), (published,) = places(drawn[0], SERIES[0]), places(drawn[0], MUTED)
     assert ours == -published < 0
-    assert shown.table is not None
-    assert [list(row) for row in shown.table.rows] == [["x", "0.4 ± 0.1", "0.110 ± 0.025", "3"]]
-    assert shown.figure is not None
-    assert shown.figure.caption == (
+    assert [list(row) for row in table.rows] == [["x", "0.4 ± 0.1", "0.110 ± 0.025", "3"]]
+    assert figure is not None
+    assert figure.caption == (
         "Dots: means over seeds. Lines: 95 % t-interval, from three seeds on. Faint dots: single runs. "
         "Published numbers: Table 3."
     )
 
 
 def test_two_seeds_of_a_row_are_faint_dots_without_a_line(paper: Paper, drawn: list[Canvas]) -> None:
-    shown = dots_figure(dots(), evidence(*runs({0.1: 2, 0.2: 1})), paper)
+    figure, _ = dots_figure(dots(), evidence(*runs({0.1: 2, 0.2: 1})), paper)
     lines = drawn[0].axes[0].get_lines()
     assert all(line.get_linestyle() == "None" or len(line.get_xdata()) == 1 for line in lines)
     (faint,) = (line for line in lines if line.get_alpha() is not None)
     assert list(faint.get_xdata()) == pytest.approx([0.1, 0.11])
-    assert shown.figure is not None
-    assert shown.figure.caption == (
+    assert figure is not None
+    assert figure.caption == (
         "Dots: means over seeds. Faint dots: single runs. A dot without a line may be a single run."
     )
 
