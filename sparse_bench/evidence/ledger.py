@@ -221,18 +221,20 @@ def front_table(entries: Sequence[Entry], titles: Mapping[str, str]) -> DisplayT
     """
     rows = []
     for entry in (entry for entry in entries if entry.claim.headline):
-        texts = []
+        texts, counted = [], MISSING
         for outcome in entry.outcomes:
             if outcome.judged and outcome.test.scale == entry.scale:
-                rule = outcome.test.rule
+                rule, counted = outcome.test.rule, seeds(outcome)
                 short = quantity(rule.of).partition(" (")[0].partition(",")[0]
                 what = f"{entry.claim.unit}:" if entry.claim.unit else short + " ratio" * (rule.measure == "ratio")
                 texts.append(f"{what} {measured(outcome, brief=True)}")
         notes = [] if entry.scale in ("paper", None) else [str(entry.scale)]
         notes += [] if entry.claim.registered or entry.verdict == "not run" else ["post hoc"]
         verdict = f"{entry.verdict} ({', '.join(notes)})" if notes else entry.verdict
-        rows.append([titles[entry.document], entry.claim.headline, "; ".join(dict.fromkeys(texts)) or MISSING, verdict])
-    return DisplayTable("", ["paper", "claim", "ours", "verdict"], rows, [False] * 4)
+        ours = "; ".join(dict.fromkeys(texts)) or MISSING
+        rows.append([titles[entry.document], entry.claim.headline, entry.claim.published, ours, counted, verdict])
+    columns = ["paper", "claim", "published", "ours", "seeds", "verdict"]
+    return DisplayTable("", columns, rows, [False] * 4 + [True, False])
 
 
 def _measured_quantity(outcome: Outcome) -> str:
