@@ -8,7 +8,7 @@
 // pattern costs one address for each row of vectors and no gather. (A feature-major copy of the whole batch would
 // have a power-of-two stride and fall into few cache sets; the scratch of one tile has none of that.) The backward
 // pass walks through W once by columns: one load of a row of gy feeds both the input's gradient and the dot product
-// that is the value's gradient.
+// that is the value's gradient. division.h says how threads share the work.
 
 #include <algorithm>
 #include <cstdint>
@@ -19,6 +19,7 @@
 
 #include "bfloat.h"
 #include "division.h"
+#include "dots.h"
 #include "guard.h"
 #include "layout.h"
 #include "packing.h"
@@ -108,6 +109,28 @@ KERNEL void column_products(const typename Packed<A>::Cell* gy, const typename P
     }
 }
 
+// Either product in the way that is fastest for activations of type A.
+template <int P, class A, class S>
+inline void row_products_of(const typename Packed<A>::Cell* x, const Layout& layout, int64_t segment, int count,
+                            const typename Weight<A>::Type* value, const S* bias, S* out) {
+#ifdef BFLOAT_DOTS
+  if constexpr (std::is_same_v<A, BFloat>) return row_dots<P>(x, layout, segment, count, value, bias, out);
+  else
+#endif
+    row_products<P, A, S>(x, layout, segment, count, value, bias, out);
+}
+template <int P, bool Input, class A, class S>
+inline void column_products_of(const typename Packed<A>::Cell* gy, const typename Packed<A>::Cell* x,
+                               const Layout& layout, int64_t segment, int count, const typename Weight<A>::Type* value,
+                               S* gx, S* value_grad) {
+#ifdef BFLOAT_DOTS
+  if constexpr (std::is_same_v<A, BFloat>)
+    return column_dots<P, Input>(gy, x, layout, segment, count, value, gx, value_grad);
+  else
+#endif
+    column_products<P, Input, A, S>(gy, x, layout, segment, count, value, gx, value_grad);
+}
+
 // ---- memory ----------------------------------------------------------------------------------------------------
 
 // Memory that grows as needed and is kept between calls: its pages stay mapped and its lines in the cache.
@@ -138,17 +161,30 @@ thread_local Scratch call_scratch;  // what the threads of one call share, owned
 
 // ---- the two passes --------------------------------------------------------------------------------------------
 
-// The values in the layout's order.
-template <class S>
-void arrange(const Layout& layout, const S* values, S* arranged, int threads) {
+// The values in the layout's order, as weights for activations of type A.
+template <class A, class S>
+void arrange(const Layout& layout, const S* values, typename Weight<A>::Type* arranged, int threads) {
   const int64_t count = static_cast<int64_t>(layout.index.size());
   for_ranges(count, count >= kWorthThreadsToCopy ? threads : 1, [&](int64_t begin, int64_t end) {
-    for (int64_t k = begin; k < end; k++) {
-      __builtin_prefetch(values + layout.origin[k + kAhead]);
-      arranged[k] = values[layout.origin[k]];
+    if constexpr (std::is_same_v<A, BFloat>) {
+      const bool in_order = layout.origin.empty();
+      for (int64_t k = begin; k < end; k += kFloats) {
+        const int64_t some = std::min<int64_t>(kFloats, end - k);
+        alignas(VECTOR_BYTES) float taken[kFloats] = {};
+        for (int64_t i = 0; i < some; i++) {
+          if (!in_order) __builtin_prefetch(values + layout.origin[k + i + kAhead]);
+          taken[i] = values[in_order ? k + i : layout.origin[k + i]];
+        }
+        store_rounded(load(taken), some, arranged + k);
+      }
+    } else {
+      for (int64_t k = begin; k < end; k++) {
+        __builtin_prefetch(values + layout.origin[k + kAhead]);
+        arranged[k] = values[layout.origin[k]];
+      }
     }
   });
-  for (const int32_t k : layout.padding) arranged[k] = S(0);
+  for (const int32_t k : layout.padding) arranged[k] = {};
 }
 
 // The inverse for sums that were collected in `parts`: sum[origin[k]] = sum of parts[.][k].
@@ -165,23 +201,35 @@ void collect(const Layout& layout, const S* sums, int64_t parts, S* sum, int thr
   });
 }
 
-// Vectors of a packed row in the widest tiles. In bfloat16 half as many hold the same tokens.
+// Vectors of a packed row in the widest tiles: as many as the registers hold sums for. Wider tiles share the cost of an
+// entry among more tokens.
+#ifdef BFLOAT_DOTS
+template <class A>
+constexpr int kMostForward = 4;
+template <class A>
+constexpr int kMostBackward = 4;
+#else
 template <class A>
 constexpr int kMostForward = (VECTOR_BYTES < 64 ? 8 : 4) / Packed<A>::per;
 template <class A>
 constexpr int kMostBackward = 4 / Packed<A>::per;
+#endif
 
-// A: what activations are stored as; S: what weights and sums are.
+// A: what activations are stored as; S: what values and sums are.
 template <class A, class S>
 void forward(const Plan& w, int64_t tokens, const S* values, const S* bias, const A* x, int64_t x_stride, A* y,
              int threads) {
   using Cell = typename Packed<A>::Cell;
   constexpr int W = Simd<S>::width, M = Packed<A>::per;
   const Layout& layout = w.by_row;
-  if (!w.in_order) {
-    S* arranged = static_cast<S*>(call_scratch.get(sizeof(S) * layout.index.size()));
-    arrange(layout, values, arranged, threads);
-    values = arranged;
+  using Kept = typename Weight<A>::Type;
+  const Kept* weights;
+  if (std::is_same_v<A, S> && w.in_order) {
+    weights = reinterpret_cast<const Kept*>(values);
+  } else {
+    Kept* arranged = static_cast<Kept*>(call_scratch.get(sizeof(Kept) * layout.index.size()));
+    arrange<A>(layout, values, arranged, threads);
+    weights = arranged;
   }
   const bool worthwhile = tokens * (w.entries + w.rows + w.columns) >= kWorthThreads;
   const int vectors = std::min(layout.vectors, kMostForward<A>);
@@ -201,7 +249,7 @@ void forward(const Plan& w, int64_t tokens, const S* values, const S* bias, cons
       for (int64_t r = share.first; r < share.last; r += kPanel) {
         const int count = static_cast<int>(std::min<int64_t>(kPanel, w.rows - r));
         const int64_t segment = r * layout.blocks;
-        row_products<P, A, S>(packed, layout, segment, count, values, bias ? bias + r : nullptr, panel);
+        row_products_of<P, A>(packed, layout, segment, count, weights, bias ? bias + r : nullptr, panel);
         unpack<P>(panel, r, count, out);
       }
     });
@@ -212,6 +260,7 @@ template <bool Input, class A, class S>
 void backward(const Plan& w, int64_t tokens, const S* values, const A* gy, int64_t gy_stride, const A* x,
               int64_t x_stride, A* gx, S* gv, S* gb, int threads) {
   using Cell = typename Packed<A>::Cell;
+  using Kept = typename Weight<A>::Type;
   constexpr int W = Simd<S>::width, M = Packed<A>::per;
   const Layout& layout = w.by_column;
   const int64_t padded = static_cast<int64_t>(layout.index.size());
@@ -221,10 +270,11 @@ void backward(const Plan& w, int64_t tokens, const S* values, const A* gy, int64
   const Division division{layout, w.columns, tokens, tokens_of_a_sum(tokens, row * M), W * M};
   const int64_t parts = division.pieces();
   // Each piece has sums of its own, which are added in order afterwards, whichever thread was faster.
-  S* arranged = static_cast<S*>(call_scratch.get(sizeof(S) * (padded + parts * (padded + w.rows))));
-  S* value_sums = arranged + padded;
+  S* value_sums =
+      static_cast<S*>(call_scratch.get(sizeof(S) * parts * (padded + w.rows) + sizeof(Kept) * padded));
   S* bias_sums = value_sums + parts * padded;
-  arrange(layout, values, arranged, threads);
+  Kept* arranged = reinterpret_cast<Kept*>(bias_sums + parts * w.rows);
+  arrange<A>(layout, values, arranged, threads);
 
   division.run(worthwhile ? threads : 1, [&](const Share& share) {
     S* gx_panel = static_cast<S*>(tile_scratch.get(sizeof(S) * kPanel * row * M +
@@ -251,7 +301,7 @@ void backward(const Plan& w, int64_t tokens, const S* values, const A* gy, int64
         pack<P, false>(in, c, count, x_panel, static_cast<S*>(nullptr));
         if (token == share.begin)  // here, where the panel's sums are about to be used
           std::fill(value_sum + layout.start[segment], value_sum + layout.start[segment + count * layout.blocks], S(0));
-        column_products<P, Input, A, S>(packed, x_panel, layout, segment, count, arranged, gx_panel, value_sum);
+        column_products_of<P, Input, A>(packed, x_panel, layout, segment, count, arranged, gx_panel, value_sum);
         if constexpr (Input) unpack<P>(gx_panel, c, count, in_grad);
       }
     });
