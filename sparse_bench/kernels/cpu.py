@@ -1,8 +1,8 @@
 """The project's own kernel for CPUs: forward and backward pass of a sparse linear layer in compiled code.
 
 ``native/sparse_linear.cpp`` explains how it works. It computes in float32 or float64, on ``torch.get_num_threads()``
-threads. Activations may be bfloat16: weights and sums are float32 then. The same inputs and number of threads give the
-same bits.
+threads. Activations may be bfloat16: a copy of the weights is rounded to it, as in torch's dense layers, and sums are
+float32. The same inputs give the same bits for any number of threads.
 """
 
 import ctypes

@@ -59,7 +59,8 @@ def sparse_linear(
 
     Returns:
         [..., out], in the dtype of ``x`` or of autocast. In lower precision than float32, all ways but ``masked``
-        compute in float32 and convert the result. ``kernel`` on the CPU reads and writes bfloat16 itself.
+        compute in float32 and convert the result. ``kernel`` on the CPU reads and writes bfloat16 itself, multiplies
+        with weights rounded to it, and adds up in float32.
 
     Raises:
         ConfigError: ``execution`` is unknown, or it is ``kernel`` on a device without one.

@@ -12,10 +12,14 @@ from sparse_bench.sparsity.layers.lstm import STRUCTURES, SparseLSTM
 EXPLICIT = tuple(execution for execution in EXECUTIONS if execution != "auto")
 
 
+#: Structure, input, values, bias and a gradient of the output.
+Case = tuple[SparseStructure, Tensor, Tensor, Tensor, Tensor]
+
+
 def problem(
     out: int, inner: int, tokens: int, density: float, seed: int = 0, dtype: torch.dtype = torch.float32
-) -> tuple[SparseStructure, Tensor, Tensor, Tensor, Tensor]:
-    """Structure, input, values, bias and a gradient of the output."""
+) -> Case:
+    """Random numbers."""
     generator = torch.Generator().manual_seed(seed)
     structure = SparseStructure(torch.rand(out, inner, generator=generator) < density)
     sizes = [(tokens, inner), (structure.entries,), (out,), (tokens, out)]
@@ -54,6 +58,30 @@ def assert_product(
     for a, w, magnitude in zip(actual, wanted, magnitudes, strict=True):
         assert a.shape == w.shape
         assert ((a.double() - w).abs() <= 2e-6 * magnitude).all()
+
+
+def rounded(case: Case) -> tuple[Case, Case]:
+    """The problem with bfloat16 input and gradient, and the same numbers, rounded weights too, in float32."""
+    structure, x, values, bias, grad = case
+    half_x, half_grad = x.detach().bfloat16(), grad.bfloat16()
+    half = (structure, half_x.requires_grad_(), values, bias, half_grad)
+    same_x, same_values = (part.detach().bfloat16().float().requires_grad_() for part in (x, values))
+    return half, (structure, same_x, same_values, bias, half_grad.float())
+
+
+def assert_same_numbers(case: Case) -> None:
+    """Activations are the float32 kernel's, rounded to nearest; gradients of values and bias are float32 sums."""
+    half, single = rounded(case)
+    y, gx, gv, gb = results(*half, "kernel")
+    wanted_y, wanted_gx, wanted_gv, wanted_gb = results(*single, "kernel")
+    assert [y.dtype, gx.dtype, gv.dtype, gb.dtype] == [torch.bfloat16] * 2 + [torch.float32] * 2
+    for actual, wanted in ((y, wanted_y), (gx, wanted_gx)):
+        # Half a unit in the last of eight digits, and what the order of the sums may change.
+        largest = wanted.abs().amax(-1, keepdim=True) if wanted.numel() else wanted
+        assert ((actual.float() - wanted).abs() <= 2**-8 * wanted.abs() + 1e-5 * largest).all()
+    scale = case[1].shape[0] ** 0.5
+    torch.testing.assert_close(gv, wanted_gv, rtol=1e-5, atol=1e-5 * scale)
+    torch.testing.assert_close(gb, wanted_gb, rtol=1e-5, atol=1e-5 * scale)
 
 
 def assert_digits(actual: list[Tensor], wanted: list[Tensor], tolerance: float) -> None:

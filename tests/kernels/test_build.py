@@ -15,6 +15,7 @@ from sparse_bench.kernels import build, cpu, linear, lstm
 from tests.kernels.problems import (
     assert_close,
     assert_same_lstm,
+    assert_same_numbers,
     expected,
     lstm_problem,
     problem,
@@ -38,6 +39,7 @@ def test_other_vector_widths(width: int, tmp_path: Path, monkeypatch: pytest.Mon
             structure, x, values, bias, grad = problem(*size)
             actual = results(structure, x, values, bias, grad, "kernel")
             assert_close(actual, expected(structure, x, values, bias, grad))
+            assert_same_numbers((structure, x, values, bias, grad))
         layer = lstm_problem(steps=3, batch=21, inputs=7, hidden=37, density=0.2)
         assert_same_lstm(layer, "kernel")
     finally:

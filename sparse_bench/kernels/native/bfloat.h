@@ -13,6 +13,10 @@
 #include "packing.h"
 #include "simd.h"
 
+#if defined(__AVX512BF16__) && VECTOR_BYTES == 64
+#define BFLOAT_DOTS  // see dots.h
+#endif
+
 namespace {
 
 struct BFloat {
@@ -21,6 +25,8 @@ struct BFloat {
 
 typedef uint32_t Words __attribute__((vector_size(VECTOR_BYTES)));
 typedef uint16_t Halves __attribute__((vector_size(VECTOR_BYTES / 2)));
+typedef uint16_t Shorts __attribute__((vector_size(VECTOR_BYTES)));
+constexpr int kShorts = 2 * kFloats;
 
 template <class To, class From>
 inline To reinterpret(From from) {
@@ -96,33 +102,98 @@ inline void load_numbers(const S* cells, Vector<S>* numbers) {
 }
 inline void load_numbers(const uint32_t* cells, Floats* numbers) { expand(load(cells), numbers); }
 
+// As the rules for floats, each maps an output lane to a lane of a = [0, width) or b = [width, 2 width).
+template <int Offset>
+struct ZipShorts {  // a0 b0 a1 b1 a2 b2 a3 b3 of each 128-bit lane, from element Offset on
+  static constexpr int at(int j) { return j / 8 * 8 + Offset + j % 8 / 2 + j % 2 * kShorts; }
+};
+template <int Half>
+struct UnzipShorts {  // of each 128-bit lane a's four words, then b's four words: the low or the high half of each
+  static constexpr int at(int j) { return j / 8 * 8 + j % 4 * 2 + Half + j / 4 % 2 * kShorts; }
+};
+template <int Offset>
+struct ZipFours {  // a's and b's 128-bit lanes in turn, from the one of that number on
+  static constexpr int lane(int j) { return j / 4 + Offset; }
+  static constexpr int at(int j) { return lane(j) / 2 * 4 + j % 4 + lane(j) % 2 * kFloats; }
+};
+
+template <class Rule, std::size_t... J>
+inline Shorts shuffle(Shorts a, Shorts b, std::index_sequence<J...>) {
+#if defined(__clang__) || __GNUC__ >= 12
+  return __builtin_shufflevector(a, b, Rule::at(J)...);
+#else
+  return __builtin_shuffle(a, b, Shorts{Rule::at(J)...});
+#endif
+}
+
+template <class Rule, class To, class From>
+inline To shuffle_shorts(From a, From b) {
+  return reinterpret<To>(
+      shuffle<Rule>(reinterpret<Shorts>(a), reinterpret<Shorts>(b), std::make_index_sequence<kShorts>{}));
+}
+
+// The two tokens of a word are added to a float.
+inline Floats added(Floats total, Words tokens) {
+#ifdef BFLOAT_DOTS
+  return _mm512_dpbf16_ps(total, reinterpret<__m512bh>(tokens), reinterpret<__m512bh>(0x3f803f80u - Words{}));
+#else
+  Floats two[2];
+  expand(tokens, two);
+  return total + (two[0] + two[1]);
+#endif
+}
+
+inline void store_words(uint32_t* to, Words words) { std::memcpy(to, &words, sizeof words); }
+
+// Packs a vector of shorts of each token: interleaved, two tokens' are two vectors of words. Word 4 l + i of the first
+// is feature 8 l + i, that of the second feature 8 l + 4 + i.
+template <int P, bool Sum>
+inline void pack_run(const Rows<const BFloat*>& rows, int64_t first, uint32_t* dst, float* sum) {
+  constexpr int W = kFloats, R = P * W;
+  Floats total[2] = {};
+  for (int p = 0; p < P; p++) {
+    Words v[2][W];
+    for (int i = 0; i < W; i++) {
+      const BFloat *low = rows.row[2 * p * W + i] + first, *high = rows.row[(2 * p + 1) * W + i] + first;
+      __builtin_prefetch(low + kRun, 0, kToSecondLevel);
+      __builtin_prefetch(high + kRun, 0, kToSecondLevel);
+      Shorts a, b;
+      std::memcpy(&a, low, sizeof a);
+      std::memcpy(&b, high, sizeof b);
+      v[0][i] = shuffle_shorts<ZipShorts<0>, Words>(a, b);
+      v[1][i] = shuffle_shorts<ZipShorts<4>, Words>(a, b);
+      if constexpr (Sum)
+        for (int h = 0; h < 2; h++) total[h] = added(total[h], v[h][i]);
+    }
+    for (int h = 0; h < 2; h++) {
+      transpose(v[h]);
+      for (int i = 0; i < W; i++) store_words(dst + (i / 4 * 8 + h * 4 + i % 4) * R + p * W, v[h][i]);
+    }
+  }
+  if constexpr (Sum) {
+    store(sum + first, load(sum + first) + shuffle<ZipFours<0>>(total[0], total[1]));
+    store(sum + first + W, load(sum + first + W) + shuffle<ZipFours<W / 4>>(total[0], total[1]));
+  }
+}
+
 // dst[f, tile] = rows[tile, f0 + f] for f < count; with Sum also sum[f0 + f] += sum over the tile.
 template <int P, bool Sum>
 KERNEL void pack(const Rows<const BFloat*>& rows, int64_t f0, int64_t count, uint32_t* dst, float* sum) {
   constexpr int W = kFloats, R = P * W;
   int64_t f = 0;
+  for (; f + kShorts <= count; f += kShorts) pack_run<P, Sum>(rows, f0 + f, dst + f * R, sum);
   for (; f + W <= count; f += W) {
     Floats total{};
-    if constexpr (Sum) total = load(sum + f0 + f);
     for (int p = 0; p < P; p++) {
       Words v[W];
       for (int i = 0; i < W; i++) {
-        const BFloat *low = rows.row[2 * p * W + i] + f0 + f, *high = rows.row[(2 * p + 1) * W + i] + f0 + f;
-        if (f % kRun == 0) {
-          __builtin_prefetch(low + kRun, 0, kToSecondLevel);
-          __builtin_prefetch(high + kRun, 0, kToSecondLevel);
-        }
-        v[i] = load_halves(low, high);
-        if constexpr (Sum) {
-          Floats two[2];
-          expand(v[i], two);
-          total += two[0] + two[1];
-        }
+        v[i] = load_halves(rows.row[2 * p * W + i] + f0 + f, rows.row[(2 * p + 1) * W + i] + f0 + f);
+        if constexpr (Sum) total = added(total, v[i]);
       }
       transpose(v);
-      for (int i = 0; i < W; i++) store(reinterpret_cast<float*>(dst + (f + i) * R + p * W), reinterpret<Floats>(v[i]));
+      for (int i = 0; i < W; i++) store_words(dst + (f + i) * R + p * W, v[i]);
     }
-    if constexpr (Sum) store(sum + f0 + f, total);
+    if constexpr (Sum) store(sum + f0 + f, load(sum + f0 + f) + total);
   }
   for (; f < count; f++) {
     float total = 0;
@@ -136,6 +207,32 @@ KERNEL void pack(const Rows<const BFloat*>& rows, int64_t f0, int64_t count, uin
   }
 }
 
+// Weights are rounded to bfloat16 for products with bfloat16 activations, on any processor.
+#ifdef BFLOAT_DOTS
+using BFloatWeight = BFloat;
+#else
+using BFloatWeight = float;
+#endif
+template <class A>
+struct Weight {
+  using Type = A;
+};
+template <>
+struct Weight<BFloat> {
+  using Type = BFloatWeight;
+};
+
+// `count` of a vector's numbers, rounded.
+inline void store_rounded(Floats numbers, int64_t count, BFloat* to) {
+  const Halves halves = __builtin_convertvector(rounded(numbers) >> 16, Halves);
+  if (count == kFloats) std::memcpy(to, &halves, sizeof halves);
+  else std::memcpy(to, &halves, count * sizeof *to);
+}
+inline void store_rounded(Floats numbers, int64_t count, float* to) {
+  const Words words = rounded(numbers) & 0xffff0000u;
+  std::memcpy(to, &words, count * sizeof *to);
+}
+
 // Vectors of numbers as one vector of cells.
 template <class S>
 inline void store_numbers(S* cells, const Vector<S>* numbers) {
@@ -145,15 +242,42 @@ inline Words squeezed(const Floats* numbers) {
   return (rounded(numbers[0]) >> 16) | (rounded(numbers[1]) & 0xffff0000u);
 }
 inline void store_numbers(uint32_t* cells, const Floats* numbers) {
-  const Words words = squeezed(numbers);
-  std::memcpy(cells, &words, sizeof words);
+  store_words(cells, squeezed(numbers));
+}
+
+// Two vectors of numbers that were added up as one vector of cells.
+inline Words sums_as_cells(const Floats* sums) {
+#ifdef BFLOAT_DOTS  // sums are of interleaved shorts, four words of each 128-bit lane in turn
+  const __m512i both = reinterpret<__m512i>(_mm512_cvtne2ps_pbh(sums[1], sums[0]));
+  return reinterpret<Words>(_mm512_permutexvar_epi64(_mm512_set_epi64(7, 3, 6, 2, 5, 1, 4, 0), both));
+#else
+  return squeezed(sums);
+#endif
 }
 
 // rows[tile, f0 + f] = the f-th packed row for f < count; words(f, p) is its p-th vector.
 template <int P, class Get>
 inline void unpack_words(const Get& words, int64_t f0, int64_t count, const Rows<BFloat*>& rows) {
   constexpr int W = kFloats;
-  for (int64_t f = 0; f < count; f += W) {
+  int64_t f = 0;
+  for (; f + kShorts <= count; f += kShorts)
+    for (int p = 0; p < P; p++) {
+      Words v[2][W];
+      for (int h = 0; h < 2; h++) {
+        for (int i = 0; i < W; i++) v[h][i] = words(f + i / 4 * 8 + h * 4 + i % 4, p);
+        transpose(v[h]);
+      }
+      for (int i = 0; i < W; i++) {
+        BFloat *low = rows.row[2 * p * W + i] + f0 + f, *high = rows.row[(2 * p + 1) * W + i] + f0 + f;
+        __builtin_prefetch(low + kRun, 1, kToSecondLevel);
+        __builtin_prefetch(high + kRun, 1, kToSecondLevel);
+        const Shorts a = shuffle_shorts<UnzipShorts<0>, Shorts>(v[0][i], v[1][i]);
+        const Shorts b = shuffle_shorts<UnzipShorts<1>, Shorts>(v[0][i], v[1][i]);
+        std::memcpy(low, &a, sizeof a);
+        std::memcpy(high, &b, sizeof b);
+      }
+    }
+  for (; f < count; f += W) {
     const int64_t features = count - f < W ? count - f : W;
     for (int p = 0; p < P; p++) {
       Words v[W];
@@ -176,8 +300,8 @@ inline void unpack_words(const Get& words, int64_t f0, int64_t count, const Rows
 template <int P>
 KERNEL void unpack(const float* src, int64_t f0, int64_t count, const Rows<BFloat*>& rows) {
   const auto words = [&](int64_t f, int p) {
-    const Floats numbers[2] = {load(src + (f * P + p) * 2 * kFloats), load(src + (f * P + p) * 2 * kFloats + kFloats)};
-    return squeezed(numbers);
+    const Floats sums[2] = {load(src + (f * P + p) * 2 * kFloats), load(src + (f * P + p) * 2 * kFloats + kFloats)};
+    return sums_as_cells(sums);
   };
   unpack_words<P>(words, f0, count, rows);
 }

@@ -8,7 +8,7 @@
 // pattern costs one address for each row of vectors and no gather. (A feature-major copy of the whole batch would
 // have a power-of-two stride and fall into few cache sets; the scratch of one tile has none of that.) The backward
 // pass walks through W once by columns: one load of a row of gy feeds both the input's gradient and the dot product
-// that is the value's gradient.
+// that is the value's gradient. division.h says how threads share the work.
 
 #include <algorithm>
 #include <cstdint>
@@ -18,6 +18,8 @@
 #include <type_traits>
 
 #include "bfloat.h"
+#include "division.h"
+#include "dots.h"
 #include "guard.h"
 #include "layout.h"
 #include "packing.h"
@@ -107,6 +109,28 @@ KERNEL void column_products(const typename Packed<A>::Cell* gy, const typename P
     }
 }
 
+// Either product in the way that is fastest for activations of type A.
+template <int P, class A, class S>
+inline void row_products_of(const typename Packed<A>::Cell* x, const Layout& layout, int64_t segment, int count,
+                            const typename Weight<A>::Type* value, const S* bias, S* out) {
+#ifdef BFLOAT_DOTS
+  if constexpr (std::is_same_v<A, BFloat>) return row_dots<P>(x, layout, segment, count, value, bias, out);
+  else
+#endif
+    row_products<P, A, S>(x, layout, segment, count, value, bias, out);
+}
+template <int P, bool Input, class A, class S>
+inline void column_products_of(const typename Packed<A>::Cell* gy, const typename Packed<A>::Cell* x,
+                               const Layout& layout, int64_t segment, int count, const typename Weight<A>::Type* value,
+                               S* gx, S* value_grad) {
+#ifdef BFLOAT_DOTS
+  if constexpr (std::is_same_v<A, BFloat>)
+    return column_dots<P, Input>(gy, x, layout, segment, count, value, gx, value_grad);
+  else
+#endif
+    column_products<P, Input, A, S>(gy, x, layout, segment, count, value, gx, value_grad);
+}
+
 // ---- memory ----------------------------------------------------------------------------------------------------
 
 // Memory that grows as needed and is kept between calls: its pages stay mapped and its lines in the cache.
@@ -135,79 +159,39 @@ class Scratch {
 thread_local Scratch tile_scratch;  // what one thread packs
 thread_local Scratch call_scratch;  // what the threads of one call share, owned by the calling thread
 
-// ---- dividing the work -----------------------------------------------------------------------------------------
-
-// A range cut into one contiguous part a thread. The cut depends on nothing but the sizes and the number of threads,
-// so equal calls add the same numbers in the same order.
-struct Split {
-  int64_t size, parts, step;
-  int threads;
-
-  Split(int64_t size_, int64_t unit, bool worthwhile, int threads_) : size(size_), threads(threads_) {
-    const int64_t units = (size + unit - 1) / unit;
-    const int64_t wanted = worthwhile ? std::max<int64_t>(1, std::min<int64_t>(threads, units)) : 1;
-    step = std::max<int64_t>(1, (units + wanted - 1) / wanted) * unit;
-    parts = (size + step - 1) / step;
-  }
-
-  // Calls body(part, begin, end) for each part, each on a thread of its own.
-  template <class Body>
-  void run(const Body& body) const {
-    if (parts <= 1) {
-      if (parts == 1) body(int64_t(0), int64_t(0), size);
-      return;
-    }
-    bool done = true;
-    // The team always has all threads: a runtime that shrinks its pool would pay for growing it again.
-#pragma omp parallel for num_threads(threads) schedule(static, 1) reduction(&& : done)
-    for (int64_t part = 0; part < parts; part++)
-      done = finishes([&] { body(part, part * step, std::min(size, (part + 1) * step)); }) && done;
-    if (!done) throw std::bad_alloc();
-  }
-};
-
-constexpr int64_t kWorthThreads = 1 << 17;  // multiply-adds; below it, waking threads costs more than they save
-constexpr int64_t kWorthThreadsToCopy = 1 << 15;
-
-// Calls body(vectors as a constant, first token, valid tokens) over [begin, end): tiles of the given number of
-// vectors of W tokens, then the narrowest tile that holds the rest.
-template <int W, int Most, class Body>
-void for_tiles(int64_t begin, int64_t end, int vectors, const Body& body) {
-  while (begin < end) {
-    const int64_t left = end - begin;
-    int n = std::min(vectors, Most);
-    while (n > 1 && left <= n / 2 * W) n /= 2;
-    const int valid = static_cast<int>(std::min<int64_t>(left, n * W));
-    if constexpr (Most >= 8)
-      if (n == 8) body(std::integral_constant<int, 8>{}, begin, valid);
-    if constexpr (Most >= 4)
-      if (n == 4) body(std::integral_constant<int, 4>{}, begin, valid);
-    if (n == 2) body(std::integral_constant<int, 2>{}, begin, valid);
-    if (n == 1) body(std::integral_constant<int, 1>{}, begin, valid);
-    begin += valid;
-  }
-}
-
 // ---- the two passes --------------------------------------------------------------------------------------------
 
-// The values in the layout's order.
-template <class S>
-void arrange(const Layout& layout, const S* values, S* arranged, int threads) {
+// The values in the layout's order, as weights for activations of type A.
+template <class A, class S>
+void arrange(const Layout& layout, const S* values, typename Weight<A>::Type* arranged, int threads) {
   const int64_t count = static_cast<int64_t>(layout.index.size());
-  Split(count, kGroup, count >= kWorthThreadsToCopy, threads).run([&](int64_t, int64_t begin, int64_t end) {
-    for (int64_t k = begin; k < end; k++) {
-      __builtin_prefetch(values + layout.origin[k + kAhead]);
-      arranged[k] = values[layout.origin[k]];
+  for_ranges(count, count >= kWorthThreadsToCopy ? threads : 1, [&](int64_t begin, int64_t end) {
+    if constexpr (std::is_same_v<A, BFloat>) {
+      const bool in_order = layout.origin.empty();
+      for (int64_t k = begin; k < end; k += kFloats) {
+        const int64_t some = std::min<int64_t>(kFloats, end - k);
+        alignas(VECTOR_BYTES) float taken[kFloats] = {};
+        for (int64_t i = 0; i < some; i++) {
+          if (!in_order) __builtin_prefetch(values + layout.origin[k + i + kAhead]);
+          taken[i] = values[in_order ? k + i : layout.origin[k + i]];
+        }
+        store_rounded(load(taken), some, arranged + k);
+      }
+    } else {
+      for (int64_t k = begin; k < end; k++) {
+        __builtin_prefetch(values + layout.origin[k + kAhead]);
+        arranged[k] = values[layout.origin[k]];
+      }
     }
   });
-  for (const int32_t k : layout.padding) arranged[k] = S(0);
+  for (const int32_t k : layout.padding) arranged[k] = {};
 }
 
-// The inverse for sums that `parts` threads have collected apart: sum[origin[k]] = sum of parts[.][k].
+// The inverse for sums that were collected in `parts`: sum[origin[k]] = sum of parts[.][k].
 template <class S>
 void collect(const Layout& layout, const S* sums, int64_t parts, S* sum, int threads) {
   const int64_t count = static_cast<int64_t>(layout.index.size());
-  Split(count, kGroup, count >= kWorthThreadsToCopy, threads).run([&](int64_t, int64_t begin, int64_t end) {
+  for_ranges(count, count >= kWorthThreadsToCopy ? threads : 1, [&](int64_t begin, int64_t end) {
     for (int64_t k = begin; k < end; k++) {
       __builtin_prefetch(sum + layout.origin[k + kAhead], 1);
       S total = sums[k];
@@ -217,41 +201,55 @@ void collect(const Layout& layout, const S* sums, int64_t parts, S* sum, int thr
   });
 }
 
-// Vectors of a packed row in the widest tiles. In bfloat16 half as many hold the same tokens.
+// Vectors of a packed row in the widest tiles: as many as the registers hold sums for. Wider tiles share the cost of an
+// entry among more tokens.
+#ifdef BFLOAT_DOTS
+template <class A>
+constexpr int kMostForward = 4;
+template <class A>
+constexpr int kMostBackward = 4;
+#else
 template <class A>
 constexpr int kMostForward = (VECTOR_BYTES < 64 ? 8 : 4) / Packed<A>::per;
 template <class A>
 constexpr int kMostBackward = 4 / Packed<A>::per;
+#endif
 
-// A: what activations are stored as; S: what weights and sums are.
+// A: what activations are stored as; S: what values and sums are.
 template <class A, class S>
 void forward(const Plan& w, int64_t tokens, const S* values, const S* bias, const A* x, int64_t x_stride, A* y,
              int threads) {
   using Cell = typename Packed<A>::Cell;
   constexpr int W = Simd<S>::width, M = Packed<A>::per;
   const Layout& layout = w.by_row;
-  if (!w.in_order) {
-    S* arranged = static_cast<S*>(call_scratch.get(sizeof(S) * layout.index.size()));
-    arrange(layout, values, arranged, threads);
-    values = arranged;
+  using Kept = typename Weight<A>::Type;
+  const Kept* weights;
+  if (std::is_same_v<A, S> && w.in_order) {
+    weights = reinterpret_cast<const Kept*>(values);
+  } else {
+    Kept* arranged = static_cast<Kept*>(call_scratch.get(sizeof(Kept) * layout.index.size()));
+    arrange<A>(layout, values, arranged, threads);
+    weights = arranged;
   }
   const bool worthwhile = tokens * (w.entries + w.rows + w.columns) >= kWorthThreads;
-  Split(tokens, W * M, worthwhile, threads).run([&](int64_t, int64_t begin, int64_t end) {
-    const int64_t widest = std::max(w.rows, w.columns), row = std::min(layout.vectors, kMostForward<A>) * W;
+  const int vectors = std::min(layout.vectors, kMostForward<A>);
+  const int64_t row = vectors * W, widest = std::max(w.rows, w.columns);
+  const Division division{layout, w.rows, tokens, row * M, W * M};
+  division.run(worthwhile ? threads : 1, [&](const Share& share) {
     S* panel = static_cast<S*>(
         tile_scratch.get(sizeof(S) * kPanel * row * M + sizeof(Cell) * w.columns * row + sizeof(A) * widest));
     Cell* packed = reinterpret_cast<Cell*>(panel + kPanel * row * M);
     A* beyond = reinterpret_cast<A*>(packed + w.columns * row);
-    for_tiles<W * M, kMostForward<A>>(begin, end, layout.vectors, [&](auto n, int64_t token, int valid) {
+    for_tiles<W * M, kMostForward<A>>(share.begin, share.end, vectors, [&](auto n, int64_t token, int valid) {
       constexpr int P = decltype(n)::value, T = P * M * W;
       if (valid < T) std::fill_n(beyond, w.columns, A{});
       const Rows<const A*> in(x + token * x_stride, x_stride, valid, T, beyond);
       const Rows<A*> out(y + token * w.rows, w.rows, valid, T, beyond);
       pack<P, false>(in, 0, w.columns, packed, static_cast<S*>(nullptr));
-      for (int64_t r = 0; r < w.rows; r += kPanel) {
+      for (int64_t r = share.first; r < share.last; r += kPanel) {
         const int count = static_cast<int>(std::min<int64_t>(kPanel, w.rows - r));
         const int64_t segment = r * layout.blocks;
-        row_products<P, A, S>(packed, layout, segment, count, values, bias ? bias + r : nullptr, panel);
+        row_products_of<P, A>(packed, layout, segment, count, weights, bias ? bias + r : nullptr, panel);
         unpack<P>(panel, r, count, out);
       }
     });
@@ -262,51 +260,58 @@ template <bool Input, class A, class S>
 void backward(const Plan& w, int64_t tokens, const S* values, const A* gy, int64_t gy_stride, const A* x,
               int64_t x_stride, A* gx, S* gv, S* gb, int threads) {
   using Cell = typename Packed<A>::Cell;
+  using Kept = typename Weight<A>::Type;
   constexpr int W = Simd<S>::width, M = Packed<A>::per;
   const Layout& layout = w.by_column;
   const int64_t padded = static_cast<int64_t>(layout.index.size());
   const bool worthwhile = tokens * (2 * w.entries + w.rows + w.columns) >= kWorthThreads;
-  const Split split(tokens, W * M, worthwhile, threads);
-  // Each part sums on its own; the sums are added in order afterwards, whichever thread was faster.
-  S* arranged = static_cast<S*>(call_scratch.get(sizeof(S) * (padded + split.parts * (padded + w.rows))));
-  S* value_sums = arranged + padded;
-  S* bias_sums = value_sums + split.parts * padded;
-  arrange(layout, values, arranged, threads);
+  const int vectors = std::min(layout.vectors, kMostBackward<A>);
+  const int64_t row = vectors * W, widest = std::max(w.rows, w.columns);
+  const Division division{layout, w.columns, tokens, tokens_of_a_sum(tokens, row * M), W * M};
+  const int64_t parts = division.pieces();
+  // Each piece has sums of its own, which are added in order afterwards, whichever thread was faster.
+  S* value_sums =
+      static_cast<S*>(call_scratch.get(sizeof(S) * parts * (padded + w.rows) + sizeof(Kept) * padded));
+  S* bias_sums = value_sums + parts * padded;
+  Kept* arranged = reinterpret_cast<Kept*>(bias_sums + parts * w.rows);
+  arrange<A>(layout, values, arranged, threads);
 
-  split.run([&](int64_t part, int64_t begin, int64_t end) {
-    const int64_t widest = std::max(w.rows, w.columns), row = std::min(layout.vectors, kMostBackward<A>) * W;
+  division.run(worthwhile ? threads : 1, [&](const Share& share) {
     S* gx_panel = static_cast<S*>(tile_scratch.get(sizeof(S) * kPanel * row * M +
                                                    sizeof(Cell) * (w.rows + kPanel) * row + sizeof(A) * 2 * widest));
     Cell* packed = reinterpret_cast<Cell*>(gx_panel + kPanel * row * M);
     Cell* x_panel = packed + w.rows * row;
     A* zeros = reinterpret_cast<A*>(x_panel + kPanel * row);
     A* dump = zeros + widest;
-    S* value_sum = value_sums + part * padded;
-    S* bias_sum = bias_sums + part * w.rows;
-    std::fill_n(value_sum, padded, S(0));
-    std::fill_n(bias_sum, w.rows, S(0));
+    S* value_sum = value_sums + share.piece * padded;
+    S* bias_sum = bias_sums + share.piece * w.rows;
+    const bool sums_bias = share.first == 0;  // a piece's threads all pack its output gradient; one of them sums it
+    if (sums_bias) std::fill_n(bias_sum, w.rows, S(0));
     std::fill_n(zeros, widest, A{});
-    for_tiles<W * M, kMostBackward<A>>(begin, end, layout.vectors, [&](auto n, int64_t token, int valid) {
+    for_tiles<W * M, kMostBackward<A>>(share.begin, share.end, vectors, [&](auto n, int64_t token, int valid) {
       constexpr int P = decltype(n)::value, T = P * M * W;
       const Rows<const A*> out(gy + token * gy_stride, gy_stride, valid, T, zeros);
       const Rows<const A*> in(x + token * x_stride, x_stride, valid, T, zeros);
       const Rows<A*> in_grad(Input ? gx + token * w.columns : dump, w.columns, Input ? valid : 0, T, dump);
-      pack<P, true>(out, 0, w.rows, packed, bias_sum);
-      for (int64_t c = 0; c < w.columns; c += kPanel) {
+      if (sums_bias) pack<P, true>(out, 0, w.rows, packed, bias_sum);
+      else pack<P, false>(out, 0, w.rows, packed, bias_sum);
+      for (int64_t c = share.first; c < share.last; c += kPanel) {
         const int count = static_cast<int>(std::min<int64_t>(kPanel, w.columns - c));
-        pack<P, false>(in, c, count, x_panel, static_cast<S*>(nullptr));
         const int64_t segment = c * layout.blocks;
-        column_products<P, Input, A, S>(packed, x_panel, layout, segment, count, arranged, gx_panel, value_sum);
+        pack<P, false>(in, c, count, x_panel, static_cast<S*>(nullptr));
+        if (token == share.begin)  // here, where the panel's sums are about to be used
+          std::fill(value_sum + layout.start[segment], value_sum + layout.start[segment + count * layout.blocks], S(0));
+        column_products_of<P, Input, A>(packed, x_panel, layout, segment, count, arranged, gx_panel, value_sum);
         if constexpr (Input) unpack<P>(gx_panel, c, count, in_grad);
       }
     });
   });
 
-  if (split.parts == 0) std::fill_n(gv, w.entries, S(0));
-  else collect(layout, value_sums, split.parts, gv, threads);
+  if (parts == 0) std::fill_n(gv, w.entries, S(0));
+  else collect(layout, value_sums, parts, gv, threads);
   for (int64_t r = 0; r < w.rows; r++) {
     S total = 0;
-    for (int64_t part = 0; part < split.parts; part++) total += bias_sums[part * w.rows + r];
+    for (int64_t part = 0; part < parts; part++) total += bias_sums[part * w.rows + r];
     gb[r] = total;
   }
 }
