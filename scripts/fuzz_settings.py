@@ -97,6 +97,7 @@ _FACTORS = (
 #: Patterns of settings, and the values that make sense for them.
 SENSIBLE: list[tuple[str, set[str]]] = [
     (r".+\.label|experiment_name|output|dataset\.oov_token|dataset\.corpus\.train", TEXTS),
+    (r"dataset\.(corpus\.)?comment", TEXTS),  # the beginning of lines to leave out
     (r"logger\.(wandb\.(project|entity)|tensorboard\.subfolder)", TEXTS),
     (r"experiment_name|output", NUMBERS),  # Hydra makes a text of a number where a text is wanted
     (r"seed|threads|trainer\.\w+", {"number as text"}),  # and a number of a text

@@ -134,7 +134,12 @@ def differences(then: Origin, now: Origin, parts: Sequence[str] = tuple(_NOUNS))
 
 def checksum_of(content: Mapping[str, Any]) -> str:
     """SHA-256 of the values in a result, except its ``checksum``; spaces and the order of keys do not count."""
-    rest = json.loads(json.dumps({key: value for key, value in content.items() if key != "checksum"}))
+    return _checksum_of_json(json.loads(json.dumps(content)))
+
+
+def _checksum_of_json(content: Mapping[str, Any]) -> str:
+    """The same for what was read from JSON, which needs no conversion."""
+    rest = {key: value for key, value in content.items() if key != "checksum"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
@@ -144,7 +149,7 @@ def verify(content: Mapping[str, Any]) -> None:
     Raises:
         ValueError: it was damaged or changed.
     """
-    if content.get("checksum") is not None and content["checksum"] != checksum_of(content):
+    if content.get("checksum") is not None and content["checksum"] != _checksum_of_json(content):
         raise ValueError(
             "its checksum is wrong, so it was damaged or edited after the run. "
             "If you edited it, remove its key 'checksum'"

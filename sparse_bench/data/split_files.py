@@ -39,10 +39,14 @@ def existing(path: str) -> Path:
     """The file or folder at a path, of which ``~`` is the user's home.
 
     Raises:
-        DataError: it does not exist.
+        DataError: it does not exist, or cannot be a path.
     """
-    found = Path(path).expanduser()
-    if not found.exists():
+    try:
+        found = Path(path).expanduser()
+        exists = found.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, no such user, a null character
+        raise DataError(f"'{path[:100]}' cannot be a path: {getattr(error, 'strerror', None) or error}.") from error
+    if not exists:
         raise DataError(f"'{path}' does not exist" + ("." if found.is_absolute() else f" in {Path.cwd()}."))
     return found
 

@@ -122,6 +122,8 @@ def test_a_fraction_leaves_the_held_out_lines_as_they_are(tmp_path: Path) -> Non
         (b"fine\nna\xefve\n", {}, r"my\.txt cannot be read: line 2 is not UTF-8"),
         ("a\nb\n", {"valid": 0.5, "test": 0.5}, "together they have to be less than 1"),
         ("a\nb\n", {"valid": "absent.txt"}, r"'absent\.txt' does not exist in /"),
+        ("a\nb\n", {"valid": "x" * 300}, r"'x{100}' cannot be a path: File name too long\."),
+        ("a\nb\n", {"test": "~no-such-user/x"}, r"'~no-such-user/x' cannot be a path: Could not determine home"),
     ],
 )
 def test_unusable_text(tmp_path: Path, content: str | bytes, settings: dict, message: str) -> None:
