@@ -3,7 +3,7 @@
 Differences are of normalised scores, paired over the seeds that both sides have. A mean over tasks weighs all tasks
 alike. Its 95 % interval and its p-value are those of Welch's t: tasks are strata, seeds the repetitions in them. A
 difference is shown if its p-value, one-sided and after Holm's correction over the question's comparisons, is at most
-0.025. Without the runs of a part, a question is answered "not run".
+0.025. A question that lacks the runs of a part is answered "not run".
 
     better    For each scheme and density: is the mean difference to ``against`` shown to be above zero? The tasks are
               named whose own 95 % interval lies above zero. "yes" if any is shown; "no" if none is, and the interval of

@@ -202,7 +202,7 @@ def test_a_scheme_by_epochs_rests_after_the_last_step() -> None:
 
 def test_refusals_come_before_any_change() -> None:
     model: nn.Module = nn.Sequential(nn.Linear(6, 6), nn.LSTM(6, 4, bidirectional=True))
-    with pytest.raises(ConfigError, match="one layer and one direction"):
+    with pytest.raises(ConfigError, match="one layer, one direction and no projection"):
         sb.sparsify(model, adam(model), sb.Random(density=0.3, execution="kernel"), steps=3)
     assert type(model.get_submodule("0")) is nn.Linear
     model = mlp()
