@@ -18,6 +18,8 @@ from pathlib import Path
 
 from interleaved import parse, report
 
+from sparse_bench.record import checksum_of
+
 DENSITIES = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8)
 RUN = [
     *("experiment=rasa/diet", "dataset=sara_like", "dataset.corpus.examples=200", "model.transformer_size=16"),
@@ -37,7 +39,8 @@ def copies(template: Path, target: Path, runs: int) -> None:
         metrics = {name: value * draw.uniform(0.9, 1.0) for name, value in result["metrics"].items()}
         folder = target / result["id"]
         folder.mkdir(parents=True)
-        (folder / "result.json").write_text(json.dumps(result | {"metrics": metrics}, indent=2))
+        copy = result | {"metrics": metrics}
+        (folder / "result.json").write_text(json.dumps(copy | {"checksum": checksum_of(copy)}, indent=2))
         for name in ("config.yaml", "metrics.jsonl", "timing.jsonl", "weights.json"):
             shutil.copyfile(template / name, folder / name)
         (folder / ".lock").touch()
