@@ -52,7 +52,7 @@ def scheme_of(name: str, density: float) -> tuple[Scheme, int]:
     node: dict[str, Any] = yaml.safe_load((CONF / "sparsity" / f"{name}.yaml").read_text(encoding="utf-8"))
     if "defaults" in node:
         raise ConfigError("It combines other schemes")
-    interval = node.get("interval", _EPOCH if "zeta" in node else 1)
+    interval = node.get("interval", _EPOCH)  # others change connections at most once an epoch
     node |= {key: value for key, value in (("density", density), ("begin", 0.0)) if key in node and name != "dense"}
     if node.get("interval", 1) > 1:
         node["interval"] = _EVERY
