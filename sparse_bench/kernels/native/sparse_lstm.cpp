@@ -74,29 +74,32 @@ inline int thread_count() {  // of the running team, which may be smaller than w
 // S have their tokens in the order in which products with A are added up; it is that of cells, or bfloat.h's own. A packed row
 // of activations has P vectors of cells, which become N vectors of numbers.
 
+// sum[tile] += value * source[tile].
+template <int P, class A, class S>
+inline void add_product(const typename Packed<A>::Cell* source, S value, Vector<S> (&sum)[P * Packed<A>::per]) {
+  constexpr int W = Simd<S>::width, M = Packed<A>::per;
+  const Vector<S> v = broadcast(value);
+  for (int i = 0; i < P; i++) {
+    Vector<S> numbers[M];
+    load_numbers(source + i * W, numbers);
+    for (int j = 0; j < M; j++) sum[i * M + j] += numbers[j] * v;
+  }
+}
+
 // sum[tile] += value * source[index, tile] over the entries [k, end).
 template <int P, class A, class S, class Index>
 inline void add_products(const Index* index, const typename Weight<A>::Type* value, int64_t k, int64_t end,
                          const typename Packed<A>::Cell* source, Vector<S>* sum) {
-  constexpr int W = Simd<S>::width, M = Packed<A>::per, N = P * M, R = P * W;
+  constexpr int N = P * Packed<A>::per, R = P * Simd<S>::width;
   constexpr int U = N >= 4 ? 1 : 4 / N;  // independent sums hide the latency of the multiply-add
   // Copies, because the compiler keeps the caller's array in memory.
   Vector<S> sums[U][N];
   for (int i = 0; i < N; i++) sums[0][i] = sum[i];
   for (int u = 1; u < U; u++)
     for (int i = 0; i < N; i++) sums[u][i] = Vector<S>{};
-  const auto add = [&](int64_t entry, Vector<S>* some) {
-    const auto* p = source + int64_t(index[entry]) * R;
-    const Vector<S> v = broadcast(value[entry]);
-    for (int i = 0; i < P; i++) {
-      Vector<S> numbers[M];
-      load_numbers(p + i * W, numbers);
-      for (int j = 0; j < M; j++) some[i * M + j] += numbers[j] * v;
-    }
-  };
   for (; k + U <= end; k += U)
-    for (int u = 0; u < U; u++) add(k + u, sums[u]);
-  for (; k < end; k++) add(k, sums[0]);
+    for (int u = 0; u < U; u++) add_product<P, A, S>(source + int64_t(index[k + u]) * R, value[k + u], sums[u]);
+  for (; k < end; k++) add_product<P, A, S>(source + int64_t(index[k]) * R, value[k], sums[0]);
   for (int u = 1; u < U; u++)
     for (int i = 0; i < N; i++) sums[0][i] += sums[u][i];
   for (int i = 0; i < N; i++) sum[i] = sums[0][i];
