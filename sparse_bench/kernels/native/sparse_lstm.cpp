@@ -12,13 +12,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
-#include <memory>
-#include <new>
 #include <type_traits>
-
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 
 #include "bfloat.h"
 #include "dots.h"
@@ -27,52 +21,16 @@
 #include "recurrence.h"
 #include "simd.h"
 #include "squash.h"
+#include "team.h"
 
 namespace {
 
 constexpr int kSaved = 5;   // i, f, g, o and c of every unit and time step
-constexpr int kUnits = 32;  // hidden units whose gates are packed at a time
 constexpr int kMostVectors = 4;
 
-template <class S>
-using Buffer = std::unique_ptr<S[], void (*)(void*)>;
-
-template <class S>
-Buffer<S> allocate(int64_t count) {
-  const std::size_t bytes = (count * sizeof(S) + 63) / 64 * 64;
-  void* memory = std::aligned_alloc(64, std::max<std::size_t>(64, bytes));
-  if (!memory) throw std::bad_alloc();
-  return {static_cast<S*>(memory), std::free};
-}
-
-inline int team_size(int threads, int64_t hidden) {
-#ifdef _OPENMP
-  return static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads, hidden / kUnits)));
-#else
-  (void)threads, (void)hidden;
-  return 1;
-#endif
-}
-
-inline int thread_number() {
-#ifdef _OPENMP
-  return omp_get_thread_num();
-#else
-  return 0;
-#endif
-}
-
-inline int thread_count() {  // of the running team, which may be smaller than what was asked for
-#ifdef _OPENMP
-  return omp_get_num_threads();
-#else
-  return 1;
-#endif
-}
-
-// Below, A is what the activations of a call are stored as, S the type of sums and cell states. States that are kept as
-// S have their tokens in the order in which products with A are added up; it is that of cells, or bfloat.h's own. A packed row
-// of activations has P vectors of cells, which become N vectors of numbers.
+// Below, A is what the activations of a call are stored as, S the type of sums and cell states. A packed row of
+// activations has P vectors of cells, which become N vectors of numbers. States that are kept as S have their tokens
+// in the order in which products with A are added up, see bfloat.h.
 
 // sum[tile] += value * source[tile].
 template <int P, class A, class S>
