@@ -137,6 +137,51 @@ def assert_same_lstm(
     assert_digits(actual[:6], wanted[:6], tolerance)
 
 
+def bfloat_lstm_case(
+    steps: int, batch: int, size: int, density: float
+) -> tuple[dict[str, Tensor], tuple[SparseStructure, SparseStructure]]:
+    """Numbers that bfloat16 has, but for the weights, and the structures of the weights on inputs and hidden states."""
+    draw = torch.Generator().manual_seed(size)
+    inputs, recurrent = (
+        SparseStructure(torch.rand(4 * size, width, generator=draw) < density) for width in (size + 3, size)
+    )
+    sizes = {
+        "x": (steps, batch, size + 3),
+        "hidden": (batch, size),
+        "cell": (batch, size),
+        "inputs": (inputs.entries,),
+        "recurrent": (recurrent.entries,),
+        "bias": (4 * size,),
+        "grad": (steps, batch, size),
+    }
+    case = {name: torch.randn(*shape, generator=draw).bfloat16().float() for name, shape in sizes.items()}
+    for name in ("inputs", "recurrent"):
+        case[name] /= max(1.0, density * size) ** 0.5
+    return case, (inputs, recurrent)
+
+
+def bfloat_lstm_results(case: dict[str, Tensor], structures: tuple[SparseStructure, SparseStructure]) -> list[Tensor]:
+    """Hidden states, last cell states and all gradients of a sparse LSTM."""
+    leaves = {name: tensor.detach().clone().requires_grad_() for name, tensor in case.items() if name != "grad"}
+    state = leaves["hidden"], leaves["cell"]
+    pairs = (structures[0], leaves["inputs"]), (structures[1], leaves["recurrent"])
+    y, (_, last) = lstm.sparse_lstm(leaves["x"], state, *pairs, leaves["bias"], "kernel")
+    total = (y.float() * case["grad"]).sum() + last.float().pow(2).sum()
+    return [y, last, *torch.autograd.grad(total, list(leaves.values()))]
+
+
+def assert_bfloat_lstm(steps: int, batch: int, size: int, density: float) -> None:
+    """Each tensor to a hundredth of its norm: hidden states are rounded to eight digits after every time step."""
+    case, structures = bfloat_lstm_case(steps, batch, size, density)
+    wanted = bfloat_lstm_results(case, structures)
+    with torch.autocast("cpu", torch.bfloat16):
+        actual = bfloat_lstm_results(case, structures)
+    assert actual[0].dtype == torch.bfloat16
+    assert {tensor.dtype for tensor in actual[2:]} == {torch.float32}
+    for one, other in zip(actual, wanted, strict=True):
+        assert (one.float() - other).norm() <= 1e-2 * other.norm() + 1e-6
+
+
 class Recurrence(NamedTuple):
     """The recurrence of an LSTM alone.
 

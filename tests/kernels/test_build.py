@@ -13,6 +13,7 @@ import pytest
 
 from sparse_bench.kernels import build, cpu, linear, lstm
 from tests.kernels.problems import (
+    assert_bfloat_lstm,
     assert_close,
     assert_same_lstm,
     assert_same_numbers,
@@ -42,6 +43,7 @@ def test_other_vector_widths(width: int, tmp_path: Path, monkeypatch: pytest.Mon
             assert_same_numbers((structure, x, values, bias, grad))
         layer = lstm_problem(steps=3, batch=21, inputs=7, hidden=37, density=0.2)
         assert_same_lstm(layer, "kernel")
+        assert_bfloat_lstm(3, 21, 37, 0.2)
     finally:
         cpu._library.cache_clear()
         lstm._library.cache_clear()

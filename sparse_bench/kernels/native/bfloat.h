@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #ifdef __AVX512BW__
 #include <immintrin.h>
@@ -233,6 +234,17 @@ inline void store_rounded(Floats numbers, int64_t count, float* to) {
   std::memcpy(to, &words, count * sizeof *to);
 }
 
+// to[k] = value(k), rounded, for begin <= k < end.
+template <class Value, class Kept>
+inline void round_values(int64_t begin, int64_t end, const Value& value, Kept* to) {
+  for (int64_t k = begin; k < end; k += kFloats) {
+    const int64_t some = end - k < kFloats ? end - k : kFloats;
+    alignas(VECTOR_BYTES) float taken[kFloats] = {};
+    for (int64_t i = 0; i < some; i++) taken[i] = value(k + i);
+    store_rounded(load(taken), some, to + k);
+  }
+}
+
 // Vectors of numbers as one vector of cells.
 template <class S>
 inline void store_numbers(S* cells, const Vector<S>* numbers) {
@@ -252,6 +264,43 @@ inline Words sums_as_cells(const Floats* sums) {
   return reinterpret<Words>(_mm512_permutexvar_epi64(_mm512_set_epi64(7, 3, 6, 2, 5, 1, 4, 0), both));
 #else
   return squeezed(sums);
+#endif
+}
+
+// Numbers in the order of sums, from and to one vector of cells.
+template <class S>
+inline void load_in_order_of_sums(const S* cells, Vector<S>* numbers) {
+  numbers[0] = load(cells);
+}
+inline void load_in_order_of_sums(const uint32_t* cells, Floats* numbers) {
+#ifdef BFLOAT_DOTS
+  const __m512i x = reinterpret<__m512i>(load(cells));
+  numbers[0] = reinterpret<Floats>(_mm512_unpacklo_epi16(__m512i{}, x));
+  numbers[1] = reinterpret<Floats>(_mm512_unpackhi_epi16(__m512i{}, x));
+#else
+  expand(load(cells), numbers);
+#endif
+}
+template <class S>
+inline void store_sums(S* cells, const Vector<S>* sums) {
+  store(cells, sums[0]);
+}
+inline void store_sums(uint32_t* cells, const Floats* sums) { store_words(cells, sums_as_cells(sums)); }
+
+// Brings the rows of a tile into the order of sums of P vectors of cells.
+template <int P, class A, class Row>
+inline void order_as_sums(Rows<Row>& rows) {
+#ifdef BFLOAT_DOTS
+  if constexpr (std::is_same_v<A, BFloat>) {
+    const Rows<Row> natural = rows;
+    for (int lane = 0; lane < P * kShorts; lane++) {
+      const int first = lane / kShorts * kShorts, half = lane % kShorts / kFloats, j = lane % kFloats;
+      const int place = j / 4 * 8 + half * 4 + j % 4;  // among the shorts of a vector of cells
+      rows.row[lane] = natural.row[first + place % 2 * kFloats + place / 2];
+    }
+  }
+#else
+  (void)rows;
 #endif
 }
 

@@ -29,41 +29,48 @@ inline void add_pair(Words a, Words b, Words values, Floats* sum) {
   sum[1] = dot(sum[1], reinterpret<Words>(_mm512_unpackhi_epi16(x, y)), values);
 }
 
+// sum[tile] += value * x[index, tile] over the entries [k, end).
+template <int P, class Index>
+inline void add_dots(const Index* index, const BFloat* value, int64_t k, int64_t end, const uint32_t* x, Floats* sum) {
+  constexpr int W = kFloats, N = 2 * P, R = P * W;
+  constexpr int U = P >= 4 ? 1 : 4 / P;  // independent sums hide the latency of the instruction
+  Floats sums[U][N];
+  for (int i = 0; i < N; i++) sums[0][i] = sum[i];
+  for (int u = 1; u < U; u++)
+    for (int i = 0; i < N; i++) sums[u][i] = Floats{};
+  const auto add = [&](Floats* some) {
+    const uint32_t *p = x + int64_t(index[k]) * R, *q = x + int64_t(index[k + 1]) * R;
+    const Words values = both_values(value + k);
+    for (int i = 0; i < P; i++) add_pair(load(p + i * W), load(q + i * W), values, some + 2 * i);
+    k += 2;
+  };
+  while (k + 2 * U <= end)
+    for (int u = 0; u < U; u++) add(sums[u]);
+  if constexpr (U > 1)
+    while (k + 2 <= end) add(sums[0]);
+  if (k < end) {
+    const uint32_t* p = x + int64_t(index[k]) * R;
+    const Words values = uint32_t(value[k].bits) - Words{};
+    for (int i = 0; i < P; i++) add_pair(load(p + i * W), Words{}, values, sums[0] + 2 * i);
+  }
+  for (int u = 1; u < U; u++)
+    for (int i = 0; i < N; i++) sums[0][i] += sums[u][i];
+  for (int i = 0; i < N; i++) sum[i] = sums[0][i];
+}
+
 // As `row_products`.
 template <int P>
 KERNEL void row_dots(const uint32_t* x, const Layout& layout, int64_t segment, int count, const BFloat* value,
                      const float* bias, float* out) {
   constexpr int W = kFloats, N = 2 * P, T = N * W, R = P * W;
-  constexpr int U = P >= 4 ? 1 : 4 / P;  // independent sums hide the latency of the instruction
   const int32_t *start = layout.start.data() + segment, *feature = layout.feature.data() + segment;
-  const uint16_t* column = layout.index.data();
   for (int64_t b = 0; b < layout.blocks; b++, x += layout.block * R)
     for (int s = 0; s < count; s++, start++) {
       const int r = *feature++;
-      Floats sum[U][N];
-      for (int i = 0; i < N; i++) sum[0][i] = b ? load(out + r * T + i * W) : broadcast(bias ? bias[r] : 0.0f);
-      for (int u = 1; u < U; u++)
-        for (int i = 0; i < N; i++) sum[u][i] = Floats{};
-      int64_t k = start[0];
-      const int64_t end = start[1];
-      const auto add = [&](Floats* sums) {
-        const uint32_t *p = x + int64_t(column[k]) * R, *q = x + int64_t(column[k + 1]) * R;
-        const Words values = both_values(value + k);
-        for (int i = 0; i < P; i++) add_pair(load(p + i * W), load(q + i * W), values, sums + 2 * i);
-        k += 2;
-      };
-      while (k + 2 * U <= end)
-        for (int u = 0; u < U; u++) add(sum[u]);
-      if constexpr (U > 1)
-        while (k + 2 <= end) add(sum[0]);
-      if (k < end) {
-        const uint32_t* p = x + int64_t(column[k]) * R;
-        const Words values = uint32_t(value[k].bits) - Words{};
-        for (int i = 0; i < P; i++) add_pair(load(p + i * W), Words{}, values, sum[0] + 2 * i);
-      }
-      for (int u = 1; u < U; u++)
-        for (int i = 0; i < N; i++) sum[0][i] += sum[u][i];
-      for (int i = 0; i < N; i++) store(out + r * T + i * W, sum[0][i]);
+      Floats sum[N];
+      for (int i = 0; i < N; i++) sum[i] = b ? load(out + r * T + i * W) : broadcast(bias ? bias[r] : 0.0f);
+      add_dots<P>(layout.index.data(), value, start[0], start[1], x, sum);
+      for (int i = 0; i < N; i++) store(out + r * T + i * W, sum[i]);
     }
 }
 

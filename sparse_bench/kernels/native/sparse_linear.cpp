@@ -168,15 +168,12 @@ void arrange(const Layout& layout, const S* values, typename Weight<A>::Type* ar
   for_ranges(count, count >= kWorthThreadsToCopy ? threads : 1, [&](int64_t begin, int64_t end) {
     if constexpr (std::is_same_v<A, BFloat>) {
       const bool in_order = layout.origin.empty();
-      for (int64_t k = begin; k < end; k += kFloats) {
-        const int64_t some = std::min<int64_t>(kFloats, end - k);
-        alignas(VECTOR_BYTES) float taken[kFloats] = {};
-        for (int64_t i = 0; i < some; i++) {
-          if (!in_order) __builtin_prefetch(values + layout.origin[k + i + kAhead]);
-          taken[i] = values[in_order ? k + i : layout.origin[k + i]];
-        }
-        store_rounded(load(taken), some, arranged + k);
-      }
+      const auto value = [&](int64_t k) {
+        if (in_order) return values[k];
+        __builtin_prefetch(values + layout.origin[k + kAhead]);
+        return values[layout.origin[k]];
+      };
+      round_values(begin, end, value, arranged);
     } else {
       for (int64_t k = begin; k < end; k++) {
         __builtin_prefetch(values + layout.origin[k + kAhead]);

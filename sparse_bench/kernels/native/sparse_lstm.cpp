@@ -12,175 +12,79 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
-#include <memory>
-#include <new>
-#include <vector>
-
-#ifdef _OPENMP
-#include <omp.h>
-#endif
+#include <type_traits>
 
 #include "bfloat.h"
+#include "dots.h"
 #include "guard.h"
 #include "packing.h"
+#include "recurrence.h"
 #include "simd.h"
+#include "squash.h"
+#include "team.h"
 
 namespace {
 
-constexpr int kGates = 4;
 constexpr int kSaved = 5;   // i, f, g, o and c of every unit and time step
-constexpr int kUnits = 32;  // hidden units whose gates are packed at a time
 constexpr int kMostVectors = 4;
 
-// ---- functions of vectors ---------------------------------------------------------------------------------------
+// Below, A is what the activations of a call are stored as, S the type of sums and cell states. A packed row of
+// activations has P vectors of cells, which become N vectors of numbers. States that are kept as S have their tokens
+// in the order in which products with A are added up, see bfloat.h.
 
-// e^x as scale * (1 + rest): the power of two that leaves a remainder of at most ln(2) / 2, and a polynomial in it.
-// Where x is that small, the scale is one and the rest e^x - 1, with all its digits.
-template <class V>
-struct Exponential {
-  V scale, rest;
-};
-
-// To about 1e-7 relative (Cephes' coefficients). Saturates at both ends.
-inline Exponential<Floats> exponential(Floats x) {
-  const Floats high = broadcast(88.0f), low = broadcast(-87.0f);
-  x = x > high ? high : x;
-  x = x < low ? low : x;
-  const Floats magic = broadcast(12582912.0f);  // adding it rounds to a whole number
-  const Floats n = (x * broadcast(1.44269504088896341f) + magic) - magic;
-  const Floats r = x - n * broadcast(0.693359375f) - n * broadcast(-2.12194440e-4f);
-  Floats p = broadcast(1.9875691500e-4f);
-  p = p * r + broadcast(1.3981999507e-3f);
-  p = p * r + broadcast(8.3334519073e-3f);
-  p = p * r + broadcast(4.1665795894e-2f);
-  p = p * r + broadcast(1.6666665459e-1f);
-  p = p * r + broadcast(5.0000001201e-1f);
-  const Lanes power = (__builtin_convertvector(n, Lanes) + 127) << 23;
-  Floats scale;
-  std::memcpy(&scale, &power, sizeof scale);
-  return {scale, p * r * r + r};
-}
-
-// To about 1e-16 relative (Taylor's series). Saturates too.
-inline Exponential<Vector<double>> exponential(Vector<double> x) {
-  const Vector<double> high = broadcast(708.0), low = broadcast(-708.0);
-  x = x > high ? high : x;
-  x = x < low ? low : x;
-  const Vector<double> magic = broadcast(6755399441055744.0);  // leaves the whole number in the last bits, too
-  const Vector<double> shifted = x * broadcast(1.44269504088896341) + magic, n = shifted - magic;
-  const Vector<double> r = x - n * broadcast(0.693145751953125) - n * broadcast(1.42860682030941723212e-6);
-  Vector<double> p = broadcast(1.0);
-  for (int k = 13; k > 1; k--) p = p * (r * broadcast(1.0 / k)) + broadcast(1.0);
-  Vector<uint64_t> power;
-  std::memcpy(&power, &shifted, sizeof power);
-  power = (power + 1023) << 52;
-  Vector<double> scale;
-  std::memcpy(&scale, &power, sizeof scale);
-  return {scale, p * r};
-}
-
-template <class V>
-inline V sigmoid(V x) {
-  const auto e = exponential(-x);
-  return 1 / (1 + (e.rest + 1) * e.scale);
-}
-
-template <class V>
-inline V hyperbolic_tangent(V x) {
-  const auto e = exponential(x + x);
-  const V less_one = e.rest * e.scale + (e.scale - 1);  // e^2x - 1, to all digits where it is small
-  return less_one / (less_one + 2);
-}
-
-// ---- the weight -------------------------------------------------------------------------------------------------
-
-struct Recurrence {
-  int64_t hidden, entries;
-  std::vector<int32_t> row_start, column;          // by row of W
-  std::vector<int32_t> column_start, row, origin;  // by column; values[origin[k]] is the k-th value
-
-  Recurrence(int64_t hidden_, int64_t entries_, const int32_t* start, const int32_t* columns)
-      : hidden(hidden_), entries(entries_), row_start(start, start + kGates * hidden_ + 1),
-        column(columns, columns + entries_), column_start(hidden_ + 1, 0), row(entries_), origin(entries_) {
-    for (const int32_t c : column) column_start[c + 1]++;
-    for (int64_t c = 0; c < hidden; c++) column_start[c + 1] += column_start[c];
-    std::vector<int32_t> next(column_start.begin(), column_start.end() - 1);
-    for (int64_t r = 0; r < kGates * hidden; r++)
-      for (int64_t k = row_start[r]; k < row_start[r + 1]; k++) {
-        const int32_t place = next[column[k]]++;
-        row[place] = static_cast<int32_t>(r);
-        origin[place] = static_cast<int32_t>(k);
-      }
+// sum[tile] += value * source[tile].
+template <int P, class A, class S>
+inline void add_product(const typename Packed<A>::Cell* source, S value, Vector<S> (&sum)[P * Packed<A>::per]) {
+  constexpr int W = Simd<S>::width, M = Packed<A>::per;
+  const Vector<S> v = broadcast(value);
+  for (int i = 0; i < P; i++) {
+    Vector<S> numbers[M];
+    load_numbers(source + i * W, numbers);
+    for (int j = 0; j < M; j++) sum[i * M + j] += numbers[j] * v;
   }
-
-  // Where the units of thread `part` of `parts` begin: each part has about the same work.
-  int64_t first_unit(int part, int parts) const {
-    constexpr int64_t kPointwise = 64;  // a unit's gates cost about as much as so many weights
-    const int64_t total = 2 * entries + kPointwise * hidden, wanted = total * part / parts;
-    int64_t low = 0, high = hidden;
-    while (low < high) {
-      const int64_t unit = (low + high) / 2;
-      int64_t work = column_start[unit] + kPointwise * unit;
-      for (int g = 0; g < kGates; g++) work += row_start[g * hidden + unit] - row_start[g * hidden];
-      if (work < wanted) low = unit + 1;
-      else high = unit;
-    }
-    return part == parts ? hidden : low;
-  }
-};
-
-template <class S>
-using Buffer = std::unique_ptr<S[], void (*)(void*)>;
-
-template <class S>
-Buffer<S> allocate(int64_t count) {
-  const std::size_t bytes = (count * sizeof(S) + 63) / 64 * 64;
-  void* memory = std::aligned_alloc(64, std::max<std::size_t>(64, bytes));
-  if (!memory) throw std::bad_alloc();
-  return {static_cast<S*>(memory), std::free};
 }
 
-inline int team_size(int threads, int64_t hidden) {
-#ifdef _OPENMP
-  return static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads, hidden / kUnits)));
-#else
-  (void)threads, (void)hidden;
-  return 1;
-#endif
-}
-
-inline int thread_number() {
-#ifdef _OPENMP
-  return omp_get_thread_num();
-#else
-  return 0;
-#endif
-}
-
-inline int thread_count() {  // of the running team, which may be smaller than what was asked for
-#ifdef _OPENMP
-  return omp_get_num_threads();
-#else
-  return 1;
-#endif
-}
-
-// Below, A is what the activations of a call are stored as, S the type of weights, sums and cell states. A packed row
-// of activations has P vectors of cells, which become N vectors of numbers.
-
-// sum[tile] += value * source[index, tile] over some entries.
-template <int P, class A, class S, class Value>
-inline void add_products(const int32_t* index, int64_t begin, int64_t end, const Value& value,
+// sum[tile] += value * source[index, tile] over the entries [k, end).
+template <int P, class A, class S, class Index>
+inline void add_products(const Index* index, const typename Weight<A>::Type* value, int64_t k, int64_t end,
                          const typename Packed<A>::Cell* source, Vector<S>* sum) {
-  constexpr int W = Simd<S>::width, M = Packed<A>::per, R = P * W;
-  for (int64_t k = begin; k < end; k++) {
-    const auto* p = source + int64_t(index[k]) * R;
-    const Vector<S> v = broadcast(value(k));
-    for (int i = 0; i < P; i++) {
-      Vector<S> numbers[M];
-      load_numbers(p + i * W, numbers);
-      for (int j = 0; j < M; j++) sum[i * M + j] += numbers[j] * v;
-    }
+  constexpr int N = P * Packed<A>::per, R = P * Simd<S>::width;
+  constexpr int U = N >= 4 ? 1 : 4 / N;  // independent sums hide the latency of the multiply-add
+  // Copies, because the compiler keeps the caller's array in memory.
+  Vector<S> sums[U][N];
+  for (int i = 0; i < N; i++) sums[0][i] = sum[i];
+  for (int u = 1; u < U; u++)
+    for (int i = 0; i < N; i++) sums[u][i] = Vector<S>{};
+  for (; k + U <= end; k += U)
+    for (int u = 0; u < U; u++) add_product<P, A, S>(source + int64_t(index[k + u]) * R, value[k + u], sums[u]);
+  for (; k < end; k++) add_product<P, A, S>(source + int64_t(index[k]) * R, value[k], sums[0]);
+  for (int u = 1; u < U; u++)
+    for (int i = 0; i < N; i++) sums[0][i] += sums[u][i];
+  for (int i = 0; i < N; i++) sum[i] = sums[0][i];
+}
+
+// The same in the way that is fastest for activations of type A.
+template <int P, class A, class S, class Index>
+inline void add_products_of(const Index* index, const typename Weight<A>::Type* value, int64_t k, int64_t end,
+                            const typename Packed<A>::Cell* source, Vector<S>* sum) {
+#ifdef BFLOAT_DOTS
+  if constexpr (std::is_same_v<A, BFloat>) return add_dots<P>(index, value, k, end, source, sum);
+  else
+#endif
+    add_products<P, A, S>(index, value, k, end, source, sum);
+}
+
+// sums[gate, tile] = numbers[gate][unit, tile] + that row of W times the hidden states, for one unit's four gates.
+template <int P, class A, class S, class Index>
+KERNEL void gates_of_unit(const Recurrence& w, const Index* column, int64_t unit, const typename Weight<A>::Type* values,
+                          const typename Packed<A>::Cell* numbers, const typename Packed<A>::Cell* h, S* sums) {
+  constexpr int W = Simd<S>::width, M = Packed<A>::per, N = P * M, T = N * W, R = P * W;
+  const int32_t* start = w.row_start.data() + unit;
+  for (int g = 0; g < kGates; g++, start += w.hidden, numbers += kUnits * R, sums += T) {
+    Vector<S> sum[N];
+    for (int i = 0; i < P; i++) load_in_order_of_sums(numbers + i * W, sum + i * M);
+    add_products_of<P, A, S>(column, values, start[0], start[1], h, sum);
+    for (int i = 0; i < N; i++) store(sums + i * W, sum[i]);
   }
 }
 
@@ -205,9 +109,9 @@ struct Call {
 };
 
 template <int P, class A, class S>
-KERNEL void forward_units(const Recurrence& w, const Call& call, int64_t t, int64_t begin, int64_t end, const S* values,
-                          const A* z, const typename Packed<A>::Cell* h, typename Packed<A>::Cell* h_next, S* c,
-                          S* saved, A* y, const A* zeros, A* dump) {
+KERNEL void forward_units(const Recurrence& w, const Call& call, int64_t t, int64_t begin, int64_t end,
+                          const typename Weight<A>::Type* values, const A* z, const typename Packed<A>::Cell* h,
+                          typename Packed<A>::Cell* h_next, S* c, S* saved, A* y, const A* zeros, A* dump) {
   constexpr int W = Simd<S>::width, M = Packed<A>::per, N = P * M, T = N * W, R = P * W;
   const int64_t H = w.hidden, row = t * call.batch + call.first;
   const Rows<const A*> in(z + row * kGates * H, kGates * H, call.valid, T, zeros);
@@ -217,18 +121,16 @@ KERNEL void forward_units(const Recurrence& w, const Call& call, int64_t t, int6
     const int64_t count = std::min<int64_t>(kUnits, end - first);
     for (int g = 0; g < kGates; g++) pack<P, false>(in, g * H + first, count, packed[g], static_cast<S*>(nullptr));
     for (int64_t unit = first; unit < first + count; unit++) {
-      Vector<S> gate[kGates][N];
-      for (int g = 0; g < kGates; g++) {
-        for (int i = 0; i < P; i++) load_numbers(packed[g] + (unit - first) * R + i * W, gate[g] + i * M);
-        const int64_t r = g * H + unit;
-        add_products<P, A, S>(w.column.data(), w.row_start[r], w.row_start[r + 1],
-                              [&](int64_t k) { return values[k]; }, h, gate[g]);
-      }
+      alignas(64) S gate[kGates][T];
+      w.column.visit([&](const auto* column) {
+        gates_of_unit<P, A, S>(w, column, unit, values, packed[0] + (unit - first) * R, h, gate[0]);
+      });
       S* kept = saved + unit * kSaved * T;
       Vector<S> state[N];
       for (int i = 0; i < N; i++) {
-        const Vector<S> in_gate = sigmoid(gate[0][i]), forget = sigmoid(gate[1][i]);
-        const Vector<S> candidate = hyperbolic_tangent(gate[2][i]), out_gate = sigmoid(gate[3][i]);
+        const Vector<S> in_gate = sigmoid(load(gate[0] + i * W)), forget = sigmoid(load(gate[1] + i * W));
+        const Vector<S> candidate = hyperbolic_tangent(load(gate[2] + i * W));
+        const Vector<S> out_gate = sigmoid(load(gate[3] + i * W));
         const Vector<S> cell = forget * load(c + unit * T + i * W) + in_gate * candidate;
         store(c + unit * T + i * W, cell);
         state[i] = out_gate * hyperbolic_tangent(cell);
@@ -238,7 +140,7 @@ KERNEL void forward_units(const Recurrence& w, const Call& call, int64_t t, int6
         store(kept + 3 * T + i * W, out_gate);
         store(kept + 4 * T + i * W, cell);
       }
-      for (int i = 0; i < P; i++) store_numbers(h_next + unit * R + i * W, state + i * M);
+      for (int i = 0; i < P; i++) store_sums(h_next + unit * R + i * W, state + i * M);
     }
     unpack<P>(h_next + first * R, first, count, out);
   }
@@ -260,7 +162,7 @@ KERNEL void backward_units(const Recurrence& w, const Call& call, int64_t t, int
     for (int64_t unit = first; unit < first + count; unit++) {
       const S* kept = saved + unit * kSaved * T;
       Vector<S> output_grad[N], gate_grad[kGates][N];
-      for (int i = 0; i < P; i++) load_numbers(packed + (unit - first) * R + i * W, output_grad + i * M);
+      for (int i = 0; i < P; i++) load_in_order_of_sums(packed + (unit - first) * R + i * W, output_grad + i * M);
       for (int i = 0; i < N; i++) {
         const Vector<S> in_gate = load(kept + 0 * T + i * W), forget = load(kept + 1 * T + i * W);
         const Vector<S> candidate = load(kept + 2 * T + i * W), out_gate = load(kept + 3 * T + i * W);
@@ -274,28 +176,39 @@ KERNEL void backward_units(const Recurrence& w, const Call& call, int64_t t, int
         gate_grad[3][i] = h_grad * squashed * out_gate * (1 - out_gate);
       }
       for (int g = 0; g < kGates; g++)
-        for (int i = 0; i < P; i++) store_numbers(da + (g * H + unit) * R + i * W, gate_grad[g] + i * M);
+        for (int i = 0; i < P; i++) store_sums(da + (g * H + unit) * R + i * W, gate_grad[g] + i * M);
     }
     for (int g = 0; g < kGates; g++) unpack<P>(da + (g * H + first) * R, g * H + first, count, out);
   }
 }
 
 // dh[unit] = sum over the unit's column of W of value * da[row].
-template <int P, class A, class S>
-KERNEL void backward_columns(const Recurrence& w, int64_t begin, int64_t end, const S* arranged,
-                             const typename Packed<A>::Cell* da, S* dh) {
+template <int P, class A, class S, class Index>
+KERNEL void backward_columns(const Recurrence& w, const Index* row, int64_t begin, int64_t end,
+                             const typename Weight<A>::Type* arranged, const typename Packed<A>::Cell* da, S* dh) {
   constexpr int W = Simd<S>::width, N = P * Packed<A>::per, T = N * W;
   for (int64_t unit = begin; unit < end; unit++) {
     Vector<S> sum[N] = {};
-    add_products<P, A, S>(w.row.data(), w.column_start[unit], w.column_start[unit + 1],
-                          [&](int64_t k) { return arranged[k]; }, da, sum);
+    add_products_of<P, A, S>(row, arranged, w.column_start[unit], w.column_start[unit + 1], da, sum);
     for (int i = 0; i < N; i++) store(dh + unit * T + i * W, sum[i]);
   }
 }
 
+// float or double states of a tile, [hidden, tile], from and to a matrix [batch, hidden]; in the order of sums.
 template <int P, class A, class S>
-void forward_tile(const Recurrence& w, const Call& call, const S* values, const A* z, const S* h0, const S* c0, A* y,
-                  S* c_last, S* saved, int threads) {
+void pack_sums(Rows<const S*> rows, int64_t hidden, S* states) {
+  order_as_sums<P, A>(rows);
+  pack<P * Packed<A>::per, false, S>(rows, 0, hidden, states, nullptr);
+}
+template <int P, class A, class S>
+void unpack_sums(const S* states, int64_t hidden, Rows<S*> rows) {
+  order_as_sums<P, A>(rows);
+  unpack<P * Packed<A>::per, S>(states, 0, hidden, rows);
+}
+
+template <int P, class A, class S>
+void forward_tile(const Recurrence& w, const Call& call, const typename Weight<A>::Type* values, const A* z,
+                  const S* h0, const S* c0, A* y, S* c_last, S* saved, int threads) {
   using Cell = typename Packed<A>::Cell;
   constexpr int R = P * Simd<S>::width, N = P * Packed<A>::per, T = N * Simd<S>::width;
   const int64_t H = w.hidden;
@@ -309,7 +222,7 @@ void forward_tile(const Recurrence& w, const Call& call, const S* values, const 
   std::fill_n(zeros, kGates * H, A{});
   std::fill_n(no_state.get(), H, S(0));
   pack_states<P, A, S>(Rows<const S*>(h0 + call.first * H, H, call.valid, T, no_state.get()), H, c, h[0]);
-  pack<N, false, S>(Rows<const S*>(c0 + call.first * H, H, call.valid, T, no_state.get()), 0, H, c, nullptr);
+  pack_sums<P, A, S>({c0 + call.first * H, H, call.valid, T, no_state.get()}, H, c);
 #pragma omp parallel num_threads(team)
   {
     const int part = thread_number(), parts = thread_count();
@@ -321,12 +234,12 @@ void forward_tile(const Recurrence& w, const Call& call, const S* values, const 
 #pragma omp barrier
     }
   }
-  unpack<N, S>(c, 0, H, Rows<S*>(c_last + call.first * H, H, call.valid, T, no_state.get()));
+  unpack_sums<P, A, S>(c, H, {c_last + call.first * H, H, call.valid, T, no_state.get()});
 }
 
 template <int P, class A, class S>
-void backward_tile(const Recurrence& w, const Call& call, const S* arranged, const S* saved, const S* c0, const A* gy,
-                   const S* gc_last, A* gz, S* gh0, S* gc0, int threads) {
+void backward_tile(const Recurrence& w, const Call& call, const typename Weight<A>::Type* arranged, const S* saved,
+                   const S* c0, const A* gy, const S* gc_last, A* gz, S* gh0, S* gc0, int threads) {
   using Cell = typename Packed<A>::Cell;
   constexpr int R = P * Simd<S>::width, N = P * Packed<A>::per, T = N * Simd<S>::width;
   const int64_t H = w.hidden;
@@ -340,8 +253,8 @@ void backward_tile(const Recurrence& w, const Call& call, const S* arranged, con
   std::fill_n(zeros, kGates * H, A{});
   std::fill_n(no_state.get(), H, S(0));
   std::fill_n(dh, H * T, S(0));
-  pack<N, false, S>(Rows<const S*>(gc_last + call.first * H, H, call.valid, T, no_state.get()), 0, H, dc, nullptr);
-  pack<N, false, S>(Rows<const S*>(c0 + call.first * H, H, call.valid, T, no_state.get()), 0, H, c_first, nullptr);
+  pack_sums<P, A, S>({gc_last + call.first * H, H, call.valid, T, no_state.get()}, H, dc);
+  pack_sums<P, A, S>({c0 + call.first * H, H, call.valid, T, no_state.get()}, H, c_first);
 #pragma omp parallel num_threads(team)
   {
     const int part = thread_number(), parts = thread_count();
@@ -353,11 +266,12 @@ void backward_tile(const Recurrence& w, const Call& call, const S* arranged, con
       backward_units<P, A, S>(w, call, t, begin, end, gy, dh, dc, saved + t * kSaved * H * T, before,
                               t ? kSaved * T : T, da[t % 2], gz, zeros, dump);
 #pragma omp barrier
-      backward_columns<P, A, S>(w, begin, end, arranged, da[t % 2], dh);
+      w.row.visit(
+          [&](const auto* row) { backward_columns<P, A, S>(w, row, begin, end, arranged, da[t % 2], dh); });
     }
   }
-  unpack<N, S>(dh, 0, H, Rows<S*>(gh0 + call.first * H, H, call.valid, T, dump_state));
-  unpack<N, S>(dc, 0, H, Rows<S*>(gc0 + call.first * H, H, call.valid, T, dump_state));
+  unpack_sums<P, A, S>(dh, H, {gh0 + call.first * H, H, call.valid, T, dump_state});
+  unpack_sums<P, A, S>(dc, H, {gc0 + call.first * H, H, call.valid, T, dump_state});
 }
 
 // Vectors of cells in the tiles of a batch: as few as hold it, at most kMostVectors of numbers.
@@ -393,16 +307,27 @@ int64_t saved_size(int64_t hidden, int64_t steps, int64_t batch) {
 template <class A, class S>
 void forward(const Recurrence& w, int64_t steps, int64_t batch, const S* values, const A* z, const S* h0, const S* c0,
              A* y, S* c_last, S* saved, int threads) {
+  using Kept = typename Weight<A>::Type;
+  Buffer<Kept> copy{nullptr, std::free};
+  const Kept* weights = reinterpret_cast<const Kept*>(values);
+  if constexpr (!std::is_same_v<A, S>) {
+    copy = allocate<Kept>(w.entries);
+    round_values(0, w.entries, [&](int64_t k) { return values[k]; }, copy.get());
+    weights = copy.get();
+  }
   for_sequences<A, S>(w, steps, batch, [&](auto n, const Call& call, int64_t before) {
-    forward_tile<decltype(n)::value, A, S>(w, call, values, z, h0, c0, y, c_last, saved + before, threads);
+    forward_tile<decltype(n)::value, A, S>(w, call, weights, z, h0, c0, y, c_last, saved + before, threads);
   });
 }
 
 template <class A, class S>
 void backward(const Recurrence& w, int64_t steps, int64_t batch, const S* values, const S* saved, const S* c0,
               const A* gy, const S* gc_last, A* gz, S* gh0, S* gc0, int threads) {
-  Buffer<S> arranged = allocate<S>(w.entries);
-  for (int64_t k = 0; k < w.entries; k++) arranged[k] = values[w.origin[k]];
+  Buffer<typename Weight<A>::Type> arranged = allocate<typename Weight<A>::Type>(w.entries);
+  const auto value = [&](int64_t k) { return values[w.origin[k]]; };
+  if constexpr (std::is_same_v<A, S>)
+    for (int64_t k = 0; k < w.entries; k++) arranged[k] = value(k);
+  else round_values(0, w.entries, value, arranged.get());
   for_sequences<A, S>(w, steps, batch, [&](auto n, const Call& call, int64_t before) {
     backward_tile<decltype(n)::value, A, S>(w, call, arranged.get(), saved + before, c0, gy, gc_last, gz, gh0, gc0,
                                             threads);
