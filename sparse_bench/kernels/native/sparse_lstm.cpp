@@ -76,8 +76,9 @@ inline void add_products_of(const Index* index, const typename Weight<A>::Type* 
 
 // sums[gate, tile] = numbers[gate][unit, tile] + that row of W times the hidden states, for one unit's four gates.
 template <int P, class A, class S, class Index>
-KERNEL void gates_of_unit(const Recurrence& w, const Index* column, int64_t unit, const typename Weight<A>::Type* values,
-                          const typename Packed<A>::Cell* numbers, const typename Packed<A>::Cell* h, S* sums) {
+KERNEL void gates_of_unit(const Recurrence& w, const Index* column, int64_t unit,
+                          const typename Weight<A>::Type* values, const typename Packed<A>::Cell* numbers,
+                          const typename Packed<A>::Cell* h, S* sums) {
   constexpr int W = Simd<S>::width, M = Packed<A>::per, N = P * M, T = N * W, R = P * W;
   const int32_t* start = w.row_start.data() + unit;
   for (int g = 0; g < kGates; g++, start += w.hidden, numbers += kUnits * R, sums += T) {
