@@ -24,6 +24,7 @@ class Dot:
         exact: whether the measurement has no error.
         published: the document's number, if it gives one.
         runs: values of single runs, drawn as faint dots.
+        quartiles: the first and the third quartile of what the measurement is the median of, drawn as a line.
     """
 
     label: str
@@ -31,6 +32,7 @@ class Dot:
     exact: bool
     published: Number | None
     runs: Sequence[float] = ()
+    quartiles: tuple[float, float] | None = None
 
 
 def dot_plot(
@@ -42,6 +44,7 @@ def dot_plot(
     *,
     after: Sequence[str] = (),
     logarithmic: bool = False,
+    level: float | None = None,
 ) -> Figure | None:
     """Draw the rows from top to bottom.
 
@@ -53,6 +56,7 @@ def dot_plot(
         note: first sentence of the caption.
         after: last sentences of the caption.
         logarithmic: whether the horizontal axis is logarithmic.
+        level: where a vertical reference line is drawn.
 
     Returns:
         None if no measurement of ours is left after diverged ones are removed.
@@ -66,6 +70,8 @@ def dot_plot(
 
     def draw(canvas: Canvas, compact: bool) -> None:
         axes = canvas.add_subplot()
+        if level is not None:
+            axes.axvline(level, color=INK, linewidth=1, linestyle=(0, (1, 1.6)), zorder=1.5)
         both = any(dot.published is not None for dot in dots)
         for place, dot in enumerate(reversed(dots)):
             # With both numbers, the published one is above the label's line and ours below; a single one is on it.
@@ -80,6 +86,8 @@ def dot_plot(
                 if dot.runs:
                     places = [place - aside] * len(dot.runs)
                     axes.plot(dot.runs, places, "o", color=SERIES[0], alpha=0.4, markersize=3.6, markeredgewidth=0)
+                if dot.quartiles is not None:
+                    axes.plot(dot.quartiles, [place - aside] * 2, "-", color=SERIES[0], linewidth=1.2)
                 if dot.ours.n >= ENOUGH:
                     axes.plot([dot.ours.low, dot.ours.high], [place - aside] * 2, "-", color=SERIES[0], linewidth=1.2)
                 axes.plot(dot.ours.mean, place - aside, "o", color=SERIES[0], label=_once("measured", axes))
@@ -93,7 +101,8 @@ def dot_plot(
         else:
             axes.xaxis.set_major_locator(MaxNLocator(nbins=4 if compact else 7))
         axes.set_xlabel(axis)
-        legend(canvas, axes, compact)
+        if both:
+            legend(canvas, [axes], compact)
 
     # The caption explains only the marks that are drawn.
     seeds = {dot.ours.n for dot in dots if dot.ours is not None and not dot.exact}
@@ -102,6 +111,8 @@ def dot_plot(
         parts.append("Dots: means over seeds.")
     if any(n >= ENOUGH for n in seeds):
         parts.append("Lines: 95 % t-interval, from three seeds on.")
+    if any(dot.quartiles for dot in dots):
+        parts.append("Lines: quartiles.")
     if any(dot.runs for dot in dots):
         parts.append("Faint dots: single runs.")
     if 1 in seeds:
