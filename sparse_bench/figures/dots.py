@@ -1,5 +1,6 @@
 """The dot plot: single numbers, one a row, measured and published."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -12,6 +13,9 @@ from sparse_bench.evidence.statistics import ENOUGH, Interval
 from sparse_bench.figures.lines import diverged_beyond, left_out, legend, logarithmic_axis
 from sparse_bench.figures.style import INK, MUTED, SERIES, Figure, render
 from sparse_bench.papers.published import Number
+
+#: Longest line of a label in the compact form, in letters.
+_NARROW = 22
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,9 @@ def dot_plot(
                 if dot.ours.n >= ENOUGH:
                     axes.plot([dot.ours.low, dot.ours.high], [place - aside] * 2, "-", color=SERIES[0], linewidth=1.2)
                 axes.plot(dot.ours.mean, place - aside, "o", color=SERIES[0], label=_once("measured", axes))
-        axes.set_yticks(range(len(dots)), [dot.label for dot in reversed(dots)])
+        # Beside long labels a phone would have no room for the dots.
+        labels = [textwrap.fill(dot.label, _NARROW) if compact else dot.label for dot in reversed(dots)]
+        axes.set_yticks(range(len(dots)), labels)
         axes.yaxis.set_tick_params(labelcolor=INK)
         axes.set_ylim(-0.6, len(dots) - 0.4)
         axes.grid(axis="y", visible=False)
@@ -112,7 +118,7 @@ def dot_plot(
     if any(n >= ENOUGH for n in seeds):
         parts.append("Lines: 95 % t-interval, from three seeds on.")
     if any(dot.quartiles for dot in dots):
-        parts.append("Lines: quartiles.")
+        parts.append("Dots: medians over rounds. Lines: quartiles.")
     if any(dot.runs for dot in dots):
         parts.append("Faint dots: single runs.")
     if 1 in seeds:
@@ -123,7 +129,8 @@ def dot_plot(
         text = f"published {decimal(dot.published.value)}, " if dot.published is not None else ""
         sentences.append(f"{dot.label}: {text}measured {decimal(dot.ours.mean if dot.ours else None)}.")
     caption = joined([*parts, left_out(diverged), *after])
-    return render(stem, title, caption, " ".join(sentences), draw, height=1.3 + 0.45 * len(dots))
+    height = 1.3 + (0.45 if len(dots) <= 12 else 0.32) * len(dots)
+    return render(stem, title, caption, " ".join(sentences), draw, height=height)
 
 
 def _places(dots: Sequence[Dot]) -> list[float]:

@@ -48,7 +48,7 @@ class Line:
         published: whether the numbers are from a document.
         level: whether a horizontal reference line is drawn too.
         aside: shift to the right, as a share of a density axis, so that lines at equal densities do not overlap.
-        mark: whether the points are places on other lines, such as crossings, at which the axis has no ticks.
+        mark: whether the points are places on other lines, such as crossings: rings, at which the axis has no ticks.
     """
 
     label: str
@@ -144,23 +144,28 @@ def line_chart(stem: str, title: str, chart: Chart, *, after: Sequence[str] = ()
             _draw(axes, panel, chart, limits if chart.shared else _limits(panel.lines, chart))
         for axes in grid[len(panels) :]:
             axes.remove()
-        # The last panel of each column carries the numbers of a shared axis.
+        # The last panel of each column carries the numbers of a shared axis, and its title where a legend is below.
         for axes in grid[max(0, len(panels) - columns) : len(panels)]:
             axes.xaxis.set_tick_params(labelbottom=True)
+            axes.set_xlabel(chart.x if chart.alike else "")
         if len(panels) == 1:
             grid[0].set_title(chart.y)
             grid[0].set_xlabel(chart.x)
         else:
             if chart.y:
-                canvas.suptitle(chart.y, x=0.01, ha="left", fontsize=9.5)
-            canvas.supxlabel(chart.x, fontsize=9.5)
+                canvas.suptitle(chart.y, x=max(0.01, 0.06 / canvas.get_figwidth()), ha="left", fontsize=9.5)
+            if not chart.alike:
+                canvas.supxlabel(chart.x, fontsize=9.5)
         if len(panels) == 1 or not chart.shared:
             legend(canvas, grid[:1], compact)
         elif chart.alike:
             legend(canvas, grid[: len(panels)], compact)
 
     caption = joined([*chart.remarks, *_spread(lines, chart, limits), left_out(diverged), *after])
-    return render(stem, title, caption, _alt(panels, chart), draw, height=height)
+    # On a phone panels are in two columns and the legend is below them.
+    labels = len({line.label for line in lines}) if chart.alike else 0
+    tall = 1.4 + 1.75 * -(-len(panels) // 2) + 0.2 * labels if chart.alike and len(panels) > 1 else None
+    return render(stem, title, caption, _alt(panels, chart), draw, height=height, compact_height=tall)
 
 
 def diverged_beyond(values: Sequence[float]) -> float:
@@ -220,6 +225,9 @@ def _draw(axes: Axes, panel: Panel, chart: Chart, limits: tuple[float, float]) -
         dashes = (0, (4, 2)) if line.published else look.dashes
         width = 1.2 if line.published else 1.4 if chart.bands else 1.7
         marker = None if chart.bands or line.published else look.marker
+        if line.mark:
+            axes.plot(x, y, "o", color=look.colour, fillstyle="none", markersize=10, label=line.label, zorder=3.5)
+            continue
         axes.plot(
             x, y, linestyle=dashes, marker=marker, color=look.colour, alpha=look.strength, linewidth=width,
             label=line.label, zorder=3,
@@ -227,6 +235,7 @@ def _draw(axes: Axes, panel: Panel, chart: Chart, limits: tuple[float, float]) -
     axes.set_title(_two_lines(panel.title), fontsize=9)
     if chart.logarithmic:
         axes.set_yscale("log")
+        _logarithmic_values(axes, limits)
     axes.set_ylim(*limits)
     _horizontal(axes, panel.lines, chart)
 
@@ -262,6 +271,17 @@ def logarithmic_axis(axes: Axes, places: Sequence[float]) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if high / low > 30 else (1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _logarithmic_values(axes: Axes, limits: tuple[float, float]) -> None:
+    """Give the vertical axis plain numbers, close enough that any span of values has a few."""
+    span = limits[1] / limits[0]
+    if span > 3:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if span > 300 else (1.0, 2.0, 5.0)))
+    else:
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def _density_axis(axes: Axes, places: Sequence[float], *, narrow: bool) -> None:

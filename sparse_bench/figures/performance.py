@@ -105,6 +105,7 @@ class Dots(_Figure):
         rows: label of a row, with columns in braces.
         quartiles: column whose last two numbers are quartiles.
         level: where a vertical line is drawn; None for none.
+        by_size: whether the largest number comes first, instead of the order of the table.
     """
 
     kind: Literal["dots"]
@@ -112,6 +113,7 @@ class Dots(_Figure):
     rows: str
     quartiles: str = ""
     level: float | None = 1.0
+    by_size: bool = False
 
 
 class Declared(Strict):
@@ -184,11 +186,12 @@ def crossings(line: _Places, other: _Places) -> list[Crossing]:
         line, other: places and values, all positive, in any order.
     """
     first, second = dict(line), dict(other)
-    shared = sorted(first.keys() & second.keys())
+    leads = [(x, math.log(first[x] / second[x])) for x in sorted(first.keys() & second.keys())]
+    ahead = next((lead > 0 for _, lead in leads if lead), False)
     found = []
-    for left, right in pairwise(shared):
-        lead, next_lead = (math.log(first[x] / second[x]) for x in (left, right))
-        if (lead >= 0) != (next_lead >= 0):
+    for (left, lead), (right, next_lead) in pairwise(leads):
+        if next_lead and (next_lead > 0) != ahead:
+            ahead = not ahead
             share = lead / (lead - next_lead)
             y = second[left] * (second[right] / second[left]) ** share
             found.append(Crossing(left * (right / left) ** share, y))
@@ -214,7 +217,7 @@ def _lines(stem: str, title: str, spec: Lines, rows: Sequence[_Row]) -> Figure |
         if spec.level and lines:
             ends = [x for line in lines for x in line.x]
             level = _exact([(min(ends), 1.0), (max(ends), 1.0)])
-            lines.append(Line(spec.level, level, Look(MUTED, dashes=":"), level=True))
+            lines.append(Line(spec.level, level, Look(MUTED, dashes=":")))
         marks = []
         for value in spec.crossing:
             if not (found.get(value) and found.get(spec.reference)):
@@ -222,13 +225,14 @@ def _lines(stem: str, title: str, spec: Lines, rows: Sequence[_Row]) -> Figure |
             met = crossings(found[value], found[spec.reference])
             marks += [(crossing.x, crossing.y) for crossing in met]
             text = _met(met, found[value], found[spec.reference], spec)
-            told.setdefault(labels.get(value, value), []).append(f"{name}: {text}" if name else text)
+            told.setdefault(labels.get(value, value), []).append(f"{text} ({name})" if name else text)
         if marks:
-            lines.append(Line("crossover", _exact(sorted(marks)), Look(INK, "X", dashes=""), mark=True))
+            lines.append(Line("crossover", _exact(sorted(marks)), Look(INK), mark=True))
         panels += [Panel(name, lines)] if lines else []
     if not panels:
         return None
-    remarks = [spec.note, *_told(told, spec)]
+    rings = any(line.mark for panel in panels for line in panel.lines)
+    remarks = [spec.note, *_told(told, spec, rings=rings)]
     chart = Chart(
         panels, spec.below, spec.axis, spec.horizontal, logarithmic=spec.logarithmic, alike=True, remarks=remarks
     )  # fmt: skip
@@ -245,6 +249,8 @@ def _dots(stem: str, title: str, spec: Dots, rows: Sequence[_Row]) -> Figure | N
     lacking = [dot.label for dot in dots if dot.ours is None]
     after = [f"Not measured: {'; '.join(lacking)}." if lacking else ""]
     drawn = [dot for dot in dots if dot.ours is not None]
+    if spec.by_size:
+        drawn.sort(key=lambda dot: -dot.ours.mean if dot.ours is not None else 0.0)
     return dot_plot(
         stem, title, drawn, spec.axis, spec.note, after=after, logarithmic=spec.logarithmic, level=spec.level
     )  # fmt: skip
@@ -289,8 +295,8 @@ def _exact(places: _Places) -> list[tuple[float, Interval]]:
 def _looks(values: Sequence[str], reference: str) -> dict[str, Look]:
     """A colour and a marker for each value, whether it was measured or not, so that they stay when it is."""
     hues = [value for value in values if value != reference]
-    found = {v: Look(SERIES[n % len(SERIES)], MARKERS[n % len(MARKERS)]) for n, v in enumerate(hues)}
-    return found | {reference: Look(INK, MARKERS[len(hues) % len(MARKERS)])}
+    found = {v: Look(SERIES[n % len(SERIES)], MARKERS[n % (len(MARKERS) - 1)]) for n, v in enumerate(hues)}
+    return found | {reference: Look(INK, MARKERS[-1])}
 
 
 def _met(met: Sequence[Crossing], line: _Places, other: _Places, spec: Lines) -> str:
@@ -299,23 +305,23 @@ def _met(met: Sequence[Crossing], line: _Places, other: _Places, spec: Lines) ->
         density = spec.horizontal == "density"
         return " and ".join(percent(one.x, digits=2) if density else f"{one.x:,.3g}" for one in met)
     values = dict(other)
-    shared = [(y, values[x]) for x, y in line if x in values]
+    shared = [y > values[x] for x, y in line if x in values]
     if not shared:
         return "not comparable"
-    return "above it everywhere" if shared[0][0] >= shared[0][1] else "below it everywhere"
+    return f"{'above' if any(shared) else 'below'} it at all measured points"
 
 
-def _told(told: Mapping[str, Sequence[str]], spec: Lines) -> list[str]:
+def _told(told: Mapping[str, Sequence[str]], spec: Lines, *, rings: bool) -> list[str]:
+    """Sentences on crossings: a first one on all, and one for each line."""
     if not told:
         return []
     against = spec.labels.get(spec.reference, spec.reference)
-    how = f"Crosses: where a line meets “{against}”, interpolated between measured points on logarithmic axes."
-    return [how, *(f"{label.capitalize()}, {'; '.join(texts)}." for label, texts in told.items())]
+    how = f"Rings: where a line meets “{against}”, interpolated between measured points on logarithmic axes."
+    found = [f"{label.capitalize()}: {', '.join(texts)}." for label, texts in told.items()]
+    return [how if rings else f"No line meets “{against}”.", *found]
 
 
 def _quartiles(cell: object) -> tuple[float, float] | None:
     """The last two numbers of a cell such as ``0.62 to 0.71`` or ``0.99 (0.97–1.05)``."""
     numbers = [] if is_missing(cell) else re.findall(r"\d+(?:\.\d+)?", str(cell))
     return (float(numbers[-2]), float(numbers[-1])) if len(numbers) >= 2 else None
-
-

@@ -31,10 +31,10 @@ from sparse_bench.evidence.ledger import (
 )
 from sparse_bench.evidence.store import FILES
 from sparse_bench.evidence.verdicts import VERDICTS, Entry
-from sparse_bench.papers.page import Paper
-from sparse_bench.record import write_atomically, write_together
 from sparse_bench.figures.style import Figure
 from sparse_bench.papers import BENCHMARK
+from sparse_bench.papers.page import Paper
+from sparse_bench.record import write_atomically, write_together
 from sparse_bench.site.content import PaperContent, SectionContent, findings, paper_content
 from sparse_bench.site.performance import Measurement, measurements_of
 from sparse_bench.site.readme import readme, summary, with_summary
@@ -82,7 +82,9 @@ def build_site(
     for measurement in measurements:
         paths += _copy(measurement.table.files, out / "data" / FOLDER)
     paths += _write_figures(evidence.root, drawn, below="figures")
-    write_atomically(evidence.root / "README.md", readme(contents, entries, table_files(evidence.root / FOLDER)).encode())
+    write_atomically(
+        evidence.root / "README.md", readme(contents, entries, table_files(evidence.root / FOLDER)).encode()
+    )
     if front is not None:
         written = summary(contents, entries, evidence, Path(os.path.relpath(evidence.root, front.parent)).as_posix())
         write_atomically(front, with_summary(front.read_text(encoding="utf-8"), written).encode())
