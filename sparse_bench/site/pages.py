@@ -82,9 +82,8 @@ def build_site(
     for measurement in measurements:
         paths += _copy(measurement.table.files, out / "data" / FOLDER)
     paths += _write_figures(evidence.root, drawn, below="figures")
-    write_atomically(
-        evidence.root / "README.md", readme(contents, entries, table_files(evidence.root / FOLDER)).encode()
-    )
+    listed = readme(contents, entries, table_files(evidence.root / FOLDER))
+    write_atomically(evidence.root / "README.md", listed.encode())
     if front is not None:
         written = summary(contents, entries, evidence, Path(os.path.relpath(evidence.root, front.parent)).as_posix())
         write_atomically(front, with_summary(front.read_text(encoding="utf-8"), written).encode())
