@@ -1,5 +1,6 @@
 """The dot plot: single numbers, one a row, measured and published."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -13,6 +14,9 @@ from sparse_bench.figures.lines import diverged_beyond, left_out, legend, logari
 from sparse_bench.figures.style import INK, MUTED, SERIES, Figure, render
 from sparse_bench.papers.published import Number
 
+#: Longest line of a label in the compact form, in letters.
+_NARROW = 22
+
 
 @dataclass(frozen=True)
 class Dot:
@@ -24,6 +28,7 @@ class Dot:
         exact: whether the measurement has no error.
         published: the document's number, if it gives one.
         runs: values of single runs, drawn as faint dots.
+        quartiles: the first and the third quartile of what the measurement is the median of, drawn as a line.
     """
 
     label: str
@@ -31,6 +36,7 @@ class Dot:
     exact: bool
     published: Number | None
     runs: Sequence[float] = ()
+    quartiles: tuple[float, float] | None = None
 
 
 def dot_plot(
@@ -42,6 +48,7 @@ def dot_plot(
     *,
     after: Sequence[str] = (),
     logarithmic: bool = False,
+    level: float | None = None,
 ) -> Figure | None:
     """Draw the rows from top to bottom.
 
@@ -53,6 +60,7 @@ def dot_plot(
         note: first sentence of the caption.
         after: last sentences of the caption.
         logarithmic: whether the horizontal axis is logarithmic.
+        level: where a vertical reference line is drawn.
 
     Returns:
         None if no measurement of ours is left after diverged ones are removed.
@@ -66,6 +74,8 @@ def dot_plot(
 
     def draw(canvas: Canvas, compact: bool) -> None:
         axes = canvas.add_subplot()
+        if level is not None:
+            axes.axvline(level, color=INK, linewidth=1, linestyle=(0, (1, 1.6)), zorder=1.5)
         both = any(dot.published is not None for dot in dots)
         for place, dot in enumerate(reversed(dots)):
             # With both numbers, the published one is above the label's line and ours below; a single one is on it.
@@ -80,10 +90,14 @@ def dot_plot(
                 if dot.runs:
                     places = [place - aside] * len(dot.runs)
                     axes.plot(dot.runs, places, "o", color=SERIES[0], alpha=0.4, markersize=3.6, markeredgewidth=0)
+                if dot.quartiles is not None:
+                    axes.plot(dot.quartiles, [place - aside] * 2, "-", color=SERIES[0], linewidth=1.2)
                 if dot.ours.n >= ENOUGH:
                     axes.plot([dot.ours.low, dot.ours.high], [place - aside] * 2, "-", color=SERIES[0], linewidth=1.2)
                 axes.plot(dot.ours.mean, place - aside, "o", color=SERIES[0], label=_once("measured", axes))
-        axes.set_yticks(range(len(dots)), [dot.label for dot in reversed(dots)])
+        # Beside long labels a phone would have no room for the dots.
+        labels = [textwrap.fill(dot.label, _NARROW) if compact else dot.label for dot in reversed(dots)]
+        axes.set_yticks(range(len(dots)), labels)
         axes.yaxis.set_tick_params(labelcolor=INK)
         axes.set_ylim(-0.6, len(dots) - 0.4)
         axes.grid(axis="y", visible=False)
@@ -93,7 +107,8 @@ def dot_plot(
         else:
             axes.xaxis.set_major_locator(MaxNLocator(nbins=4 if compact else 7))
         axes.set_xlabel(axis)
-        legend(canvas, axes, compact)
+        if both:
+            legend(canvas, [axes], compact)
 
     # The caption explains only the marks that are drawn.
     seeds = {dot.ours.n for dot in dots if dot.ours is not None and not dot.exact}
@@ -102,6 +117,8 @@ def dot_plot(
         parts.append("Dots: means over seeds.")
     if any(n >= ENOUGH for n in seeds):
         parts.append("Lines: 95 % t-interval, from three seeds on.")
+    if any(dot.quartiles for dot in dots):
+        parts.append("Dots: medians over rounds. Lines: quartiles.")
     if any(dot.runs for dot in dots):
         parts.append("Faint dots: single runs.")
     if 1 in seeds:
@@ -112,7 +129,8 @@ def dot_plot(
         text = f"published {decimal(dot.published.value)}, " if dot.published is not None else ""
         sentences.append(f"{dot.label}: {text}measured {decimal(dot.ours.mean if dot.ours else None)}.")
     caption = joined([*parts, left_out(diverged), *after])
-    return render(stem, title, caption, " ".join(sentences), draw, height=1.3 + 0.45 * len(dots))
+    height = 1.3 + (0.45 if len(dots) <= 12 else 0.32) * len(dots)
+    return render(stem, title, caption, " ".join(sentences), draw, height=height)
 
 
 def _places(dots: Sequence[Dot]) -> list[float]:

@@ -3,11 +3,12 @@
 It draws learning curves, metrics against weights or density, published curves, and the topology during training.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
@@ -47,6 +48,7 @@ class Line:
         published: whether the numbers are from a document.
         level: whether a horizontal reference line is drawn too.
         aside: shift to the right, as a share of a density axis, so that lines at equal densities do not overlap.
+        mark: whether the points are places on other lines, such as crossings: rings, at which the axis has no ticks.
     """
 
     label: str
@@ -56,6 +58,7 @@ class Line:
     published: bool = False
     level: bool = False
     aside: float = 0.0
+    mark: bool = False
 
     @property
     def x(self) -> np.ndarray:
@@ -98,6 +101,7 @@ class Chart:
         logarithmic: whether the vertical axis is logarithmic.
         from_zero: whether the vertical axis starts at zero.
         shared: whether all panels have the same vertical axis.
+        alike: whether equal labels have the same look in all panels, so that one legend explains them.
         remarks: first sentences of the caption.
     """
 
@@ -109,6 +113,7 @@ class Chart:
     logarithmic: bool = False
     from_zero: bool = False
     shared: bool = True
+    alike: bool = False
     remarks: Sequence[str] = field(default_factory=tuple)
 
 
@@ -139,21 +144,28 @@ def line_chart(stem: str, title: str, chart: Chart, *, after: Sequence[str] = ()
             _draw(axes, panel, chart, limits if chart.shared else _limits(panel.lines, chart))
         for axes in grid[len(panels) :]:
             axes.remove()
-        # The last panel of each column carries the numbers of a shared axis.
+        # The last panel of each column carries the numbers of a shared axis, and its title where a legend is below.
         for axes in grid[max(0, len(panels) - columns) : len(panels)]:
             axes.xaxis.set_tick_params(labelbottom=True)
+            axes.set_xlabel(chart.x if chart.alike else "")
         if len(panels) == 1:
             grid[0].set_title(chart.y)
             grid[0].set_xlabel(chart.x)
         else:
             if chart.y:
-                canvas.suptitle(chart.y, x=0.01, ha="left", fontsize=9.5)
-            canvas.supxlabel(chart.x, fontsize=9.5)
+                canvas.suptitle(chart.y, x=max(0.01, 0.06 / canvas.get_figwidth()), ha="left", fontsize=9.5)
+            if not chart.alike:
+                canvas.supxlabel(chart.x, fontsize=9.5)
         if len(panels) == 1 or not chart.shared:
-            legend(canvas, grid[0], compact)
+            legend(canvas, grid[:1], compact)
+        elif chart.alike:
+            legend(canvas, grid[: len(panels)], compact)
 
     caption = joined([*chart.remarks, *_spread(lines, chart, limits), left_out(diverged), *after])
-    return render(stem, title, caption, _alt(panels, chart), draw, height=height)
+    # On a phone panels are in two columns and the legend is below them.
+    labels = len({line.label for line in lines}) if chart.alike else 0
+    tall = 1.4 + 1.75 * -(-len(panels) // 2) + 0.2 * labels if chart.alike and len(panels) > 1 else None
+    return render(stem, title, caption, _alt(panels, chart), draw, height=height, compact_height=tall)
 
 
 def diverged_beyond(values: Sequence[float]) -> float:
@@ -169,12 +181,15 @@ def left_out(diverged: Sequence[str]) -> str:
     return f"Not drawn, because they diverged: {'; '.join(diverged)}." if diverged else ""
 
 
-def legend(canvas: Canvas, axes: Axes, compact: bool) -> None:
-    """Add a legend outside the axes: to the right, or below them in the compact form."""
-    handles, labels = axes.get_legend_handles_labels()
-    if not labels:
+def legend(canvas: Canvas, grid: Iterable[Axes], compact: bool) -> None:
+    """Add one legend of all ``grid`` outside the axes: to the right, or below them in the compact form."""
+    found: dict[str, Artist] = {}
+    for axes in grid:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    if not found:
         return
-    labels = list(map(_two_lines, labels))
+    handles, labels = list(found.values()), list(map(_two_lines, found))
     if not compact:
         canvas.legend(handles, labels, loc="outside right upper", labelspacing=0.7)
         return
@@ -210,6 +225,9 @@ def _draw(axes: Axes, panel: Panel, chart: Chart, limits: tuple[float, float]) -
         dashes = (0, (4, 2)) if line.published else look.dashes
         width = 1.2 if line.published else 1.4 if chart.bands else 1.7
         marker = None if chart.bands or line.published else look.marker
+        if line.mark:
+            axes.plot(x, y, "o", color=look.colour, fillstyle="none", markersize=10, label=line.label, zorder=3.5)
+            continue
         axes.plot(
             x, y, linestyle=dashes, marker=marker, color=look.colour, alpha=look.strength, linewidth=width,
             label=line.label, zorder=3,
@@ -217,12 +235,13 @@ def _draw(axes: Axes, panel: Panel, chart: Chart, limits: tuple[float, float]) -
     axes.set_title(_two_lines(panel.title), fontsize=9)
     if chart.logarithmic:
         axes.set_yscale("log")
+        _logarithmic_values(axes, limits)
     axes.set_ylim(*limits)
     _horizontal(axes, panel.lines, chart)
 
 
 def _places(lines: Sequence[Line]) -> list[float]:
-    return sorted({float(x) for line in lines for x in line.x})
+    return sorted({float(x) for line in lines if not line.mark for x in line.x})
 
 
 def _moved(x: np.ndarray, share: float, places: Sequence[float]) -> np.ndarray:
@@ -240,7 +259,7 @@ def _horizontal(axes: Axes, lines: Sequence[Line], chart: Chart) -> None:
     elif chart.axis == "logarithmic":
         logarithmic_axis(axes, places)
     elif chart.axis == "density":
-        _density_axis(axes, places)
+        _density_axis(axes, places, narrow=len(chart.panels) > 1)
 
 
 def logarithmic_axis(axes: Axes, places: Sequence[float]) -> None:
@@ -254,7 +273,18 @@ def logarithmic_axis(axes: Axes, places: Sequence[float]) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _density_axis(axes: Axes, places: Sequence[float]) -> None:
+def _logarithmic_values(axes: Axes, limits: tuple[float, float]) -> None:
+    """Give the vertical axis plain numbers, close enough that any span of values has a few."""
+    span = limits[1] / limits[0]
+    if span > 3:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if span > 300 else (1.0, 2.0, 5.0)))
+    else:
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _density_axis(axes: Axes, places: Sequence[float], *, narrow: bool) -> None:
     low, high = places[0], places[-1]
     if _spans_decades(low, high):
         axes.set_xscale("log")
@@ -263,7 +293,7 @@ def _density_axis(axes: Axes, places: Sequence[float]) -> None:
         axes.set_xlim(low - 0.05 * high, 1.05 * high)
     kept: list[float] = []
     for tick in reversed(places):
-        if not kept or kept[-1] / tick >= (1.3 if _spans_decades(low, high) else 1.05):
+        if not kept or kept[-1] / tick >= ((3 if narrow else 1.3) if _spans_decades(low, high) else 1.05):
             kept.append(tick)
     axes.xaxis.set_major_locator(FixedLocator(kept))
     axes.xaxis.set_minor_locator(NullLocator())

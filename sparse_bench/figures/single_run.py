@@ -94,7 +94,7 @@ def degree_figure(stem: str, label: str, change: Change, seed: int) -> Figure:
         grid[0].plot([], [], "-", color=MUTED, linewidth=1.1, label="first")
         grid[0].plot([], [], "-", color=SERIES[0], linewidth=1.1, label=f"after epoch {last.epoch}")
         grid[0].plot([], [], ":", color=INK, linewidth=1.0, label="power-law fit")
-        legend(canvas, grid[0], compact)
+        legend(canvas, grid[:1], compact)
 
     title = f"Degrees before and after training: {label}"
     alt = _alt(first, last, names, label)

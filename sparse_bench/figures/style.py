@@ -111,7 +111,14 @@ class Figure:
 
 
 def render(
-    name: str, title: str, caption: str, alt: str, draw: Callable[[Canvas, bool], None], *, height: float = 3.7
+    name: str,
+    title: str,
+    caption: str,
+    alt: str,
+    draw: Callable[[Canvas, bool], None],
+    *,
+    height: float = 3.7,
+    compact_height: float | None = None,
 ) -> Figure:
     """Draw a figure in both forms.
 
@@ -121,13 +128,14 @@ def render(
         caption: plain text.
         alt: the content in words.
         draw: draws on an empty canvas; its second argument is true for the compact form.
-        height: height of the wide form in inches; the compact form is a fifth higher.
+        height: height of the wide form in inches.
+        compact_height: height of the compact form in inches; None: a fifth more than the wide form's.
     """
     with _styled():
         wide = Canvas(figsize=(7.4, height), layout="constrained")
         draw(wide, False)
         _fix_layout(wide)
-        compact = Canvas(figsize=(3.9, 1.2 * height), layout="constrained")
+        compact = Canvas(figsize=(3.9, compact_height or 1.2 * height), layout="constrained")
         draw(compact, True)
         _fix_layout(compact)
         return Figure(name, title, caption, alt, _svg(wide), _svg(compact))

@@ -26,7 +26,8 @@ is one of
 
 with a ``title``. ``published`` names a CSV file in the paper's folder; in a series or a row it names a series of that
 file. A row without sides shows a published number alone. ``front`` is the caption of a figure in the project's README,
-which shows the first such figure that was run.
+which shows the first such figure that was run. The overview shows each paper's first figure with ``main: true`` that
+was run, and without any the page's first figure.
 """
 
 from collections.abc import Iterable
@@ -61,6 +62,7 @@ class _Figure(Strict):
     published: str | None = None
     note: str = ""
     front: str = ""
+    main: bool = False
 
 
 class Epochs(_Figure):
@@ -143,6 +145,7 @@ class Studies(Strict):
 
     kind: Literal["studies"]
     curves: bool = True
+    main: bool = False
 
     @property
     def targets(self) -> list[Target]:

@@ -41,6 +41,7 @@ class SectionContent:
         facts: a summary of the runs, name and text each.
         figures: in the order of the description.
         front: figures for the project's README, each with its caption there.
+        main: figures of which the overview shows the first.
         tables: arms, comparisons, densities; each with a caption.
         lacking: sentences that list what was not run.
     """
@@ -51,6 +52,7 @@ class SectionContent:
     facts: Sequence[tuple[str, str]] = ()
     figures: list[Figure] = field(default_factory=list)
     front: list[tuple[Figure, str]] = field(default_factory=list)
+    main: list[Figure] = field(default_factory=list)
     tables: list[DisplayTable] = field(default_factory=list)
     lacking: list[str] = field(default_factory=list)
 
@@ -78,6 +80,12 @@ class PaperContent:
         """All figures of the page."""
         return [figure for section in self.sections for figure in section.figures]
 
+    @property
+    def main(self) -> Figure | None:
+        """The figure that stands for the page on the overview; None without figures."""
+        chosen = [figure for section in self.sections for figure in section.main]
+        return next(iter([*chosen, *self.figures]), None)
+
 
 def paper_content(paper: Paper, evidence: Evidence) -> PaperContent:
     """Build the content of the page of ``paper``."""
@@ -94,7 +102,8 @@ def benchmark_sections(found: benchmark.Content) -> list[SectionContent]:
     sections = []
     for part in found.parts:
         section = SectionContent(part.heading, part.text, figures=list(part.figures), tables=list(part.tables))
-        section.front = [(figure, figure.caption) for figure in part.figures if figure.name == benchmark.FRONT]
+        section.main = [figure for figure in part.figures if figure.name == benchmark.FRONT]
+        section.front = [(figure, figure.caption) for figure in section.main]
         sections.append(section)
     return sections
 
@@ -109,8 +118,10 @@ def _section(section: Section, paper: Paper, evidence: Evidence, table: RunTable
         part = None
     for spec in section.figures:
         if isinstance(spec, Studies):
+            before = len(found.figures)
             for study in _ordered_studies(part):
                 add_study(found, study, part, metrics, curves=spec.curves)  # type: ignore[arg-type]
+            found.main += found.figures[before:] if spec.main else []
             continue
         if isinstance(spec, SingleRun):
             kept = single_runs.find(spec, evidence, single_runs.read(evidence.root / paper.name))
@@ -127,6 +138,7 @@ def _section(section: Section, paper: Paper, evidence: Evidence, table: RunTable
             continue
         found.figures.append(figure)
         found.front += [(figure, spec.front)] if spec.front else []
+        found.main += [figure] if spec.main else []
     if part is not None:
         if not any(isinstance(spec, Studies) for spec in section.figures):
             found.tables += _arms(part, metrics, section, evidence)

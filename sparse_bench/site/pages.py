@@ -1,6 +1,6 @@
 """Writes static pages from the committed tables, and the README in the folder of results.
 
-    index.html            overview: findings, and the ledger of claims
+    index.html            overview: findings, a figure for each paper, and the ledger of claims
     NAME.html             a paper: claims, figures with published numbers, tables
     NAME-runs.html        the paper's runs
     runs/*.html           a run: its measurements, learning curves and configuration
@@ -31,9 +31,12 @@ from sparse_bench.evidence.ledger import (
 )
 from sparse_bench.evidence.store import FILES
 from sparse_bench.evidence.verdicts import VERDICTS, Entry
+from sparse_bench.figures.style import Figure
+from sparse_bench.papers import BENCHMARK
 from sparse_bench.papers.page import Paper
 from sparse_bench.record import write_atomically, write_together
 from sparse_bench.site.content import PaperContent, SectionContent, findings, paper_content
+from sparse_bench.site.performance import Measurement, measurements_of
 from sparse_bench.site.readme import readme, summary, with_summary
 from sparse_bench.site.render import environment, figure_parts, table_parts, unbroken
 from sparse_bench.site.runs import run_entries, shared_settings
@@ -62,9 +65,11 @@ def build_site(
         ReadmeError: ``front`` has no lines that mark a part to be written.
     """
     contents = [paper_content(paper, evidence) for paper in papers.values()]
-    measurements = table_files(evidence.root / FOLDER)
+    measurements = measurements_of(evidence.root / FOLDER)
     paths = _write_texts(out, page_texts(evidence.root, contents, entries, measurements))
-    paths += _write_figures(out / "figures", contents)
+    drawn = {content.paper.name: content.figures for content in contents}
+    drawn[FOLDER] = [figure for measurement in measurements for figure in measurement.figures]
+    paths += _write_figures(out / "figures", drawn)
     for content in contents:
         name = content.paper.name
         if content.table is not None:
@@ -75,9 +80,10 @@ def build_site(
         for report in _reports(evidence.root / name):
             paths += _copy(report.files, out / "data" / name)
     for measurement in measurements:
-        paths += _copy(measurement.files, out / "data" / FOLDER)
-    paths += _write_figures(evidence.root, contents, below="figures")
-    write_atomically(evidence.root / "README.md", readme(contents, entries, measurements).encode())
+        paths += _copy(measurement.table.files, out / "data" / FOLDER)
+    paths += _write_figures(evidence.root, drawn, below="figures")
+    listed = readme(contents, entries, table_files(evidence.root / FOLDER))
+    write_atomically(evidence.root / "README.md", listed.encode())
     if front is not None:
         written = summary(contents, entries, evidence, Path(os.path.relpath(evidence.root, front.parent)).as_posix())
         write_atomically(front, with_summary(front.read_text(encoding="utf-8"), written).encode())
@@ -85,7 +91,7 @@ def build_site(
 
 
 def page_texts(
-    results: Path, contents: Sequence[PaperContent], entries: Sequence[Entry], measurements: Sequence[TableFile]
+    results: Path, contents: Sequence[PaperContent], entries: Sequence[Entry], measurements: Sequence[Measurement]
 ) -> dict[str, str]:
     """Every page as text, by its path below the site.
 
@@ -93,7 +99,7 @@ def page_texts(
         results: the folder of the committed tables.
         contents: content of the papers' pages.
         entries: the decided claims.
-        measurements: the benchmarks.
+        measurements: the speed measurements, in the order of their page.
     """
     templates = environment()
     papers = [content.paper for content in contents]
@@ -109,6 +115,8 @@ def page_texts(
         "index.html",
         "index.html.j2",
         title="What reproduces",
+        documents=sum(paper.name != BENCHMARK for paper in papers),
+        benchmark=BENCHMARK if any(paper.name == BENCHMARK for paper in papers) else None,
         papers=[_card(content, entries) for content in contents],
         claims=[(paper, [_claim(entry) for entry in _of(entries, paper)]) for paper in papers],
         totals=_totals(entries),
@@ -138,7 +146,8 @@ def page_texts(
             for run in runs:
                 title = f"{run.experiment} {run.id}"
                 render(f"{RUN_PAGES}/{run.file}", "run.html.j2", title=title, paper=paper, run=run, shared=shared)
-    render("performance.html", "performance.html.j2", title="Performance", benchmarks=measurements)
+    tables = [(measured.table, [figure_parts(one) for one in measured.figures]) for measured in measurements]
+    render("performance.html", "performance.html.j2", title="Performance", benchmarks=tables, folder=FOLDER)
     return texts
 
 
@@ -154,6 +163,7 @@ def _totals(entries: Sequence[Entry]) -> list[tuple[str, int]]:
 def _card(content: PaperContent, entries: Sequence[Entry]) -> dict[str, Any]:
     return {
         "paper": content.paper,
+        "figure": None if content.main is None else figure_parts(content.main),
         "findings": findings(content.paper, entries),
         "totals": _totals(_of(entries, content.paper)),
         "runs": 0 if content.table is None else len(content.table.runs),
@@ -221,18 +231,18 @@ def _write_texts(out: Path, texts: Mapping[str, str]) -> list[Path]:
     return [out / name for name in texts]
 
 
-def _write_figures(root: Path, contents: Sequence[PaperContent], below: str = "") -> list[Path]:
-    """Write each paper's figures as SVG, and remove old ones that no page has now."""
+def _write_figures(root: Path, drawn: Mapping[str, Sequence[Figure]], below: str = "") -> list[Path]:
+    """Write each page's figures as SVG, and remove old ones that no page has now."""
     paths = []
-    for content in contents:
-        folder = root / content.paper.name / below
-        written = [folder / f"{figure.name}.svg" for figure in content.figures]
+    for name, figures in drawn.items():
+        folder = root / name / below
+        written = [folder / f"{figure.name}.svg" for figure in figures]
         for path in folder.glob("*--*.svg"):
             if path not in written:
                 path.unlink()
         if written:
             folder.mkdir(parents=True, exist_ok=True)
-        for path, figure in zip(written, content.figures, strict=True):
+        for path, figure in zip(written, figures, strict=True):
             path.write_text(figure.svg, encoding="utf-8")
         paths += written
     return paths

@@ -16,6 +16,7 @@ from sparse_bench.papers.claims import read_claims
 from sparse_bench.papers.page import read_papers
 from sparse_bench.site.content import PaperContent, paper_content
 from sparse_bench.site.pages import page_texts
+from sparse_bench.site.performance import measurements_of
 from sparse_bench.site.readme import readme, summary, with_summary
 from sparse_bench.site.table_files import FOLDER as PERFORMANCE
 from sparse_bench.site.table_files import table_files
@@ -60,10 +61,12 @@ def browser() -> str:
 
 @pytest.fixture(scope="module")
 def pages(browser: str, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The papers' pages as files, in the order of the contents."""
+    """The papers' pages, the overview and the page of measurements as files."""
     folder, whole = tmp_path_factory.mktemp("pages"), content_of_the_tables()
-    texts = page_texts(whole.evidence.root, whole.contents, whole.entries, [])
-    found = [folder / f"{content.paper.name}.html" for content in whole.contents]
+    measurements = measurements_of(whole.evidence.root / PERFORMANCE)
+    texts = page_texts(whole.evidence.root, whole.contents, whole.entries, measurements)
+    names = [content.paper.name for content in whole.contents]
+    found = [folder / f"{name}.html" for name in (*names, "index", "performance")]
     for page in found:
         page.write_text(texts[page.name], encoding="utf-8")
     return found
@@ -86,20 +89,29 @@ def test_documents_are_current(committed: Committed) -> None:
         for figure in content.figures:
             path = committed.evidence.root / content.paper.name / "figures" / f"{figure.name}.svg"
             assert path.is_file(), f"{path} is missing; run `make results`"
+    folder = committed.evidence.root / PERFORMANCE
+    drawn = {f"{figure.name}.svg" for measured in measurements_of(folder) for figure in measured.figures}
+    assert drawn == {path.name for path in (folder / "figures").glob("*.svg")}, f"{folder}/figures {STALE}"
 
 
 @pytest.mark.browser
 @pytest.mark.slow
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)], ids=["desk, light", "phone, dark"])
-def test_the_papers_pages_fit_the_screen(
+def test_the_pages_fit_the_screen(
     browser: str, committed: Committed, pages: list[Path], tmp_path: Path, width: int, dark: bool
 ) -> None:
     results = measure(browser, pages, tmp_path, width, dark)
-    for page, content, found in zip(pages, committed.contents, results, strict=True):
+    figures = {content.paper.name: len(content.figures) for content in committed.contents}
+    figures["index"] = sum(content.main is not None for content in committed.contents)
+    measured = measurements_of(committed.evidence.root / PERFORMANCE)
+    figures["performance"] = sum(len(measurement.figures) for measurement in measured)
+    assert figures["index"] >= 5
+    assert figures["performance"] >= len(measured) - 1
+    for page, found in zip(pages, results, strict=True):
         assert found["client"] == width, page.name
         assert found["scroll"] <= width, f"{page.name} scrolls sideways"
-        assert found["figures"] == len(found["shown"]) == len(content.figures), page.name
-        assert found["compact"] is (width < 500) or not content.figures
+        assert found["figures"] == len(found["shown"]) == figures[page.stem], page.name
+        assert found["compact"] is (width < 500) or not figures[page.stem]
         assert found["inside"], f"in {page.name} text leaves its figure"
         assert found["letters"] >= 10, f"in {page.name} letters are too small to read"
         assert (brightness(found["background"]) < 3 * 60) is dark

@@ -46,7 +46,7 @@ def test_site(browser: str, example_site: Site, tmp_path: Path, width: int, dark
     for page, found in zip(pages, results, strict=True):
         assert found["client"] == width, page.name
         assert found["scroll"] <= width, f"{page.name} scrolls sideways"
-        assert found["figures"] == len(found["shown"]) == (4 if page.name == "first.html" else 0)
+        assert found["figures"] == len(found["shown"]) == {"first.html": 4, "index.html": 1}.get(page.name, 0)
         assert found["compact"] is (width < 500) or not found["figures"]
         assert found["inside"], f"in {page.name} text leaves its figure"
         assert found["letters"] >= 10, f"in {page.name} letters are too small to read"
