@@ -127,7 +127,7 @@ bench: $(STAMP) ## measure the performance tables in results/performance (an hou
 	@echo "Timing with interleaved arms. Please do not use the machine for anything else."
 	@mkdir -p $(RESULTS)/performance
 	@$(BIN)/python -m sparse_bench.data download brouns
-	@for script in sparse_linear sparse_lstm set_epoch block_lstm rewiring embeddings launchers; do \
+	@for script in sparse_linear sparse_lstm sparsify schemes set_epoch block_lstm rewiring embeddings launchers collect; do \
 		echo "scripts/bench_$$script.py"; \
 		$(BIN)/python scripts/bench_$$script.py --output $(RESULTS)/performance/$$script.md || exit; \
 	done
