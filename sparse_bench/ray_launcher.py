@@ -61,7 +61,8 @@ class RayTasks(Launcher):
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         given: Any = OmegaConf.to_container(self.ray, resolve=True)
         if not ray.is_initialized():
-            ray.init(**given["init"])
+            # Without an address Ray would first look for a cluster that runs, or for the traces of one.
+            ray.init(**given["init"] | {"address": given["init"].get("address") or "local"})
         logger.info("Launching %d jobs on a Ray cluster with %s", len(job_overrides), ray.cluster_resources())
         run = ray.remote(**given["remote"])(_run)
         shared = ray.put((Path.cwd(), self.context, self.config, self.task, Singleton.get_state()))
