@@ -56,8 +56,8 @@ class SynFlow(Scored):
         self._value = self.input
         for power in range(_POWERS):
             value = self.input / 10**power
-            for twin in (copy.deepcopy(model), copy.deepcopy(model).double()):
-                linear(twin, self.selected, value)
+            for precision in (None, torch.double):
+                twin = linear(copy.deepcopy(model).to(precision), self.selected, value)
                 scores = self._scores(twin, losses, value, seed).values()
                 if all(bool(score.isfinite().all()) for score in scores):
                     break  # otherwise products of absolute weights overflow, as in deep transformers
