@@ -139,9 +139,9 @@ def revisions(entries: Sequence[Entry]) -> str:
     changed = sum(bool(entry.claim.revised) for entry in registered)
     later = [entry for entry in entries if entry.claim.tests and not entry.claim.registered]
     return (
-        f"Of {len(entries)} claims, {len(registered)} have a criterion that was committed before every run that it "
-        f"judges; {changed} of these replaced an earlier criterion. {len(later)} criteria are post hoc: written or "
-        f"changed after a run that they judge. {len(entries) - len(registered) - len(later)} claims are not testable."
+        f"Of {len(entries)} claims, {len(registered)} have a criterion that is older than its runs; {changed} of these "
+        f"replaced an earlier one. {len(later)} criteria are post hoc: written or changed after a run. "
+        f"{len(entries) - len(registered) - len(later)} claims are not testable."
     )
 
 

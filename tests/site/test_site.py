@@ -83,7 +83,7 @@ def test_the_overview_has_the_ledger(example_site: Site) -> None:
         "It is good. page 2 published 0.9 measured, paper scale not run verdict not run",
         "A &lt;first&gt; paper Dropping &amp; regrowing pays. 1 reproduced",
         "8 runs",
-        "Of 3 claims, 0 have a criterion that was committed before every run",
+        "Of 3 claims, 0 have a criterion that is older than its runs",
     ):
         assert words in text, words
 
