@@ -25,6 +25,7 @@ from sparse_bench.tasks.text_batches import (
     beginning,
     columnise,
     evaluation_batches,
+    line_starts,
     training_batches,
     training_chunks,
 )
@@ -64,6 +65,8 @@ class LanguageModellingTask(Task):
             et al. 2018, section 5). Otherwise every chunk has length ``bptt``.
         longest: upper limit of a variable length.
         batching: ``continuous`` or ``sentences``.
+        evaluate_line_starts: whether evaluation counts the first word of each line. ``sentences`` never predicts one,
+            so a comparison of the two batchings on the same words needs false.
         valid_batch_size: streams, or sentences, in a validation batch. Tokens that do not fill a stream are dropped.
         test_batch_size: the same for the test split.
 
@@ -88,6 +91,7 @@ class LanguageModellingTask(Task):
         variable_length: bool = True,
         longest: Count = 110,
         batching: Annotated[str, one_of(*BATCHINGS)] = "continuous",
+        evaluate_line_starts: bool = True,
         valid_batch_size: Count = 10,
         test_batch_size: Count = 1,
     ) -> None:
@@ -97,6 +101,7 @@ class LanguageModellingTask(Task):
         self.sizes = LanguageSizes(len(self.corpus.words), self.corpus.frequencies)
         self._batch_size, self._bptt, self._longest = batch_size, bptt, longest
         self._variable_length, self._batching = variable_length, batching
+        self._evaluate_line_starts = evaluate_line_starts
         self._train = _layout("training", self.corpus.train, batch_size, batching, least=3)
         self._held_out = {
             "valid": self._evaluation_batches("validation", self.corpus.valid, valid_batch_size),
@@ -210,7 +215,9 @@ class LanguageModellingTask(Task):
         laid_out = _layout(name, text, batch_size, self._batching, least=2)
         if isinstance(laid_out, Sentences):
             return HeldOut(laid_out.batches(laid_out.ordered(batch_size)))
-        return HeldOut(evaluation_batches(laid_out, self._bptt))
+        if self._evaluate_line_starts:
+            return HeldOut(evaluation_batches(laid_out, self._bptt))
+        return HeldOut(evaluation_batches(laid_out, self._bptt, columnise(line_starts(text), batch_size)))
 
 
 def _layout(name: str, text: NumberedText, streams: int, batching: str, least: int) -> Tensor | Sentences:

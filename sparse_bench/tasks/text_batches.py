@@ -34,12 +34,19 @@ class Chunk:
 
 
 def columnise(tokens: np.ndarray, streams: int) -> Tensor:
-    """Cut a text into parallel streams of equal length N [N, streams], int64. A remainder is dropped.
+    """Cut a text into parallel streams of equal length N [N, streams]. A remainder is dropped.
 
     Stream b holds the tokens from b·N to (b + 1)·N − 1.
     """
     rows = len(tokens) // streams
     return torch.from_numpy(tokens[: rows * streams].reshape(streams, rows).T.copy())
+
+
+def line_starts(text: NumberedText) -> np.ndarray:
+    """Whether each token [N] is the first of its line."""
+    first = np.zeros(len(text.tokens), dtype=bool)
+    first[(np.cumsum(text.lengths) - text.lengths)[text.lengths > 0]] = True
+    return first
 
 
 def variable_length(base: int, longest: int, draw: np.random.Generator) -> int:
@@ -74,10 +81,20 @@ def training_batches(columns: Tensor, chunks: Sequence[Chunk], base: int) -> Ite
         )
 
 
-def evaluation_batches(columns: Tensor, base: int) -> list[LanguageBatch]:
-    """All targets of streams ``columns`` [N, B], in chunks of ``base``."""
+def evaluation_batches(columns: Tensor, base: int, left_out: Tensor | None = None) -> list[LanguageBatch]:
+    """All targets of streams ``columns`` [N, B], in chunks of ``base``.
+
+    Args:
+        columns: token numbers, from :func:`columnise`.
+        base: length of a chunk.
+        left_out: bool [N, B], true at the tokens that are no targets; None: all are.
+    """
     last = columns.shape[0] - 1
-    return [_piece(columns, start, min(base, last - start)) for start in range(0, last, base)]
+    batches = [_piece(columns, start, min(base, last - start)) for start in range(0, last, base)]
+    if left_out is None:
+        return batches
+    targets = columns.masked_fill(left_out, IGNORED)[1:].split(base)
+    return [replace(b, targets=t, tokens=int((t != IGNORED).sum())) for b, t in zip(batches, targets, strict=True)]
 
 
 def beginning(batch: LanguageBatch, length: int) -> LanguageBatch:

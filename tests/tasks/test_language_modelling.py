@@ -63,6 +63,22 @@ def test_metrics_are_means_over_predicted_tokens() -> None:
     assert metrics["cross_entropy"] == pytest.approx(math.log(1 + 9 * math.exp(-2.0)))
 
 
+def test_both_batchings_are_evaluated_on_the_same_words() -> None:
+    """Two lines of three words in one stream: 5 targets, 4 without the second line's start. Sentences have 2 each."""
+    lines = [["a", "b", "c"], ["b", "c", "a"]]
+    text = numbered_corpus(lines * 2, lines, lines, eos=False)
+    settings = {"corpus": text, "batch_size": 1, "valid_batch_size": 1, "bptt": 2}
+
+    def targets(**more: Any) -> list[int]:
+        held_out = LanguageModellingTask(**settings, **more)._held_out["valid"]
+        assert sum(batch.tokens for batch in held_out) == sum(int((batch.targets >= 0).sum()) for batch in held_out)
+        return sorted(int(t) for batch in held_out for t in batch.targets.flatten() if t >= 0)
+
+    a, b, c = (text.words.index(word) for word in "abc")
+    assert targets() == sorted([b, c, b, c, a])
+    assert targets(evaluate_line_starts=False) == targets(batching="sentences") == sorted([b, c, c, a])
+
+
 def test_evaluation_carries_the_state_and_leaves_the_trainings_alone() -> None:
     task = make()
     model = Counting(task.sizes)
