@@ -121,34 +121,29 @@ claims: $(STAMP) ## print which of the papers' claims are reproduced, from the t
 dashboard: $(STAMP) ## write the specifications of the W&B reports, one a paper (scripts/wandb_dashboard.py --publish sends them)
 	@$(BIN)/python scripts/wandb_dashboard.py --output $(RUNS)/wandb_reports
 
+# $(call measure,SCRIPT,TABLE,OPTIONS,FILE): one table, from scripts/bench_SCRIPT.py, in FILE or else under its own name.
+measure = echo "scripts/bench_$(1).py $(2) $(3)"; $(BIN)/python scripts/bench_$(1).py $(2) $(3) \
+	--output $(RESULTS)/performance/$(or $(4),$(2)).csv || exit
+
 bench: $(STAMP) ## measure the performance tables in results/performance (an hour on an idle machine)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[bench]' \
 		|| echo "SparseProp, a baseline of the sparse layers, cannot be built here; the table will note that."
 	@echo "Timing with interleaved arms. Please do not use the machine for anything else."
-	@mkdir -p $(RESULTS)/performance
 	@$(BIN)/python -m sparse_bench.data download brouns
-	@for script in sparse_linear sparse_lstm sparsify schemes set_epoch block_lstm rewiring embeddings launchers collect; do \
-		echo "scripts/bench_$$script.py"; \
-		$(BIN)/python scripts/bench_$$script.py --output $(RESULTS)/performance/$$script.md || exit; \
-	done
-	@export OMP_WAIT_POLICY=passive; for script in sparse_models transformer; do \
-		echo "scripts/bench_$$script.py"; \
-		$(BIN)/python scripts/bench_$$script.py --output $(RESULTS)/performance/$$script.md || exit; \
-	done; \
-	$(BIN)/python scripts/profile_diet.py --threads 1 2 --output $(RESULTS)/performance/diet_step.md
-	@echo "scripts/bench_embeddings.py, from ten thousand words to three million"
-	@$(BIN)/python scripts/bench_embeddings.py --vocabulary 10000 30000 100000 300000 1000000 3000000 --dim 64 \
-		--output $(RESULTS)/performance/embeddings_vocabulary.md
-	@echo "scripts/bench_embeddings.py, over dimensions, batches and lengths"
-	@$(BIN)/python scripts/bench_embeddings.py --dim 50 100 300 --batch 1 32 256 --tokens 8 20 --seconds 5 \
-		--output $(RESULTS)/performance/embeddings_grid.md
-	@$(BIN)/python scripts/sparse_gradient_support.py --output $(RESULTS)/performance/sparse_gradient_support.md
+	@$(foreach table,sparse_linear block_lstm,$(call measure,layers,$(table)); )
+	@$(foreach table,sparse_lstm sparsify,$(call measure,models,$(table)); )
+	@$(foreach table,schemes set_epoch rewiring,$(call measure,schemes,$(table)); )
+	@$(foreach table,launchers collect,$(call measure,sweeps,$(table)); )
+	@$(call measure,embeddings,sparse_gradient_support)
+	@$(call measure,embeddings,embeddings)
+	@$(call measure,embeddings,embeddings,--vocabulary 10000 30000 100000 300000 1000000 3000000 --dim 64,embeddings_vocabulary)
+	@$(call measure,embeddings,embeddings,--dim 50 100 300 --batch 1 32 256 --tokens 8 20 --seconds 5,embeddings_grid)
+	@export OMP_WAIT_POLICY=passive; $(call measure,models,sparse_models); $(call measure,transformer,,,transformer)
 
 bench-gpu: $(STAMP) ## measure the tables of the sparse layers on a GPU (two minutes)
-	@$(BIN)/python scripts/bench_sparse_linear.py --device cuda --sizes 1024 2048 --tokens 1024 4096 --seconds 0.3 \
-		--output $(RESULTS)/performance/sparse_linear_gpu.md
-	@$(BIN)/python scripts/bench_sparse_lstm.py --device cuda --seconds 5 --output $(RESULTS)/performance/sparse_lstm_gpu.md
-	@$(BIN)/python scripts/bench_block_lstm.py --device cuda --seconds 1 --output $(RESULTS)/performance/block_lstm_gpu.md
+	@$(call measure,layers,sparse_linear,--device cuda --sizes 1024 2048 --tokens 1024 4096 --seconds 0.3,sparse_linear_gpu)
+	@$(call measure,models,sparse_lstm,--device cuda --seconds 5,sparse_lstm_gpu)
+	@$(call measure,layers,block_lstm,--device cuda --seconds 1,block_lstm_gpu)
 
 test: $(STAMP) ## run all tests
 	@echo "Running the tests: ten to fifteen minutes on two cores."

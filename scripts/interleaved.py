@@ -1,11 +1,10 @@
-"""What the timing scripts share: options, arms run in turn, the machine's line, and a page made from its rows.
+"""What the scripts share: options from a function's signature, arms that are timed in turn, and tables.
 
-Arms run in turn, so that what else the machine does hits all alike; what is told are medians.
+Arms run in turn, so that what else the machine does hits all alike. What is told are medians.
 """
 
 import argparse
-import csv
-import io
+import inspect
 import os
 import platform
 import random
@@ -22,53 +21,46 @@ import pandas as pd
 import torch
 
 from sparse_bench.environment import machine, tune_process
+from sparse_bench.evidence.csv_tables import csv_text
 from sparse_bench.evidence.display import MISSING, DisplayTable, markdown
 from sparse_bench.kernels import kernel_available
 from sparse_bench.kernels.linear import triton_available
 
 Step = Callable[[], object]
+Row = Mapping[str, Any]
 
 LEAST_ROUNDS = 5
 
 
 @dataclass
 class Times:
-    """Seconds of each repetition of one arm: of the clock, and of all threads' processor time."""
+    """Seconds of each repetition of one arm: of the clock, and of all threads' processor time.
+
+    Processor time is the steadier of the two on a machine that others use.
+    """
 
     clock: list[float] = field(default_factory=list)
     processor: list[float] = field(default_factory=list)
 
-    @property
-    def median(self) -> float:
-        """By the clock."""
-        return statistics.median(self.clock)
+    def ms(self, of: str = "clock") -> float:
+        """The median in milliseconds."""
+        return 1e3 * statistics.median(getattr(self, of))
 
-    @property
-    def median_processor(self) -> float:
-        """By the processor: the steadier of the two on a machine that others use."""
-        return statistics.median(self.processor)
+    def ratios(self, base: "Times", of: str = "clock") -> list[float]:
+        """Each round's ratio to another arm. An arm that leaves out rounds leaves out the last ones."""
+        return [own / other for own, other in zip(getattr(self, of), getattr(base, of), strict=False)]
 
-    @property
-    def milliseconds(self) -> float:
-        """The median by the clock."""
-        return 1e3 * self.median
+    def over(self, base: "Times", of: str = "clock") -> float:
+        """The median of the rounds' ratios to another arm."""
+        return statistics.median(self.ratios(base, of))
 
-    @property
-    def least(self) -> float:
-        """Milliseconds of the fastest repetition by the clock."""
-        return 1e3 * min(self.clock)
-
-    def ratios(self, other: "Times", of: str = "processor") -> tuple[list[float], str]:
-        """Each round's ratio to another arm, and their quartiles as text.
-
-        An arm that leaves out rounds leaves out the last ones, so equal positions are of one round.
-        """
-        pairs = zip(getattr(self, of), getattr(other, of), strict=False)
-        found = [own / others for own, others in pairs]
+    def quartiles(self, base: "Times", of: str = "clock") -> str:
+        """The quartiles of the rounds' ratios to another arm, as text; empty after one round."""
+        found = self.ratios(base, of)
         if len(found) < 2:
-            return found, ""
+            return ""
         first, _, third = statistics.quantiles(found, n=4, method="inclusive")
-        return found, f"{first:.2f} to {third:.2f}"
+        return f"{first:.2f} to {third:.2f}"
 
 
 def interleave(
@@ -98,7 +90,7 @@ def interleave(
     return spent
 
 
-def timed(arm: Callable[[], object], times: Times) -> None:
+def timed(arm: Step, times: Times) -> None:
     """Run an arm once, and add its times."""
     wait_for_gpu()
     begin, begin_processor = time.perf_counter(), time.process_time()
@@ -117,39 +109,12 @@ def wait_for_gpu() -> None:
 def bf16_is_native(device: torch.device) -> bool:
     """Whether products in bfloat16 are faster there than in float32; some processors only emulate them."""
 
-    def product(dtype: torch.dtype) -> Callable[[], object]:
+    def product(dtype: torch.dtype) -> Step:
         a, b = torch.ones(1024, 512, dtype=dtype, device=device), torch.ones(512, 512, dtype=dtype, device=device)
         return lambda: torch.mm(a, b)
 
     times = interleave({"float32": product(torch.float32), "bfloat16": product(torch.bfloat16)}, seconds=0.1)
     return min(times["bfloat16"].clock) < min(times["float32"].clock)
-
-
-def parse(description: str, **options: Any) -> argparse.Namespace:
-    """Read the options of a script, and prepare the process for training.
-
-    Args:
-        description: the script's docstring.
-        options: name → default, or (default, help). The default says the type; a list takes any number of values, and
-            a truth value is a switch. ``--output`` always exists.
-    """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, help="file to write the page to; none: print it alone")
-    for name, option in options.items():
-        default, text = option if isinstance(option, tuple) else (option, "")
-        settings: dict[str, Any] = {"default": default, "help": f"{text} (default: %(default)s)".strip()}
-        if isinstance(default, bool):
-            settings["action"] = "store_true"
-        elif isinstance(default, list):
-            settings |= {"nargs": "*", "type": type(default[0])}
-        else:
-            settings["type"] = type(default)
-        parser.add_argument(f"--{name.replace('_', '-')}", **settings)
-    given = parser.parse_args()
-    tune_process()
-    if isinstance(threads := vars(given).get("threads"), int):
-        torch.set_num_threads(threads)
-    return given
 
 
 def device_with_kernel(name: str) -> torch.device:
@@ -161,23 +126,131 @@ def device_with_kernel(name: str) -> torch.device:
     return device
 
 
-def describe_machine(device: torch.device | None = None) -> str:
+# ---- options ----
+
+
+def run(*functions: Callable[..., Any]) -> Any:
+    """Call the function that the command line names, or the only one; its parameters are options."""
+    function, options = _chosen(functions)
+    return function(**options)
+
+
+def measure(*tables: Callable[..., Iterable[Row | str]]) -> None:
+    """Make the table that the command line names, and write it as CSV, with a page beside.
+
+    Each table is a function. Its parameters are options, and its docstring is the page's title and text. It yields
+    rows, and notes that stand below them.
+    """
+    table, options = _chosen(tables, output=None)
+    output = options.pop("output")
+    tune_process()
+    if "threads" in options:
+        torch.set_num_threads(options["threads"])
+    found = list(table(**options))
+    rows, notes = [row for row in found if not isinstance(row, str)], [note for note in found if isinstance(note, str)]
+    title, _, text = (inspect.getdoc(table) or "").partition(".")
+    defaults = _defaults(table)
+    several = [name for name, value in options.items() if isinstance(value, list) and len(value) > len(defaults[name])]
+    title += f", by {' and '.join(several)}" if several else ""
+    report(output, f"{title}.{text}", rows, notes, options.get("device", "cpu"), _WIDE.get(table.__name__))
+
+
+def _chosen(functions: Sequence[Callable[..., Any]], **more: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """The function that the command line names, and its options; ``more`` have all of them."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=sys.modules[functions[0].__module__].__doc__, formatter_class=form)
+    named = len(functions) > 1
+    commands = parser.add_subparsers(dest="function", required=True) if named else None
+    for function in functions:
+        about = (inspect.getdoc(function) or "").partition("\n")[0]
+        one = parser if commands is None else commands.add_parser(function.__name__, help=about)
+        for name, default in (more | _defaults(function)).items():
+            # The default says the type; a tuple takes any number of values, and a truth value is a switch.
+            settings: dict[str, Any] = {"default": default, "help": "(default: %(default)s)"}
+            if isinstance(default, bool):
+                settings["action"] = "store_true"
+            elif isinstance(default, tuple):
+                settings |= {"nargs": "*", "type": type(default[0])}
+            else:
+                settings["type"] = Path if default is None else type(default)
+            one.add_argument(f"--{name.replace('_', '-')}", **settings)
+    options = vars(parser.parse_args())
+    name = options.pop("function") if named else functions[0].__name__
+    return {function.__name__: function for function in functions}[name], options
+
+
+def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
+    return {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
+
+
+#: Table → the columns whose values become the page's columns, and that stand in these. The CSV file has long rows.
+_WIDE: dict[str, tuple[str, str]] = {}
+
+
+def wide(columns: str, values: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Have a table's page show its ``values`` in a column for each value of ``columns``."""
+
+    def remember(table: Callable[..., Any]) -> Callable[..., Any]:
+        _WIDE[table.__name__] = columns, values
+        return table
+
+    return remember
+
+
+# ---- tables ----
+
+
+def report(
+    output: Path | None,
+    text: str,
+    rows: Sequence[Row],
+    notes: Sequence[str] = (),
+    device: str = "cpu",
+    by: tuple[str, str] | None = None,
+) -> None:
+    """Print measurements as a page, and write them as CSV with the page as Markdown beside.
+
+    Args:
+        output: where, whatever its suffix; None: nowhere.
+        text: the page's title and paragraphs, however their lines are broken.
+        rows: one a measurement, all with the same columns.
+        notes: a list that stands below the table.
+        device: that was measured on.
+        by: see :func:`wide`.
+    """
+    title, *text_parts = paragraphs(text)
+    gpu = "" if device == "cpu" else torch.cuda.get_device_name(device)
+    head = [
+        title.rstrip(".") + (f": {gpu}" if gpu else ""),
+        f"Made by `{_command()}`. {_machine(device)}.",
+        *text_parts,
+    ]
+    frame = pd.DataFrame(rows)
+    measured = csv_text(frame)
+    if by is not None:
+        columns, values = by
+        index = list(frame.columns[: frame.columns.get_loc(columns)])
+        frame = frame.pivot_table(values, index, columns, sort=False).round(2).reset_index()
+    shown = table_of(frame.astype(object).where(frame.notna(), None).to_dict("records"))
+    page = [f"# {head[0]}", *head[1:], shown.rstrip(), "\n".join(f"- {note}" for note in notes)]
+    write("\n\n".join(part for part in page if part) + "\n", output and output.with_suffix(".md"))
+    if output:
+        comments = ["".join(f"# {line}\n" for line in lines) for lines in (head, notes)]
+        output.with_suffix(".csv").write_text(comments[0] + measured + comments[1], encoding="utf-8")
+
+
+def _machine(device: str) -> str:
     """Device or processor, cores, threads, load, kernel and versions in one line."""
-    host = machine(device or torch.device("cpu"))
-    on_cpu = host["device"] == "cpu"
-    gpu = "" if on_cpu else f"{host['device']}; "
+    host, on_cpu = machine(torch.device(device)), device == "cpu"
     kernel = (kernel_available() if on_cpu else triton_available()).reason
-    return (
-        f"{gpu}{host['processor']}, {host['cores']} cores, {torch.get_num_threads()} threads, "
-        f"{os.getloadavg()[0]:.1f} programs running on average, kernel with {kernel}, "
-        f"torch {torch.__version__}, Python {platform.python_version()}{'' if on_cpu else _tf32()}"
-    )
-
-
-def _tf32() -> str:
-    """Where float32 is computed with ten bits of mantissa: cuDNN's choice and that of products differ by default."""
     flags = {"products": torch.backends.cuda.matmul.allow_tf32, "cuDNN": torch.backends.cudnn.allow_tf32}
-    return f"; TF32 in {' and '.join(name for name, allowed in flags.items() if allowed) or 'nothing'}"
+    # With TF32 float32 is computed with ten bits of mantissa; the defaults of cuDNN and of products differ.
+    tf32 = f"; TF32 in {' and '.join(name for name, allowed in flags.items() if allowed) or 'nothing'}"
+    return (
+        f"{'' if on_cpu else host['device'] + '; '}{host['processor']}, {host['cores']} cores, {host['threads']} "
+        f"threads, {os.getloadavg()[0]:.1f} programs running on average, kernel with {kernel}, "
+        f"torch {torch.__version__}, Python {platform.python_version()}{'' if on_cpu else tf32}"
+    )
 
 
 def _command() -> str:
@@ -186,70 +259,15 @@ def _command() -> str:
     return f"{f'OMP_WAIT_POLICY={waiting} ' if waiting else ''}python {shlex.join(sys.argv)}"
 
 
-Row = Mapping[str, Any]
-
-
-def report(
-    output: Path | None,
-    title: str,
-    text: str,
-    rows: Sequence[Row],
-    *,
-    notes: Iterable[str] = (),
-    view: Callable[[pd.DataFrame], Iterable[Row]] | None = None,
-    device: torch.device | None = None,
-) -> None:
-    """Print measurements as a page, and write them as CSV with the page as Markdown beside.
-
-    Args:
-        output: where, whatever its suffix; None: nowhere.
-        title: of the page; a GPU's name is added.
-        text: what was measured, in paragraphs, however their lines are broken.
-        rows: one a measurement, all with the same columns.
-        notes: a list that stands below the table.
-        view: turns the rows into those of the page's table, where these are others.
-        device: that was measured on.
-    """
-    on_gpu = device is not None and device.type != "cpu"
-    title = f"{title}: {torch.cuda.get_device_name(device)}" if on_gpu else title
-    head = [title, f"Made by `{_command()}`. {describe_machine(device)}.", *paragraphs(text)]
-    columns = list(rows[0])
-    table = io.StringIO()
-    writer = csv.DictWriter(table, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    comments = ["".join(f"# {line}\n" for line in lines) for lines in (head, notes)]
-    measured = comments[0] + table.getvalue() + comments[1]
-    page = page_of(measured, view)
-    write(page, output and output.with_suffix(".md"))
-    if output:
-        output.with_suffix(".csv").write_text(measured, encoding="utf-8")
-
-
 def paragraphs(text: str) -> list[str]:
     """Each as one line."""
     return [" ".join(part.split()) for part in text.strip().split("\n\n")]
 
 
-def page_of(measured: str, view: Callable[[pd.DataFrame], Iterable[Row]] | None = None) -> str:
-    """The Markdown page of a CSV file that :func:`report` wrote.
-
-    Comments above the rows are title and paragraphs, those below are a list. Cells stand as they are in the file, with
-    thousands separators in whole numbers.
-    """
-    lines = measured.splitlines()
-    first = next(number for number, line in enumerate(lines) if not line.startswith("#"))
-    head, notes = ([line[2:] for line in part if line.startswith("#")] for part in (lines[:first], lines[first:]))
-    rows = "\n".join(line for line in lines if not line.startswith("#"))
-    shown = list(view(pd.read_csv(io.StringIO(rows)))) if view else list(csv.DictReader(io.StringIO(rows)))
-    parts = [f"# {head[0]}", *head[1:], table_of(shown).rstrip()]
-    return "\n\n".join([*parts, "\n".join(f"- {note}" for note in notes)] if notes else parts) + "\n"
-
-
 def table_of(rows: Sequence[Row]) -> str:
-    """Rows as a table in Markdown."""
+    """Rows as a table in Markdown; whole numbers have thousands separators."""
     texts = [[_cell(value) for value in row.values()] for row in rows]
-    columns = list(rows[0])
+    columns = list(map(str, rows[0]))
     numeric = [not any(line[number][:1].isalpha() for line in texts) for number in range(len(columns))]
     return markdown(DisplayTable("", columns, texts, numeric)).lstrip()
 

@@ -1,7 +1,9 @@
 """Timing in turn: who runs how often, and what is reported."""
 
+import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,22 +26,46 @@ def test_a_slow_arm_is_measured_once_and_its_unmeasured_run_does_not_count() -> 
     naps = iter([0.05] + [0.02] * 9)
     times = interleaved.interleave({"slow": lambda: time.sleep(next(naps)), "fast": lambda: None}, seconds=0.01)
     assert len(times["slow"].clock) == 1
-    assert times["slow"].median == pytest.approx(times["slow"].milliseconds / 1e3)
-    assert times["slow"].median_processor < times["slow"].median
+    assert times["slow"].ms("processor") < times["slow"].ms() == pytest.approx(1e3 * times["slow"].clock[0])
+    assert times["slow"].over(times["fast"]) > 1
+    assert times["slow"].quartiles(times["fast"]) == ""
     assert len(times["fast"].clock) >= interleaved.LEAST_ROUNDS
 
 
-def test_a_page_is_made_from_its_rows_and_the_rows_are_those_of_other_readers(tmp_path: Path) -> None:
-    rows = [{"arm": "dense, wide", "weights": 12345, "ms": "1.50"}, {"arm": "sparse", "weights": 99, "ms": None}]
-    interleaved.report(tmp_path / "speed.md", "Speed", "Two\nlines.\n\nMore.", rows, notes=["Left out: nothing."])
-    measured, page = ((tmp_path / f"speed.{kind}").read_text() for kind in ("csv", "md"))
-    assert page == interleaved.page_of(measured)
-    title, made, *rest = page.split("\n\n")
-    assert (title, made.startswith("Made by `python ")) == ("# Speed", True)
-    assert rest[:2] == ["Two lines.", "More."]
-    assert rest[2].splitlines()[2:] == ["| dense, wide | 12,345 | 1.50 |", "| sparse | 99 | – |"]
-    assert rest[3] == "- Left out: nothing.\n"
-    assert read_rows(tmp_path / "speed.csv")["weights"].tolist() == [12345, 99]
-    columns = interleaved.page_of(measured, lambda frame: [{"sum": frame["weights"].sum()}])
-    assert "| sum |" in columns
-    assert "| 12,444 |" in columns
+def test_options_rows_and_notes_become_a_table_and_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @interleaved.wide("arm", "ms")
+    def speed(*, sizes: tuple[int, ...] = (12345,), seconds: float = 1.0) -> Iterator[interleaved.Row | str]:
+        """Speed.
+
+        Two
+        lines.
+        """
+        for size in sizes:
+            yield {"weights": size, "arm": "dense, wide", "ms": 1.504 * seconds, "least": None}
+            yield {"weights": size, "arm": "sparse", "ms": 1.0, "least": 0.5}
+        yield "Left out: nothing."
+
+    output = tmp_path / "speed.csv"
+    monkeypatch.setattr(sys, "argv", ["bench.py", "--sizes", "12345", "99", "--seconds", "2", "--output", str(output)])
+    interleaved.measure(speed)
+    assert read_rows(output)["ms"].tolist() == [3.008, 1.0, 3.008, 1.0]
+    assert read_rows(output)["weights"].tolist() == [12345, 12345, 99, 99]
+    title, made, *rest = output.with_suffix(".md").read_text().split("\n\n")
+    assert (title, made.startswith("Made by `python bench.py --sizes 12345 99")) == ("# Speed, by sizes", True)
+    assert rest[0] == "Two lines."
+    assert rest[1].splitlines()[2:] == ["| 12,345 | 3.01 | 1.0 |", "| 99 | 3.01 | 1.0 |"]
+    assert rest[2] == "- Left out: nothing.\n"
+    comments = [line for line in output.read_text().splitlines() if line.startswith("#")]
+    assert [comments[0], comments[-1]] == ["# Speed, by sizes", "# Left out: nothing."]
+
+
+def test_several_functions_are_named_on_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def one(*, quick: bool = False, output: Path | None = None) -> tuple[bool, Path | None]:
+        return quick, output
+
+    def two(*, seed: int = 3) -> int:
+        return seed
+
+    for line, expected in (("one --quick --output x.md", (True, Path("x.md"))), ("one", (False, None)), ("two", 3)):
+        monkeypatch.setattr(sys, "argv", ["script.py", *line.split()])
+        assert interleaved.run(one, two) == expected

@@ -76,7 +76,7 @@ def baselines(results: Path) -> dict[str, float]:
     """
     path = results / BASELINES
     if not path.is_file():
-        raise BenchmarkError(f"There is no '{path}'. Write it: python scripts/benchmark_baselines.py --output {path}")
+        raise BenchmarkError(f"There is no '{path}'. Write it: python scripts/counting.py benchmark --output {path}")
     found = {
         str(row["task"]): float(row["value"])
         for row in read_rows(path).to_dict("records")

@@ -166,5 +166,5 @@ def test_runs_of_other_experiments_are_no_benchmark(tmp_path: Path, results: Pat
 
 
 def test_missing_baselines_name_the_command(tmp_path: Path) -> None:
-    with pytest.raises(BenchmarkError, match=r"scripts/benchmark_baselines\.py"):
+    with pytest.raises(BenchmarkError, match=r"scripts/counting\.py benchmark"):
         baselines(tmp_path)
