@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
-from interleaved import parse, table_of, write
+from interleaved import run, table_of, write
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -37,9 +37,7 @@ from sparse_bench import environment
 from sparse_bench import run as runs
 from sparse_bench.config import CONF, check, choices, register, target_of
 from sparse_bench.errors import SparseBenchError
-from sparse_bench.record import RunFolder
 from sparse_bench.tracking.base import Trackers
-from sparse_bench.training.rehearsal import rehearse
 from sparse_bench.workers import carry_out
 
 #: Problem, setting, name of the value.
@@ -289,12 +287,6 @@ def carried_out(name: str, leaf: str, config: Any) -> tuple[str, str]:
     if runnable is None:
         return "accepted", "checked alone: the corpus would have to be downloaded"
     with tempfile.TemporaryDirectory(prefix="fuzz_") as folder:
-        if not name.startswith(("run", "trainer")):
-            try:
-                one_step(OmegaConf.to_container(runnable, resolve=True), Path(folder))
-            except SparseBenchError as error:
-                return "refused by the run", str(error)
-            return "accepted", ""
         if leaf != "output":
             runnable.output = folder
         os.chdir(folder)
@@ -320,13 +312,6 @@ def with_generated_data(name: str, leaf: str, config: Any) -> Any:
         return None
     OmegaConf.update(config, "dataset.corpus", composed(small).dataset.corpus, merge=False)
     return config
-
-
-def one_step(plain: dict[str, Any], folder: Path) -> None:
-    """What a run does: read, build, rehearse the evaluation and take a step."""
-    trainer = runs.assemble(plain, runs.task_of(plain), torch.device("cpu"), RunFolder(folder))
-    rehearse(trainer)
-    trainer.fit()
 
 
 # ---- all cases ----
@@ -363,12 +348,11 @@ def report(ended: list[tuple[Case, tuple[str, str]]]) -> tuple[str, bool]:
     return "\n\n".join(page) + "\n", not bad and len(senseless) <= MOST_SENSELESS
 
 
-def main() -> None:
-    """Try all cases and write what came of them."""
-    given = parse(__doc__ or "", workers=2, only=("", "a pattern of the problems that are tried"))
+def main(*, workers: int = 2, only: str = "", output: Path | None = None) -> None:
+    """Try all cases, or those of the problems that fit a pattern, and write what came of them."""
     cases: list[Case] = []
     for name, (_, part) in _problems().items():
-        if re.search(given.only, name):
+        if re.search(only, name):
             plain: Any = OmegaConf.to_container(composed(name))
             cases += itertools.product([name], leaves_of(part, plain), VALUES)
     here = importlib.import_module("fuzz_settings")  # which processes import, where they would be sent all of this one
@@ -376,13 +360,11 @@ def main() -> None:
     def died(_: int, reason: str) -> Any:
         return partial(tuple, ("hang" if "SIGALRM" in reason else "aborted", reason))
 
-    ended = list(
-        zip(cases, carry_out([partial(here.answer, *case) for case in cases], given.workers, died), strict=True)
-    )
-    page, good = report(ended)
-    write(page, given.output)
+    ends = carry_out([partial(here.answer, *case) for case in cases], workers, died)
+    page, good = report(list(zip(cases, ends, strict=True)))
+    write(page, output)
     sys.exit(0 if good else 1)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -19,13 +19,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
 
-from interleaved import parse, table_of, write
+from interleaved import run, table_of, write
 
 DIET = ["dataset=sara_like", "dataset.corpus.examples=600", "model.transformer_size=32", "trainer.evaluate_every=5"]
 TED = ["model=ted", "dataset=booking_like", "dataset.corpus.stories=60", "model.transformer_size=32"]
@@ -65,6 +63,7 @@ COMMON = [
 ]
 JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 WAYS = ("all processes", "at a write", "one worker")
+FILLED, SAME = "folders filled", "identical"
 #: What has to be the same, of result.json these parts.
 FILES, PARTS = ("metrics.jsonl", "topology.jsonl", "weights.json", "weights.pt"), ("metrics", "counts", "data", "notes")
 #: The command in a process that kills itself at a write, the one of the given number, and that notes how many it made.
@@ -91,15 +90,6 @@ class StormError(Exception):
     """A sweep did what none may do, whatever is killed."""
 
 
-@dataclass
-class Outcome:
-    """What became of a case: kills of each way, folders that were filled under them, and those that are the same."""
-
-    kills: Counter[str] = field(default_factory=Counter)
-    copies: int = 0
-    same: int = 0
-
-
 class Case:
     """One sweep, or two that follow each other, killed again and again."""
 
@@ -109,35 +99,35 @@ class Case:
         self._folder, self._draw = folder, draw
         self._note, self.log = folder / "writes", folder / "log"
 
-    def storm(self, kills: int) -> Outcome:
-        """Kill it so often, and compare what comes out with what an undisturbed sweep gives."""
+    def storm(self, kills: int) -> Counter[str]:
+        """Kill it so often, and compare what comes out with what an undisturbed sweep gives.
+
+        Counted are the kills of each way, and the folders that were filled under them, and those that are the same.
+        """
         self._folder.mkdir(parents=True)
         started = time.monotonic()
         self._to_the_end(self._folder / "undisturbed")
         self._longest = (time.monotonic() - started) / len(self._commands)
-        expected = contents(self._folder / "undisturbed")
-        outcome = Outcome()
-        ways = cycle([*WAYS, "at a write"])
-        while outcome.kills.total() < kills:
-            copy = self._folder / f"copy{outcome.copies}"
+        expected, found = contents(self._folder / "undisturbed"), Counter[str]()
+        ways, killed = cycle([*WAYS, "at a write"]), 0
+        while killed < kills:
+            copy = self._folder / f"copy{found[FILLED]}"
             for settings in self._commands:
-                while outcome.kills.total() < kills:
+                ended = False
+                while killed < kills and not ended:
                     way = next(ways)
-                    killed, ended = self._kill(way, copy, settings)
-                    outcome.kills[way] += killed
-                    if ended:
-                        break
+                    times, ended = self._kill(way, copy, settings)
+                    found[way] += times
+                    killed += times
             self._to_the_end(copy)
-            outcome.copies += 1
-            outcome.same += contents(copy) == expected
-        return outcome
+            found += Counter({FILLED: 1, SAME: int(contents(copy) == expected)})
+        return found
 
     def _kill(self, way: str, folder: Path, settings: list[str]) -> tuple[int, bool]:
         """Start the sweep and kill of it what ``way`` says. Returns the number of kills, and whether it has ended."""
         if way == "at a write":
             return self._kill_at_a_write(folder, settings)
-        process = self._start(folder, [*settings, *JOBLIB])
-        killed = 0
+        process, killed = self._start(folder, [*settings, *JOBLIB]), 0
         try:
             while True:
                 try:
@@ -157,8 +147,11 @@ class Case:
                 process.wait()
 
     def _kill_a_worker(self, parent: int) -> int:
+        """Kill one of the processes that a sweep has its runs carried out by."""
         try:
-            os.kill(self._draw.choice(list(children(parent))), signal.SIGKILL)
+            children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+            workers = [n for n in children if b"--multiprocessing-fork" in Path(f"/proc/{n}/cmdline").read_bytes()]
+            os.kill(int(self._draw.choice(workers)), signal.SIGKILL)
         except (OSError, IndexError):  # there is none, or it has just ended by itself
             return 0
         return 1
@@ -184,13 +177,6 @@ class Case:
             return subprocess.Popen(command, start_new_session=True, stdout=log, stderr=log)
 
 
-def children(parent: int) -> Iterator[int]:
-    """The processes that a sweep has its runs carried out by."""
-    for number in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
-        if b"--multiprocessing-fork" in Path(f"/proc/{number}/cmdline").read_bytes():
-            yield int(number)
-
-
 def contents(folder: Path) -> dict[str, object]:
     """What the runs below a folder came to, without what differs from time to time: seconds, memory, circumstances."""
     found: dict[str, object] = {}
@@ -202,66 +188,55 @@ def contents(folder: Path) -> dict[str, object]:
     return found
 
 
-def report(outcomes: dict[str, Outcome]) -> str:
-    """The page."""
-    total = Outcome()
-    for one in outcomes.values():
-        total.kills.update(one.kills)
-        total.copies, total.same = total.copies + one.copies, total.same + one.same
+def page(outcomes: dict[str, Counter[str]]) -> str:
+    """What came of all cases."""
+    total = sum(outcomes.values(), Counter())
     rows = [
-        {"sweep of two runs": name}
-        | {f"kills: {way}": one.kills[way] for way in WAYS}
-        | {"folders filled": one.copies, "identical": one.same}
-        for name, one in [*outcomes.items(), ("all", total)]
+        {"sweep of two runs": name, **{f"kills: {way}": found[way] for way in WAYS}, FILLED: found[FILLED]}
+        | {SAME: found[SAME]}
+        for name, found in [*outcomes.items(), ("all", total)]
     ]
     files = ", ".join(f"`{name}`" for name in FILES)
     return (
         "# Sweeps that are killed\n\n"
-        f"{total.kills.total()} SIGKILLs over {len(outcomes)} sweeps of two runs each: to all processes at a random "
-        "moment, to one worker of the joblib launcher while the sweep goes on, and to a process at one of its own "
-        "writes (of a checkpoint, a result, a line of metrics). After each, the same command goes on. A folder is "
+        f"{sum(total[way] for way in WAYS)} SIGKILLs over {len(outcomes)} sweeps of two runs each: to all processes at "
+        "a random moment, to one worker of the joblib launcher while the sweep goes on, and to a process at one of its "
+        "own writes (of a checkpoint, a result, a line of metrics). After each, the same command goes on. A folder is "
         f"identical if {files} and the metrics, counts, notes and checksums in `result.json` of both runs are those of "
-        "an undisturbed sweep, byte for byte.\n\n"
-        f"**{total.same} of {total.copies}** folders are identical.\n\n{table_of(rows)}"
+        f"an undisturbed sweep, byte for byte.\n\n**{total[SAME]} of {total[FILLED]}** folders are identical.\n\n"
+        f"{table_of(rows)}"
     )
 
 
-def main() -> None:
-    """Kill all cases, some at a time, and say what came of it."""
-    given = parse(
-        __doc__ or "",
-        kills=(104, "in all, at least"),
-        cases=(len(CASES), "the first so many"),
-        at_once=(2, "sweeps at a time"),
-        seed=(0, "of the moments"),
-    )
-    names = list(CASES)[: given.cases]
-    each = -(-given.kills // len(names))
-    outcomes: dict[str, Outcome] = {}
-    with tempfile.TemporaryDirectory() as temporary, ThreadPoolExecutor(given.at_once) as pool:
+def main(
+    *, kills: int = 104, cases: int = len(CASES), at_once: int = 2, seed: int = 0, output: Path | None = None
+) -> None:
+    """Kill the first cases, some at a time, and say what came of it."""
+    outcomes: dict[str, Counter[str]] = {}
+    with tempfile.TemporaryDirectory() as temporary, ThreadPoolExecutor(at_once) as pool:
         (left := Path(temporary, "left")).mkdir()
         os.environ |= {"TMPDIR": str(left), "SPARSE_BENCH_CACHE": str(Path(temporary, "cache")), "OMP_NUM_THREADS": "1"}
-        cases = {
-            name: Case(name, Path(temporary, str(number)), random.Random(given.seed + number))
-            for number, name in enumerate(names)
-        }
-        storms = {name: pool.submit(case.storm, each) for name, case in cases.items()}
-        for name, storm in storms.items():
+        names = list(CASES)[:cases]
+        storms = []
+        for number, name in enumerate(names):
+            case = Case(name, Path(temporary, str(number)), random.Random(seed + number))
+            storms.append((name, case, pool.submit(case.storm, -(-kills // len(names)))))
+        for name, case, storm in storms:
             try:
-                one = outcomes[name] = storm.result()
+                outcomes[name] = storm.result()
             except BaseException as error:
                 pool.shutdown(cancel_futures=True)
                 if isinstance(error, StormError):
-                    sys.exit(f"{name}: {error}\n{cases[name].log.read_text(errors='replace')[-4000:]}")
+                    sys.exit(f"{name}: {error}\n{case.log.read_text(errors='replace')[-4000:]}")
                 raise
-            print(f"{name}: {one.kills.total()} kills, {one.same} of {one.copies} identical", flush=True)
+            print(name, dict(outcomes[name]), flush=True)
         # Torch keeps one cache of its own there, the same for all processes.
         remains = sorted(path.name for path in left.iterdir() if not path.name.startswith("torchinductor_"))
-    write(report(outcomes), given.output)
+    write(page(outcomes), output)
     if remains:
         sys.exit(f"Left behind among temporary files: {', '.join(remains)}")
-    sys.exit(any(one.same != one.copies for one in outcomes.values()))
+    sys.exit(any(found[SAME] != found[FILLED] for found in outcomes.values()))
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
