@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from interleaved import Row, Step, Times, interleave, measure, timed, wide
+from interleaved import Row, Step, Times, interleave, measure, timed
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
@@ -86,7 +86,6 @@ def make_arm(
     return step, updates.flush
 
 
-@wide("arm", "against_fused")
 def embeddings(
     *,
     vocabulary: tuple[int, ...] = (30_000,),
@@ -161,4 +160,4 @@ def _refusal(optimizer: str, *, row_sparse: bool) -> str | None:
 
 
 if __name__ == "__main__":
-    measure(embeddings, sparse_gradient_support)
+    measure(embeddings, sparse_gradient_support, wide={"embeddings": ("arm", "against_fused")})

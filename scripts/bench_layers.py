@@ -10,7 +10,7 @@ from functools import partial
 from itertools import product
 
 import torch
-from interleaved import Row, Step, bf16_is_native, device_with_kernel, interleave, measure, wide
+from interleaved import Row, Step, bf16_is_native, device_with_kernel, interleave, measure
 from torch import Tensor, nn
 
 from sparse_bench import kernels
@@ -35,7 +35,6 @@ def training_step(
     return step
 
 
-@wide("way", "speedup")
 def sparse_linear(
     *,
     sizes: tuple[int, ...] = (512, 1024, 2048),
@@ -147,4 +146,4 @@ def block_lstm(
 
 
 if __name__ == "__main__":
-    measure(sparse_linear, block_lstm)
+    measure(sparse_linear, block_lstm, wide={"sparse_linear": ("way", "speedup")})

@@ -25,7 +25,7 @@ from sparse_bench.sparsity.schemes.dense import Dense
 from sparse_bench.sparsity.weights import MaskedWeight
 from sparse_bench.streams import Streams
 
-_WIDTH, _DENSITY, _ZETA, _TOKENS = 512, 0.078, 0.3, 1024
+_WIDTH, _ZETA = 512, 0.3
 
 
 class Layers(nn.Module):
@@ -39,7 +39,7 @@ class Layers(nn.Module):
         scheme.attach(self, Streams(0))
         scheme.before_training(lambda: Length(1, 10**6))
         self.optimizer = torch.optim.Adam(self.parameters(), lr=1e-4)
-        self._x = torch.randn(_TOKENS, _WIDTH)
+        self._x = torch.randn(1024, _WIDTH)
         self.forward_backward()
         self.optimizer.step()
 
@@ -76,9 +76,9 @@ def rewiring(*, seconds: float = 60.0, threads: int = 1) -> Iterator[Row | str]:
     Milliseconds are medians for all layers together.
     """
     arms: dict[str, tuple[Step, Step]] = {}  # what comes unmeasured before each repetition, and what is timed
-    sorted_ = SortAndLoop()
-    arms["sort and loop"] = (sorted_.train, sorted_.rewire)
-    settings: dict[str, Any] = {"density": _DENSITY, "layers": ["layers.*.weight"]}
+    settings: dict[str, Any] = {"density": 0.078, "layers": ["layers.*.weight"]}
+    usual = Layers(sb.SET(zeta=_ZETA, **settings))
+    arms["sort and loop"] = (usual.give_values, partial(sort_and_loop, usual, np.random.default_rng(0)))
     for execution, name in (("masked", "masked"), ("csr", "compressed")):
         ours = Layers(sb.SET(zeta=_ZETA, execution=execution, **settings))
         rigl = Layers(sb.RigL(fraction=_ZETA, interval=1, execution=execution, **settings))
@@ -89,8 +89,8 @@ def rewiring(*, seconds: float = 60.0, threads: int = 1) -> Iterator[Row | str]:
     changed = both(kernel.give_values, kernel.rewire, kernel.give_values)
     for number, before in (("first", changed), ("second", both(changed, kernel.forward_backward))):
         arms[f"sparse kernel: the {number} pass with a structure"] = (before, kernel.forward_backward)
-    before, timed = ({name: pair[part] for name, pair in arms.items()} for part in (0, 1))
-    spent = interleave(timed, seconds, before=before)
+    before, works = ({name: pair[part] for name, pair in arms.items()} for part in (0, 1))
+    spent = interleave(works, seconds, before=before)
     base = spent["sort and loop"]
     for name, times in spent.items():
         yield {
@@ -107,40 +107,23 @@ def both(*steps: Step) -> Step:
     return lambda: [step() for step in steps]
 
 
-class SortAndLoop:
-    """Sorts the full matrix for two thresholds, then draws single entries until enough free ones are hit."""
-
-    def __init__(self) -> None:
-        self._model = Layers(sb.SET(density=_DENSITY, zeta=_ZETA, layers=["layers.*.weight"]))
-        self._draw = np.random.default_rng(0)
-        weights = self._model.scheme.weights
-        self._layers = {self._model.get_parameter(name): weight.mask.numpy().copy() for name, weight in weights.items()}
-
-    def train(self) -> None:
-        """Small random values for the connections that have none yet."""
-        for parameter, mask in self._layers.items():
-            weights = parameter.detach().numpy()
-            new = mask & (weights == 0)
-            weights[new] = self._draw.normal(scale=1e-2, size=int(new.sum()))
-
-    def rewire(self) -> None:
-        """Rewire all layers."""
-        for parameter, mask in self._layers.items():
-            weights = parameter.detach().numpy()
-            ordered = np.sort(weights.ravel())
-            negative, positive = ordered[ordered < 0], ordered[ordered > 0]
-            low, high = negative[round((1 - _ZETA) * len(negative))], positive[round(_ZETA * len(positive))]
-            kept = ((weights < low) | (weights >= high)) & mask
-            missing, grown = int(mask.sum() - kept.sum()), kept.copy()
-            while missing:
-                place = self._draw.integers(weights.shape[0]), self._draw.integers(weights.shape[1])
-                missing -= not grown[place]
-                grown[place] = True
-            weights *= kept
-            for moment in self._model.optimizer.state[parameter].values():
-                if moment.shape == parameter.shape:
-                    moment.mul_(torch.from_numpy(kept))
-            mask[:] = grown
+def sort_and_loop(model: Layers, draw: np.random.Generator) -> None:
+    """Rewire masked layers: sort all entries for two thresholds, then draw places until enough free ones are hit."""
+    for weight in model.scheme.weights.values():
+        weights, mask = weight.dense().numpy(), weight.mask.numpy()
+        ordered = np.sort(weights.ravel())
+        negative, positive = ordered[ordered < 0], ordered[ordered > 0]
+        low, high = negative[round((1 - _ZETA) * len(negative))], positive[round(_ZETA * len(positive))]
+        kept = ((weights < low) | (weights >= high)) & mask
+        missing, mask[:] = int(mask.sum() - kept.sum()), kept
+        while missing:
+            place = draw.integers(_WIDTH), draw.integers(_WIDTH)
+            missing -= not mask[place]
+            mask[place] = True
+        weights *= kept
+        for moment in model.optimizer.state[model.get_parameter(weight.name)].values():
+            if moment.shape == weights.shape:
+                moment.mul_(torch.from_numpy(kept))
 
 
 def set_epoch(*, seconds: float = 90.0, batches: int = 3, threads: int = 1) -> Iterator[Row | str]:

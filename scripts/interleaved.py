@@ -126,117 +126,67 @@ def device_with_kernel(name: str) -> torch.device:
     return device
 
 
-# ---- options ----
-
-
 def run(*functions: Callable[..., Any]) -> Any:
     """Call the function that the command line names, or the only one; its parameters are options."""
     function, options = _chosen(functions)
     return function(**options)
 
 
-def measure(*tables: Callable[..., Iterable[Row | str]]) -> None:
-    """Make the table that the command line names, and write it as CSV, with a page beside.
+def measure(*tables: Callable[..., Iterable[Row | str]], wide: Mapping[str, tuple[str, str]] | None = None) -> None:
+    """Make the table that the command line names: print it as a page, and write it as CSV with the page beside.
 
-    Each table is a function. Its parameters are options, and its docstring is the page's title and text. It yields
-    rows, and notes that stand below them.
+    Args:
+        tables: functions. Their parameters are options, and their docstrings are the pages' titles and texts. They
+            yield rows, all with the same columns, and notes that stand below these.
+        wide: tables that are shown with a column for each value of their first column here, which holds the second
+            one's values. The CSV file has long rows.
     """
     table, options = _chosen(tables, output=None)
-    output = options.pop("output")
+    output, device = options.pop("output"), options.get("device", "cpu")
     tune_process()
     if "threads" in options:
         torch.set_num_threads(options["threads"])
     found = list(table(**options))
-    rows, notes = [row for row in found if not isinstance(row, str)], [note for note in found if isinstance(note, str)]
-    title, _, text = (inspect.getdoc(table) or "").partition(".")
-    defaults = _defaults(table)
-    several = [name for name, value in options.items() if isinstance(value, list) and len(value) > len(defaults[name])]
-    title += f", by {' and '.join(several)}" if several else ""
-    report(output, f"{title}.{text}", rows, notes, options.get("device", "cpu"), _WIDE.get(table.__name__))
+    notes = [note for note in found if isinstance(note, str)]
+    frame = pd.DataFrame([row for row in found if not isinstance(row, str)])
+    title, *text = paragraphs(inspect.getdoc(table) or "")
+    title = title.rstrip(".") + ("" if device == "cpu" else f": {torch.cuda.get_device_name(device)}")
+    default = {name: parameter.default for name, parameter in inspect.signature(table).parameters.items()}
+    several = [name for name, value in options.items() if isinstance(value, list) and len(value) > len(default[name])]
+    head = [", by ".join([title, *several]), f"Made by `{_command()}`. {_machine(device)}.", *text]
+    lines = [*(f"# {line}\n" for line in head), csv_text(frame), *(f"# {note}\n" for note in notes)]
+    if wide and table.__name__ in wide:
+        columns, values = wide[table.__name__]
+        index = list(frame.columns[: list(frame.columns).index(columns)])
+        frame = frame.pivot_table(values, index, columns, sort=False).round(2).reset_index()
+    shown = table_of(frame.astype(object).where(frame.notna(), None).to_dict("records")).rstrip()
+    page = "\n\n".join(filter(None, [f"# {head[0]}", *head[1:], shown, "\n".join(f"- {note}" for note in notes)]))
+    write(f"{page}\n", output and output.with_suffix(".md"))
+    if output:
+        output.with_suffix(".csv").write_text("".join(lines), encoding="utf-8")
 
 
 def _chosen(functions: Sequence[Callable[..., Any]], **more: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
     """The function that the command line names, and its options; ``more`` have all of them."""
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=sys.modules[functions[0].__module__].__doc__, formatter_class=form)
-    named = len(functions) > 1
-    commands = parser.add_subparsers(dest="function", required=True) if named else None
+    parser.set_defaults(function=functions[0])
+    commands = parser.add_subparsers(required=True) if len(functions) > 1 else None
     for function in functions:
         about = (inspect.getdoc(function) or "").partition("\n")[0]
-        one = parser if commands is None else commands.add_parser(function.__name__, help=about)
-        for name, default in (more | _defaults(function)).items():
+        command = parser if commands is None else commands.add_parser(function.__name__, help=about)
+        command.set_defaults(function=function)
+        own = {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
+        for name, default in (more | own).items():
             # The default says the type; a tuple takes any number of values, and a truth value is a switch.
-            settings: dict[str, Any] = {"default": default, "help": "(default: %(default)s)"}
+            kind: dict[str, Any] = {"type": Path if default is None else type(default)}
             if isinstance(default, bool):
-                settings["action"] = "store_true"
+                kind = {"action": "store_true"}
             elif isinstance(default, tuple):
-                settings |= {"nargs": "*", "type": type(default[0])}
-            else:
-                settings["type"] = Path if default is None else type(default)
-            one.add_argument(f"--{name.replace('_', '-')}", **settings)
+                kind = {"nargs": "*", "type": type(default[0])}
+            command.add_argument(f"--{name.replace('_', '-')}", default=default, help="(default: %(default)s)", **kind)
     options = vars(parser.parse_args())
-    name = options.pop("function") if named else functions[0].__name__
-    return {function.__name__: function for function in functions}[name], options
-
-
-def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
-    return {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
-
-
-#: Table → the columns whose values become the page's columns, and that stand in these. The CSV file has long rows.
-_WIDE: dict[str, tuple[str, str]] = {}
-
-
-def wide(columns: str, values: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Have a table's page show its ``values`` in a column for each value of ``columns``."""
-
-    def remember(table: Callable[..., Any]) -> Callable[..., Any]:
-        _WIDE[table.__name__] = columns, values
-        return table
-
-    return remember
-
-
-# ---- tables ----
-
-
-def report(
-    output: Path | None,
-    text: str,
-    rows: Sequence[Row],
-    notes: Sequence[str] = (),
-    device: str = "cpu",
-    by: tuple[str, str] | None = None,
-) -> None:
-    """Print measurements as a page, and write them as CSV with the page as Markdown beside.
-
-    Args:
-        output: where, whatever its suffix; None: nowhere.
-        text: the page's title and paragraphs, however their lines are broken.
-        rows: one a measurement, all with the same columns.
-        notes: a list that stands below the table.
-        device: that was measured on.
-        by: see :func:`wide`.
-    """
-    title, *text_parts = paragraphs(text)
-    gpu = "" if device == "cpu" else torch.cuda.get_device_name(device)
-    head = [
-        title.rstrip(".") + (f": {gpu}" if gpu else ""),
-        f"Made by `{_command()}`. {_machine(device)}.",
-        *text_parts,
-    ]
-    frame = pd.DataFrame(rows)
-    measured = csv_text(frame)
-    if by is not None:
-        columns, values = by
-        index = list(frame.columns[: frame.columns.get_loc(columns)])
-        frame = frame.pivot_table(values, index, columns, sort=False).round(2).reset_index()
-    shown = table_of(frame.astype(object).where(frame.notna(), None).to_dict("records"))
-    page = [f"# {head[0]}", *head[1:], shown.rstrip(), "\n".join(f"- {note}" for note in notes)]
-    write("\n\n".join(part for part in page if part) + "\n", output and output.with_suffix(".md"))
-    if output:
-        comments = ["".join(f"# {line}\n" for line in lines) for lines in (head, notes)]
-        output.with_suffix(".csv").write_text(comments[0] + measured + comments[1], encoding="utf-8")
+    return options.pop("function"), options
 
 
 def _machine(device: str) -> str:

@@ -8,13 +8,14 @@ metrics belong to a paper is read from the descriptions of the papers' pages; ho
 Needs W&B's own library for this: pip install 'sparse_bench[wandb-dashboard]'.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from interleaved import run
 
 from sparse_bench.benchmark.tasks import TASKS
 from sparse_bench.config.catalog import experiments
@@ -103,7 +104,7 @@ def _laid_out(panels: Iterator["wr.Panel"]) -> Iterator["wr.Panel"]:
         yield panel
 
 
-def _publish(papers: Sequence[Paper], project: str, entity: str | None) -> list[str]:
+def _publish(papers: Sequence[Paper], project: str, entity: str) -> list[str]:
     """Save the reports on the server; returns their addresses.
 
     Raises:
@@ -123,35 +124,26 @@ def _publish(papers: Sequence[Paper], project: str, entity: str | None) -> list[
         raise ConfigError(f"W&B did not take the reports ({type(error).__name__}: {error}).") from error
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(
+    *, publish: bool = False, project: str = "sparse_bench", entity: str = "", output: Path = Path("runs/wandb_reports")
+) -> int:
     """Write the specifications, or publish the reports; 1 if that cannot be done."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--publish", action="store_true", help="save the reports on the server (needs an account)")
-    parser.add_argument("--project", default="sparse_bench", help="W&B project (default: %(default)s)")
-    parser.add_argument("--entity", help="W&B user or team (default: the account's own)")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("runs/wandb_reports"),
-        help="folder of the specifications (default: %(default)s)",
-    )
-    options = parser.parse_args(arguments)
     try:
         papers = list(read_papers(experiments()).values())
-        if options.publish:
-            for address in _publish(papers, options.project, options.entity):
+        if publish:
+            for address in _publish(papers, project, entity):
                 print(f"Published: {address}")
             return 0
-        found = {paper.name: specification(dashboard(paper, options.project)) for paper in papers}
+        found = {paper.name: specification(dashboard(paper, project)) for paper in papers}
     except SparseBenchError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    options.output.mkdir(parents=True, exist_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
     for name, content in found.items():
-        (options.output / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    print(f"Specifications of {len(found)} reports, not published: {options.output}. With an account: add --publish.")
+        (output / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    print(f"Specifications of {len(found)} reports, not published: {output}. With an account: add --publish.")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))

@@ -15,7 +15,7 @@ from sparse_bench.evidence.csv_tables import read_rows
 def test_arms_take_turns() -> None:
     ran: list[str] = []
     arms = {name: (lambda name=name: ran.append(name)) for name in "abc"}
-    times = interleaved.interleave(arms, seconds=0.05)
+    times = interleaved.interleave(arms, seconds=0.4)
     assert ran[:3] == ["a", "b", "c"]  # unmeasured
     assert all(sorted(ran[begin : begin + 3]) == ["a", "b", "c"] for begin in range(3, 15, 3))
     assert all(len(arm.clock) == len(arm.processor) == Counter(ran)[name] - 1 for name, arm in times.items())
@@ -33,7 +33,6 @@ def test_a_slow_arm_is_measured_once_and_its_unmeasured_run_does_not_count() -> 
 
 
 def test_options_rows_and_notes_become_a_table_and_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    @interleaved.wide("arm", "ms")
     def speed(*, sizes: tuple[int, ...] = (12345,), seconds: float = 1.0) -> Iterator[interleaved.Row | str]:
         """Speed.
 
@@ -47,7 +46,7 @@ def test_options_rows_and_notes_become_a_table_and_a_page(tmp_path: Path, monkey
 
     output = tmp_path / "speed.csv"
     monkeypatch.setattr(sys, "argv", ["bench.py", "--sizes", "12345", "99", "--seconds", "2", "--output", str(output)])
-    interleaved.measure(speed)
+    interleaved.measure(speed, wide={"speed": ("arm", "ms")})
     assert read_rows(output)["ms"].tolist() == [3.008, 1.0, 3.008, 1.0]
     assert read_rows(output)["weights"].tolist() == [12345, 12345, 99, 99]
     title, made, *rest = output.with_suffix(".md").read_text().split("\n\n")

@@ -124,7 +124,7 @@ def test_panels_show_what_runs_really_log(name: str, compose_config: Compose, tm
 
 def test_without_an_account_the_specifications_are_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "below/reports"
-    assert wandb_dashboard.main(["--output", str(folder), "--project", "mine"]) == 0
+    assert wandb_dashboard.main(output=folder, project="mine") == 0
     papers = read_papers(experiments())
     assert f"Specifications of {len(papers)} reports, not published: {folder}" in capsys.readouterr().out
     found = {path.stem: json.loads(path.read_text()) for path in folder.iterdir()}
@@ -136,7 +136,7 @@ def test_without_an_account_the_specifications_are_files(tmp_path: Path, capsys:
 
 
 def test_publishing_without_an_account_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
-    assert wandb_dashboard.main(["--publish"]) == 1
+    assert wandb_dashboard.main(publish=True) == 1
     assert "error: There is no W&B account: log in with `wandb login`" in capsys.readouterr().err
 
 
@@ -144,5 +144,5 @@ def test_without_the_library_the_message_names_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb_workspaces.reports.v2", None)
-    assert wandb_dashboard.main(["--output", str(tmp_path / "x")]) == 1
+    assert wandb_dashboard.main(output=tmp_path / "x") == 1
     assert "pip install 'sparse_bench[wandb-dashboard]'" in capsys.readouterr().err
