@@ -6,7 +6,6 @@ Reads the rules (``claims.yaml``) and the tables (``runs.csv``, ``curves.csv``, 
 means, 95 % intervals and verdicts, and compares them with ``results/claims.csv``. Exits with 1 if anything differs.
 """
 
-import io
 import json
 import math
 import sys
@@ -102,12 +101,6 @@ def by_seed(found: tuple[pd.DataFrame, Path], of: str, epochs: str | None) -> di
     return {seed: float(part.tail(last).mean()) for seed, part in parts.items() if len(part) >= last}
 
 
-def benchmark(path: Path) -> pd.DataFrame:
-    """The rows of a benchmark's table, without the lines that say how it was made."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return pd.read_csv(io.StringIO("".join(line for line in lines if not line.startswith("#"))))
-
-
 def measured(rule: Rule, case: Rule, scale: str) -> Case | None:
     """One case of a rule at one scale; None if the rule does not speak of that scale."""
     found = [side_at(rule, case[key], scale) for key in ("first", "second") if key in case]
@@ -116,7 +109,7 @@ def measured(rule: Rule, case: Rule, scale: str) -> Case | None:
         return None
     of, exact = rule["of"], rule["of"].startswith(("count:", "macs:"))
     if sides[0][1]:
-        table = benchmark(RESULTS / sides[0][1])
+        table = pd.read_csv(RESULTS / sides[0][1], comment="#")  # comments say how a table was made
         rows = [row for _, row in table.iterrows() if all(same(row[k], v) for k, v in sides[0][2].items())]
         return Case(True, [float(row[of]) for row in rows], True)
     columns = []
