@@ -59,7 +59,6 @@ def make_arm(
     arm: str, optimizer: str, vocabulary: int, dim: int, batches: list[tuple[Tensor, Tensor]]
 ) -> tuple[Step, Step]:
     """A step that has reached its pace, on the batches in turn; and what brings all rows up to date."""
-    torch.manual_seed(0)
     model = Classifier(vocabulary, dim, sparse=arm == TORCH_SPARSE)
     if arm in (EXACT, LAZY):
         make_row_sparse(model, "table.weight", exact=arm == EXACT)
@@ -111,6 +110,7 @@ def embeddings(
         spent = interleave({arm: step for arm, (step, _) in arms.items()}, seconds)
         flush = Times()
         timed(arms[EXACT][1], flush)
+        arms.clear()  # before the next ones are made
         sizes = {"vocabulary": words, "dim": width, "batch": examples, "tokens": length, "optimizer": name}
         for arm, times in spent.items():
             yield {

@@ -117,7 +117,6 @@ def block_lstm(
     equal weights and of equal width. A step is forward, gradients of input and weights, and fused SGD. Times are
     medians (and least) of interleaved repetitions.
     """
-    torch.manual_seed(0)
     inputs, outputs, narrow = 400, 1725, 1150
     blocks = Blocks.of(inputs, outputs, *count_and_share(inputs, outputs, (1.0, 0.66666)))
     wide_layer = nn.LSTM(inputs, outputs)

@@ -177,7 +177,6 @@ def sparse_models(
     ways += [(way, densities[0]) for way in ("auto", "auto bf16", "csr", "masked")]
     for title, make_problem in (known[name] for name in models):
         make, loss, data, layers = make_problem(batches)
-        torch.manual_seed(0)
         arms = {name: training_step(make(), loss, data, bf16="bf16" in name) for name in ("dense", "dense bf16")}
         for way, density in ways:
             scheme = sb.Random(density=density, layers=layers, execution=way.partition(" ")[0])
@@ -243,21 +242,20 @@ def sparse_lstm(*, hidden: int = 2500, seconds: float = 60.0, device: str = "cpu
     for loss, batch in ((layers_alone, embedded), (language_loss, words)):
         arms = {}
         for density in (1.0, 0.0005, 0.001, 0.002, 0.005, 0.01):
-            torch.manual_seed(0)
             model = LSTMLM(LanguageSizes(WORDS, (1,) * WORDS), hidden=hidden, head="factored")
             sb.RandomFanIn(density=density, execution="kernel" if density < 1 else "masked").attach(model, Streams(0))
             arms[f"{density:g}"] = training_step(model.to(place), loss, [batch], clip=0.25)
             weights[f"{density:g}"] = sum(p.numel() for p in model.layers.parameters() if p.requires_grad)
         spent.append(interleave(arms, seconds))
     alone, whole = spent
-    for density, count in weights.items():
+    for name, count in weights.items():
         yield {
-            "density": density,
+            "density": name,
             "LSTM weights": count,
-            "times faster, LSTM layers alone": f"{alone['1'].over(alone[density]):.1f}",
-            "times faster, whole model": f"{whole['1'].over(whole[density]):.1f}",
-            "LSTM ms": f"{alone[density].ms():.1f}",
-            "model ms": f"{whole[density].ms():.1f}",
+            "times faster, LSTM layers alone": f"{alone['1'].over(alone[name]):.1f}",
+            "times faster, whole model": f"{whole['1'].over(whole[name]):.1f}",
+            "LSTM ms": f"{alone[name].ms():.1f}",
+            "model ms": f"{whole[name].ms():.1f}",
         }
 
 

@@ -33,7 +33,6 @@ class Layers(nn.Module):
 
     def __init__(self, scheme: Dynamic) -> None:
         super().__init__()
-        torch.manual_seed(0)
         self.layers = nn.ModuleList(nn.Linear(_WIDTH, _WIDTH) for _ in range(6))
         self.scheme = scheme
         scheme.attach(self, Streams(0))
@@ -142,7 +141,6 @@ def set_epoch(*, seconds: float = 90.0, batches: int = 3, threads: int = 1) -> I
         scheme: Scheme = Dense()
         if name.startswith("SET"):
             scheme = sb.SET(epsilon=20, layers=["encoder_self_attention_qkv"], execution=name.removeprefix("SET, "))
-        torch.manual_seed(0)
         model = Transformer(task.sizes)
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True, betas=(0.9, 0.98), eps=1e-9)
         sparse = sb.sparsify(model, optimizer, scheme, steps=10**6, steps_per_epoch=10**5)
@@ -204,7 +202,6 @@ def schemes(
     task, batches = multi30k(2)
     found = dict[str, tuple[sb.SparseTraining, int, dict[bool, Times]]]()
     for name in choices("sparsity"):
-        torch.manual_seed(0)
         model = Transformer(task.sizes, d_model=d_model, d_inner=4 * d_model)
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
         losses = lambda model: (task.loss(model, batch).total for batch in batches)  # noqa: E731

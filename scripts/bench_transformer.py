@@ -102,7 +102,6 @@ def transformer(
             continue
         task, chosen = data[way.get("bucketed", False)]
         tokens[name] = sum(map(real_tokens, chosen))
-        torch.manual_seed(0)
         attention = way.get("attention", "explicit")
         model = Transformer(task.sizes, attention=attention) if attention else TorchTransformer(task.sizes)
         if not way.get("cheap_dropout"):

@@ -144,6 +144,7 @@ def measure(*tables: Callable[..., Iterable[Row | str]], wide: Mapping[str, tupl
     table, options = _chosen(tables, output=None)
     output, device = options.pop("output"), options.get("device", "cpu")
     tune_process()
+    torch.manual_seed(0)
     if "threads" in options:
         torch.set_num_threads(options["threads"])
     found = list(table(**options))
