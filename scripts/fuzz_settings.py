@@ -5,10 +5,9 @@
 Every leaf of every file of every group, every setting of a run itself and every schedule and stopping rule gets every
 value of :data:`VALUES`, one at a time, in an otherwise small run, which takes one step on generated data if nothing
 refuses it. A good end is a refusal by Hydra's schema or by an error of the project. A traceback, an aborted process and
-a hang are bad ones. So is a value that is taken and not listed on the committed page: a range may be missing. Where it
-makes sense, write the page again.
+a hang are bad ones. A value that is taken, and not named in :data:`SENSIBLE`, counts as senseless.
 
-Exits with 1 if there is a traceback, an abort, a hang, or such a value.
+Exits with 1 if there is a traceback, an abort, a hang, or more senseless values than :data:`MOST_SENSELESS`.
 """
 
 import importlib
@@ -47,8 +46,7 @@ Case = tuple[str, str, str]
 BAD = ("traceback", "aborted", "hang")
 #: Seconds without an end, after which a case hangs.
 TIMEOUT = 90
-#: What was found last, and which values each setting took then.
-PAGE = Path(__file__).resolve().parents[1] / "results/robustness/fuzz.md"
+MOST_SENSELESS = 10
 #: Address space of a worker, in bytes: a model for which a machine is too small must not take this one with it.
 MEMORY = 12 << 30
 
@@ -70,6 +68,48 @@ VALUES: dict[str, Any] = {
     "list of numbers": [3, 2, 1],
     "dict": {"a": 1},
 }
+
+TEXTS = {"text", "number as text", "unicode", "path", "long text"}
+NUMBERS = {"true", "zero", "minus one", "one and a half", "10^12", "nan", "inf"}
+_ZERO = (
+    r"model\.(\w*dropout\w*|weight_drop|\w+_penalty|regularization)|dataset\.(label_smoothing|length_penalty|"
+    r"replace_singletons)|sparsity\.(density|begin|end|stop|fraction|final_fraction|zeta|final_zeta|decay|gamma|softness)|"
+    r"sparsity\.(gradient_weight|regularization|rewind)|sparsity\.parts\.\w+\.density|"
+    r"optimizer\.(weight_decay|momentum|dampening|lr_decay|initial_accumulator_value|alpha)|"
+    r"trainer\.(evaluate_every|checkpoint_seconds|schedule\.(floor|constant_epochs)|stop\.target)|.*seed"
+)
+_NULL = (
+    r"point|threads|start_from|dataset\.(bpe|pool|oov_token)|"
+    r"dataset\.(corpus\.)?(vocabulary|train|languages|comment|domain|validation_fraction)|"
+    r"sparsity\.(pattern|parts\.\w+\.(blocks|delta))|"
+    r"sparsity\.(epsilon|final_zeta|combined_with|fraction|blocks|delta)|optimizer\.(fused|foreach|window|force_after)|"
+    r"trainer\.(steps|gradient_clip|schedule|stop|monitor|monitor_mode|early_stopping|schedule\.epoch_steps|"
+    r"stop\.(metric|mode))|logger\.wandb\.(entity|tags|settings)"
+)
+_FACTORS = (
+    r"model\.(\w+_penalty|regularization)|dataset\.length_penalty|sparsity\.(gain|epsilon|alpha|decay)|"
+    r"sparsity\.(gradient_weight|input|regularization|softness|steepness|temperature)|optimizer\.(lr|eps|weight_decay|"
+    r"initial_accumulator_value|lr_decay)|trainer\.(gradient_clip|checkpoint_seconds|schedule\.epoch_steps|"
+    r"stop\.(target|within))|logger\.wandb\.(finish_)?timeout"
+)
+#: Patterns of settings, and the values that make sense for them.
+SENSIBLE: list[tuple[str, set[str]]] = [
+    (r".+\.label|experiment_name|output|dataset\.oov_token|dataset\.corpus\.train", TEXTS),
+    (r"dataset\.(corpus\.)?comment", TEXTS),  # the beginning of lines to leave out
+    (r"logger\.(wandb\.(project|entity)|tensorboard\.subfolder)", TEXTS),
+    (r"experiment_name|output", NUMBERS),  # Hydra makes a text of a number where a text is wanted
+    (r"seed|threads|trainer\.\w+", {"number as text"}),  # and a number of a text
+    (r"point", set(VALUES)),  # means what a sweep's file makes of it
+    (r".*\._partial_|progress|force|stop_on_failure|wait_for_others", {"true"}),
+    (r"dataset\.\w+|dataset\.corpus\.\w+|model\.\w+|trainer\.\w+", {"true"}),
+    (r"optimizer\.\w+|sparsity\.(parts\.\w+\.)?\w+|logger\.\w+\.\w+", {"true"}),  # what is no switch refuses it
+    (_ZERO, {"zero"}),
+    (_NULL, {"null"}),
+    (_FACTORS, {"one and a half"}),
+    (r"dataset\.vocabulary", {"10^12"}),  # all words
+    (r"trainer\.stop\.target", {"minus one"}),  # a metric may be negative
+    (r"dataset\.char_ngrams|logger\.wandb\.settings", {"dict"}),
+]
 
 #: Weights of the big models made small where their own files are tried.
 NARROW = {
@@ -130,13 +170,10 @@ def problems() -> dict[str, tuple[list[str], str]]:
         if name in OWN:
             own.append(f"dataset.train={OWN[name].format(EXAMPLES)}")
         found[f"dataset/{name}"] = ([*own, *models], "dataset")
-    for name in choices("sparsity"):
-        small = SMALL[TASK_OF_SCHEME.get(name, "text_typing")]
-        found[f"sparsity/{name}"] = ([*small, f"sparsity={name}"], "sparsity")
-    for name in choices("optimizer"):
-        found[f"optimizer/{name}"] = ([*SMALL["text_typing"], f"optimizer={name}"], "optimizer")
-    for name in choices("logger"):
-        found[f"logger/{name}"] = ([*SMALL["text_typing"], f"logger={name}"], "logger")
+    for group in ("sparsity", "optimizer", "logger"):
+        for name in choices(group):
+            small = SMALL[TASK_OF_SCHEME.get(name, "text_typing")]
+            found[f"{group}/{name}"] = ([*small, f"{group}={name}"], group)
     found["trainer/default"] = (SMALL["text_typing"], "trainer")
     for part, module, names in (
         ("schedule", "schedules", ("LinearWarmup", "InverseSquareRoot", "ExponentialPerEpoch", "Cosine")),
@@ -181,6 +218,11 @@ def leaves_of(part: str, plain: dict[str, Any]) -> list[str]:
     for key in part.split("."):
         node = node[key]
     return list(leaves(node, part))
+
+
+def is_sensible(leaf: str, value: str) -> bool:
+    """Whether a value makes sense for a setting."""
+    return any(value in values and re.fullmatch(pattern, leaf) for pattern, values in SENSIBLE)
 
 
 # ---- one case, in a process that may die ----
@@ -283,16 +325,8 @@ def report(ended: list[tuple[Case, tuple[str, str]]]) -> tuple[str, bool]:
         {"group": group, "cases": f"{counts.total():,}"} | {end: f"{counts[end]:,}" for end in ends}
         for group, counts in sorted(by_group.items(), key=lambda entry: (entry[0] == "all", entry[0]))
     ]
-    taken: defaultdict[str, list[str]] = defaultdict(list)
-    for leaf, value in sorted({(leaf, value) for (_, leaf, value), (end, _) in ended if end == "accepted"}):
-        taken[leaf].append(value)
-    known = dict(re.findall(r"^- `([^`]+)`: (.+)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE))
-    new = [
-        (leaf, value)
-        for leaf, values in taken.items()
-        for value in values
-        if value not in known.get(leaf, "").split(", ")
-    ]
+    accepted = {(leaf, value) for (_, leaf, value), (end, _) in ended if end == "accepted"}
+    senseless = sorted(case for case in accepted if not is_sensible(*case))
     bad = sorted((name, leaf, value, *end) for (name, leaf, value), end in ended if end[0] in BAD)
     page = [
         "# Values that settings should not have",
@@ -302,15 +336,13 @@ def report(ended: list[tuple[Case, tuple[str, str]]]) -> tuple[str, bool]:
         "downloaded were checked and not read. `refused by the run` means by an error of the project, where only "
         "a corpus or a built model can judge.",
         table_of(rows).rstrip(),
+        f"## Taken, and senseless: {len(senseless)} of the {len(accepted)} pairs of setting and value that are taken",
+        "\n".join(f"- `{leaf}`: {value}" for leaf, value in senseless) or "None.",
         f"## Tracebacks, aborted processes, hangs: {len(bad)}",
-        "\n".join(f"- {leaf} of {name}: {value}: {end}, {said[:200]}" for name, leaf, value, end, said in bad)
+        "\n".join(f"- `{leaf}` of {name}: {value}: {end}, {said[:200]}" for name, leaf, value, end, said in bad)
         or "None.",
-        f"## Taken for the first time: {len(new)}",
-        "\n".join(f"- {leaf}: {value}" for leaf, value in new) or "None.",
-        "## Taken",
-        "\n".join(f"- `{leaf}`: {', '.join(values)}" for leaf, values in taken.items()),
     ]
-    return "\n\n".join(page) + "\n", not bad and not new
+    return "\n\n".join(page) + "\n", not bad and len(senseless) <= MOST_SENSELESS
 
 
 def main(*, workers: int = 2, only: str = "", output: Path | None = None) -> None:

@@ -62,7 +62,7 @@ COMMON = [
     *("trainer.keep=weights", "trainer.checkpoint_seconds=0.1", "-m"),
 ]
 JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-WAYS = ("all processes", "at a write", "one worker")
+WAYS = ALL, AT_ONE, _ = ("kills: all processes", "kills: at a write", "kills: one worker")
 FILLED, SAME = "folders filled", "identical"
 #: What has to be the same, of result.json these parts.
 FILES, PARTS = ("metrics.jsonl", "topology.jsonl", "weights.json", "weights.pt"), ("metrics", "counts", "data", "notes")
@@ -109,7 +109,7 @@ class Case:
         self._to_the_end(self._folder / "undisturbed")
         self._longest = (time.monotonic() - started) / len(self._commands)
         expected, found = contents(self._folder / "undisturbed"), Counter[str]()
-        ways, killed = cycle([*WAYS, "at a write"]), 0
+        ways, killed = cycle([*WAYS, AT_ONE]), 0
         while killed < kills:
             copy = self._folder / f"copy{found[FILLED]}"
             for settings in self._commands:
@@ -125,7 +125,7 @@ class Case:
 
     def _kill(self, way: str, folder: Path, settings: list[str]) -> tuple[int, bool]:
         """Start the sweep and kill of it what ``way`` says. Returns the number of kills, and whether it has ended."""
-        if way == "at a write":
+        if way == AT_ONE:
             return self._kill_at_a_write(folder, settings)
         process, killed = self._start(folder, [*settings, *JOBLIB]), 0
         try:
@@ -133,7 +133,7 @@ class Case:
                 try:
                     code = process.wait(timeout=self._draw.uniform(0.2, 0.9) * self._longest)
                 except subprocess.TimeoutExpired:
-                    if way == "all processes":
+                    if way == ALL:
                         return 1, False
                     killed += self._kill_a_worker(process.pid)
                     continue
@@ -192,8 +192,7 @@ def page(outcomes: dict[str, Counter[str]]) -> str:
     """What came of all cases."""
     total = sum(outcomes.values(), Counter())
     rows = [
-        {"sweep of two runs": name, **{f"kills: {way}": found[way] for way in WAYS}, FILLED: found[FILLED]}
-        | {SAME: found[SAME]}
+        {"sweep of two runs": name} | {column: found[column] for column in (*WAYS, FILLED, SAME)}
         for name, found in [*outcomes.items(), ("all", total)]
     ]
     files = ", ".join(f"`{name}`" for name in FILES)
