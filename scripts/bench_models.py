@@ -197,9 +197,7 @@ def sparse_models(
             }
 
 
-def sparsify(
-    *, density: float = 0.1, seconds: float = 120.0, threads: int = torch.get_num_threads()
-) -> Iterator[Row | str]:
+def sparsify(*, seconds: float = 120.0, threads: int = torch.get_num_threads()) -> Iterator[Row | str]:
     """Training steps of a GPT that was made sparse by one call.
 
     Whole steps: forward, backward and fused Adam. The arms take turns. Ratios are those of a round to its dense step,
@@ -210,7 +208,7 @@ def sparsify(
     loss = lambda model, words: F.cross_entropy(model(words[:, :-1]).float().flatten(0, 1), words[:, 1:].flatten())  # noqa: E731
     arms = {name: training_step(GPT(), loss, tokens, bf16="bf16" in name) for name in ("dense", "dense bf16")}
     for way in ("masked", "kernel"):
-        scheme = sb.RigL(density=density, layers=["blocks.*"], execution=way, interval=100)
+        scheme = sb.RigL(density=0.1, layers=["blocks.*"], execution=way, interval=100)
         arms[way] = training_step(GPT(), loss, tokens, scheme)
     spent = interleave(arms, seconds)
     for arm, times in spent.items():

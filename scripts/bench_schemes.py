@@ -188,9 +188,7 @@ _EVERY = 5
 _EPOCH = 453
 
 
-def schemes(
-    *, density: float = 0.1, rounds: int = 30, d_model: int = 256, threads: int = torch.get_num_threads()
-) -> Iterator[Row | str]:
+def schemes(*, rounds: int = 30, d_model: int = 256, threads: int = torch.get_num_threads()) -> Iterator[Row | str]:
     """What a step and an update cost under each scheme.
 
     The transformer (256 wide, 2 + 2 layers) at density 0.1 with masked weights and Adam, as `sparsify` runs it. Medians
@@ -200,28 +198,27 @@ def schemes(
     `random`.
     """
     task, batches = multi30k(2)
-    found = dict[str, tuple[sb.SparseTraining, int, dict[bool, Times]]]()
+    loss = translation_loss(task)
+    found = dict[str, tuple[sb.SparseTraining, int, list[Step], dict[bool, Times]]]()
     for name in choices("sparsity"):
         model = Transformer(task.sizes, d_model=d_model, d_inner=4 * d_model)
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
-        losses = lambda model: (task.loss(model, batch).total for batch in batches)  # noqa: E731
+        losses = lambda model: (loss(model, batch) for batch in batches)  # noqa: E731
         try:
-            scheme, interval = shipped(name, density)
+            scheme, interval = shipped(name)
             sparse = sb.sparsify(model, optimizer, scheme, steps=1000, steps_per_epoch=_EVERY, losses=losses)
         except ConfigError as error:
             yield f"`{name}` is left out: {str(error).split('. ')[0].rstrip('.')}."
             continue
-        found[name] = sparse, interval, {False: Times(), True: Times()}
+        steps = [training_step(model, loss, [batch], optimizer=optimizer) for batch in batches]
+        found[name] = sparse, interval, steps, {False: Times(), True: Times()}
     for number in range(rounds):
-        for sparse, _, times in found.values():
+        for sparse, _, steps, times in found.values():
             before, spent = sparse.scheme.rewirings(), Times()
-            timed(
-                training_step(sparse.model, translation_loss(task), [batches[number % 2]], optimizer=sparse.optimizer),
-                spent,
-            )
+            timed(steps[number % 2], spent)
             times[sparse.scheme.rewirings() != before].processor += spent.processor
-    dense, masked = (found[name][2][False].ms("processor") for name in ("dense", "random"))
-    for name, (_, interval, times) in found.items():
+    dense, masked = (found[name][3][False].ms("processor") for name in ("dense", "random"))
+    for name, (_, interval, _, times) in found.items():
         plain, updates = times[False].processor, times[True].processor
         step = times[not plain].ms("processor")
         update = times[True].ms("processor") if updates and plain else None
@@ -237,7 +234,7 @@ def schemes(
         }
 
 
-def shipped(name: str, density: float) -> tuple[Scheme, int]:
+def shipped(name: str) -> tuple[Scheme, int]:
     """The scheme of a shipped file, and how many steps apart its updates are by default.
 
     Raises:
@@ -247,7 +244,7 @@ def shipped(name: str, density: float) -> tuple[Scheme, int]:
     if "defaults" in node:
         raise ConfigError("It combines other schemes")
     interval = node.get("interval", _EPOCH)  # others change connections at most once an epoch
-    node |= {key: value for key, value in (("density", density), ("begin", 0.0)) if key in node and name != "dense"}
+    node |= {key: value for key, value in (("density", 0.1), ("begin", 0.0)) if key in node and name != "dense"}
     if node.get("interval", 1) > 1:
         node["interval"] = _EVERY
     return build(node), interval
