@@ -138,7 +138,8 @@ bench: $(STAMP) ## measure the performance tables in results/performance (an hou
 	@$(call measure,embeddings,embeddings)
 	@$(call measure,embeddings,embeddings,--vocabulary 10000 30000 100000 300000 1000000 3000000 --dim 64,embeddings_vocabulary)
 	@$(call measure,embeddings,embeddings,--dim 50 100 300 --batch 1 32 256 --tokens 8 20 --seconds 5,embeddings_grid)
-	@export OMP_WAIT_POLICY=passive; $(call measure,models,sparse_models); $(call measure,transformer,,,transformer)
+	@export OMP_WAIT_POLICY=passive; $(call measure,models,sparse_models); \
+		$(call measure,transformer,,,transformer); $(call measure,diet,,,diet_step)
 
 bench-gpu: $(STAMP) ## measure the tables of the sparse layers on a GPU (two minutes)
 	@$(call measure,layers,sparse_linear,--device cuda --sizes 1024 2048 --tokens 1024 4096 --seconds 0.3,sparse_linear_gpu)

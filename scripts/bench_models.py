@@ -91,11 +91,12 @@ def language_loss(model: nn.Module, words: Tensor) -> Tensor:
 Problem = tuple[Callable[[], nn.Module], Loss, Sequence[Any], list[str]]
 
 
-def diet(count: int) -> Problem:
+def diet(count: int, size: int = 256) -> Problem:
     """DIET with its default layers sparse."""
     task = IntentTask(corpus=sara_like, batch_epochs=1, batch_size=(160, 160))
     loss = lambda model, batch: torch.stack(list(model(batch).values())).sum()  # noqa: E731
-    return lambda: DIET(task.sizes), loss, list(task.epoch_batches(0, Streams(0)))[:count], ["default"]
+    make = lambda: DIET(task.sizes, transformer_size=size)  # noqa: E731
+    return make, loss, list(task.epoch_batches(0, Streams(0)))[:count], ["default"]
 
 
 def transformer(count: int) -> Problem:

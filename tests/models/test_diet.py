@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from bench_diet import plain_losses
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -8,11 +9,6 @@ from sparse_bench.batch import IntentBatch, IntentSizes, Layout, SparseRows
 from sparse_bench.errors import ConfigError
 from sparse_bench.models.diet import DIET
 from sparse_bench.models.dropout import Dropout
-from sparse_bench.models.similarity import draw_negatives
-from sparse_bench.models.sparse_features import SparseProjection
-from tests.models.test_crf import naive_loss
-from tests.models.test_rasa_transformer import one_sequence
-from tests.models.test_similarity import looped
 
 GROUPS = {
     "default",
@@ -155,35 +151,6 @@ def test_settings_outside_their_range_are_refused(settings: dict[str, object], m
 
 
 # ---- losses ------------------------------------------------------------------------------------------------------
-
-
-def plain_losses(module: DIET, batch: IntentBatch) -> dict[str, Tensor]:
-    """DIET's losses without dropout, composed of the plain versions of its parts."""
-
-    def project(rows: SparseRows, projection: SparseProjection) -> Tensor:
-        bags = F.embedding_bag(
-            rows.indices, projection.weight, rows.offsets, mode="sum", per_sample_weights=rows.values
-        )
-        return bags + projection.bias
-
-    tokens, sentences = (
-        project(batch.tokens, module.token_projection),
-        project(batch.sentences, module.sentence_projection),
-    )
-    x = tokens.new_zeros(len(tokens) + len(sentences), tokens.shape[1])
-    x = x.index_add(0, batch.token_rows, tokens).index_add(0, batch.sentence_rows, sentences)
-    encoded = F.gelu(torch.cat([one_sequence(module.encoder, part) for part in x.split(batch.layout.lengths.tolist())]))
-    found = module.text_embed(encoded[batch.sentence_rows])
-    intents = module.label_embed(project(module.intents, module.label_projection))
-    count, device = module.negatives, found.device
-    negatives = [draw_negatives(len(found), count, among, device) for among in (len(intents), len(found))]
-    losses = {"intent": looped(found, intents, batch.intents, *negatives, constrain=False).mean()}
-    if module.tag_embed is not None:
-        emissions, lengths = module.tag_embed(encoded[batch.token_rows]), batch.token_layout.lengths.tolist()
-        losses["entity"] = naive_loss(emissions, module.transitions, batch.tags, lengths)
-    present = dict(module.named_parameters())
-    losses["l2"] = module.regularization * sum(present[name].square().sum() for name in PENALISED if name in present)
-    return losses
 
 
 @pytest.mark.parametrize("tags", [5, 0])
