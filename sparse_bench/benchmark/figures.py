@@ -147,7 +147,7 @@ def cost_figure(normal: Normal, found: Mapping[Key, Cell], column: str, own: Seq
         for density in sorted({key[2] for key in normal if key[1] == scheme}):
             keys = [(task.name, scheme, density) for task in TASKS]
             shares = [_share(found, key, column) for key in keys]
-            if any(share is None for share in shares):
+            if any(share is None for share in shares) or not all(key in normal for key in keys):
                 continue
             values = np.concatenate([np.array(list(normal[key].values())) for key in keys])
             points.append(
