@@ -1,7 +1,7 @@
 """What the benchmark's page shows: answers, figures, the heat map, tables; and its tables as files."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,32 +14,20 @@ from sparse_bench.benchmark.tasks import BASELINES, CHOSEN_AT, TASKS, BenchmarkE
 from sparse_bench.evidence.csv_tables import csv_text, read_rows
 from sparse_bench.evidence.display import DisplayTable
 from sparse_bench.evidence.store import RunTable, merge, read
+from sparse_bench.figures.section import SectionContent
 from sparse_bench.figures.style import Figure
-from sparse_bench.papers import BENCHMARK
 from sparse_bench.record import FINISHED
 
-#: Name of the benchmark's folder of results and page, and of the figure for the project's README.
-NAME, FRONT = BENCHMARK, figures.OVERALL
 #: Names of the written tables.
 CELLS, SUMMARY, LATEX, ANSWERS = "cells.csv", "summary.csv", "summary.tex", "answers.csv"
 
 
 @dataclass(frozen=True)
-class Part:
-    """A part of the page: a heading, a text, figures and tables."""
-
-    heading: str
-    text: str = ""
-    figures: Sequence[Figure] = ()
-    tables: Sequence[DisplayTable] = ()
-
-
-@dataclass(frozen=True)
 class Content:
-    """The page's parts, and the texts of the tables by file name."""
+    """The page's parts, of which the first figure is for the project's README too; and tables as text, by file name."""
 
-    parts: Sequence[Part]
-    files: Mapping[str, str] = field(default_factory=dict)
+    parts: Sequence[SectionContent]
+    files: Mapping[str, str]
 
 
 def content(
@@ -70,16 +58,24 @@ def content(
         *(figures.profile_figure(normal, density, own) for density in (0.1, 0.01)),
         *(figures.cost_figure(normal, found, column, own) for column in ("macs", "seconds", "held")),
     ]
+    first = [figure for figure in overall[:1] if figure is not None]
+    over_tasks = SectionContent(
+        "All tasks",
+        figures=_drawn(overall),
+        front=[(figure, figure.caption) for figure in first],
+        main=first,
+        tables=[tables.summary_table(summary)] if len(summary) else [],
+    )
     parts = [
-        Part("Answers", tables=[tables.answers_table(answered)]),
-        Part("All tasks", figures=_drawn(overall), tables=[tables.summary_table(summary)] if len(summary) else []),
-        Part("Scheme by task and density", tables=[heat_map(found, normal, linked=not own)]),
+        SectionContent("Answers", tables=[tables.answers_table(answered)]),
+        over_tasks,
+        SectionContent("Scheme by task and density", tables=[heat_map(found, normal, linked=not own)]),
     ]
     for task in TASKS:
         if any(key[0] == task.name for key in found):
             drawn = _drawn([figures.task_figure(found, task, pairs.get(task.name), own)])
-            parts.append(Part(task.title, figures=drawn, tables=[tables.task_table(found, task.name)]))
-    parts.append(Part("Left out", tables=[tables.left_out_table()]))
+            parts.append(SectionContent(task.title, figures=drawn, tables=[tables.task_table(found, task.name)]))
+    parts.append(SectionContent("Left out", tables=[tables.left_out_table()]))
     files = {
         CELLS: csv_text(tables.cells_frame(found, normal)),
         SUMMARY: csv_text(summary),

@@ -17,8 +17,6 @@ from sparse_bench.evidence.arms import percent
 from sparse_bench.figures.style import INK, MARKERS, MUTED, SERIES, Figure, file_stem, render
 
 Normal = Mapping[Key, Mapping[int, float]]
-#: Name of the figure over all tasks.
-OVERALL = "benchmark--all-tasks"
 #: Number of schemes whose lines are coloured, in addition to the two references.
 _BEST = 4
 #: Least distance of two names at the lines' ends, as a share of the axis.
@@ -106,8 +104,8 @@ def overall_figure(normal: Normal, own: Sequence[str] = ()) -> Figure | None:
         "Interquartile mean over tasks and seeds of the normalised scores: 1 is the dense model, 0 what counting the "
         "targets reaches. Bars of the coloured lines: 95 % stratified bootstrap."
     )
-    title = "Every scheme over all tasks"
-    return _figure(OVERALL, title, "normalised score (IQM), higher is better", lines, [(1.0, "-")], 1.0, caption, own)
+    stem, axis = "benchmark--all-tasks", "normalised score (IQM), higher is better"
+    return _figure(stem, "Every scheme over all tasks", axis, lines, [(1.0, "-")], 1.0, caption, own)
 
 
 def profile_figure(normal: Normal, density: float, own: Sequence[str] = ()) -> Figure | None:

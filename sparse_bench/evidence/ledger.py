@@ -255,7 +255,7 @@ def ledger_markdown(entries: Sequence[Entry], titles: Mapping[str, str]) -> str:
 def _rules(entry: Entry) -> list[str]:
     claim = entry.claim
     texts = [f"Not testable: {claim.untestable}."] if claim.untestable else []
-    for rule in (*claim.tests, *claim.beside):
+    for rule in claim.rules:
         texts += [*map(rule_text, rule.resolved()), rule.note]
     texts += [claim.note, f"Revised: {claim.revised}" if claim.revised else ""]
     return [text for text in texts if text]

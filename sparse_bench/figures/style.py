@@ -7,9 +7,10 @@ variable, so that figures follow the light or dark theme.
 import io
 import re
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -139,6 +140,18 @@ def render(
         draw(compact, True)
         _fix_layout(compact)
         return Figure(name, title, caption, alt, _svg(wide), _svg(compact))
+
+
+def write_figures(folder: Path, figures: Sequence[Figure]) -> list[Path]:
+    """Write the wide drawings into ``folder``, and remove those of earlier figures. Return the files written."""
+    written = {folder / f"{figure.name}.svg": figure.svg for figure in figures}
+    for path in folder.glob("*--*.svg"):
+        if path not in written:
+            path.unlink()
+    for path, svg in written.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(svg, encoding="utf-8")
+    return list(written)
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """The runs of a paper as entries of its pages: measurements, settings and learning curves."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
@@ -29,50 +28,21 @@ from sparse_bench.record import FINISHED
 _WIDTH, _HEIGHT = 320.0, 150.0
 
 
-@dataclass(frozen=True)
-class RunEntry:
-    """A run on the papers' pages.
+def run_entries(paper: Paper, table: RunTable) -> list[dict[str, Any]]:
+    """What the pages show of all runs of ``table``, in its order.
 
-    Attributes:
-        file: name of the run's page.
-        labels: model, dataset, scheme, density.
-        headline: the paper's main metric with its value; empty if the run does not have it.
-        measured: metrics, weights and time, name and text each.
-        settings: settings in which the paper's runs differ.
-        made: processor, device, version of torch, commit.
-        error: why the run failed; empty for a finished run.
-        warnings: warnings of the run; often empty.
-        curves: title and small drawing of each learning curve.
+    Each entry has ``file``, the name of the run's page; ``experiment``, ``id``, ``seed`` and ``status``; as text,
+    ``labels`` (model, dataset, scheme, density), ``headline`` (the paper's main metric), ``made`` (processor, device,
+    version of torch, commit), ``error`` and ``warnings``, of which all but the first may be empty; name and text of
+    each of ``measured`` (metrics, weights, time) and ``settings`` (those in which the paper's runs differ); and title
+    and small drawing of each of ``curves``.
     """
-
-    file: str
-    experiment: str
-    id: str
-    seed: int
-    status: str
-    labels: str
-    headline: str
-    measured: Sequence[tuple[str, str]]
-    settings: Sequence[tuple[str, str]]
-    made: str
-    error: str
-    warnings: str
-    curves: Sequence[tuple[str, Markup]]
-
-
-def run_entries(paper: Paper, table: RunTable) -> list[RunEntry]:
-    """Entries for all runs of ``table``, in its order."""
     histories = table.histories
     main = [metric for section in paper.sections for metric in section.metrics]
     return [_entry(row, histories.get(key_of(row)), main) for row in table.rows()]
 
 
-def shared_settings(table: RunTable) -> list[tuple[str, str]]:
-    """Settings on which all runs agree."""
-    return [(name, setting(value)) for name, value in sorted(table.settings.items())]
-
-
-def _entry(row: dict[str, Any], history: Any, main: Sequence[str]) -> RunEntry:
+def _entry(row: dict[str, Any], history: Any, main: Sequence[str]) -> dict[str, Any]:
     labels = []
     # The label of a narrower dense model is a share of the full model's weights, which its row does not hold.
     density = None if row.get("label:scheme") == SMALL_DENSE_SCHEME else row.get(DENSITY)
@@ -106,25 +76,25 @@ def _entry(row: dict[str, Any], history: Any, main: Sequence[str]) -> RunEntry:
         for name in history.columns:
             values = history[name].dropna()
             if len(values) > 1:
-                curves.append((names.title(name), curve_drawing(values.index.tolist(), values.tolist(), name)))
-    return RunEntry(
-        file=f"{row['experiment']}-{row['id']}.html".replace("/", "-"),
-        experiment=str(row["experiment"]),
-        id=str(row["id"]),
-        seed=int(row["seed"]),
-        status=str(row["status"]),
-        labels=", ".join(labels),
-        headline=f"{names.title(first)} {decimal(metrics[first])}" if first else "",
-        measured=measured,
-        settings=settings,
-        made=", ".join(made),
-        error=str(row.get("error") or "") if row["status"] != FINISHED else "",
-        warnings=str(row.get(WARNINGS) or ""),
-        curves=curves,
-    )
+                curves.append((names.title(name), _drawing(values.index.tolist(), values.tolist(), name)))
+    return {
+        "file": f"{row['experiment']}-{row['id']}.html".replace("/", "-"),
+        "experiment": row["experiment"],
+        "id": row["id"],
+        "seed": row["seed"],
+        "status": row["status"],
+        "labels": ", ".join(labels),
+        "headline": f"{names.title(first)} {decimal(metrics[first])}" if first else "",
+        "measured": measured,
+        "settings": settings,
+        "made": ", ".join(made),
+        "error": str(row.get("error") or "") if row["status"] != FINISHED else "",
+        "warnings": row.get(WARNINGS) or "",
+        "curves": curves,
+    }
 
 
-def curve_drawing(epochs: Sequence[float], values: Sequence[float], name: str) -> Markup:
+def _drawing(epochs: Sequence[float], values: Sequence[float], name: str) -> Markup:
     """Draw a learning curve as SVG in the colours of the text.
 
     Args:

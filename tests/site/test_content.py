@@ -6,9 +6,10 @@ import pytest
 from sparse_bench.evidence.arms import Arm, arms_of
 from sparse_bench.evidence.compare import Evidence, SelectionError, one_arm
 from sparse_bench.evidence.tables import arms_table, differences_table, each_run_table, with_last_epochs
+from sparse_bench.figures.section import SectionContent
 from sparse_bench.papers.page import Paper, Section
 from sparse_bench.papers.schema import Target
-from sparse_bench.site.content import SectionContent, paper_content
+from sparse_bench.site.content import paper_content
 from tests.evidence.by_hand import evidence, run
 
 METRIC = "valid/sentence_accuracy"
