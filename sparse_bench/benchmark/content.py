@@ -8,8 +8,8 @@ from typing import Any
 from sparse_bench.benchmark import figures, tables
 from sparse_bench.benchmark.cells import Cell, Key, cells, density_of, schemes_of
 from sparse_bench.benchmark.questions import answers
-from sparse_bench.benchmark.rates import best_of, chosen
-from sparse_bench.benchmark.statistics import scores
+from sparse_bench.benchmark.rates import Trial, choose, chosen
+from sparse_bench.benchmark.statistics import Normal, scores
 from sparse_bench.benchmark.tasks import BASELINES, CHOSEN_AT, TASKS, BenchmarkError, baselines, task_of
 from sparse_bench.evidence.csv_tables import csv_text, read_rows
 from sparse_bench.evidence.display import DisplayTable
@@ -109,7 +109,7 @@ def compared(table: RunTable, results: Path) -> Content:
     return content(both, results, own_rates(table, known), fresh or own)
 
 
-def heat_map(found: Mapping[Key, Cell], normal: Mapping[Key, Mapping[int, float]], linked: bool) -> DisplayTable:
+def heat_map(found: Mapping[Key, Cell], normal: Normal, linked: bool) -> DisplayTable:
     """Mean scores, a row a scheme and a column a task and density. Cells are shaded; ``linked``: to their first run."""
     columns = sorted({(key[0], key[2]) for key in normal}, key=lambda one: (_place(one[0]), -one[1]))
     rows, shades, links = [], dict[tuple[int, int], int](), dict[tuple[int, int], str]()
@@ -141,21 +141,18 @@ def own_rates(table: RunTable, known: Mapping[str, Mapping[str, float]]) -> dict
     The rule: the best value of the task's validation metric at density 0.1, with the first seed that was run there.
     """
     found = {task: dict(by_scheme) for task, by_scheme in known.items()}
-    tried: dict[tuple[str, str], list[tuple[int, float, float]]] = {}
+    tried: dict[tuple[str, str], list[tuple[int, Trial]]] = {}
     for row in table.rows():
         task, scheme = task_of(str(row["experiment"])), str(row["label:scheme"])
         if task is None or row["status"] != FINISHED or scheme in known.get(task.name, {}):
             continue
         value: Any = row.get(f"metric:{task.chosen_by}")
         if value is not None and density_of(row) in (CHOSEN_AT, 1.0):
-            rate = float(table.config(row)["optimizer.lr"])
-            tried.setdefault((task.name, scheme), []).append((int(row["seed"]), rate, float(value)))
-    for (name, scheme), runs in tried.items():
-        first = min(seed for seed, *_ in runs)
-        task = next(task for task in TASKS if task.name == name)
-        found.setdefault(name, {})[scheme] = best_of(
-            task, [(rate, value) for seed, rate, value in runs if seed == first]
-        )
+            trial = Trial(task.name, scheme, float(table.config(row)["optimizer.lr"]), float(value))
+            tried.setdefault((task.name, scheme), []).append((int(row["seed"]), trial))
+    first = [trial for runs in tried.values() for seed, trial in runs if seed == min(one for one, _ in runs)]
+    for name, by_scheme in choose(first).items():
+        found.setdefault(name, {}).update(by_scheme)
     return found
 
 

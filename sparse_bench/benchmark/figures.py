@@ -10,13 +10,12 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from sparse_bench.benchmark.cells import DENSE, RANDOM, SMALL_DENSE, Cell, Key, schemes_of
-from sparse_bench.benchmark.statistics import interquartile_mean, of_scheme, profile, summary
+from sparse_bench.benchmark.statistics import Normal, interquartile_mean, of_scheme, profile, summary
 from sparse_bench.benchmark.tasks import TASKS, Task
 from sparse_bench.evidence import names
 from sparse_bench.evidence.arms import percent
 from sparse_bench.figures.style import INK, MARKERS, MUTED, SERIES, Figure, file_stem, render
 
-Normal = Mapping[Key, Mapping[int, float]]
 #: Number of schemes whose lines are coloured, in addition to the two references.
 _BEST = 4
 #: Least distance of two names at the lines' ends, as a share of the axis.

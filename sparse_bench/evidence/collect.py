@@ -19,9 +19,10 @@ from sparse_bench.evidence.folders import Problem
 from sparse_bench.evidence.settings import alterations
 from sparse_bench.evidence.store import ALTERED, RunKey, RunTable, curves_kept, key_of, load, merge
 from sparse_bench.papers.page import Paper
-from sparse_bench.record import FINISHED
 
 _METRIC, _SECONDS = "metric:", "seconds:total"
+#: Suffix of the columns of the tables, next to those of repeated runs.
+_BEFORE = " before"
 #: Tables hold ten digits. Values with at most this relative difference count as equal.
 _SAME = 1e-9
 #: Start of the mark on a second stage whose first stage was altered.
@@ -77,7 +78,7 @@ def collect(results: Path, papers: Sequence[Paper], folders: Sequence[Path], for
             again = repetition(kept, fresh) if kept is not None else ""
             store.write(table, folder)
             evidence = Evidence(results, {paper.name: table})
-            portraits = single_runs.take(paper.single_runs, evidence, found.folders, single_runs.read(folder))
+            portraits = single_runs.take(paper.single_runs, evidence, found.folders, single_runs.read(folder), problems)
             single_runs.write(portraits, folder)
         lines.append(f"{folder}: {_collected(fresh, table)}{again}")
     return lines + _warnings(problems)
@@ -156,37 +157,28 @@ def repetition(old: RunTable, new: RunTable) -> str:
     A run with the same time to the last digit is the same run, read again. Metrics that only one side has are skipped:
     another version of the code measured them.
     """
-    known, made = _numbers(old), _numbers(new)
-    again = {key: row for key, row in made.items() if key in known and _apart(row, known[key], _SECONDS) > _SAME}
-    if not again:
+    both = new.finished.merge(old.finished, on=["experiment", "id"], suffixes=("", _BEFORE))
+    names = [name for name in both if f"{name}{_BEFORE}" in both and (name.startswith(_METRIC) or name == _SECONDS)]
+    apart = pd.DataFrame({name: _apart(both[name], both[f"{name}{_BEFORE}"]) for name in names}, index=both.index)
+    if _SECONDS not in apart or not (again := apart[_SECONDS] > _SAME).any():
         return ""
-    worst = []
-    for key, row in again.items():
-        found = [(_apart(row, known[key], name), name) for name in row if name.startswith(_METRIC)]
-        worst.append((*max(found, default=(0.0, "")), "/".join(key)))
-    same = sum(found <= _SAME for found, *_ in worst)
+    apart = apart[again].drop(columns=_SECONDS)
+    worst = apart.max(axis="columns").fillna(0.0)
+    same = int((worst <= _SAME).sum())
     if same == len(worst):
         return f"; {same} of them repeated, with the same metrics"
-    largest, name, run = max(worst)
+    row = worst.idxmax()
     return (
         f"; {len(worst)} of them repeated, {same} with the same metrics; the others differ by up to "
-        f"{largest:.2g} of a value ({run}, {name.removeprefix(_METRIC)})"
+        f"{worst[row]:.2g} of a value ({'/'.join(key_of(both.loc[row]))}, "
+        f"{str(apart.loc[row].idxmax()).removeprefix(_METRIC)})"
     )
 
 
-def _numbers(table: RunTable) -> dict[RunKey, dict[str, float]]:
-    """The metrics and the time of each finished run."""
-    names = [name for name in table.runs.columns if name.startswith(_METRIC) or name == _SECONDS]
-    return {
-        key_of(row): {name: float(row[name]) for name in names if row[name] is not None}
-        for row in table.rows()
-        if row["status"] == FINISHED
-    }
-
-
-def _apart(row: Mapping[str, float], other: Mapping[str, float], name: str) -> float:
-    """Relative difference of two values, as a share of the larger one; 0 if either is missing."""
-    if name not in row or name not in other or row[name] == other[name]:
-        return 0.0
-    found = abs(row[name] - other[name]) / max(abs(row[name]), abs(other[name]))
-    return found if math.isfinite(found) else math.inf
+def _apart(one: pd.Series, other: pd.Series) -> np.ndarray:
+    """Relative differences of values, as shares of the larger ones; 0 where either is missing."""
+    first, second = (values.to_numpy(dtype=float, na_value=math.nan) for values in (one, other))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = np.abs(first - second) / np.maximum(np.abs(first), np.abs(second))
+    found = np.nan_to_num(found, nan=math.inf, posinf=math.inf)
+    return np.where(np.isnan(first) | np.isnan(second) | (first == second), 0.0, found)

@@ -15,8 +15,7 @@ import pandas as pd
 
 from sparse_bench.errors import SparseBenchError, unknown_choice
 from sparse_bench.evidence.arms import Arm, arms_of, by_density, density_range, percent, realised_note, warned
-from sparse_bench.evidence.cell_values import is_finite, is_missing, plain, sort_key
-from sparse_bench.evidence.csv_tables import StoreError, read_rows
+from sparse_bench.evidence.csv_tables import StoreError, is_finite, is_missing, plain, read_rows, sort_key
 from sparse_bench.evidence.names import column_of
 from sparse_bench.evidence.statistics import Interval, mean_interval
 from sparse_bench.evidence.store import ALTERED, RUNS, RunTable, read
@@ -121,14 +120,12 @@ class Evidence:
             if ALTERED in table.runs:
                 texts = table.runs[ALTERED].fillna("")
                 keep &= pd.Series([allowed.fullmatch(str(text)) is not None for text in texts], index=keep.index)
-            runs = table.runs[keep.to_numpy(dtype=bool)].reset_index(drop=True)
+            runs = table.runs[keep.to_numpy(dtype=bool)]
             if not len(runs):
                 continue
-            fits = pd.Series([True] * len(runs))
             for name, wanted in target.where.items():
-                fits &= _matching(table, runs, name, wanted, target.experiment)
-            found = runs[fits.to_numpy(dtype=bool)].reset_index(drop=True)
-            return (table, found) if len(found) else None
+                runs = runs[_matching(table, runs, name, wanted, target.experiment)]
+            return (table, runs.reset_index(drop=True)) if len(runs) else None
         return None
 
     def rows(self, target: Target) -> list[dict[str, Any]]:
@@ -302,13 +299,14 @@ def _compared(kind: Measure, numbers: Sequence[float]) -> float:
     return first - second if kind == "difference" else first / second
 
 
-def _matching(table: RunTable, runs: pd.DataFrame, name: str, wanted: Any, experiment: str) -> pd.Series:
+def _matching(table: RunTable, runs: pd.DataFrame, name: str, wanted: Any, experiment: str) -> list[bool]:
+    """Whether each run has a wanted value of a label or a setting."""
     choices = {sort_key(value) for value in (wanted if isinstance(wanted, list | tuple) else [wanted])}
     for column in (f"label:{name}", f"setting:{name}"):
         if column in runs.columns:
-            return pd.Series([sort_key(value) in choices for value in runs[column]])
+            return [sort_key(value) in choices for value in runs[column]]
     if name in table.settings:
-        return pd.Series([sort_key(table.settings[name]) in choices] * len(runs))
+        return [sort_key(table.settings[name]) in choices] * len(runs)
     known = [column.split(":", 1)[1] for column in runs.columns if column.startswith(("label:", "setting:"))]
     raise SelectionError(
         f"In a choice of runs of {experiment}: {unknown_choice('label or setting', name, {*known, *table.settings})}"

@@ -21,8 +21,16 @@ import pandas as pd
 from filelock import FileLock
 
 from sparse_bench.errors import unknown_choice
-from sparse_bench.evidence.cell_values import is_finite, is_missing, plain, sort_key
-from sparse_bench.evidence.csv_tables import StoreError, csv_text, parse, read_text
+from sparse_bench.evidence.csv_tables import (
+    StoreError,
+    csv_text,
+    is_finite,
+    is_missing,
+    parse,
+    plain,
+    read_text,
+    sort_key,
+)
 from sparse_bench.evidence.folders import PLAIN, Problem, read_curves, read_runs, row_of
 from sparse_bench.evidence.settings import completed, defining, shared_and_varying
 from sparse_bench.record import FINISHED, Result, write_together

@@ -29,8 +29,8 @@ from sparse_bench.evidence.arms import (
     realised_note,
     warned,
 )
-from sparse_bench.evidence.cell_values import is_missing, is_number
 from sparse_bench.evidence.compare import SelectionError
+from sparse_bench.evidence.csv_tables import is_missing, is_number
 from sparse_bench.evidence.display import (
     MISSING,
     DisplayTable,

@@ -2,17 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from sparse_bench.errors import SparseBenchError
 from sparse_bench.evidence import names
 from sparse_bench.evidence.arms import arms_of
-from sparse_bench.evidence.cell_values import is_finite
 from sparse_bench.evidence.compare import Evidence, Sample, SelectionError, measure, one_arm, remarks_on
+from sparse_bench.evidence.csv_tables import is_finite
 from sparse_bench.evidence.display import MISSING, DisplayTable, interval, joined, whole
-from sparse_bench.evidence.statistics import Interval, mean_interval
+from sparse_bench.evidence.statistics import Interval
 from sparse_bench.figures.dots import Dot, dot_plot
-from sparse_bench.figures.lines import Chart, Line, Look, Panel, line_chart
+from sparse_bench.figures.lines import Chart, Line, Look, Panel, line_chart, point_of
 from sparse_bench.figures.study import mean_curve
 from sparse_bench.figures.style import INK, MARKERS, SERIES, Figure, file_stem
 from sparse_bench.papers.page import Along, Dots, Epochs, Paper, Series
@@ -111,11 +109,10 @@ def _points(series: Series, spec: Epochs | Along, evidence: Evidence) -> tuple[_
         axis = next((name for name in (f"label:{spec.along}", f"setting:{spec.along}") if name in runs.columns), axis)
     points, single = [], []
     for arm in arms_of(runs):
-        values, places = arm.values(metric), arm.values(axis)
-        if shared := sorted(values.keys() & places.keys()):
-            x = float(np.mean([places[seed] for seed in shared]))
-            points.append((x, mean_interval([values[seed] for seed in shared])))
-            single += [(places[seed], values[seed]) for seed in shared] if len(shared) > 1 else []
+        if pairs := arm.pairs(axis, metric):
+            point, each = point_of(pairs)
+            points.append(point)
+            single += each
     return sorted(points, key=lambda point: point[0]), single
 
 
@@ -128,7 +125,7 @@ def _benchmark_points(target: Target, spec: Epochs | Along, evidence: Evidence) 
         if rows and not any(is_finite(row.get(name)) for row in rows):
             raise SelectionError(f"In {target.table}: '{name}' is not a column of numbers.")
     kept = [row for row in rows if is_finite(row[spec.of]) and is_finite(row[spec.along])]
-    points = [(float(row[spec.along]), Interval(float(row[spec.of]), 0.0, 1)) for row in kept]
+    points = [(float(row[spec.along]), Interval.exact(float(row[spec.of]))) for row in kept]
     return sorted(points, key=lambda point: point[0])
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +12,7 @@ from sparse_bench.evidence.display import whole
 from sparse_bench.evidence.statistics import Interval, mean_interval
 from sparse_bench.evidence.store import RunKey
 from sparse_bench.evidence.tables import with_warnings
-from sparse_bench.figures.lines import LOG_FROM, Chart, Line, Look, Panel, diverged_beyond, line_chart
+from sparse_bench.figures.lines import LOG_FROM, Chart, Line, Look, Panel, diverged_beyond, line_chart, point_of
 from sparse_bench.figures.style import INK, MARKERS, MUTED, SERIES, SMALL_DENSE_MARKER, Figure, file_stem
 
 Histories = Mapping[RunKey, pd.DataFrame]
@@ -63,8 +62,9 @@ def metric_figure(study: Study, metric: str) -> Figure | None:
     lines: dict[Curve, list[Line]] = {}
     for curve, look in looks(study).items():
         narrow = full if by_density and curve.kind == "small_dense" else 0.0
-        found = [_point(arm, metric, narrow, by_density) for arm in curve.arms]
-        lines[curve] = [Line(curve.title, [point], look, runs) for point, runs in filter(None, found)]
+        pairs = [_pairs(arm, metric, narrow, by_density) for arm in curve.arms]
+        found = [point_of(known) for known in pairs if known]
+        lines[curve] = [Line(curve.title, [point], look, runs) for point, runs in found]
     drawn = [line for found in lines.values() for line in found]
     if len(drawn) < 2:
         return None
@@ -171,18 +171,12 @@ def _names(study: Study) -> list[str]:
     return [study.experiment, *map(str, study.labels.values())]
 
 
-def _point(arm: Arm, metric: str, full: float, by_density: bool) -> tuple[tuple[float, Interval], Any] | None:
-    """An arm's point and its single runs; x is its weights, its realised density, or its weights over ``full``."""
-    values = arm.values(f"metric:{metric}")
-    places = arm.values(DENSITY if by_density and not full else SPARSE_WEIGHTS)
-    if full:
-        places = {seed: weights / full for seed, weights in places.items()}
-    seeds = sorted(values.keys() & places.keys())
-    if not seeds or min(places.values()) <= 0:
-        return None
-    x = float(np.mean([places[seed] for seed in seeds]))
-    point = (x, mean_interval(list(values.values())))
-    return point, [(places[seed], values[seed]) for seed in seeds] if len(seeds) > 1 else []
+def _pairs(arm: Arm, metric: str, full: float, by_density: bool) -> list[tuple[float, float]]:
+    """Position and value of an arm's seeds: its weights, its realised density, or its weights over ``full``."""
+    pairs = arm.pairs(DENSITY if by_density and not full else SPARSE_WEIGHTS, f"metric:{metric}")
+    if any(place <= 0 for place, _ in pairs):
+        return []
+    return [(place / full, value) for place, value in pairs] if full else pairs
 
 
 def _joined(lines: Sequence[Line], label: str = "") -> Line:
@@ -218,11 +212,7 @@ def _one_panel(panels: Sequence[Panel]) -> list[Line]:
 
 def _outside(study: Study) -> str:
     """The number of trainable weights outside the sparse layers, as a sentence."""
-    outside = [
-        trainable - weights
-        for arm in study.arms
-        for trainable, weights in zip(arm.values(TRAINABLE).values(), arm.values(SPARSE_WEIGHTS).values(), strict=True)
-    ]
+    outside = [trained - sparse for arm in study.arms for trained, sparse in arm.pairs(TRAINABLE, SPARSE_WEIGHTS)]
     if not outside:
         return ""
     low, high = whole(min(outside)), whole(max(outside))

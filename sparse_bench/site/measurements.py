@@ -8,8 +8,7 @@ from pathlib import Path
 import pandas as pd
 from markupsafe import Markup
 
-from sparse_bench.evidence.cell_values import is_missing
-from sparse_bench.evidence.csv_tables import read_rows
+from sparse_bench.evidence.csv_tables import is_missing, read_rows
 from sparse_bench.evidence.display import MISSING, DisplayTable
 from sparse_bench.figures.performance import Declared, declared, performance_figures
 from sparse_bench.figures.style import Figure

@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparse_bench.errors import SparseBenchError
-from sparse_bench.evidence.cell_values import is_finite
 from sparse_bench.evidence.compare import Evidence
+from sparse_bench.evidence.csv_tables import is_finite
 from sparse_bench.evidence.display import DisplayTable, markdown
 from sparse_bench.evidence.ledger import (
     LEDGER_CAPTION,
-    front_table,
     headline_table,
     ledger_table,
     revisions,
@@ -59,7 +58,7 @@ def summary(
     images = [f"![{f.title}]({folder}/{paper}/figures/{f.name}.svg)\n\n{caption}\n" for paper, f, caption in drawn]
     return {
         "figure": "".join(images[:1]),
-        "claims": f"{markdown(front_table(entries, titles)).lstrip()}\n{revisions(entries)}\n",
+        "claims": f"{markdown(headline_table(entries, titles, brief=True)).lstrip()}\n{revisions(entries)}\n",
         "speed": markdown(_speed_table(evidence)).lstrip(),
     }
 

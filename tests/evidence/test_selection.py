@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sparse_bench.evidence.cell_values import plain
 from sparse_bench.evidence.compare import Evidence, Sample, SelectionError, Unavailable, measure, one_arm
+from sparse_bench.evidence.csv_tables import plain
 from sparse_bench.evidence.store import ALTERED
 from sparse_bench.papers.schema import Comparison, Target
 from tests.evidence.by_hand import evidence, run
