@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from sparse_bench.evidence.csv_tables import grouped, is_missing, plain, sort_key
+from sparse_bench.evidence.names import DENSITY, FROZEN, SPARSE_SIZE, SPARSE_WEIGHTS, TRAINABLE
 from sparse_bench.evidence.statistics import Interval, mean_interval
 from sparse_bench.evidence.store import WARNINGS
 from sparse_bench.record import FINISHED
@@ -30,15 +31,6 @@ CURVE_LABELS = ("scheme", "density")
 NO_BREAK = "\N{NO-BREAK SPACE}"
 #: A realised density is shown where it differs from the nominal density by more than this share of the latter.
 _ROUNDING = 0.01
-
-SPARSE_WEIGHTS = "count:sparse_layers"
-SPARSE_SIZE = "count:sparse_layers_size"
-FROZEN = "count:sparse_layers_frozen"
-DENSITY = "count:density"
-TRAINABLE = "count:trainable"
-HELD = "count:held"
-AVERAGE_DENSITY = "count:average_density"
-FORWARD, BACKWARD = "macs:training_forward", "macs:training_backward"
 
 
 @dataclass(frozen=True, eq=False)

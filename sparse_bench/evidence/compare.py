@@ -200,20 +200,16 @@ def one_arm(runs: pd.DataFrame) -> Arm:
     """
     arms = arms_of(runs)
     first = arms[0]
-    if found := differing(arms):
-        texts = "; ".join(f"{name} ({', '.join(values)})" for name, values in found.items())
+    differing = {
+        name: sorted({str(plain(values[name])) for values in parts})
+        for parts in ([arm.labels for arm in arms], [arm.settings for arm in arms])
+        for name in parts[0]
+        if len({sort_key(values[name]) for values in parts}) > 1 and not name.endswith("seed")
+    }
+    if differing:
+        texts = "; ".join(f"{name} ({', '.join(values)})" for name, values in differing.items())
         raise SelectionError(f"{len(arms)} arms fit, which differ in {texts}")
     return first if len(arms) == 1 else Arm(first.experiment, first.labels, first.settings, runs, 0, list(runs["id"]))
-
-
-def differing(arms: Sequence[Arm]) -> dict[str, list[str]]:
-    """Labels and settings in which arms differ, with their values as text. Those that follow the seed are skipped."""
-    return {
-        name: sorted({str(plain(values[name])) for values in all_values})
-        for all_values in ([arm.labels for arm in arms], [arm.settings for arm in arms])
-        for name in all_values[0]
-        if len({sort_key(values[name]) for values in all_values}) > 1 and not name.endswith("seed")
-    }
 
 
 def curves_by_seed(table: RunTable, runs: pd.DataFrame, metric: str, name: str) -> dict[int, pd.Series]:

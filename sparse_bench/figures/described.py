@@ -35,12 +35,12 @@ def lines_figure(spec: Epochs | Along, evidence: Evidence, paper: Paper) -> Figu
     lines: list[Line] = []
     lacking, remarks = [], {}
     for series, look in zip(spec.series, _looks(spec.series), strict=True):
-        points, runs = _points(series, spec, evidence)
+        target = series.only()
+        points, runs, remarks[series.label] = _measured(target, spec, evidence) if target is not None else ([], [], "")
         if points:
             lines.append(Line(series.label, points, look, runs))
-        elif (target := series.only()) is not None:
+        elif target is not None:
             lacking.append(f"{series.label} ({'not measured' if evidence.exists(target, spec.of) else 'not run'})")
-        remarks[series.label] = _remark(series, spec, evidence)
         printed = [(n.x, Interval(n.value, None, 1)) for n in published.get(series.published) if n.x is not None]
         if printed:
             lines.append(Line(f"{series.label}, published", printed, Look(look.colour), published=True))
@@ -89,44 +89,43 @@ def dots_figure(spec: Dots, evidence: Evidence, paper: Paper) -> tuple[Figure | 
     return figure, table
 
 
-def _points(series: Series, spec: Epochs | Along, evidence: Evidence) -> tuple[_Points, _Runs]:
-    """The points of a series, from left to right, and its single runs; both empty without runs or measurements."""
-    target = series.only()
-    if target is None:
-        return [], []
+def _measured(target: Target, spec: Epochs | Along, evidence: Evidence) -> tuple[_Points, _Runs, str]:
+    """The points of a series, from left to right, its single runs, and remarks on the runs or rows.
+
+    All are empty without runs or measurements.
+    """
     if target.table:
-        return _benchmark_points(target, spec, evidence), []
+        return _benchmark(target, spec, evidence)
     found = evidence.runs(target)
     if found is None:
-        return [], []
+        return [], [], ""
     table, runs = found
+    remark = "; ".join(remarks_on(runs))
     if isinstance(spec, Epochs):
         one_arm(runs)  # a mean over several arms has no meaning
         keys = zip(runs["experiment"], runs["id"], strict=True)
-        return mean_curve([table.histories[key] for key in keys if key in table.histories], spec.of), []
+        return mean_curve([table.histories[key] for key in keys if key in table.histories], spec.of), [], remark
     metric, axis = names.column_of(spec.of), names.column_of(spec.along)
     if axis not in runs.columns:
         axis = next((name for name in (f"label:{spec.along}", f"setting:{spec.along}") if name in runs.columns), axis)
-    points, single = [], []
-    for arm in arms_of(runs):
-        if pairs := arm.pairs(axis, metric):
-            point, each = point_of(pairs)
-            points.append(point)
-            single += each
-    return sorted(points, key=lambda point: point[0]), single
+    measured = [point_of(pairs) for arm in arms_of(runs) if (pairs := arm.pairs(axis, metric))]
+    points = sorted((point for point, _ in measured), key=lambda point: point[0])
+    return points, [run for _, single in measured for run in single], remark
 
 
-def _benchmark_points(target: Target, spec: Epochs | Along, evidence: Evidence) -> _Points:
-    """The points of a benchmark's rows; a timing is a single number without an interval."""
+def _benchmark(target: Target, spec: Epochs | Along, evidence: Evidence) -> tuple[_Points, _Runs, str]:
+    """The points of a benchmark's rows, which have neither intervals nor runs, and where a number is missing."""
     if isinstance(spec, Epochs):
         raise FigureError(f"'{spec.title}': a benchmark has no epochs.")
     rows = evidence.rows(target)
     for name in (spec.of, spec.along):
         if rows and not any(is_finite(row.get(name)) for row in rows):
             raise SelectionError(f"In {target.table}: '{name}' is not a column of numbers.")
-    kept = [row for row in rows if is_finite(row[spec.of]) and is_finite(row[spec.along])]
-    points = [(float(row[spec.along]), Interval.exact(float(row[spec.of]))) for row in kept]
-    return sorted(points, key=lambda point: point[0])
+    kept = [(row[spec.along], row[spec.of]) for row in rows if is_finite(row[spec.of]) and is_finite(row[spec.along])]
+    points = [(float(x), Interval.exact(float(y))) for x, y in kept]
+    without = [f"{spec.along} {row[spec.along]}" for row in rows if not is_finite(row[spec.of])]
+    remark = f"no number at {', '.join(without)}" if without else ""
+    return sorted(points, key=lambda point: point[0]), [], remark
 
 
 def _looks(series: Sequence[Series]) -> list[Look]:
@@ -138,17 +137,6 @@ def _looks(series: Sequence[Series]) -> list[Look]:
     return found
 
 
-def _remark(series: Series, spec: Epochs | Along, evidence: Evidence) -> str:
-    """Remarks on the runs or rows of a series."""
-    target = series.only()
-    if target is not None and target.table and isinstance(spec, Along):
-        without = [row for row in evidence.rows(target) if not is_finite(row[spec.of])]
-        places = [f"{spec.along} {row[spec.along]}" for row in without]
-        return f"no number at {', '.join(places)}" if places else ""
-    found = evidence.runs(target) if target is not None and target.experiment else None
-    return "; ".join(remarks_on(found[1])) if found else ""
-
-
 def _remarked(remarks: Mapping[str, str]) -> str:
     """The remarks on a figure's series or rows, by label, as a sentence of the caption."""
     texts = [f"{label}: {text}" for label, text in remarks.items() if text]
@@ -157,16 +145,15 @@ def _remarked(remarks: Mapping[str, str]) -> str:
 
 def _table(caption: str, dots: Sequence[Dot], *, with_published: bool) -> DisplayTable:
     columns = ["", *(["published"] if with_published else []), "measured", "seeds"]
-    rows = [[dot.label, *([printed(dot.published)] if with_published else []), *_ours(dot)] for dot in dots]
+    rows = []
+    for dot in dots:
+        # A count or a timing has neither interval nor seeds.
+        ours, seeds = interval(dot.ours), str(dot.ours.n) if dot.ours else MISSING
+        if dot.ours is not None and dot.exact:
+            mean = dot.ours.mean
+            ours, seeds = whole(mean) if mean == round(mean) else f"{mean:.3g}", MISSING
+        rows.append([dot.label, *([printed(dot.published)] if with_published else []), ours, seeds])
     return DisplayTable(caption, columns, rows, [False] + [True] * (len(columns) - 1))
-
-
-def _ours(dot: Dot) -> tuple[str, str]:
-    """Measurement and number of seeds; a count or a timing has neither interval nor seeds."""
-    if dot.ours is None or not dot.exact:
-        return interval(dot.ours), str(dot.ours.n) if dot.ours else MISSING
-    mean = dot.ours.mean
-    return whole(mean) if mean == round(mean) else f"{mean:.3g}", MISSING
 
 
 def printed(number: Number | None) -> str:

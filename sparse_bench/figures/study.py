@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from sparse_bench.evidence import names
-from sparse_bench.evidence.arms import DENSITY, SPARSE_SIZE, SPARSE_WEIGHTS, TRAINABLE, Arm, Curve, Study
+from sparse_bench.evidence.arms import Arm, Curve, Study
 from sparse_bench.evidence.display import whole
 from sparse_bench.evidence.statistics import Interval, mean_interval
 from sparse_bench.evidence.store import RunKey
@@ -58,7 +58,7 @@ def metric_figure(study: Study, metric: str) -> Figure | None:
         None if fewer than two arms have both sparse layers and the metric.
     """
     by_density = study.one_width
-    full = max((arm.mean(SPARSE_SIZE) or 0.0 for arm in study.arms if arm.kind != "small_dense"), default=0.0)
+    full = max((arm.mean(names.SPARSE_SIZE) or 0.0 for arm in study.arms if arm.kind != "small_dense"), default=0.0)
     lines: dict[Curve, list[Line]] = {}
     for curve, look in looks(study).items():
         narrow = full if by_density and curve.kind == "small_dense" else 0.0
@@ -106,7 +106,9 @@ def learning_curves(study: Study, histories: Histories, metric: str) -> Figure |
         for (arm, points), strength in zip(known, map(float, strengths), strict=True):
             if not together:  # without bands: bands of one hue would hide one another
                 points = [(epoch, Interval(mean.mean, None, mean.n)) for epoch, mean in points]
-            lines.append(Line(f"{whole(arm.mean(SPARSE_WEIGHTS))} weights", points, replace(look, strength=strength)))
+            lines.append(
+                Line(f"{whole(arm.mean(names.SPARSE_WEIGHTS))} weights", points, replace(look, strength=strength))
+            )
         panels += [Panel(curve.title, lines)] if lines else []
     if not panels:
         return None
@@ -173,7 +175,7 @@ def _names(study: Study) -> list[str]:
 
 def _pairs(arm: Arm, metric: str, full: float, by_density: bool) -> list[tuple[float, float]]:
     """Position and value of an arm's seeds: its weights, its realised density, or its weights over ``full``."""
-    pairs = arm.pairs(DENSITY if by_density and not full else SPARSE_WEIGHTS, f"metric:{metric}")
+    pairs = arm.pairs(names.DENSITY if by_density and not full else names.SPARSE_WEIGHTS, f"metric:{metric}")
     if any(place <= 0 for place, _ in pairs):
         return []
     return [(place / full, value) for place, value in pairs] if full else pairs
@@ -212,7 +214,9 @@ def _one_panel(panels: Sequence[Panel]) -> list[Line]:
 
 def _outside(study: Study) -> str:
     """The number of trainable weights outside the sparse layers, as a sentence."""
-    outside = [trained - sparse for arm in study.arms for trained, sparse in arm.pairs(TRAINABLE, SPARSE_WEIGHTS)]
+    outside = [
+        trained - sparse for arm in study.arms for trained, sparse in arm.pairs(names.TRAINABLE, names.SPARSE_WEIGHTS)
+    ]
     if not outside:
         return ""
     low, high = whole(min(outside)), whole(max(outside))

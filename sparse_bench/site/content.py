@@ -7,8 +7,8 @@ from sparse_bench.benchmark.content import Content
 from sparse_bench.benchmark.content import content as benchmark_content
 from sparse_bench.config.catalog import experiments
 from sparse_bench.errors import unknown_choice
-from sparse_bench.evidence import single_runs
-from sparse_bench.evidence.arms import DENSITY, Arm, Study, arms_of, studies_of
+from sparse_bench.evidence import names, single_runs
+from sparse_bench.evidence.arms import Arm, Study, arms_of, studies_of
 from sparse_bench.evidence.compare import Evidence, one_arm, remarks_on
 from sparse_bench.evidence.display import DisplayTable
 from sparse_bench.evidence.ledger import verdict_text
@@ -156,7 +156,7 @@ def _arms(part: RunTable, metrics: Sequence[str], section: Section, evidence: Ev
         with_curves, _ = with_last_epochs(replace(table, runs=runs), section.metrics)
         tables.append(differences_table(arms, one_arm(with_curves.runs), str(target), metrics))
     for study in studies_of(part.runs):
-        if len({arm.mean(DENSITY) for arm in study.arms}) > 2:
+        if len({arm.mean(names.DENSITY) for arm in study.arms}) > 2:
             smallest = density_table(study, measured_metrics(study.arms, metrics))
             tables.append(smallest and _titled(smallest, study.experiment))
     return [table for table in tables if table is not None]

@@ -8,7 +8,7 @@ from pathlib import Path
 from sparse_bench.benchmark.content import Content
 from sparse_bench.config import CONF, choices
 from sparse_bench.evidence import names
-from sparse_bench.evidence.arms import SPARSE_WEIGHTS, Study, studies_of
+from sparse_bench.evidence.arms import Study, studies_of
 from sparse_bench.evidence.csv_tables import csv_text
 from sparse_bench.evidence.display import interval, joined, markdown, whole
 from sparse_bench.evidence.folders import Problem
@@ -113,7 +113,7 @@ def _finding(study: Study, metrics: Sequence[str]) -> str:
             known = [(arm, value) for arm in curve.arms if (value := arm.interval(f"metric:{metric}")) is not None]
             if known:
                 arm, best = max(known, key=lambda pair: sign * pair[1].mean)
-                parts.append(f"{curve.title} {interval(best)} with {whole(arm.mean(SPARSE_WEIGHTS))} weights")
+                parts.append(f"{curve.title} {interval(best)} with {whole(arm.mean(names.SPARSE_WEIGHTS))} weights")
         if parts:
             return f"Best {names.title(metric)}, with the weights in the sparse layers: {'; '.join(parts)}."
     return ""

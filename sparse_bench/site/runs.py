@@ -6,19 +6,7 @@ from typing import Any
 from markupsafe import Markup
 
 from sparse_bench.evidence import names
-from sparse_bench.evidence.arms import (
-    AVERAGE_DENSITY,
-    BACKWARD,
-    DENSITY,
-    FORWARD,
-    HELD,
-    SMALL_DENSE_SCHEME,
-    SPARSE_WEIGHTS,
-    TRAINABLE,
-    density_range,
-    percent,
-    realised_note,
-)
+from sparse_bench.evidence.arms import SMALL_DENSE_SCHEME, density_range, percent, realised_note
 from sparse_bench.evidence.display import decimal, duration, setting, whole
 from sparse_bench.evidence.names import quantity
 from sparse_bench.evidence.store import WARNINGS, RunTable, key_of
@@ -45,7 +33,7 @@ def run_entries(paper: Paper, table: RunTable) -> list[dict[str, Any]]:
 def _entry(row: dict[str, Any], history: Any, main: Sequence[str]) -> dict[str, Any]:
     labels = []
     # The label of a narrower dense model is a share of the full model's weights, which its row does not hold.
-    density = None if row.get("label:scheme") == SMALL_DENSE_SCHEME else row.get(DENSITY)
+    density = None if row.get("label:scheme") == SMALL_DENSE_SCHEME else row.get(names.DENSITY)
     for column, value in row.items():
         if column == "label:density" and value is not None:
             labels.append(percent(float(value)) + realised_note(value, [density]))
@@ -55,11 +43,11 @@ def _entry(row: dict[str, Any], history: Any, main: Sequence[str]) -> dict[str, 
     metrics = {c.removeprefix("metric:"): v for c, v in row.items() if c.startswith("metric:") and v is not None}
     first = next((metric for metric in main if metric in metrics), None)
     measured = [(names.title(name), decimal(value)) for name, value in metrics.items()]
-    counts = (SPARSE_WEIGHTS, HELD, TRAINABLE, FORWARD, BACKWARD)
+    counts = (names.SPARSE_WEIGHTS, names.HELD, names.TRAINABLE, names.FORWARD, names.BACKWARD)
     measured += [(quantity(column), whole(row[column])) for column in counts if row.get(column) is not None]
     if density is not None:
         measured.append(("realised density", density_range([density])))
-    if (average := row.get(AVERAGE_DENSITY)) is not None:
+    if (average := row.get(names.AVERAGE_DENSITY)) is not None:
         measured.append(("average density", percent(float(average))))
     if row.get("seconds:total") is not None:
         measured.append(("time", duration(row["seconds:total"])))
