@@ -151,6 +151,11 @@ class Study:
     labels: Mapping[str, Any]
     arms: Sequence[Arm]
 
+    @property
+    def names(self) -> list[str]:
+        """The experiment and the labels as text, for titles and names of files."""
+        return [self.experiment, *map(str, self.labels.values())]
+
     @cached_property
     def curves(self) -> list[Curve]:
         """Curves in legend order: dense, narrower dense, then by scheme with falling density."""

@@ -96,7 +96,9 @@ def _merged(old: RunTable | None, found: RunTable, paper: Paper, problems: list[
     part = found.only(paper.experiments)
     fresh = curves_kept(part, paper.curves)
     if old is not None:
-        fresh = _without(fresh, _vanished(fresh, old, problems))
+        gone = _vanished(fresh, old, problems)
+        keep = [key_of(row) not in gone for row in fresh.rows()]
+        fresh = replace(fresh, runs=fresh.runs.loc[keep].reset_index(drop=True))
     table = marked(merge(old, fresh) if old is not None else fresh, fresh.first_stages)
     marks = {key_of(row): row[ALTERED] for row in table.rows()}
     return _with_marks(fresh, [marks[key_of(row)] for row in fresh.rows()]), table
@@ -136,11 +138,6 @@ def _vanished(fresh: RunTable, old: RunTable, problems: list[Problem]) -> set[Ru
     reason = "The folder has lost the learning curve that the tables hold. The run is skipped."
     problems += [Problem(f"{experiment}/{run}", reason) for experiment, run in sorted(gone)]
     return gone
-
-
-def _without(table: RunTable, gone: set[RunKey]) -> RunTable:
-    keep = [key not in gone for key in zip(table.runs["experiment"], table.runs["id"], strict=True)]
-    return replace(table, runs=table.runs[np.array(keep, dtype=bool)].reset_index(drop=True))
 
 
 def _collected(fresh: RunTable, table: RunTable) -> str:

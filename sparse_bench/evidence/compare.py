@@ -124,7 +124,7 @@ class Evidence:
             if not len(runs):
                 continue
             for name, wanted in target.where.items():
-                runs = runs[_matching(table, runs, name, wanted, target.experiment)]
+                runs = runs.loc[_matching(table, runs, name, wanted, target.experiment)]
             return (table, runs.reset_index(drop=True)) if len(runs) else None
         return None
 

@@ -31,7 +31,7 @@ class DisplayTable:
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
-    numeric: Sequence[bool] = field(default_factory=tuple)
+    numeric: Sequence[bool]
     shades: Mapping[tuple[int, int], int] = field(default_factory=dict)
     links: Mapping[tuple[int, int], str] = field(default_factory=dict)
 
@@ -44,10 +44,9 @@ class DisplayTable:
 
 def markdown(table: DisplayTable) -> str:
     """A Markdown table with its caption above."""
-    numeric = table.numeric or [False] * len(table.columns)
     lines = [
         "| " + " | ".join(map(_escaped, table.columns)) + " |",
-        "|" + "|".join("---:" if right else "---" for right in numeric) + "|",
+        "|" + "|".join("---:" if right else "---" for right in table.numeric) + "|",
         *("| " + " | ".join(map(_escaped, row)) + " |" for row in table.rows),
     ]
     return f"{table.caption}\n\n" + "\n".join(lines) + "\n"

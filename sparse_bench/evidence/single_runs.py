@@ -138,14 +138,9 @@ def take(
     old: Sequence[Portrait],
     problems: list[Problem],
 ) -> list[Portrait]:
-    """A portrait for each figure of a single run that has data, as in :func:`first_portrait`.
+    """A portrait for each of the figures ``wanted`` that has data; ``old`` has those kept so far.
 
-    Args:
-        wanted: the figures.
-        evidence: the tables of all runs.
-        folders: folders of the runs that are on this machine.
-        old: the portraits kept so far, used where a run's folder is missing.
-        problems: what cannot be read is added.
+    ``folders`` and ``problems`` are as in :func:`first_portrait`.
     """
     kept = {(portrait.kind, portrait.experiment, portrait.id): portrait for portrait in old}
     chosen = [(figure.kind, evidence.runs(figure.target)) for figure in wanted]

@@ -22,7 +22,7 @@ from sparse_bench.evidence.arms import (
     warned,
 )
 from sparse_bench.evidence.compare import SelectionError
-from sparse_bench.evidence.csv_tables import is_missing, is_number
+from sparse_bench.evidence.csv_tables import grouped, is_missing, is_number
 from sparse_bench.evidence.display import (
     MISSING,
     DisplayTable,
@@ -331,13 +331,13 @@ def _mean_of_seeds(arm: Arm, metric: str) -> str:
 
 def _identified(arms: Sequence[Arm]) -> tuple[list[str], list[list[str]]]:
     """Columns that identify arms, and each arm's cells."""
-    experiments = dict.fromkeys(arm.experiment for arm in arms)
     chosen = [name for name in identifying_settings(arms)[0] if not name.rsplit(".", 1)[-1].startswith("_")]
     # A setting that differs only between experiments needs no column: the experiment's name identifies it.
-    chosen = [name for name in chosen if any(_differs(name, arms, experiment) for experiment in experiments)]
+    together = grouped(arms, lambda arm: arm.experiment)
+    chosen = [name for name in chosen if any(len({str(a.settings[name]) for a in group}) > 1 for group in together)]
     last = [name.rsplit(".", 1)[-1] for name in chosen]
     short = [(own if last.count(own) == 1 else name).replace("_", " ") for name, own in zip(chosen, last, strict=True)]
-    several = len(experiments) > 1
+    several = len(together) > 1
     cells = []
     for arm in arms:
         asked = arm.labels.get("density")
@@ -349,10 +349,6 @@ def _identified(arms: Sequence[Arm]) -> tuple[list[str], list[list[str]]]:
         ]
         cells.append([*own, *(setting(arm.settings[name]) for name in chosen)])
     return [*(["experiment"] if several else []), "scheme", "density", "realised density", *short], cells
-
-
-def _differs(name: str, arms: Sequence[Arm], experiment: str) -> bool:
-    return len({str(arm.settings[name]) for arm in arms if arm.experiment == experiment}) > 1
 
 
 def _devices(arms: Sequence[Arm]) -> set[str]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from sparse_bench.errors import SparseBenchError
 from sparse_bench.evidence import names
 from sparse_bench.evidence.arms import arms_of
 from sparse_bench.evidence.compare import Evidence, Sample, SelectionError, measure, one_arm, remarks_on
@@ -11,7 +10,7 @@ from sparse_bench.evidence.display import MISSING, DisplayTable, interval, joine
 from sparse_bench.evidence.statistics import Interval
 from sparse_bench.figures.dots import Dot, dot_plot
 from sparse_bench.figures.lines import Chart, Line, Look, Panel, line_chart, point_of
-from sparse_bench.figures.study import mean_curve
+from sparse_bench.figures.study import frames, mean_curve
 from sparse_bench.figures.style import INK, MARKERS, SERIES, Figure, file_stem
 from sparse_bench.papers.page import Along, Dots, Epochs, Paper, Series
 from sparse_bench.papers.published import Number, read_published
@@ -19,10 +18,6 @@ from sparse_bench.papers.schema import Target
 
 _Points = list[tuple[float, Interval]]
 _Runs = list[tuple[float, float]]
-
-
-class FigureError(SparseBenchError):
-    """A figure that the results cannot fill."""
 
 
 def lines_figure(spec: Epochs | Along, evidence: Evidence, paper: Paper) -> Figure | None:
@@ -103,8 +98,7 @@ def _measured(target: Target, spec: Epochs | Along, evidence: Evidence) -> tuple
     remark = "; ".join(remarks_on(runs))
     if isinstance(spec, Epochs):
         one_arm(runs)  # a mean over several arms has no meaning
-        keys = zip(runs["experiment"], runs["id"], strict=True)
-        return mean_curve([table.histories[key] for key in keys if key in table.histories], spec.of), [], remark
+        return mean_curve(frames(runs, table.histories), spec.of), [], remark
     metric, axis = names.column_of(spec.of), names.column_of(spec.along)
     if axis not in runs.columns:
         axis = next((name for name in (f"label:{spec.along}", f"setting:{spec.along}") if name in runs.columns), axis)
@@ -116,7 +110,7 @@ def _measured(target: Target, spec: Epochs | Along, evidence: Evidence) -> tuple
 def _benchmark(target: Target, spec: Epochs | Along, evidence: Evidence) -> tuple[_Points, _Runs, str]:
     """The points of a benchmark's rows, which have neither intervals nor runs, and where a number is missing."""
     if isinstance(spec, Epochs):
-        raise FigureError(f"'{spec.title}': a benchmark has no epochs.")
+        raise SelectionError(f"'{spec.title}': a benchmark has no epochs.")
     rows = evidence.rows(target)
     for name in (spec.of, spec.along):
         if rows and not any(is_finite(row.get(name)) for row in rows):

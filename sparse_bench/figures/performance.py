@@ -20,9 +20,9 @@ from pydantic import Field, model_validator
 
 from sparse_bench.errors import unknown_choice
 from sparse_bench.evidence.arms import percent
+from sparse_bench.evidence.compare import SelectionError
 from sparse_bench.evidence.csv_tables import grouped, is_finite, is_missing, read_rows
 from sparse_bench.evidence.statistics import Interval
-from sparse_bench.figures.described import FigureError
 from sparse_bench.figures.dots import Dot, dot_plot
 from sparse_bench.figures.lines import Chart, Line, Look, Panel, line_chart
 from sparse_bench.figures.style import INK, MARKERS, MUTED, SERIES, Figure, file_stem
@@ -150,7 +150,7 @@ def performance_figures(table: Path, entry: Declared) -> list[Figure]:
         entry: its declaration.
 
     Raises:
-        FigureError: the table lacks a declared column, or has several rows for a point.
+        SelectionError: the table lacks a declared column, or has several rows for a point.
     """
     rows: list[dict[str, Any]] = read_rows(table).to_dict("records")  # type: ignore[assignment]
     figures = []
@@ -258,7 +258,7 @@ def _check(table: Path, spec: Lines | Dots, rows: Sequence[_Row]) -> None:
         wanted.append(spec.quartiles)
     for name in wanted:
         if name not in columns:
-            raise FigureError(f"{table.name}, '{spec.title}': {unknown_choice('column', name, columns)}")
+            raise SelectionError(f"{table.name}, '{spec.title}': {unknown_choice('column', name, columns)}")
 
 
 def _parted(rows: Sequence[_Row], columns: Sequence[str]) -> list[list[_Row]]:
@@ -270,7 +270,7 @@ def _places(rows: Sequence[_Row], of: str, spec: Lines) -> list[tuple[float, flo
     """Place and value of each row that has a number, from left to right."""
     found = [(float(row[spec.along]), float(row[of])) for row in rows if is_finite(row[of])]
     if len({x for x, _ in found}) < len(found):
-        raise FigureError(f"'{spec.title}': the declared columns do not tell all rows apart.")
+        raise SelectionError(f"'{spec.title}': the declared columns do not tell all rows apart.")
     return sorted(found)
 
 

@@ -24,13 +24,7 @@ _MOST_TOPOLOGIES, _MOST_HISTOGRAMS = 12, 8
 
 
 def portrait_figure(portrait: Portrait, label: str, stem: str) -> Figure:
-    """Draw a portrait.
-
-    Args:
-        portrait: the data of one run.
-        label: label of the arm, for the title.
-        stem: end of the file names.
-    """
+    """Draw a portrait; ``label`` names the arm in the title, and ``stem`` ends the file names."""
     if portrait.kind == "weights":
         return weight_figure(f"trained--{stem}", label, portrait.content, portrait.seed)
     return degree_figure(f"degrees--{stem}", label, portrait.content, portrait.seed)
@@ -43,7 +37,7 @@ def study_portraits(study: Study, table: RunTable, problems: list[Problem]) -> l
     """
     figures = []
     for curve in study.curves:
-        stem = file_stem(study.experiment, *map(str, study.labels.values()), curve.label)
+        stem = file_stem(*study.names, curve.label)
         for kind in ("degrees", "weights"):
             portrait = first_portrait(kind, curve.arms[-1].runs, table.folders, problems)
             figures += [portrait_figure(portrait, curve.title, stem)] if portrait is not None else []

@@ -87,7 +87,7 @@ def metric_figure(study: Study, metric: str) -> Figure | None:
     x = "density: share of the sparse layers' weights that exist" if by_density else f"{against} (log scale)"
     axis = "density" if by_density else "logarithmic"
     chart = Chart([Panel("", curves)], x, names.direction(metric), axis, remarks=remarks)  # type: ignore[arg-type]
-    stem = file_stem("density" if by_density else "weights", *_names(study), metric)
+    stem = file_stem("density" if by_density else "weights", *study.names, metric)
     title = f"{names.title(metric)} against {against}"
     return line_chart(stem, title, chart, after=[*after, with_warnings("", study.arms)])
 
@@ -100,7 +100,7 @@ def learning_curves(study: Study, histories: Histories, metric: str) -> Figure |
     """
     panels, together = [], study.one_width
     for curve, look in looks(study).items():
-        known = [(arm, points) for arm in curve.arms if (points := mean_curve(_frames(arm, histories), metric))]
+        known = [(arm, points) for arm in curve.arms if (points := mean_curve(frames(arm.runs, histories), metric))]
         strengths = np.linspace(0.3, 1.0, len(known)) if len(known) > 1 else [1.0] * len(known)
         lines = []
         for (arm, points), strength in zip(known, map(float, strengths), strict=True):
@@ -125,7 +125,7 @@ def learning_curves(study: Study, histories: Histories, metric: str) -> Figure |
     direction = names.direction(metric)
     chart = Chart(panels, "epoch", direction, "whole", bands=True, logarithmic=logarithmic, remarks=remarks)
     height = 3.7 if len(panels) == 1 else 0.9 + 2.1 * -(-len(panels) // 3)
-    stem = file_stem("curves", *_names(study), metric)
+    stem = file_stem("curves", *study.names, metric)
     title, warnings = f"{names.title(metric)} during training", with_warnings("", study.arms)
     return line_chart(stem, title, chart, after=[warnings], height=height)
 
@@ -134,7 +134,7 @@ def evolution_figure(study: Study, histories: Histories) -> Figure | None:
     """Draw turnover, overlap with the start and exploration per epoch, a line a curve; None without two epochs."""
     panels = []
     for metric, title in _FOLLOWED.items():
-        found = {curve: mean_curve(_frames(curve.arms[-1], histories), metric) for curve in study.curves}
+        found = {curve: mean_curve(frames(curve.arms[-1].runs, histories), metric) for curve in study.curves}
         lines = [Line(curve.title, found[curve], look) for curve, look in looks(study).items() if found[curve]]
         panels += [Panel(title, lines)] if lines else []
     if not panels:
@@ -145,32 +145,29 @@ def evolution_figure(study: Study, histories: Histories) -> Figure | None:
         "of all entries of the sparse layers that have held a connection."
     ]
     chart = Chart(panels, "epoch", "", "whole", bands=True, from_zero=True, shared=False, remarks=remarks)
-    return line_chart(file_stem("topology", *_names(study)), "The topology during training", chart, height=2.9)
+    return line_chart(file_stem("topology", *study.names), "The topology during training", chart, height=2.9)
 
 
 def followed_metrics(study: Study, histories: Histories, metrics: Sequence[str]) -> list[str]:
     """The logged metrics that match ``metrics``, then the training loss."""
-    logged = sorted({name for arm in study.arms for frame in _frames(arm, histories) for name in frame.columns})
+    logged = sorted({name for arm in study.arms for frame in frames(arm.runs, histories) for name in frame.columns})
     found = [name for metric in metrics for name in names.matching(metric, logged)]
     return list(dict.fromkeys([*found, *(name for name in ("train/loss",) if name in logged)]))
 
 
-def mean_curve(frames: Sequence[pd.DataFrame], metric: str) -> list[tuple[float, Interval]]:
+def mean_curve(histories: Sequence[pd.DataFrame], metric: str) -> list[tuple[float, Interval]]:
     """A metric's mean over runs by epoch; empty if all runs share fewer than two finite epochs."""
-    series = [frame[metric].dropna() for frame in frames if metric in frame.columns]
+    series = [frame[metric].dropna() for frame in histories if metric in frame.columns]
     joined = pd.concat(series, axis=1, join="inner") if series else pd.DataFrame()
     finite = joined[np.isfinite(joined.to_numpy(dtype=float)).all(axis=1)]
     points = [(float(epoch), mean_interval([float(v) for v in row])) for epoch, *row in finite.itertuples()]
     return points if len(points) > 1 else []
 
 
-def _frames(arm: Arm, histories: Histories) -> list[pd.DataFrame]:
-    keys = zip(arm.runs["experiment"], arm.runs["id"], strict=True)
+def frames(runs: pd.DataFrame, histories: Histories) -> list[pd.DataFrame]:
+    """The learning curves of those ``runs`` that have any."""
+    keys = zip(runs["experiment"], runs["id"], strict=True)
     return [histories[key] for key in keys if key in histories]
-
-
-def _names(study: Study) -> list[str]:
-    return [study.experiment, *map(str, study.labels.values())]
 
 
 def _pairs(arm: Arm, metric: str, full: float, by_density: bool) -> list[tuple[float, float]]:

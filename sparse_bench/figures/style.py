@@ -7,8 +7,7 @@ variable, so that figures follow the light or dark theme.
 import io
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,7 +131,9 @@ def render(
         height: height of the wide form in inches.
         compact_height: height of the compact form in inches; None: a fifth more than the wide form's.
     """
-    with _styled():
+    with mpl.rc_context():
+        mpl.rcdefaults()  # a user's matplotlibrc must not change a figure
+        mpl.rcParams.update(_RC)
         wide = Canvas(figsize=(7.4, height), layout="constrained")
         draw(wide, False)
         _fix_layout(wide)
@@ -152,14 +153,6 @@ def write_figures(folder: Path, figures: Sequence[Figure]) -> list[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(svg, encoding="utf-8")
     return list(written)
-
-
-@contextmanager
-def _styled() -> Iterator[None]:
-    with mpl.rc_context():
-        mpl.rcdefaults()  # a user's matplotlibrc must not change a figure
-        mpl.rcParams.update(_RC)
-        yield
 
 
 def file_stem(*parts: str) -> str:

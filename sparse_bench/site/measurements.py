@@ -50,7 +50,7 @@ def measurements_in(folder: Path, entries: Mapping[str, Declared] | None = None)
         entries: declarations by table; None: those of the project.
 
     Raises:
-        FigureError: a table does not have what its declaration names.
+        SelectionError: a table does not have what its declaration names.
     """
     entries = declared() if entries is None else entries
     order = {name: place for place, name in enumerate(entries)}

@@ -93,8 +93,8 @@ def write_report(
 
 
 def _section(study: Study, table: RunTable, metrics: Sequence[str], problems: list[Problem]) -> SectionContent:
-    labels = ", ".join(map(str, study.labels.values()))
-    found = SectionContent(f"{study.experiment} ({labels})" if labels else study.experiment)
+    experiment, *labels = study.names
+    found = SectionContent(f"{experiment} ({', '.join(labels)})" if labels else experiment)
     ids = {run for arm in study.arms for run in arm.ids}
     runs = table.runs[(table.runs["experiment"] == study.experiment) & table.runs["id"].isin(ids)]
     found.text = joined([_finding(study, metrics), _described(study)])

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from sparse_bench.evidence.compare import SelectionError
 from sparse_bench.figures import performance
 from sparse_bench.figures.dots import Dot
 from sparse_bench.figures.lines import Chart
-from sparse_bench.figures.performance import Declared, FigureError, crossings, declared, performance_figures
+from sparse_bench.figures.performance import Declared, crossings, declared, performance_figures
 from sparse_bench.figures.style import INK, SERIES
 from sparse_bench.papers.schema import DescriptionError
 from tests.figures.conftest import without_layout
@@ -129,11 +130,11 @@ def test_dots_with_quartiles_and_without_numbers(tmp_path: Path, monkeypatch: py
 def test_tables_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     table = tmp_path / "set_epoch.csv"
     table.write_text('arm,whole step,"epoch over dense, whole steps"\ndense,1,1\n')
-    with pytest.raises(FigureError, match=r"set_epoch.csv.*Unknown column 'whole steps'. Did you mean 'whole step'"):
+    with pytest.raises(SelectionError, match=r"set_epoch.csv.*Unknown column 'whole steps'. Did you mean 'whole step'"):
         performance_figures(table, declared()["set_epoch"])
     twice = linear(tmp_path, kernel=[4, 1])
     twice.write_text(twice.read_text() + "8,8,16,0.4,kernel,3\n")
-    with pytest.raises(FigureError, match="do not tell all rows apart"):
+    with pytest.raises(SelectionError, match="do not tell all rows apart"):
         performance_figures(twice, declared()["sparse_linear"])
 
 
