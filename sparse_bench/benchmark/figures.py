@@ -13,7 +13,7 @@ from sparse_bench.benchmark.cells import DENSE, RANDOM, SMALL_DENSE, Cell, Key, 
 from sparse_bench.benchmark.statistics import Normal, interquartile_mean, of_scheme, profile, summary
 from sparse_bench.benchmark.tasks import TASKS, Task
 from sparse_bench.evidence import names
-from sparse_bench.evidence.arms import percent
+from sparse_bench.evidence.display import percent
 from sparse_bench.figures.style import INK, MARKERS, MUTED, SERIES, Figure, file_stem, render
 
 #: Number of schemes whose lines are coloured, in addition to the two references.

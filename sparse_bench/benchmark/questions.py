@@ -32,8 +32,7 @@ from scipy import stats
 from sparse_bench.benchmark.cells import DENSE, Cell, Key
 from sparse_bench.benchmark.statistics import Normal, improvement, of_scheme, paired, summary
 from sparse_bench.benchmark.tasks import TASKS
-from sparse_bench.evidence.arms import percent
-from sparse_bench.evidence.display import decimal
+from sparse_bench.evidence.display import decimal, percent
 from sparse_bench.evidence.statistics import CONFIDENCE, ENOUGH, Interval, holm, mean_interval
 from sparse_bench.papers.schema import Strict, read_description
 

@@ -12,9 +12,8 @@ from sparse_bench.benchmark.cells import DENSE, RANDOM, SMALL_DENSE, Cell, Key, 
 from sparse_bench.benchmark.questions import Answer
 from sparse_bench.benchmark.statistics import Estimate, Normal, improvement, of_scheme, summary
 from sparse_bench.benchmark.tasks import TASKS
-from sparse_bench.evidence.arms import percent
 from sparse_bench.evidence.csv_tables import is_missing
-from sparse_bench.evidence.display import MISSING, DisplayTable, decimal, interval, whole
+from sparse_bench.evidence.display import MISSING, DisplayTable, decimal, interval, percent, whole
 from sparse_bench.papers.schema import Strict, read_description
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from sparse_bench.evidence.csv_tables import grouped, is_missing, plain, sort_key
+from sparse_bench.evidence.display import density_range, percent
 from sparse_bench.evidence.names import DENSITY, FROZEN, SPARSE_SIZE, SPARSE_WEIGHTS, TRAINABLE
 from sparse_bench.evidence.statistics import Interval, mean_interval
 from sparse_bench.evidence.store import WARNINGS
@@ -28,7 +29,6 @@ SMALL_DENSE_SCHEME = "small_dense"
 #: Labels that distinguish the curves of one study. All other labels distinguish studies.
 CURVE_LABELS = ("scheme", "density")
 
-NO_BREAK = "\N{NO-BREAK SPACE}"
 #: A realised density is shown where it differs from the nominal density by more than this share of the latter.
 _ROUNDING = 0.01
 
@@ -237,20 +237,6 @@ def identifying_settings(arms: Sequence[Arm]) -> tuple[list[str], list[str]]:
         free = any(len({sort_key(arm.settings[name]) for arm in group}) > 1 for group in same)
         (chosen if free else implied).append(name)
     return chosen, implied
-
-
-def percent(density: float, digits: int = 4) -> str:
-    """``0.2`` → ``20 %`` with a no-break space and at most ``digits`` significant digits."""
-    return f"{100 * density:.{digits}g}{NO_BREAK}%"
-
-
-def density_range(densities: Iterable[float | None]) -> str:
-    """``14 %``, or ``1.1 to 4.2 %``; empty if no density is known."""
-    known = [density for density in densities if density is not None]
-    if not known:
-        return ""
-    low, high = percent(min(known), digits=3), percent(max(known), digits=3)
-    return low if low == high else f"{low.split(NO_BREAK)[0]} to {high}"
 
 
 def realised_density(arm: Arm, arms: Sequence[Arm]) -> float | None:

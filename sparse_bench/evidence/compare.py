@@ -14,8 +14,9 @@ from typing import Any
 import pandas as pd
 
 from sparse_bench.errors import SparseBenchError, unknown_choice
-from sparse_bench.evidence.arms import Arm, arms_of, by_density, density_range, percent, realised_note, warned
+from sparse_bench.evidence.arms import Arm, arms_of, by_density, realised_note, warned
 from sparse_bench.evidence.csv_tables import StoreError, is_finite, is_missing, plain, read_rows, sort_key
+from sparse_bench.evidence.display import density_range, percent
 from sparse_bench.evidence.names import column_of
 from sparse_bench.evidence.statistics import Interval, mean_interval
 from sparse_bench.evidence.store import ALTERED, RUNS, RunTable, read

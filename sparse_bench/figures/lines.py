@@ -13,8 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from sparse_bench.evidence.arms import percent
-from sparse_bench.evidence.display import decimal, joined
+from sparse_bench.evidence.display import decimal, joined, percent
 from sparse_bench.evidence.statistics import ENOUGH, Interval, mean_interval
 from sparse_bench.figures.style import INK, Figure, render
 

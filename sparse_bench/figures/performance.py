@@ -19,9 +19,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from sparse_bench.errors import unknown_choice
-from sparse_bench.evidence.arms import percent
 from sparse_bench.evidence.compare import SelectionError
 from sparse_bench.evidence.csv_tables import grouped, is_finite, is_missing, read_rows
+from sparse_bench.evidence.display import percent
 from sparse_bench.evidence.statistics import Interval
 from sparse_bench.figures.dots import Dot, dot_plot
 from sparse_bench.figures.lines import Chart, Line, Look, Panel, line_chart

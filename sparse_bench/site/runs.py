@@ -6,8 +6,8 @@ from typing import Any
 from markupsafe import Markup
 
 from sparse_bench.evidence import names
-from sparse_bench.evidence.arms import SMALL_DENSE_SCHEME, density_range, percent, realised_note
-from sparse_bench.evidence.display import decimal, duration, setting, whole
+from sparse_bench.evidence.arms import SMALL_DENSE_SCHEME, realised_note
+from sparse_bench.evidence.display import decimal, density_range, duration, percent, setting, whole
 from sparse_bench.evidence.names import quantity
 from sparse_bench.evidence.store import WARNINGS, RunTable, key_of
 from sparse_bench.papers.page import Paper

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure as Canvas
 
-from sparse_bench.evidence.arms import Study, density_range, realised_note, studies_of
+from sparse_bench.evidence.arms import Study, realised_note, studies_of
 from sparse_bench.evidence.compare import Evidence
-from sparse_bench.evidence.display import DisplayTable
+from sparse_bench.evidence.display import DisplayTable, density_range
 from sparse_bench.evidence.ledger import ledger_csv, ledger_markdown
 from sparse_bench.evidence.single_runs import Portrait
 from sparse_bench.evidence.single_runs import write as write_portraits
