@@ -97,8 +97,7 @@ def _merged(old: RunTable | None, found: RunTable, paper: Paper, problems: list[
     fresh = curves_kept(part, paper.curves)
     if old is not None:
         gone = _vanished(fresh, old, problems)
-        keep = [key_of(row) not in gone for row in fresh.rows()]
-        fresh = replace(fresh, runs=fresh.runs.loc[keep].reset_index(drop=True))
+        fresh = fresh.where([key_of(row) not in gone for row in fresh.rows()])
     table = marked(merge(old, fresh) if old is not None else fresh, fresh.first_stages)
     marks = {key_of(row): row[ALTERED] for row in table.rows()}
     return _with_marks(fresh, [marks[key_of(row)] for row in fresh.rows()]), table

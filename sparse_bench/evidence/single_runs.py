@@ -144,14 +144,14 @@ def take(
     """
     kept = {(portrait.kind, portrait.experiment, portrait.id): portrait for portrait in old}
     chosen = [(figure.kind, evidence.runs(figure.target)) for figure in wanted]
-    found = [first_portrait(kind, one[1], folders, problems, kept) for kind, one in chosen if one is not None]
+    found = [first_portrait(kind, one.runs, folders, problems, kept) for kind, one in chosen if one is not None]
     return list({(one.kind, one.experiment, one.id): one for one in found if one is not None}.values())
 
 
 def find(figure: SingleRun, evidence: Evidence, portraits: Sequence[Portrait]) -> Portrait | None:
     """The portrait that a figure draws; None if no matching run has one."""
     chosen = evidence.runs(figure.target)
-    ids = set() if chosen is None else set(chosen[1]["id"])
+    ids = set() if chosen is None else set(chosen.runs["id"])
     of_kind = [one for one in portraits if (one.kind, one.experiment) == (figure.kind, figure.experiment)]
     return next((portrait for portrait in of_kind if portrait.id in ids), None)
 

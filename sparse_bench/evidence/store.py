@@ -111,12 +111,15 @@ class RunTable:
             found[str(experiment), str(name)] = rows.droplevel(run).dropna(axis="columns", how="all")
         return found
 
+    def where(self, keep: Sequence[bool] | np.ndarray | pd.Series) -> "RunTable":
+        """The table with some of its runs [runs], and their curves."""
+        runs = self.runs.loc[keep].reset_index(drop=True)
+        own = self.curves["experiment"].isin(set(runs["experiment"])) & self.curves["id"].isin(set(runs["id"]))
+        return replace(self, runs=runs, curves=self.curves[own].reset_index(drop=True))
+
     def only(self, experiments: Iterable[str]) -> "RunTable":
         """The runs and curves of these experiments."""
-        names = list(experiments)
-        runs = self.runs[self.runs["experiment"].isin(names)].reset_index(drop=True)
-        curves = self.curves[self.curves["experiment"].isin(names)].reset_index(drop=True)
-        return replace(self, runs=runs, curves=curves)
+        return self.where(self.runs["experiment"].isin(list(experiments)))
 
     def texts(self) -> dict[str, str]:
         """The text of each file by name. The same runs give the same bytes."""

@@ -94,11 +94,10 @@ def _measured(target: Target, spec: Epochs | Along, evidence: Evidence) -> tuple
     found = evidence.runs(target)
     if found is None:
         return [], [], ""
-    table, runs = found
-    remark = "; ".join(remarks_on(runs))
+    runs, remark = found.runs, "; ".join(remarks_on(found.runs))
     if isinstance(spec, Epochs):
         one_arm(runs)  # a mean over several arms has no meaning
-        return mean_curve(frames(runs, table.histories), spec.of), [], remark
+        return mean_curve(frames(runs, found.histories), spec.of), [], remark
     metric, axis = names.column_of(spec.of), names.column_of(spec.along)
     if axis not in runs.columns:
         axis = next((name for name in (f"label:{spec.along}", f"setting:{spec.along}") if name in runs.columns), axis)

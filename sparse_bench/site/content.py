@@ -96,7 +96,7 @@ def _section(section: Section, paper: Paper, evidence: Evidence, table: RunTable
         if isinstance(spec, SingleRun):
             kept = single_runs.find(spec, evidence, single_runs.read(evidence.root / paper.name))
             chosen = evidence.runs(spec.target)
-            label = ", ".join([spec.title, *(remarks_on(chosen[1]) if chosen is not None else ())])
+            label = ", ".join([spec.title, *(remarks_on(chosen.runs) if chosen is not None else ())])
             figure = portrait_figure(kept, label, file_stem(paper.name, spec.title)) if kept is not None else None
         elif isinstance(spec, Dots):
             figure, numbers = dots_figure(spec, evidence, paper)
@@ -152,8 +152,7 @@ def _arms(part: RunTable, metrics: Sequence[str], section: Section, evidence: Ev
     target = section.against.only() if section.against is not None else None
     chosen = evidence.runs(target) if target is not None else None
     if chosen is not None:
-        table, runs = chosen
-        with_curves, _ = with_last_epochs(replace(table, runs=runs), section.metrics)
+        with_curves, _ = with_last_epochs(chosen, section.metrics)
         tables.append(differences_table(arms, one_arm(with_curves.runs), str(target), metrics))
     for study in studies_of(part.runs):
         if len({arm.mean(names.DENSITY) for arm in study.arms}) > 2:

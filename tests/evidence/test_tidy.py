@@ -174,7 +174,7 @@ def test_an_empty_cell_is_a_setting_younger_than_its_run_and_null_is_written(mon
     assert {row["seed"]: row["setting:s.zeta"] for row in both.rows()} == {0: "0.3", 1: "0.1", 2: "null"}
     for number, expected in ((0, []), (2, ["s.zeta: null, not 0.3"])):
         row = next(row for row in both.rows() if row["seed"] == number)
-        assert settings._differences(both.config(row), shipped) == expected
+        assert differences(both.config(row), shipped) == expected
 
 
 def test_cells(tmp_path: Path) -> None:
