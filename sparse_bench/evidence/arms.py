@@ -58,7 +58,7 @@ class Arm:
         if column not in self.runs.columns:
             return {}
         by_seed = self.runs[column].dropna().groupby(self.runs["seed"])
-        return {int(seed): math.fsum(map(float, values)) / len(values) for seed, values in by_seed}  # type: ignore[call-overload]
+        return {int(seed): math.fsum(map(float, values)) / len(values) for seed, values in by_seed}
 
     def pairs(self, first: str, second: str) -> list[tuple[float, float]]:
         """Values of two columns, a pair for each seed that has both, in the order of the seeds."""

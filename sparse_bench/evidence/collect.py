@@ -154,20 +154,23 @@ def repetition(old: RunTable, new: RunTable) -> str:
     another version of the code measured them.
     """
     both = new.finished.merge(old.finished, on=["experiment", "id"], suffixes=("", _BEFORE))
-    names = [name for name in both if f"{name}{_BEFORE}" in both and (name.startswith(_METRIC) or name == _SECONDS)]
-    apart = pd.DataFrame({name: _apart(both[name], both[f"{name}{_BEFORE}"]) for name in names}, index=both.index)
-    if _SECONDS not in apart or not (again := apart[_SECONDS] > _SAME).any():
+    names = [str(name) for name in both if f"{name}{_BEFORE}" in both]
+    apart = {
+        name: _apart(both[name], both[f"{name}{_BEFORE}"]) for name in names if name.startswith((_METRIC, _SECONDS))
+    }
+    again = apart.pop(_SECONDS, np.zeros(len(both))) > _SAME
+    if not again.any():
         return ""
-    apart = apart[again].drop(columns=_SECONDS)
-    worst = apart.max(axis="columns").fillna(0.0)
+    differences = pd.DataFrame(apart, index=both.index)[again]
+    worst = differences.max(axis="columns").fillna(0.0).to_numpy(dtype=float)
     same = int((worst <= _SAME).sum())
     if same == len(worst):
         return f"; {same} of them repeated, with the same metrics"
-    row = worst.idxmax()
+    place = int(worst.argmax())
+    metric = str(differences.iloc[place].idxmax()).removeprefix(_METRIC)
     return (
         f"; {len(worst)} of them repeated, {same} with the same metrics; the others differ by up to "
-        f"{worst[row]:.2g} of a value ({'/'.join(key_of(both.loc[row]))}, "
-        f"{str(apart.loc[row].idxmax()).removeprefix(_METRIC)})"
+        f"{worst[place]:.2g} of a value ({'/'.join(key_of(both[again].iloc[place]))}, {metric})"
     )
 
 

@@ -91,7 +91,9 @@ def _alterations(experiment: str, own_text: str) -> str | None:
     if not known:
         return "no shipped experiment has this name"
     keys = _keys(own)
-    return "; ".join(min((_differences(own, one, keys, others) for one, others in known), key=len)) or None
+    differences = [_differences(own, one, keys, others) for one, others in known]
+    nearest = min(differences, key=len)
+    return "; ".join(nearest) or None
 
 
 #: Setting and key of its value, for all settings of a configuration.
