@@ -60,6 +60,12 @@ def test_runs_that_left_nothing_to_draw_leave_no_file(tmp_path: Path) -> None:
     assert not (tmp_path / "results/brouns" / FILE).exists()
 
 
+def test_a_damaged_record_does_not_stop_collecting(tmp_path: Path) -> None:
+    write(tmp_path / "runs", SET, 0).topology.path.write_text("nonsense\n{}\n")
+    lines = collect(tmp_path / "results", list(read_papers(experiments()).values()), [tmp_path / "runs"])
+    assert any("It cannot be drawn: topology.jsonl, line 1" in line for line in lines)
+
+
 def test_a_page_draws_them(tmp_path: Path) -> None:
     write_all(tmp_path / "runs", (0,))
     collected(tmp_path, tmp_path / "runs")
