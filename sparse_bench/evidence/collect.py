@@ -167,10 +167,11 @@ def repetition(old: RunTable, new: RunTable) -> str:
     if same == len(worst):
         return f"; {same} of them repeated, with the same metrics"
     place = int(worst.argmax())
+    run = key_of(both[again].iloc[place].to_dict())
     metric = str(differences.iloc[place].idxmax()).removeprefix(_METRIC)
     return (
         f"; {len(worst)} of them repeated, {same} with the same metrics; the others differ by up to "
-        f"{worst[place]:.2g} of a value ({'/'.join(key_of(both[again].iloc[place]))}, {metric})"
+        f"{worst[place]:.2g} of a value ({'/'.join(run)}, {metric})"
     )
 
 

@@ -113,7 +113,7 @@ def first_portrait(
         runs: rows of a table of runs.
         folders: folders of the runs that are on this machine.
         problems: what cannot be read is added.
-        kept: kind, experiment and id → a portrait that is used where a run's folder is missing.
+        kept: kind, experiment and id → a portrait that is used where a run's folder is missing or damaged.
     """
     rows = runs.sort_values("seed")
     for experiment, run, seed in zip(rows["experiment"], rows["id"], rows["seed"], strict=True):
@@ -122,7 +122,7 @@ def first_portrait(
             content = _READ[kind](RunFolder(folder)) if folder is not None else None
         except ValueError as error:
             problems.append(Problem(f"{experiment}/{run}", f"It cannot be drawn: {error}"))
-            continue
+            content = None
         key = (kind, str(experiment), str(run))
         if content is not None:
             return Portrait(*key, int(seed), content)

@@ -113,7 +113,7 @@ class RunTable:
 
     def where(self, keep: Sequence[bool] | np.ndarray | pd.Series) -> "RunTable":
         """The table with some of its runs [runs], and their curves."""
-        runs = self.runs.loc[keep].reset_index(drop=True)
+        runs = self.runs[np.asarray(keep, dtype=bool)].reset_index(drop=True)
         own = self.curves["experiment"].isin(set(runs["experiment"])) & self.curves["id"].isin(set(runs["id"]))
         return replace(self, runs=runs, curves=self.curves[own].reset_index(drop=True))
 
