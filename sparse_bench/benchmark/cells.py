@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sparse_bench.benchmark.tasks import DENSITIES, Task, task_of
-from sparse_bench.evidence.arms import BACKWARD, DENSE_SCHEMES, DENSITY, FORWARD, HELD, SPARSE_WEIGHTS
+from sparse_bench.evidence import names
+from sparse_bench.evidence.arms import DENSE_SCHEMES
 from sparse_bench.evidence.statistics import Interval, mean_interval
 from sparse_bench.evidence.store import RunTable, key_of
 from sparse_bench.record import FINISHED
@@ -87,11 +88,11 @@ def cells(table: RunTable, rates: Mapping[str, Mapping[str, float]] | None = Non
         seed = int(row["seed"])
         cell.values[seed], cell.runs[seed] = float(value), key_of(row)
         cell.seconds += seconds
-        for name, column in (("weights", SPARSE_WEIGHTS), ("held", HELD)):
+        for name, column in (("weights", names.SPARSE_WEIGHTS), ("held", names.HELD)):
             if row.get(column) is not None:
                 getattr(cell, name).append(float(row[column]))
-        if row.get(FORWARD) is not None:
-            cell.macs.append(float(row[FORWARD]) + float(row[BACKWARD]))
+        if row.get(names.FORWARD) is not None:
+            cell.macs.append(float(row[names.FORWARD]) + float(row[names.BACKWARD]))
     found = {key: cell for key, cell in found.items() if cell.values}
     for cell in found.values():
         full = found.get((cell.task.name, DENSE, 1.0))
@@ -105,7 +106,7 @@ def density_of(row: Mapping[str, Any]) -> float | None:
     if row.get("label:scheme") in DENSE_SCHEMES:
         return 1.0
     asked = row.get("label:density")
-    density = float(row[DENSITY]) if asked is None and row.get(DENSITY) is not None else asked
+    density = float(row[names.DENSITY]) if asked is None and row.get(names.DENSITY) is not None else asked
     if density is None:
         return None
     unit = min(DENSITIES, key=lambda one: abs(one - density))

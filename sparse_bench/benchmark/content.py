@@ -1,45 +1,33 @@
 """What the benchmark's page shows: answers, figures, the heat map, tables; and its tables as files."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sparse_bench.benchmark import figures, tables
 from sparse_bench.benchmark.cells import Cell, Key, cells, density_of, schemes_of
 from sparse_bench.benchmark.questions import answers
-from sparse_bench.benchmark.rates import best_of, chosen
-from sparse_bench.benchmark.statistics import scores
+from sparse_bench.benchmark.rates import Trial, choose, chosen
+from sparse_bench.benchmark.statistics import Normal, scores
 from sparse_bench.benchmark.tasks import BASELINES, CHOSEN_AT, TASKS, BenchmarkError, baselines, task_of
 from sparse_bench.evidence.csv_tables import csv_text, read_rows
 from sparse_bench.evidence.display import DisplayTable
 from sparse_bench.evidence.store import RunTable, merge, read
+from sparse_bench.figures.section import SectionContent
 from sparse_bench.figures.style import Figure
-from sparse_bench.papers import BENCHMARK
 from sparse_bench.record import FINISHED
 
-#: Name of the benchmark's folder of results and page, and of the figure for the project's README.
-NAME, FRONT = BENCHMARK, figures.OVERALL
 #: Names of the written tables.
 CELLS, SUMMARY, LATEX, ANSWERS = "cells.csv", "summary.csv", "summary.tex", "answers.csv"
 
 
 @dataclass(frozen=True)
-class Part:
-    """A part of the page: a heading, a text, figures and tables."""
-
-    heading: str
-    text: str = ""
-    figures: Sequence[Figure] = ()
-    tables: Sequence[DisplayTable] = ()
-
-
-@dataclass(frozen=True)
 class Content:
-    """The page's parts, and the texts of the tables by file name."""
+    """The page's parts, of which the first figure is for the project's README too; and tables as text, by file name."""
 
-    parts: Sequence[Part]
-    files: Mapping[str, str] = field(default_factory=dict)
+    parts: Sequence[SectionContent]
+    files: Mapping[str, str]
 
 
 def content(
@@ -70,16 +58,24 @@ def content(
         *(figures.profile_figure(normal, density, own) for density in (0.1, 0.01)),
         *(figures.cost_figure(normal, found, column, own) for column in ("macs", "seconds", "held")),
     ]
+    first = [figure for figure in overall[:1] if figure is not None]
+    over_tasks = SectionContent(
+        "All tasks",
+        figures=_drawn(overall),
+        front=[(figure, figure.caption) for figure in first],
+        main=first,
+        tables=[tables.summary_table(summary)] if len(summary) else [],
+    )
     parts = [
-        Part("Answers", tables=[tables.answers_table(answered)]),
-        Part("All tasks", figures=_drawn(overall), tables=[tables.summary_table(summary)] if len(summary) else []),
-        Part("Scheme by task and density", tables=[heat_map(found, normal, linked=not own)]),
+        SectionContent("Answers", tables=[tables.answers_table(answered)]),
+        over_tasks,
+        SectionContent("Scheme by task and density", tables=[heat_map(found, normal, linked=not own)]),
     ]
     for task in TASKS:
         if any(key[0] == task.name for key in found):
             drawn = _drawn([figures.task_figure(found, task, pairs.get(task.name), own)])
-            parts.append(Part(task.title, figures=drawn, tables=[tables.task_table(found, task.name)]))
-    parts.append(Part("Left out", tables=[tables.left_out_table()]))
+            parts.append(SectionContent(task.title, figures=drawn, tables=[tables.task_table(found, task.name)]))
+    parts.append(SectionContent("Left out", tables=[tables.left_out_table()]))
     files = {
         CELLS: csv_text(tables.cells_frame(found, normal)),
         SUMMARY: csv_text(summary),
@@ -113,7 +109,7 @@ def compared(table: RunTable, results: Path) -> Content:
     return content(both, results, own_rates(table, known), fresh or own)
 
 
-def heat_map(found: Mapping[Key, Cell], normal: Mapping[Key, Mapping[int, float]], linked: bool) -> DisplayTable:
+def heat_map(found: Mapping[Key, Cell], normal: Normal, linked: bool) -> DisplayTable:
     """Mean scores, a row a scheme and a column a task and density. Cells are shaded; ``linked``: to their first run."""
     columns = sorted({(key[0], key[2]) for key in normal}, key=lambda one: (_place(one[0]), -one[1]))
     rows, shades, links = [], dict[tuple[int, int], int](), dict[tuple[int, int], str]()
@@ -145,21 +141,18 @@ def own_rates(table: RunTable, known: Mapping[str, Mapping[str, float]]) -> dict
     The rule: the best value of the task's validation metric at density 0.1, with the first seed that was run there.
     """
     found = {task: dict(by_scheme) for task, by_scheme in known.items()}
-    tried: dict[tuple[str, str], list[tuple[int, float, float]]] = {}
+    tried: dict[tuple[str, str], list[tuple[int, Trial]]] = {}
     for row in table.rows():
         task, scheme = task_of(str(row["experiment"])), str(row["label:scheme"])
         if task is None or row["status"] != FINISHED or scheme in known.get(task.name, {}):
             continue
         value: Any = row.get(f"metric:{task.chosen_by}")
         if value is not None and density_of(row) in (CHOSEN_AT, 1.0):
-            rate = float(table.config(row)["optimizer.lr"])
-            tried.setdefault((task.name, scheme), []).append((int(row["seed"]), rate, float(value)))
-    for (name, scheme), runs in tried.items():
-        first = min(seed for seed, *_ in runs)
-        task = next(task for task in TASKS if task.name == name)
-        found.setdefault(name, {})[scheme] = best_of(
-            task, [(rate, value) for seed, rate, value in runs if seed == first]
-        )
+            trial = Trial(task.name, scheme, float(table.config(row)["optimizer.lr"]), float(value))
+            tried.setdefault((task.name, scheme), []).append((int(row["seed"]), trial))
+    first = [trial for runs in tried.values() for seed, trial in runs if seed == min(one for one, _ in runs)]
+    for name, by_scheme in choose(first).items():
+        found.setdefault(name, {}).update(by_scheme)
     return found
 
 

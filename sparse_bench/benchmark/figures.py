@@ -10,15 +10,12 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from sparse_bench.benchmark.cells import DENSE, RANDOM, SMALL_DENSE, Cell, Key, schemes_of
-from sparse_bench.benchmark.statistics import interquartile_mean, of_scheme, profile, summary
+from sparse_bench.benchmark.statistics import Normal, interquartile_mean, of_scheme, profile, summary
 from sparse_bench.benchmark.tasks import TASKS, Task
 from sparse_bench.evidence import names
-from sparse_bench.evidence.arms import percent
+from sparse_bench.evidence.display import percent
 from sparse_bench.figures.style import INK, MARKERS, MUTED, SERIES, Figure, file_stem, render
 
-Normal = Mapping[Key, Mapping[int, float]]
-#: Name of the figure over all tasks.
-OVERALL = "benchmark--all-tasks"
 #: Number of schemes whose lines are coloured, in addition to the two references.
 _BEST = 4
 #: Least distance of two names at the lines' ends, as a share of the axis.
@@ -106,8 +103,8 @@ def overall_figure(normal: Normal, own: Sequence[str] = ()) -> Figure | None:
         "Interquartile mean over tasks and seeds of the normalised scores: 1 is the dense model, 0 what counting the "
         "targets reaches. Bars of the coloured lines: 95 % stratified bootstrap."
     )
-    title = "Every scheme over all tasks"
-    return _figure(OVERALL, title, "normalised score (IQM), higher is better", lines, [(1.0, "-")], 1.0, caption, own)
+    stem, axis = "benchmark--all-tasks", "normalised score (IQM), higher is better"
+    return _figure(stem, "Every scheme over all tasks", axis, lines, [(1.0, "-")], 1.0, caption, own)
 
 
 def profile_figure(normal: Normal, density: float, own: Sequence[str] = ()) -> Figure | None:
@@ -147,7 +144,7 @@ def cost_figure(normal: Normal, found: Mapping[Key, Cell], column: str, own: Seq
         for density in sorted({key[2] for key in normal if key[1] == scheme}):
             keys = [(task.name, scheme, density) for task in TASKS]
             shares = [_share(found, key, column) for key in keys]
-            if any(share is None for share in shares):
+            if any(share is None for share in shares) or not all(key in normal for key in keys):
                 continue
             values = np.concatenate([np.array(list(normal[key].values())) for key in keys])
             points.append(

@@ -30,10 +30,9 @@ from pydantic import Field
 from scipy import stats
 
 from sparse_bench.benchmark.cells import DENSE, Cell, Key
-from sparse_bench.benchmark.statistics import improvement, of_scheme, paired, summary
+from sparse_bench.benchmark.statistics import Normal, improvement, of_scheme, paired, summary
 from sparse_bench.benchmark.tasks import TASKS
-from sparse_bench.evidence.arms import percent
-from sparse_bench.evidence.display import decimal
+from sparse_bench.evidence.display import decimal, percent
 from sparse_bench.evidence.statistics import CONFIDENCE, ENOUGH, Interval, holm, mean_interval
 from sparse_bench.papers.schema import Strict, read_description
 
@@ -42,8 +41,6 @@ FILE = Path(__file__).with_name("questions.yaml")
 _LEVEL = (1 - CONFIDENCE) / 2
 #: A gain below this share of the distance between the dense model and the baseline counts as none.
 _NONE = 0.02
-
-Normal = Mapping[Key, Mapping[int, float]]
 
 
 class Question(Strict):

@@ -19,6 +19,8 @@ from sparse_bench.evidence.statistics import CONFIDENCE, StatisticsError
 DRAWS, SEED = 2000, 0
 _TAIL = 100 * (1 - CONFIDENCE) / 2
 
+#: Normalised scores of cells, by seed.
+Normal = Mapping[Key, Mapping[int, float]]
 #: Scores by task, one a seed.
 Scores = Mapping[str, np.ndarray]
 
@@ -64,7 +66,7 @@ def scores(found: Mapping[Key, Cell], baselines: Mapping[str, float]) -> dict[Ke
     return normal
 
 
-def of_scheme(normal: Mapping[Key, Mapping[int, float]], scheme: str, density: float) -> dict[str, np.ndarray]:
+def of_scheme(normal: Normal, scheme: str, density: float) -> dict[str, np.ndarray]:
     """Task → scores of a scheme at a density, one a seed."""
     return {
         task: np.array(list(by_seed.values()))
@@ -114,7 +116,7 @@ def _above(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.asarray(((one > other) + 0.5 * (one == other)).mean(axis=(-2, -1)))
 
 
-def paired(normal: Mapping[Key, Mapping[int, float]], first: str, second: str, density: float) -> dict[str, np.ndarray]:
+def paired(normal: Normal, first: str, second: str, density: float) -> dict[str, np.ndarray]:
     """Task → differences of scores, first − second, one a seed that both have; tasks without such seeds are skipped."""
     found = {}
     for task in (task.name for task in TASKS):

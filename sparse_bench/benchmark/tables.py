@@ -10,14 +10,11 @@ from pydantic import Field
 
 from sparse_bench.benchmark.cells import DENSE, RANDOM, SMALL_DENSE, Cell, Key, schemes_of
 from sparse_bench.benchmark.questions import Answer
-from sparse_bench.benchmark.statistics import Estimate, improvement, of_scheme, summary
+from sparse_bench.benchmark.statistics import Estimate, Normal, improvement, of_scheme, summary
 from sparse_bench.benchmark.tasks import TASKS
-from sparse_bench.evidence.arms import percent
-from sparse_bench.evidence.cell_values import is_missing
-from sparse_bench.evidence.display import MISSING, DisplayTable, decimal, interval, whole
+from sparse_bench.evidence.csv_tables import is_missing
+from sparse_bench.evidence.display import MISSING, DisplayTable, decimal, interval, percent, whole
 from sparse_bench.papers.schema import Strict, read_description
-
-Normal = Mapping[Key, Mapping[int, float]]
 
 
 class LeftOut(Strict):

@@ -6,7 +6,7 @@ density that differ in the model's size form a curve. The curves of one model an
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -14,7 +14,9 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from sparse_bench.evidence.cell_values import is_missing, plain, sort_key
+from sparse_bench.evidence.csv_tables import grouped, is_missing, plain, sort_key
+from sparse_bench.evidence.display import density_range, percent
+from sparse_bench.evidence.names import DENSITY, FROZEN, SPARSE_SIZE, SPARSE_WEIGHTS, TRAINABLE
 from sparse_bench.evidence.statistics import Interval, mean_interval
 from sparse_bench.evidence.store import WARNINGS
 from sparse_bench.record import FINISHED
@@ -27,18 +29,8 @@ SMALL_DENSE_SCHEME = "small_dense"
 #: Labels that distinguish the curves of one study. All other labels distinguish studies.
 CURVE_LABELS = ("scheme", "density")
 
-NO_BREAK = "\N{NO-BREAK SPACE}"
 #: A realised density is shown where it differs from the nominal density by more than this share of the latter.
 _ROUNDING = 0.01
-
-SPARSE_WEIGHTS = "count:sparse_layers"
-SPARSE_SIZE = "count:sparse_layers_size"
-FROZEN = "count:sparse_layers_frozen"
-DENSITY = "count:density"
-TRAINABLE = "count:trainable"
-HELD = "count:held"
-AVERAGE_DENSITY = "count:average_density"
-FORWARD, BACKWARD = "macs:training_forward", "macs:training_backward"
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,11 +57,13 @@ class Arm:
         """A column's value by seed. A seed that was run several times has their mean. Empty cells are skipped."""
         if column not in self.runs.columns:
             return {}
-        by_seed: dict[int, list[float]] = {}
-        for seed, value in zip(self.runs["seed"], self.runs[column], strict=True):
-            if not pd.isna(value):
-                by_seed.setdefault(int(seed), []).append(float(value))
-        return {seed: math.fsum(values) / len(values) for seed, values in sorted(by_seed.items())}
+        by_seed = self.runs[column].dropna().groupby(self.runs["seed"])
+        return {int(seed): math.fsum(map(float, values)) / len(values) for seed, values in by_seed}
+
+    def pairs(self, first: str, second: str) -> list[tuple[float, float]]:
+        """Values of two columns, a pair for each seed that has both, in the order of the seeds."""
+        one, other = self.values(first), self.values(second)
+        return [(one[seed], other[seed]) for seed in one if seed in other]
 
     def interval(self, column: str) -> Interval | None:
         """Mean and t-interval of a column over seeds; None if no run has it."""
@@ -157,6 +151,11 @@ class Study:
     labels: Mapping[str, Any]
     arms: Sequence[Arm]
 
+    @property
+    def names(self) -> list[str]:
+        """The experiment and the labels as text, for titles and names of files."""
+        return [self.experiment, *map(str, self.labels.values())]
+
     @cached_property
     def curves(self) -> list[Curve]:
         """Curves in legend order: dense, narrower dense, then by scheme with falling density."""
@@ -182,11 +181,9 @@ def arms_of(runs: pd.DataFrame) -> list[Arm]:
     labels = [column for column in runs.columns if column.startswith("label:")]
     settings = [column for column in runs.columns if column.startswith("setting:")]
     columns = ["experiment", *labels, *settings]
-    groups: dict[tuple[Any, ...], list[int]] = {}
-    for position, values in enumerate(zip(*(runs[column] for column in columns), strict=True)):
-        groups.setdefault(tuple(sort_key(value) for value in values), []).append(position)
+    keys = [tuple(map(sort_key, values)) for values in zip(*(runs[column] for column in columns), strict=True)]
     arms = []
-    for positions in groups.values():
+    for positions in grouped(range(len(runs)), keys.__getitem__):
         members = runs.iloc[positions]
         first = {column: _present(members[column].iloc[0]) for column in columns}
         finished = members[members["status"] == FINISHED]
@@ -212,7 +209,7 @@ def studies_of(runs: pd.DataFrame) -> list[Study]:
     def shared(arm: Arm) -> dict[str, Any]:
         return {name: value for name, value in arm.labels.items() if name not in CURVE_LABELS and value is not None}
 
-    groups = _group(arms_of(runs), lambda arm: (arm.experiment, *((k, sort_key(v)) for k, v in shared(arm).items())))
+    groups = grouped(arms_of(runs), lambda arm: (arm.experiment, *((k, sort_key(v)) for k, v in shared(arm).items())))
     return [Study(arms[0].experiment, shared(arms[0]), arms) for arms in groups]
 
 
@@ -231,27 +228,15 @@ def identifying_settings(arms: Sequence[Arm]) -> tuple[list[str], list[str]]:
     names.sort(key=lambda name: name.rsplit(".", 1)[-1].startswith("_"))
     chosen: list[str] = []
     implied: list[str] = []
+
+    def known(arm: Arm) -> tuple[Any, ...]:
+        return (*map(sort_key, arm.labels.values()), *(sort_key(arm.settings[other]) for other in chosen))
+
     for name in names:
-        groups: dict[tuple[Any, ...], set[Any]] = {}
-        for arm in arms:
-            key = (*map(sort_key, arm.labels.values()), *(sort_key(arm.settings[other]) for other in chosen))
-            groups.setdefault(key, set()).add(sort_key(arm.settings[name]))
-        (chosen if any(len(values) > 1 for values in groups.values()) else implied).append(name)
+        same = grouped(arms, known)
+        free = any(len({sort_key(arm.settings[name]) for arm in group}) > 1 for group in same)
+        (chosen if free else implied).append(name)
     return chosen, implied
-
-
-def percent(density: float, digits: int = 4) -> str:
-    """``0.2`` → ``20 %`` with a no-break space and at most ``digits`` significant digits."""
-    return f"{100 * density:.{digits}g}{NO_BREAK}%"
-
-
-def density_range(densities: Iterable[float | None]) -> str:
-    """``14 %``, or ``1.1 to 4.2 %``; empty if no density is known."""
-    known = [density for density in densities if density is not None]
-    if not known:
-        return ""
-    low, high = percent(min(known), digits=3), percent(max(known), digits=3)
-    return low if low == high else f"{low.split(NO_BREAK)[0]} to {high}"
 
 
 def realised_density(arm: Arm, arms: Sequence[Arm]) -> float | None:
@@ -292,13 +277,9 @@ def warned(*runs: pd.DataFrame) -> str:
 
 def _curves(arms: list[Arm]) -> list[Curve]:
     def scheme_and_density(arm: Arm) -> tuple[Any, ...]:
-        density = None if arm.kind == "small_dense" else arm.labels.get("density")
-        return arm.labels.get("scheme"), density
+        return arm.labels.get("scheme"), None if arm.kind == "small_dense" else arm.labels.get("density")
 
-    found: list[tuple[str, list[Arm]]] = []
-    for group in _group(arms, scheme_and_density):
-        found += _variants(group)
-
+    found = [variant for group in grouped(arms, scheme_and_density) for variant in _variants(group)]
     sparse_schemes = {str(group[0].labels.get("scheme")) for _, group in found if group[0].kind == "sparse"}
     curves = []
     for variant, group in found:
@@ -324,11 +305,11 @@ def _curves(arms: list[Arm]) -> list[Curve]:
 def _variants(arms: list[Arm]) -> list[tuple[str, list[Arm]]]:
     """Split arms by the settings in which arms of equal width differ; each combination of values is a curve."""
     names = set[str]()
-    for same_width in _group(arms, lambda arm: (arm.full_size, *map(sort_key, arm.labels.values()))):
+    for same_width in grouped(arms, lambda arm: (arm.full_size, *map(sort_key, arm.labels.values()))):
         if len(same_width) > 1:
             names |= set(identifying_settings(same_width)[0])
     ordered = sorted(names)
-    variants = _group(arms, lambda arm: tuple(sort_key(arm.settings[name]) for name in ordered))
+    variants = grouped(arms, lambda arm: tuple(sort_key(arm.settings[name]) for name in ordered))
     return [(_setting_text({name: group[0].settings[name] for name in ordered}), group) for group in variants]
 
 
@@ -340,13 +321,6 @@ def _repeats_label(name: str, arms: Sequence[Arm]) -> bool:
 
 def _setting_text(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{name.rsplit('.', 1)[-1].replace('_', ' ')} {plain(value)}" for name, value in settings.items())
-
-
-def _group(arms: Iterable[Arm], key: Callable[[Arm], Any]) -> list[list[Arm]]:
-    groups: dict[Any, list[Arm]] = {}
-    for arm in arms:
-        groups.setdefault(key(arm), []).append(arm)
-    return list(groups.values())
 
 
 def _present(value: Any) -> Any:

@@ -19,9 +19,10 @@ from sparse_bench.evidence.folders import Problem
 from sparse_bench.evidence.settings import alterations
 from sparse_bench.evidence.store import ALTERED, RunKey, RunTable, curves_kept, key_of, load, merge
 from sparse_bench.papers.page import Paper
-from sparse_bench.record import FINISHED
 
 _METRIC, _SECONDS = "metric:", "seconds:total"
+#: Suffix of the columns of the tables, next to those of repeated runs.
+_BEFORE = " before"
 #: Tables hold ten digits. Values with at most this relative difference count as equal.
 _SAME = 1e-9
 #: Start of the mark on a second stage whose first stage was altered.
@@ -77,7 +78,7 @@ def collect(results: Path, papers: Sequence[Paper], folders: Sequence[Path], for
             again = repetition(kept, fresh) if kept is not None else ""
             store.write(table, folder)
             evidence = Evidence(results, {paper.name: table})
-            portraits = single_runs.take(paper.single_runs, evidence, found.folders, single_runs.read(folder))
+            portraits = single_runs.take(paper.single_runs, evidence, found.folders, single_runs.read(folder), problems)
             single_runs.write(portraits, folder)
         lines.append(f"{folder}: {_collected(fresh, table)}{again}")
     return lines + _warnings(problems)
@@ -95,7 +96,8 @@ def _merged(old: RunTable | None, found: RunTable, paper: Paper, problems: list[
     part = found.only(paper.experiments)
     fresh = curves_kept(part, paper.curves)
     if old is not None:
-        fresh = _without(fresh, _vanished(fresh, old, problems))
+        gone = _vanished(fresh, old, problems)
+        fresh = fresh.where([key_of(row) not in gone for row in fresh.rows()])
     table = marked(merge(old, fresh) if old is not None else fresh, fresh.first_stages)
     marks = {key_of(row): row[ALTERED] for row in table.rows()}
     return _with_marks(fresh, [marks[key_of(row)] for row in fresh.rows()]), table
@@ -137,11 +139,6 @@ def _vanished(fresh: RunTable, old: RunTable, problems: list[Problem]) -> set[Ru
     return gone
 
 
-def _without(table: RunTable, gone: set[RunKey]) -> RunTable:
-    keep = [key not in gone for key in zip(table.runs["experiment"], table.runs["id"], strict=True)]
-    return replace(table, runs=table.runs[np.array(keep, dtype=bool)].reset_index(drop=True))
-
-
 def _collected(fresh: RunTable, table: RunTable) -> str:
     text = f"{len(fresh)} runs read, {len(table.finished)} finished runs in the tables"
     altered = int(fresh.runs[ALTERED].notna().sum()) if ALTERED in fresh.runs else 0
@@ -156,37 +153,32 @@ def repetition(old: RunTable, new: RunTable) -> str:
     A run with the same time to the last digit is the same run, read again. Metrics that only one side has are skipped:
     another version of the code measured them.
     """
-    known, made = _numbers(old), _numbers(new)
-    again = {key: row for key, row in made.items() if key in known and _apart(row, known[key], _SECONDS) > _SAME}
-    if not again:
+    both = new.finished.merge(old.finished, on=["experiment", "id"], suffixes=("", _BEFORE))
+    names = [str(name) for name in both if f"{name}{_BEFORE}" in both]
+    apart = {
+        name: _apart(both[name], both[f"{name}{_BEFORE}"]) for name in names if name.startswith((_METRIC, _SECONDS))
+    }
+    again = apart.pop(_SECONDS, np.zeros(len(both))) > _SAME
+    if not again.any():
         return ""
-    worst = []
-    for key, row in again.items():
-        found = [(_apart(row, known[key], name), name) for name in row if name.startswith(_METRIC)]
-        worst.append((*max(found, default=(0.0, "")), "/".join(key)))
-    same = sum(found <= _SAME for found, *_ in worst)
+    differences = pd.DataFrame(apart, index=both.index)[again]
+    worst = differences.max(axis="columns").fillna(0.0).to_numpy(dtype=float)
+    same = int((worst <= _SAME).sum())
     if same == len(worst):
         return f"; {same} of them repeated, with the same metrics"
-    largest, name, run = max(worst)
+    place = int(worst.argmax())
+    run = key_of(both[again].iloc[place].to_dict())
+    metric = str(differences.iloc[place].idxmax()).removeprefix(_METRIC)
     return (
         f"; {len(worst)} of them repeated, {same} with the same metrics; the others differ by up to "
-        f"{largest:.2g} of a value ({run}, {name.removeprefix(_METRIC)})"
+        f"{worst[place]:.2g} of a value ({'/'.join(run)}, {metric})"
     )
 
 
-def _numbers(table: RunTable) -> dict[RunKey, dict[str, float]]:
-    """The metrics and the time of each finished run."""
-    names = [name for name in table.runs.columns if name.startswith(_METRIC) or name == _SECONDS]
-    return {
-        key_of(row): {name: float(row[name]) for name in names if row[name] is not None}
-        for row in table.rows()
-        if row["status"] == FINISHED
-    }
-
-
-def _apart(row: Mapping[str, float], other: Mapping[str, float], name: str) -> float:
-    """Relative difference of two values, as a share of the larger one; 0 if either is missing."""
-    if name not in row or name not in other or row[name] == other[name]:
-        return 0.0
-    found = abs(row[name] - other[name]) / max(abs(row[name]), abs(other[name]))
-    return found if math.isfinite(found) else math.inf
+def _apart(one: pd.Series, other: pd.Series) -> np.ndarray:
+    """Relative differences of values, as shares of the larger ones; 0 where either is missing."""
+    first, second = (values.to_numpy(dtype=float, na_value=math.nan) for values in (one, other))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = np.abs(first - second) / np.maximum(np.abs(first), np.abs(second))
+    found = np.nan_to_num(found, nan=math.inf, posinf=math.inf)
+    return np.where(np.isnan(first) | np.isnan(second) | (first == second), 0.0, found)

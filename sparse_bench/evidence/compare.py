@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from sparse_bench.errors import SparseBenchError, unknown_choice
-from sparse_bench.evidence.arms import Arm, arms_of, by_density, density_range, percent, realised_note, warned
-from sparse_bench.evidence.cell_values import is_finite, is_missing, plain, sort_key
-from sparse_bench.evidence.csv_tables import StoreError, read_rows
+from sparse_bench.evidence.arms import Arm, arms_of, by_density, realised_note, warned
+from sparse_bench.evidence.csv_tables import StoreError, is_finite, is_missing, plain, read_rows, sort_key
+from sparse_bench.evidence.display import density_range, percent
 from sparse_bench.evidence.names import column_of
 from sparse_bench.evidence.statistics import Interval, mean_interval
 from sparse_bench.evidence.store import ALTERED, RUNS, RunTable, read
@@ -78,9 +79,7 @@ class Evidence:
 
     root: Path
     tables: Mapping[str, RunTable]
-    _found: dict[tuple[str, str, str], "tuple[RunTable, pd.DataFrame] | None"] = field(
-        default_factory=dict, compare=False, repr=False
-    )
+    _found: dict[tuple[str, str, str], RunTable | None] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def committed(cls, root: Path, papers: Iterable[str]) -> "Evidence":
@@ -96,8 +95,8 @@ class Evidence:
         if not self.tables:
             raise StoreError(f"No committed results in '{self.root}': no paper's folder there has a table.")
 
-    def runs(self, target: Target, *, any_length: bool = False) -> tuple[RunTable, pd.DataFrame] | None:
-        """The finished runs that ``target`` names, and their table; None without such runs. Altered runs do not count.
+    def runs(self, target: Target, *, any_length: bool = False) -> RunTable | None:
+        """The finished runs that ``target`` names; None without such runs. Altered runs do not count.
 
         Args:
             target: the runs to find.
@@ -115,20 +114,18 @@ class Evidence:
                 return self._found[key]
         return None
 
-    def _select(self, target: Target, allowed: re.Pattern[str]) -> tuple[RunTable, pd.DataFrame] | None:
+    def _select(self, target: Target, allowed: re.Pattern[str]) -> RunTable | None:
         for table in self.tables.values():
             keep = (table.runs["experiment"] == target.experiment) & (table.runs["status"] == FINISHED)
             if ALTERED in table.runs:
                 texts = table.runs[ALTERED].fillna("")
                 keep &= pd.Series([allowed.fullmatch(str(text)) is not None for text in texts], index=keep.index)
-            runs = table.runs[keep.to_numpy(dtype=bool)].reset_index(drop=True)
-            if not len(runs):
+            if not keep.any():
                 continue
-            fits = pd.Series([True] * len(runs))
+            fits = keep.to_numpy(dtype=bool)
             for name, wanted in target.where.items():
-                fits &= _matching(table, runs, name, wanted, target.experiment)
-            found = runs[fits.to_numpy(dtype=bool)].reset_index(drop=True)
-            return (table, found) if len(found) else None
+                fits = np.logical_and(fits, _matching(table, name, wanted, target.experiment))
+            return table.where(fits) if fits.any() else None
         return None
 
     def rows(self, target: Target) -> list[dict[str, Any]]:
@@ -172,9 +169,9 @@ def measure(comparison: Comparison, evidence: Evidence) -> Sample | Unavailable:
             return Unavailable(str(error), True)
         return Sample([_compared(comparison.measure, cells) + comparison.biases], exact=True)
     found = [evidence.runs(side, any_length=of.startswith("count:")) for side in sides]
-    remarks = [text for one in found if one is not None for text in remarks_on(one[1])]
+    remarks = [text for one in found if one is not None for text in remarks_on(one.runs)]
     try:
-        by_seed = [_values(side, *one, comparison) for side, one in zip(sides, found, strict=True) if one is not None]
+        by_seed = [_values(side, one, comparison) for side, one in zip(sides, found, strict=True) if one is not None]
     except _UnmeasurableError as error:
         return Unavailable(str(error), True)
     seeds = sorted(set.intersection(*(set(values) for values in by_seed)))
@@ -203,31 +200,26 @@ def one_arm(runs: pd.DataFrame) -> Arm:
     """
     arms = arms_of(runs)
     first = arms[0]
-    if found := differing(arms):
-        texts = "; ".join(f"{name} ({', '.join(values)})" for name, values in found.items())
+    differing = {
+        name: sorted({str(plain(values[name])) for values in parts})
+        for parts in ([arm.labels for arm in arms], [arm.settings for arm in arms])
+        for name in parts[0]
+        if len({sort_key(values[name]) for values in parts}) > 1 and not name.endswith("seed")
+    }
+    if differing:
+        texts = "; ".join(f"{name} ({', '.join(values)})" for name, values in differing.items())
         raise SelectionError(f"{len(arms)} arms fit, which differ in {texts}")
     return first if len(arms) == 1 else Arm(first.experiment, first.labels, first.settings, runs, 0, list(runs["id"]))
 
 
-def differing(arms: Sequence[Arm]) -> dict[str, list[str]]:
-    """Labels and settings in which arms differ, with their values as text. Those that follow the seed are skipped."""
-    return {
-        name: sorted({str(plain(values[name])) for values in all_values})
-        for all_values in ([arm.labels for arm in arms], [arm.settings for arm in arms])
-        for name in all_values[0]
-        if len({sort_key(values[name]) for values in all_values}) > 1 and not name.endswith("seed")
-    }
-
-
-def curves_by_seed(table: RunTable, runs: pd.DataFrame, metric: str, name: str) -> dict[int, pd.Series]:
+def curves_by_seed(table: RunTable, metric: str, name: str) -> dict[int, pd.Series]:
     """An arm's learning curves: seed → a metric by epoch.
 
     Raises:
         SelectionError: the runs form several arms, or no curve has the metric. The message calls them ``name``.
     """
-    one_arm(runs)  # a mean over several arms has no meaning
-    wanted = table.curves["id"].isin(set(runs["id"])) & table.curves["experiment"].isin(set(runs["experiment"]))
-    rows = table.curves[wanted]
+    one_arm(table.runs)  # a mean over several arms has no meaning
+    rows = table.curves
     if len(rows) and metric not in set(rows["metric"]):
         raise SelectionError(f"In the curves of {name}: {unknown_choice('metric', metric, set(rows['metric']))}")
     rows = rows[rows["metric"] == metric]
@@ -238,14 +230,15 @@ class _UnmeasurableError(Exception):
     """Runs or rows fit, but they are not of one arm, or the cell holds no number."""
 
 
-def _values(side: Target, table: RunTable, runs: pd.DataFrame, comparison: Comparison) -> dict[int, float]:
+def _values(side: Target, table: RunTable, comparison: Comparison) -> dict[int, float]:
     """The value of one arm for each seed."""
+    runs = table.runs
     try:
         arm = one_arm(runs)
     except SelectionError as error:
         raise _UnmeasurableError(str(error)) from error
     if comparison.epochs is not None:
-        curves = curves_by_seed(table, runs, comparison.of, str(side))
+        curves = curves_by_seed(table, comparison.of, str(side))
         found = {seed: at_epochs(curve, comparison.epochs) for seed, curve in curves.items()}
         return {seed: value for seed, value in found.items() if value is not None}
     column = column_of(comparison.of)
@@ -302,14 +295,15 @@ def _compared(kind: Measure, numbers: Sequence[float]) -> float:
     return first - second if kind == "difference" else first / second
 
 
-def _matching(table: RunTable, runs: pd.DataFrame, name: str, wanted: Any, experiment: str) -> pd.Series:
+def _matching(table: RunTable, name: str, wanted: Any, experiment: str) -> list[bool]:
+    """Whether each run has a wanted value of a label or a setting."""
     choices = {sort_key(value) for value in (wanted if isinstance(wanted, list | tuple) else [wanted])}
     for column in (f"label:{name}", f"setting:{name}"):
-        if column in runs.columns:
-            return pd.Series([sort_key(value) in choices for value in runs[column]])
+        if column in table.runs.columns:
+            return [sort_key(value) in choices for value in table.runs[column]]
     if name in table.settings:
-        return pd.Series([sort_key(table.settings[name]) in choices] * len(runs))
-    known = [column.split(":", 1)[1] for column in runs.columns if column.startswith(("label:", "setting:"))]
+        return [sort_key(table.settings[name]) in choices] * len(table)
+    known = [column.split(":", 1)[1] for column in table.runs.columns if column.startswith(("label:", "setting:"))]
     raise SelectionError(
         f"In a choice of runs of {experiment}: {unknown_choice('label or setting', name, {*known, *table.settings})}"
     )

@@ -1,17 +1,23 @@
-"""Tables as CSV text. Numbers are written and read so that the same table always gives the same bytes."""
+"""Cells of tables, and tables as CSV text.
+
+Numbers are written and read so that the same table always gives the same bytes.
+"""
 
 import csv
 import io
+import json
+import math
+import numbers
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
 from sparse_bench.errors import SparseBenchError
-from sparse_bench.evidence.cell_values import sort_key
 
+_Item = TypeVar("_Item")
 #: Columns whose cells are text even where they look like numbers.
 _TEXT = re.compile(
     r"experiment|id|status|error|altered|warnings|metric|setting|made:(commit|python|torch|processor|vectors|device|data)"
@@ -22,6 +28,65 @@ _DIGITS = "%.10g"
 
 class StoreError(SparseBenchError):
     """There are no runs, or a file is not a table of runs; the message names it."""
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted paths; lists stay values."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        path = f"{prefix}.{key}" if prefix else str(key)
+        flat |= flatten(value, path) if isinstance(value, Mapping) and value else {path: value}
+    return flat
+
+
+def grouped(items: Iterable[_Item], key: Callable[[_Item], Hashable]) -> list[list[_Item]]:
+    """The items with equal keys together, in the order in which the keys appear."""
+    groups: dict[Hashable, list[_Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return list(groups.values())
+
+
+def plain(value: Any) -> Any:
+    """The value as a cell: lists and mappings as JSON, text on one line, numbers with ten digits."""
+    if isinstance(value, list | dict):
+        value = json.dumps(value, sort_keys=True)
+    if isinstance(value, float):
+        return float(f"{value:.10g}")
+    return " ".join(value.split()) if isinstance(value, str) else value
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a cell is empty."""
+    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
+
+
+def is_number(value: Any) -> bool:
+    """Whether the value is a number. Booleans are not."""
+    # The abstract class answers slowly, and tables of many runs ask millions of times.
+    return type(value) in (float, int) or (isinstance(value, numbers.Real) and not isinstance(value, bool))
+
+
+def is_finite(value: Any) -> bool:
+    """Whether the value is a number other than NaN and infinity. Booleans are not numbers."""
+    return is_number(value) and math.isfinite(value)
+
+
+def sort_key(value: Any) -> tuple[int, float, str]:
+    """Sort key of a cell: missing values first, then numbers by size, then texts. Equal cells have equal keys.
+
+    A text that reads as a number counts as that number.
+    """
+    if is_missing(value):
+        return 0, 0.0, ""
+    if is_number(value):
+        return 1, float(value), ""
+    text = str(plain(value))
+    try:
+        number = float(text) if text[:1] in "-.0123456789" else math.nan
+    except ValueError:
+        return 2, 0.0, text
+    return (1, number, "") if math.isfinite(number) else (2, 0.0, text)
 
 
 def csv_text(frame: pd.DataFrame) -> str:

@@ -2,13 +2,14 @@
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sparse_bench.evidence.statistics import Interval
 
 MISSING = "–"
+NO_BREAK = "\N{NO-BREAK SPACE}"
 #: Below this, three decimals would show a spread as 0.000.
 _SMALLEST_SHOWN = 0.0005
 #: From this size on a number is written with an exponent, to keep columns narrow.
@@ -31,7 +32,7 @@ class DisplayTable:
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
-    numeric: Sequence[bool] = field(default_factory=tuple)
+    numeric: Sequence[bool]
     shades: Mapping[tuple[int, int], int] = field(default_factory=dict)
     links: Mapping[tuple[int, int], str] = field(default_factory=dict)
 
@@ -44,10 +45,9 @@ class DisplayTable:
 
 def markdown(table: DisplayTable) -> str:
     """A Markdown table with its caption above."""
-    numeric = table.numeric or [False] * len(table.columns)
     lines = [
         "| " + " | ".join(map(_escaped, table.columns)) + " |",
-        "|" + "|".join("---:" if right else "---" for right in numeric) + "|",
+        "|" + "|".join("---:" if right else "---" for right in table.numeric) + "|",
         *("| " + " | ".join(map(_escaped, row)) + " |" for row in table.rows),
     ]
     return f"{table.caption}\n\n" + "\n".join(lines) + "\n"
@@ -110,6 +110,20 @@ def setting(value: Any) -> str:
     if value is None:
         return MISSING
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def percent(density: float, digits: int = 4) -> str:
+    """``0.2`` → ``20 %`` with a no-break space and at most ``digits`` significant digits."""
+    return f"{100 * density:.{digits}g}{NO_BREAK}%"
+
+
+def density_range(densities: Iterable[float | None]) -> str:
+    """``14 %``, or ``1.1 to 4.2 %``; empty if no density is known."""
+    known = [density for density in densities if density is not None]
+    if not known:
+        return ""
+    low, high = percent(min(known), digits=3), percent(max(known), digits=3)
+    return low if low == high else f"{low.split(NO_BREAK)[0]} to {high}"
 
 
 def duration(seconds: float) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from sparse_bench.evidence.cell_values import flatten, is_finite, is_number, plain
+from sparse_bench.evidence.csv_tables import flatten, is_finite, is_number, plain
 from sparse_bench.record import SCHEMA, Result, RunFolder, verify
 
 #: A folder with one of these files is a run folder. Without a result, the run has not ended.
@@ -107,7 +107,7 @@ def read_curves(folder: Path, wanted: Callable[[str], bool] = lambda metric: Tru
     """
     path = RunFolder(folder).metrics.path
     curves: dict[str, dict[int, float]] = {}
-    for entry in _entries(path.name, RunFolder(folder).text_of(path)):
+    for entry in json_lines(path.name, RunFolder(folder).text_of(path)):
         epoch = entry.get("epoch")
         if isinstance(epoch, int):
             for key, value in entry.items():
@@ -116,8 +116,8 @@ def read_curves(folder: Path, wanted: Callable[[str], bool] = lambda metric: Tru
     return curves
 
 
-def _entries(name: str, text: str) -> list[dict[str, Any]]:
-    """The objects of a file of JSON lines, without an unfinished last line.
+def json_lines(name: str, text: str) -> list[dict[str, Any]]:
+    """The objects of the file ``name`` of JSON lines, without an unfinished last line.
 
     Raises:
         ValueError: a line before the last is not a JSON object.

@@ -187,61 +187,54 @@ def summary_table(entries: Sequence[Entry], titles: Mapping[str, str]) -> Displa
     return DisplayTable(caption, columns, rows, [False] + [True] * (len(columns) - 1))
 
 
+def _deciding(entry: Entry) -> list[Outcome]:
+    """The judged outcomes at the scale that decides a claim."""
+    return [outcome for outcome in entry.outcomes if outcome.judged and outcome.test.scale == entry.scale]
+
+
 def _ground(entry: Entry) -> str | None:
     """What decided a claim, one of ``_GROUNDS``; None for an undecided claim."""
-    if entry.verdict not in DECIDED or entry.scale is None:
+    if entry.verdict not in DECIDED:
         return None
-    rules = [o.test.rule for o in entry.outcomes if o.judged and o.test.scale == entry.scale]
-    counted = entry.scale != "benchmark" and all(is_exact(rule.of) for rule in rules)
+    counted = entry.scale != "benchmark" and all(is_exact(outcome.test.rule.of) for outcome in _deciding(entry))
     return "counts" if counted else entry.scale
 
 
-def headline_table(entries: Sequence[Entry], titles: Mapping[str, str]) -> DisplayTable:
-    """The headline claims in plain English, a row each, with the measurements behind the verdict."""
-    rows = []
-    for entry in (entry for entry in entries if entry.claim.headline):
-        judged = [o for o in entry.outcomes if o.judged and o.test.scale == entry.scale]
-        unit = entry.claim.unit and f"{entry.claim.unit}:"
-        texts = [
-            measured(o) if o.verdict == "not run" else f"{unit or _measured_quantity(o)} {measured(o)}" for o in judged
-        ]
-        ours = "; ".join(dict.fromkeys(texts)) or "not run"
-        counted = next((seeds(outcome) for outcome in judged), MISSING)
-        known = [titles[entry.document], entry.claim.headline, entry.claim.published]
-        verdict = entry.verdict if entry.claim.registered else f"{entry.verdict} (post hoc)"
-        rows.append([*known, ours, entry.scale or MISSING, counted, verdict])
-    columns = ["document", "claim", "published", "ours", "scale", "seeds", "verdict"]
-    return DisplayTable("", columns, rows, [False] * 5 + [True, False])
+def headline_table(entries: Sequence[Entry], titles: Mapping[str, str], *, brief: bool = False) -> DisplayTable:
+    """The headline claims in plain English, a row each, with the measurements behind the verdict.
 
-
-def front_table(entries: Sequence[Entry], titles: Mapping[str, str]) -> DisplayTable:
-    """The headline claims for the project's README: in fewer words, without realised densities.
-
-    Differences are recognised by their signs.
+    Args:
+        entries: the decided claims.
+        titles: the documents' short titles, by name.
+        brief: for the project's README: fewer words, no realised densities, the scale with the verdict.
     """
     rows = []
     for entry in (entry for entry in entries if entry.claim.headline):
-        texts, counted = [], MISSING
-        for outcome in entry.outcomes:
-            if outcome.judged and outcome.test.scale == entry.scale:
-                rule, counted = outcome.test.rule, seeds(outcome)
-                short = quantity(rule.of).partition(" (")[0].partition(",")[0]
-                what = f"{entry.claim.unit}:" if entry.claim.unit else short + " ratio" * (rule.measure == "ratio")
-                texts.append(f"{what} {measured(outcome, brief=True)}")
-        notes = [] if entry.scale in ("paper", None) else [str(entry.scale)]
-        notes += [] if entry.claim.registered or entry.verdict == "not run" else ["post hoc"]
+        deciding = _deciding(entry)
+        texts = dict.fromkeys(_told(outcome, entry.claim.unit, brief) for outcome in deciding)
+        ours = "; ".join(texts) or (MISSING if brief else "not run")
+        counted = seeds(deciding[0]) if deciding else MISSING
+        notes = [str(entry.scale)] if brief and entry.scale not in ("paper", None) else []
+        notes += [] if entry.claim.registered or (brief and entry.verdict == "not run") else ["post hoc"]
         verdict = f"{entry.verdict} ({', '.join(notes)})" if notes else entry.verdict
-        ours = "; ".join(dict.fromkeys(texts)) or MISSING
-        rows.append([titles[entry.document], entry.claim.headline, entry.claim.published, ours, counted, verdict])
-    columns = ["paper", "claim", "published", "ours", "seeds", "verdict"]
-    return DisplayTable("", columns, rows, [False] * 4 + [True, False])
+        scale = [] if brief else [entry.scale or MISSING]
+        rows.append(
+            [titles[entry.document], entry.claim.headline, entry.claim.published, ours, *scale, counted, verdict]
+        )
+    columns = ["paper" if brief else "document", "claim", "published", "ours"]
+    columns += [*([] if brief else ["scale"]), "seeds", "verdict"]
+    return DisplayTable("", columns, rows, [column == "seeds" for column in columns])
 
 
-def _measured_quantity(outcome: Outcome) -> str:
-    """What the numbers of a judged test are, such as "perplexity (valid), ratio"."""
+def _told(outcome: Outcome, unit: str, brief: bool) -> str:
+    """A judged test's measurements after their quantity, such as "perplexity (valid), ratio: 1.02 ± 0.01"."""
     rule = outcome.test.rule
+    name = quantity(rule.of)
+    if brief:  # a difference is recognised by its sign
+        short = name.partition(" (")[0].partition(",")[0] + (" ratio" if rule.measure == "ratio" else "")
+        return f"{unit + ':' if unit else short} {measured(outcome, brief=True)}"
     kind = {"value": "", "difference": ", difference", "ratio": ", ratio"}[rule.measure]
-    return f"{quantity(rule.of)}{kind}:"
+    return "not run" if outcome.verdict == "not run" else f"{unit or name + kind}: {measured(outcome)}"
 
 
 def ledger_markdown(entries: Sequence[Entry], titles: Mapping[str, str]) -> str:
@@ -255,7 +248,7 @@ def ledger_markdown(entries: Sequence[Entry], titles: Mapping[str, str]) -> str:
 def _rules(entry: Entry) -> list[str]:
     claim = entry.claim
     texts = [f"Not testable: {claim.untestable}."] if claim.untestable else []
-    for rule in (*claim.tests, *claim.beside):
+    for rule in claim.rules:
         texts += [*map(rule_text, rule.resolved()), rule.note]
     texts += [claim.note, f"Revised: {claim.revised}" if claim.revised else ""]
     return [text for text in texts if text]

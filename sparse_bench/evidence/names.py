@@ -5,6 +5,13 @@ from collections.abc import Iterable, Sequence
 
 from sparse_bench.errors import SparseBenchError, unknown_choice
 
+# Columns of a table of runs.
+SPARSE_WEIGHTS, SPARSE_SIZE, FROZEN = "count:sparse_layers", "count:sparse_layers_size", "count:sparse_layers_frozen"
+DENSITY, TRAINABLE = "count:density", "count:trainable"
+HELD, AVERAGE_DENSITY = "count:held", "count:average_density"
+FORWARD, BACKWARD = "macs:training_forward", "macs:training_backward"
+DEVICE = "made:device"
+
 _LOWER_IS_BETTER = re.compile(r"loss|perplexity|ppl|nll|cross_entropy|error|bits_per|seconds|bytes")
 #: Names that could be misunderstood: this accuracy is of tokens, averaged within each sentence first.
 _TITLES = {"sentence_accuracy": "token accuracy, mean over sentences"}
@@ -55,11 +62,11 @@ def matching(metric: str, available: Iterable[str]) -> list[str]:
 #: Columns of runs that are not metrics.
 _PREFIXED = re.compile(r"(count|seconds|macs):.+|tokens_per_second|examples_per_second|peak_memory_bytes|epochs|steps")
 _WORDS = {
-    "count:sparse_layers": "weights in the sparse layers",
-    "count:trainable": "trainable weights",
-    "count:held": "weights held while training",
-    "macs:training_forward": "multiply-accumulates of training, forward",
-    "macs:training_backward": "multiply-accumulates of training, backward",
+    SPARSE_WEIGHTS: "weights in the sparse layers",
+    TRAINABLE: "trainable weights",
+    HELD: "weights held while training",
+    FORWARD: "multiply-accumulates of training, forward",
+    BACKWARD: "multiply-accumulates of training, backward",
 }
 
 

@@ -1,5 +1,6 @@
 """Settings of runs: those that define an arm, the defaults of older runs, and differences from shipped runs."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from functools import cache
@@ -12,7 +13,7 @@ from sparse_bench.config import choices
 from sparse_bench.config.identifier import defines_an_arm
 from sparse_bench.config.nodes import recorded_parameters
 from sparse_bench.config.schema import TrainerConfig
-from sparse_bench.evidence.cell_values import flatten, plain, sort_key
+from sparse_bench.evidence.csv_tables import flatten, plain, sort_key
 from sparse_bench.sweeps import jobs, may_start, shipped_config
 
 #: Text for a null where the code's default is not null. An empty cell means that the setting is younger than the run.
@@ -81,19 +82,12 @@ def alterations(experiment: str, config: Mapping[str, Any]) -> str | None:
         experiment: name of the experiment.
         config: the run's configuration, nested or flat.
     """
-    own = defining(config)
-    text = repr(own)  # runs that differ in their seeds alone are compared once
-    if (experiment, text) not in _compared:
-        _compared[experiment, text] = _alterations(experiment, own)
-    return _compared[experiment, text]
+    return _alterations(experiment, json.dumps(defining(config)))
 
 
-#: Experiment and defining settings → what :func:`alterations` found.
-_compared: dict[tuple[str, str], str | None] = {}
-
-
-def _alterations(experiment: str, own: Mapping[str, Any]) -> str | None:
-    known = _shipped(experiment)
+@cache  # runs that differ in their seeds alone are compared once
+def _alterations(experiment: str, own_text: str) -> str | None:
+    own, known = json.loads(own_text), _shipped(experiment)
     if not known:
         return "no shipped experiment has this name"
     keys = _keys(own)
@@ -110,11 +104,8 @@ def _keys(config: Mapping[str, Any]) -> _Keys:
     return frozenset((path, sort_key(_value(config, path))) for path in config)
 
 
-def _differences(
-    own: Mapping[str, Any], shipped: Mapping[str, Any], keys: _Keys | None = None, others: _Keys | None = None
-) -> list[str]:
-    """The settings in which two flat configurations differ, a text each; their keys may be given, to save time."""
-    keys, others = keys or _keys(own), others or _keys(shipped)
+def _differences(own: Mapping[str, Any], shipped: Mapping[str, Any], keys: _Keys, others: _Keys) -> list[str]:
+    """The settings in which two flat configurations differ, a text each; ``keys`` and ``others`` are their keys."""
     found = []
     # Only one of them may hold a setting, and the other its default, so what the sets say is looked at more closely.
     for path in sorted({path for path, _ in keys ^ others} - _FREE):

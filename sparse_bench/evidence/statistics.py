@@ -33,6 +33,11 @@ class Interval:
     half_width: float | None
     n: int
 
+    @classmethod
+    def exact(cls, value: float) -> "Interval":
+        """A number without error, such as a count or a timing."""
+        return cls(value, 0.0, 1)
+
     @property
     def low(self) -> float:
         """Lower end; the mean for a single seed."""

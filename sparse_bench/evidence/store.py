@@ -21,8 +21,16 @@ import pandas as pd
 from filelock import FileLock
 
 from sparse_bench.errors import unknown_choice
-from sparse_bench.evidence.cell_values import is_finite, is_missing, plain, sort_key
-from sparse_bench.evidence.csv_tables import StoreError, csv_text, parse, read_text
+from sparse_bench.evidence.csv_tables import (
+    StoreError,
+    csv_text,
+    is_finite,
+    is_missing,
+    parse,
+    plain,
+    read_text,
+    sort_key,
+)
 from sparse_bench.evidence.folders import PLAIN, Problem, read_curves, read_runs, row_of
 from sparse_bench.evidence.settings import completed, defining, shared_and_varying
 from sparse_bench.record import FINISHED, Result, write_together
@@ -103,12 +111,15 @@ class RunTable:
             found[str(experiment), str(name)] = rows.droplevel(run).dropna(axis="columns", how="all")
         return found
 
+    def where(self, keep: Sequence[bool] | np.ndarray | pd.Series) -> "RunTable":
+        """The table with some of its runs [runs], and their curves."""
+        runs = self.runs[np.asarray(keep, dtype=bool)].reset_index(drop=True)
+        own = self.curves["experiment"].isin(set(runs["experiment"])) & self.curves["id"].isin(set(runs["id"]))
+        return replace(self, runs=runs, curves=self.curves[own].reset_index(drop=True))
+
     def only(self, experiments: Iterable[str]) -> "RunTable":
         """The runs and curves of these experiments."""
-        names = list(experiments)
-        runs = self.runs[self.runs["experiment"].isin(names)].reset_index(drop=True)
-        curves = self.curves[self.curves["experiment"].isin(names)].reset_index(drop=True)
-        return replace(self, runs=runs, curves=curves)
+        return self.where(self.runs["experiment"].isin(list(experiments)))
 
     def texts(self) -> dict[str, str]:
         """The text of each file by name. The same runs give the same bytes."""

@@ -11,32 +11,24 @@ import pandas as pd
 from sparse_bench.errors import unknown_choice
 from sparse_bench.evidence import names
 from sparse_bench.evidence.arms import (
-    AVERAGE_DENSITY,
-    BACKWARD,
-    DENSITY,
-    FORWARD,
-    HELD,
-    SPARSE_SIZE,
-    SPARSE_WEIGHTS,
-    TRAINABLE,
     Arm,
     Study,
     arms_of,
-    density_range,
     identifying_settings,
-    percent,
     realised_density,
     realised_note,
     warned,
 )
-from sparse_bench.evidence.cell_values import is_missing, is_number
 from sparse_bench.evidence.compare import SelectionError
+from sparse_bench.evidence.csv_tables import grouped, is_missing, is_number
 from sparse_bench.evidence.display import (
     MISSING,
     DisplayTable,
     decimal,
+    density_range,
     duration,
     interval,
+    percent,
     setting,
     whole,
     whole_range,
@@ -52,7 +44,6 @@ from sparse_bench.evidence.statistics import (
 from sparse_bench.evidence.store import ALTERED, WARNINGS, RunTable
 from sparse_bench.record import FINISHED
 
-DEVICE = "made:device"
 #: Suffix of a metric that is read from the last epoch of the learning curves.
 AT_LAST = " at the last epoch"
 _DIFFERENCES = (
@@ -71,10 +62,10 @@ _TRAINING = (
 )
 #: Columns about training, for runs that have them: heading → column, and how its means are written.
 _EFFORT: dict[str, tuple[str, Callable[[float | None], str]]] = {
-    "held": (HELD, whole),
-    "average density": (AVERAGE_DENSITY, lambda mean: MISSING if mean is None else percent(mean)),
-    "forward": (FORWARD, lambda mean: MISSING if mean is None else f"{mean:.3g}"),
-    "backward": (BACKWARD, lambda mean: MISSING if mean is None else f"{mean:.3g}"),
+    "held": (names.HELD, whole),
+    "average density": (names.AVERAGE_DENSITY, lambda mean: MISSING if mean is None else percent(mean)),
+    "forward": (names.FORWARD, lambda mean: MISSING if mean is None else f"{mean:.3g}"),
+    "backward": (names.BACKWARD, lambda mean: MISSING if mean is None else f"{mean:.3g}"),
 }
 _SMALLEST = (
     "The smallest realised density whose mean is worse than the dense arm's by at most the half-width of the dense "
@@ -98,8 +89,14 @@ def arms_table(arms: Sequence[Arm], metrics: Sequence[str]) -> DisplayTable:
     rows = []
     for arm, own in zip(arms, cells, strict=True):
         trained = [written(arm.mean(column)) for column, written in effort.values()]
-        counted = [whole(arm.mean(SPARSE_WEIGHTS)), *trained, *(_mean_of_seeds(arm, metric) for metric in metrics)]
-        rows.append([*own, *counted, arm.seeds, whole(arm.mean(TRAINABLE)), *([made_on(arm.runs)] if several else [])])
+        counted = [
+            whole(arm.mean(names.SPARSE_WEIGHTS)),
+            *trained,
+            *(_mean_of_seeds(arm, metric) for metric in metrics),
+        ]
+        rows.append(
+            [*own, *counted, arm.seeds, whole(arm.mean(names.TRAINABLE)), *([made_on(arm.runs)] if several else [])]
+        )
     text = len(columns)
     columns = [*columns, "weights in sparse layers", *effort, *map(names.title, metrics), "seeds", "trainable"]
     numeric = [all(_looks_numeric(row[i]) for row in rows) for i in range(text)] + [True] * (len(columns) - text)
@@ -156,7 +153,7 @@ def density_table(study: Study, metrics: Sequence[str]) -> DisplayTable | None:
     families: dict[tuple[str, Arm], dict[float, Arm]] = {}
     for curve in study.curves:
         for arm in curve.arms if curve.kind == "sparse" else ():
-            partner, density = _dense_partner(arm, dense, settings), arm.mean(DENSITY)
+            partner, density = _dense_partner(arm, dense, settings), arm.mean(names.DENSITY)
             if partner is not None and density:
                 words = [name for name in settings if isinstance(arm.settings[name], str)]
                 texts = [f"{name.rsplit('.', 1)[-1].replace('_', ' ')} {arm.settings[name]}" for name in words]
@@ -168,7 +165,7 @@ def density_table(study: Study, metrics: Sequence[str]) -> DisplayTable | None:
     rows = []
     for (name, partner), arms in families.items():
         cells = [_smallest(arms, partner, metric) for metric in metrics]
-        rows.append([name, whole(partner.mean(SPARSE_SIZE)), whole(partner.full_size), *cells])
+        rows.append([name, whole(partner.mean(names.SPARSE_SIZE)), whole(partner.full_size), *cells])
     columns = ["scheme", "weights of the dense layers", "of the dense model"]
     columns += [f"{names.title(metric)}: smallest density as good as dense" for metric in metrics]
     return DisplayTable(with_warnings(_SMALLEST, study.arms), columns, rows, [False] + [True] * (len(columns) - 1))
@@ -275,7 +272,7 @@ def provenance(runs: pd.DataFrame) -> list[tuple[str, Sequence[tuple[str, int]]]
     """Code, machine and data of the runs: each name with its values and their numbers of runs, most frequent first."""
     titles = {
         "made:commit": "code, at commit", "made:dirty": "uncommitted changes in the code",
-        "made:processor": "processor", "made:vectors": "vector instructions", DEVICE: "device",
+        "made:processor": "processor", "made:vectors": "vector instructions", names.DEVICE: "device",
         "made:threads": "threads", "made:python": "Python", "made:torch": "torch",
         "made:data": "data, digest of checksums",
     }  # fmt: skip
@@ -289,7 +286,7 @@ def provenance(runs: pd.DataFrame) -> list[tuple[str, Sequence[tuple[str, int]]]
 
 def made_on(runs: pd.DataFrame) -> str:
     """The number of runs on each device, as text; empty if no device is known."""
-    devices = runs[DEVICE].dropna() if DEVICE in runs else pd.Series(dtype="object")
+    devices = runs[names.DEVICE].dropna() if names.DEVICE in runs else pd.Series(dtype="object")
     return ", ".join(f"{n} on {'a CPU' if name == 'cpu' else name}" for name, n in devices.value_counts().items())
 
 
@@ -334,13 +331,13 @@ def _mean_of_seeds(arm: Arm, metric: str) -> str:
 
 def _identified(arms: Sequence[Arm]) -> tuple[list[str], list[list[str]]]:
     """Columns that identify arms, and each arm's cells."""
-    experiments = dict.fromkeys(arm.experiment for arm in arms)
     chosen = [name for name in identifying_settings(arms)[0] if not name.rsplit(".", 1)[-1].startswith("_")]
     # A setting that differs only between experiments needs no column: the experiment's name identifies it.
-    chosen = [name for name in chosen if any(_differs(name, arms, experiment) for experiment in experiments)]
+    together = grouped(arms, lambda arm: arm.experiment)
+    chosen = [name for name in chosen if any(len({str(a.settings[name]) for a in group}) > 1 for group in together)]
     last = [name.rsplit(".", 1)[-1] for name in chosen]
     short = [(own if last.count(own) == 1 else name).replace("_", " ") for name, own in zip(chosen, last, strict=True)]
-    several = len(experiments) > 1
+    several = len(together) > 1
     cells = []
     for arm in arms:
         asked = arm.labels.get("density")
@@ -354,13 +351,9 @@ def _identified(arms: Sequence[Arm]) -> tuple[list[str], list[list[str]]]:
     return [*(["experiment"] if several else []), "scheme", "density", "realised density", *short], cells
 
 
-def _differs(name: str, arms: Sequence[Arm], experiment: str) -> bool:
-    return len({str(arm.settings[name]) for arm in arms if arm.experiment == experiment}) > 1
-
-
 def _devices(arms: Sequence[Arm]) -> set[str]:
     """The known devices of the arms' runs."""
-    return {str(device) for arm in arms if DEVICE in arm.runs for device in arm.runs[DEVICE].dropna()}
+    return {str(device) for arm in arms if names.DEVICE in arm.runs for device in arm.runs[names.DEVICE].dropna()}
 
 
 def _looks_numeric(cell: str) -> bool:

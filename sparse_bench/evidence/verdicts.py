@@ -53,7 +53,7 @@ class CaseOutcome:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of a test at one scale. An unjudged measurement has no verdict, unless it was not run."""
+    """The outcome of a test at one scale; the verdict is None for a measurement that no rule judges."""
 
     test: Resolved
     cases: Sequence[CaseOutcome]
@@ -155,27 +155,32 @@ def evaluate(documents: Sequence[Document], evidence: Evidence) -> list[Entry]:
 
 
 def decide(test: Resolved, evidence: Evidence) -> Outcome:
-    """Decide one test from its measurements."""
+    """Decide one test from its measurements. A measurement without a rule has no verdict, unless it was not run."""
     rule = test.rule
     measured = [measure(comparison, evidence) for _, comparison in test.cases]
-    if not isinstance(rule, Test):
-        return _unjudged(test, measured)
-    p_contradicted: list[float | None] = [_p(sample, rule.contradicted) for sample in measured]
+    reproduced = [_p(sample, rule.reproduced) if isinstance(rule, Test) else None for sample in measured]
+    contradicted = [_p(sample, rule.contradicted) if isinstance(rule, Test) else None for sample in measured]
     # A case without a p-value is still a planned comparison, so it counts in the correction.
-    corrected = holm([1.0 if p is None else p for p in p_contradicted])
+    corrected = holm([1.0 if p is None else p for p in contradicted])
     cases = []
-    for (label, _), sample, before, after in zip(test.cases, measured, p_contradicted, corrected, strict=True):
+    for (label, _), sample, first, second, after in zip(
+        test.cases, measured, reproduced, contradicted, corrected, strict=True
+    ):
         if isinstance(sample, Unavailable):
             cases.append(CaseOutcome(label, None, problem=sample.reason))
-        else:
-            alone = before is None
-            few = "a single seed has no interval" if sample.interval.n == 1 else "two equal values have no spread"
-            problem = few if alone else ""
-            p_reproduced = _p(sample, rule.reproduced)
-            p_corrected = None if alone else after
-            cases.append(CaseOutcome(label, sample.interval, p_reproduced, p_corrected, problem, sample.remark))
-    if any(case.p_contradicted is not None and case.p_contradicted <= LEVEL for case in cases):
-        verdict: Verdict = "contradicted"
+            continue
+        problem = ""
+        if isinstance(rule, Test) and second is None:
+            one = sample.interval.n == 1
+            problem = "a single seed has no interval" if one else "two equal values have no spread"
+        cases.append(
+            CaseOutcome(label, sample.interval, first, None if second is None else after, problem, sample.remark)
+        )
+    verdict: Verdict | None
+    if not isinstance(rule, Test):
+        verdict = None if any(case.interval for case in cases) else "not run"
+    elif any(case.p_contradicted is not None and case.p_contradicted <= LEVEL for case in cases):
+        verdict = "contradicted"
     elif all(case.p_reproduced is not None and case.p_reproduced <= LEVEL for case in cases):
         verdict = "reproduced"
     elif all(isinstance(sample, Unavailable) and not sample.run for sample in measured):
@@ -183,17 +188,6 @@ def decide(test: Resolved, evidence: Evidence) -> Outcome:
     else:
         verdict = "inconclusive"
     return Outcome(test, cases, verdict)
-
-
-def _unjudged(test: Resolved, measured: Sequence[Sample | Unavailable]) -> Outcome:
-    """The outcome of a measurement that no rule judges."""
-    cases = [
-        CaseOutcome(label, None, problem=sample.reason)
-        if isinstance(sample, Unavailable)
-        else CaseOutcome(label, sample.interval, remark=sample.remark)
-        for (label, _), sample in zip(test.cases, measured, strict=True)
-    ]
-    return Outcome(test, cases, None if any(case.interval for case in cases) else "not run")
 
 
 def _p(sample: Sample | Unavailable, where: Region) -> float | None:

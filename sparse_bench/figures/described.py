@@ -2,18 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
-from sparse_bench.errors import SparseBenchError
 from sparse_bench.evidence import names
 from sparse_bench.evidence.arms import arms_of
-from sparse_bench.evidence.cell_values import is_finite
 from sparse_bench.evidence.compare import Evidence, Sample, SelectionError, measure, one_arm, remarks_on
+from sparse_bench.evidence.csv_tables import is_finite
 from sparse_bench.evidence.display import MISSING, DisplayTable, interval, joined, whole
-from sparse_bench.evidence.statistics import Interval, mean_interval
+from sparse_bench.evidence.statistics import Interval
 from sparse_bench.figures.dots import Dot, dot_plot
-from sparse_bench.figures.lines import Chart, Line, Look, Panel, line_chart
-from sparse_bench.figures.study import mean_curve
+from sparse_bench.figures.lines import Chart, Line, Look, Panel, line_chart, point_of
+from sparse_bench.figures.study import frames, mean_curve
 from sparse_bench.figures.style import INK, MARKERS, SERIES, Figure, file_stem
 from sparse_bench.papers.page import Along, Dots, Epochs, Paper, Series
 from sparse_bench.papers.published import Number, read_published
@@ -21,10 +18,6 @@ from sparse_bench.papers.schema import Target
 
 _Points = list[tuple[float, Interval]]
 _Runs = list[tuple[float, float]]
-
-
-class FigureError(SparseBenchError):
-    """A figure that the results cannot fill."""
 
 
 def lines_figure(spec: Epochs | Along, evidence: Evidence, paper: Paper) -> Figure | None:
@@ -37,12 +30,12 @@ def lines_figure(spec: Epochs | Along, evidence: Evidence, paper: Paper) -> Figu
     lines: list[Line] = []
     lacking, remarks = [], {}
     for series, look in zip(spec.series, _looks(spec.series), strict=True):
-        points, runs = _points(series, spec, evidence)
+        target = series.only()
+        points, runs, remarks[series.label] = _measured(target, spec, evidence) if target is not None else ([], [], "")
         if points:
             lines.append(Line(series.label, points, look, runs))
-        elif (target := series.only()) is not None:
+        elif target is not None:
             lacking.append(f"{series.label} ({'not measured' if evidence.exists(target, spec.of) else 'not run'})")
-        remarks[series.label] = _remark(series, spec, evidence)
         printed = [(n.x, Interval(n.value, None, 1)) for n in published.get(series.published) if n.x is not None]
         if printed:
             lines.append(Line(f"{series.label}, published", printed, Look(look.colour), published=True))
@@ -91,45 +84,41 @@ def dots_figure(spec: Dots, evidence: Evidence, paper: Paper) -> tuple[Figure | 
     return figure, table
 
 
-def _points(series: Series, spec: Epochs | Along, evidence: Evidence) -> tuple[_Points, _Runs]:
-    """The points of a series, from left to right, and its single runs; both empty without runs or measurements."""
-    target = series.only()
-    if target is None:
-        return [], []
+def _measured(target: Target, spec: Epochs | Along, evidence: Evidence) -> tuple[_Points, _Runs, str]:
+    """The points of a series, from left to right, its single runs, and remarks on the runs or rows.
+
+    All are empty without runs or measurements.
+    """
     if target.table:
-        return _benchmark_points(target, spec, evidence), []
+        return _benchmark(target, spec, evidence)
     found = evidence.runs(target)
     if found is None:
-        return [], []
-    table, runs = found
+        return [], [], ""
+    runs, remark = found.runs, "; ".join(remarks_on(found.runs))
     if isinstance(spec, Epochs):
         one_arm(runs)  # a mean over several arms has no meaning
-        keys = zip(runs["experiment"], runs["id"], strict=True)
-        return mean_curve([table.histories[key] for key in keys if key in table.histories], spec.of), []
+        return mean_curve(frames(runs, found.histories), spec.of), [], remark
     metric, axis = names.column_of(spec.of), names.column_of(spec.along)
     if axis not in runs.columns:
         axis = next((name for name in (f"label:{spec.along}", f"setting:{spec.along}") if name in runs.columns), axis)
-    points, single = [], []
-    for arm in arms_of(runs):
-        values, places = arm.values(metric), arm.values(axis)
-        if shared := sorted(values.keys() & places.keys()):
-            x = float(np.mean([places[seed] for seed in shared]))
-            points.append((x, mean_interval([values[seed] for seed in shared])))
-            single += [(places[seed], values[seed]) for seed in shared] if len(shared) > 1 else []
-    return sorted(points, key=lambda point: point[0]), single
+    measured = [point_of(pairs) for arm in arms_of(runs) if (pairs := arm.pairs(axis, metric))]
+    points = sorted((point for point, _ in measured), key=lambda point: point[0])
+    return points, [run for _, single in measured for run in single], remark
 
 
-def _benchmark_points(target: Target, spec: Epochs | Along, evidence: Evidence) -> _Points:
-    """The points of a benchmark's rows; a timing is a single number without an interval."""
+def _benchmark(target: Target, spec: Epochs | Along, evidence: Evidence) -> tuple[_Points, _Runs, str]:
+    """The points of a benchmark's rows, which have neither intervals nor runs, and where a number is missing."""
     if isinstance(spec, Epochs):
-        raise FigureError(f"'{spec.title}': a benchmark has no epochs.")
+        raise SelectionError(f"'{spec.title}': a benchmark has no epochs.")
     rows = evidence.rows(target)
     for name in (spec.of, spec.along):
         if rows and not any(is_finite(row.get(name)) for row in rows):
             raise SelectionError(f"In {target.table}: '{name}' is not a column of numbers.")
-    kept = [row for row in rows if is_finite(row[spec.of]) and is_finite(row[spec.along])]
-    points = [(float(row[spec.along]), Interval(float(row[spec.of]), 0.0, 1)) for row in kept]
-    return sorted(points, key=lambda point: point[0])
+    kept = [(row[spec.along], row[spec.of]) for row in rows if is_finite(row[spec.of]) and is_finite(row[spec.along])]
+    points = [(float(x), Interval.exact(float(y))) for x, y in kept]
+    without = [f"{spec.along} {row[spec.along]}" for row in rows if not is_finite(row[spec.of])]
+    remark = f"no number at {', '.join(without)}" if without else ""
+    return sorted(points, key=lambda point: point[0]), [], remark
 
 
 def _looks(series: Sequence[Series]) -> list[Look]:
@@ -141,17 +130,6 @@ def _looks(series: Sequence[Series]) -> list[Look]:
     return found
 
 
-def _remark(series: Series, spec: Epochs | Along, evidence: Evidence) -> str:
-    """Remarks on the runs or rows of a series."""
-    target = series.only()
-    if target is not None and target.table and isinstance(spec, Along):
-        without = [row for row in evidence.rows(target) if not is_finite(row[spec.of])]
-        places = [f"{spec.along} {row[spec.along]}" for row in without]
-        return f"no number at {', '.join(places)}" if places else ""
-    found = evidence.runs(target) if target is not None and target.experiment else None
-    return "; ".join(remarks_on(found[1])) if found else ""
-
-
 def _remarked(remarks: Mapping[str, str]) -> str:
     """The remarks on a figure's series or rows, by label, as a sentence of the caption."""
     texts = [f"{label}: {text}" for label, text in remarks.items() if text]
@@ -160,16 +138,15 @@ def _remarked(remarks: Mapping[str, str]) -> str:
 
 def _table(caption: str, dots: Sequence[Dot], *, with_published: bool) -> DisplayTable:
     columns = ["", *(["published"] if with_published else []), "measured", "seeds"]
-    rows = [[dot.label, *([printed(dot.published)] if with_published else []), *_ours(dot)] for dot in dots]
+    rows = []
+    for dot in dots:
+        # A count or a timing has neither interval nor seeds.
+        ours, seeds = interval(dot.ours), str(dot.ours.n) if dot.ours else MISSING
+        if dot.ours is not None and dot.exact:
+            mean = dot.ours.mean
+            ours, seeds = whole(mean) if mean == round(mean) else f"{mean:.3g}", MISSING
+        rows.append([dot.label, *([printed(dot.published)] if with_published else []), ours, seeds])
     return DisplayTable(caption, columns, rows, [False] + [True] * (len(columns) - 1))
-
-
-def _ours(dot: Dot) -> tuple[str, str]:
-    """Measurement and number of seeds; a count or a timing has neither interval nor seeds."""
-    if dot.ours is None or not dot.exact:
-        return interval(dot.ours), str(dot.ours.n) if dot.ours else MISSING
-    mean = dot.ours.mean
-    return whole(mean) if mean == round(mean) else f"{mean:.3g}", MISSING
 
 
 def printed(number: Number | None) -> str:

@@ -13,9 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from sparse_bench.evidence.arms import percent
-from sparse_bench.evidence.display import decimal, joined
-from sparse_bench.evidence.statistics import ENOUGH, Interval
+from sparse_bench.evidence.display import decimal, joined, percent
+from sparse_bench.evidence.statistics import ENOUGH, Interval, mean_interval
 from sparse_bench.figures.style import INK, Figure, render
 
 #: Intervals extend the vertical axis by at most this share of the range of the values; longer ones are cut.
@@ -79,6 +78,16 @@ class Line:
     def seeds(self) -> set[int]:
         """The numbers of seeds behind the points; exact points, such as timings, have none."""
         return {mean.n for _, mean in self.points if mean.n > 1 or mean.half_width is None}
+
+
+def point_of(pairs: Sequence[tuple[float, float]]) -> tuple[tuple[float, Interval], Sequence[tuple[float, float]]]:
+    """The point of an arm, and its single runs if there are several.
+
+    Args:
+        pairs: position and value of each seed.
+    """
+    places, values = zip(*pairs, strict=True)
+    return (float(np.mean(places)), mean_interval(values)), pairs if len(pairs) > 1 else []
 
 
 @dataclass(frozen=True)

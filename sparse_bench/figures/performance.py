@@ -12,7 +12,6 @@ Rows are found by their columns alone, so a table that is measured again needs n
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,11 +19,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from sparse_bench.errors import unknown_choice
-from sparse_bench.evidence.arms import percent
-from sparse_bench.evidence.cell_values import is_finite, is_missing
-from sparse_bench.evidence.csv_tables import read_rows
+from sparse_bench.evidence.compare import SelectionError
+from sparse_bench.evidence.csv_tables import grouped, is_finite, is_missing, read_rows
+from sparse_bench.evidence.display import percent
 from sparse_bench.evidence.statistics import Interval
-from sparse_bench.figures.described import FigureError
 from sparse_bench.figures.dots import Dot, dot_plot
 from sparse_bench.figures.lines import Chart, Line, Look, Panel, line_chart
 from sparse_bench.figures.style import INK, MARKERS, MUTED, SERIES, Figure, file_stem
@@ -134,14 +132,6 @@ class _File(Strict):
     entries: list[Declared]
 
 
-@dataclass(frozen=True)
-class Crossing:
-    """Where one line crosses another: place on the horizontal axis, and value of both lines there."""
-
-    x: float
-    y: float
-
-
 def declared(path: Path = FILE) -> dict[str, Declared]:
     """The declaration of each table, by the table's name, in the order of the page.
 
@@ -160,14 +150,14 @@ def performance_figures(table: Path, entry: Declared) -> list[Figure]:
         entry: its declaration.
 
     Raises:
-        FigureError: the table lacks a declared column, or has several rows for a point.
+        SelectionError: the table lacks a declared column, or has several rows for a point.
     """
     rows: list[dict[str, Any]] = read_rows(table).to_dict("records")  # type: ignore[assignment]
     figures = []
     for spec in entry.figures:
         _check(table, spec, rows)
         kept = [row for row in rows if not any(row[name] == value for name, value in spec.omit.items())]
-        groups = _grouped(kept, spec.split)
+        groups = _parted(kept, spec.split)
         for part in reversed(groups) if spec.last_first else groups:
             title = ", ".join(filter(None, (spec.title, spec.called.format(**part[0]))))
             stem = file_stem("measured", table.stem, title)
@@ -176,8 +166,8 @@ def performance_figures(table: Path, entry: Declared) -> list[Figure]:
     return figures
 
 
-def crossings(line: _Places, other: _Places) -> list[Crossing]:
-    """Where ``line`` crosses ``other``, from left to right; a touch without a change of order is none.
+def crossings(line: _Places, other: _Places) -> list[tuple[float, float]]:
+    """Where ``line`` crosses ``other``: places and values, from left to right; a touch alone is no crossing.
 
     Between neighbouring places that both have, the logarithm of each value is taken as linear in the logarithm of the
     place.
@@ -194,12 +184,12 @@ def crossings(line: _Places, other: _Places) -> list[Crossing]:
             ahead = not ahead
             share = lead / (lead - next_lead)
             y = second[left] * (second[right] / second[left]) ** share
-            found.append(Crossing(left * (right / left) ** share, y))
+            found.append((left * (right / left) ** share, y))
     return found
 
 
 def _lines(stem: str, title: str, spec: Lines, rows: Sequence[_Row]) -> Figure | None:
-    groups = _grouped(rows, spec.panels)
+    groups = _parted(rows, spec.panels)
     values = list(dict.fromkeys(str(row[spec.series]) for row in rows)) if spec.series else []
     known = [*spec.labels, *(value for value in values if value not in spec.labels)]
     panels, told = [], dict[str, list[str]]()
@@ -223,7 +213,7 @@ def _lines(stem: str, title: str, spec: Lines, rows: Sequence[_Row]) -> Figure |
             if not (found.get(value) and found.get(spec.reference)):
                 continue
             met = crossings(found[value], found[spec.reference])
-            marks += [(crossing.x, crossing.y) for crossing in met]
+            marks += met
             text = _met(met, found[value], found[spec.reference], spec)
             told.setdefault(labels.get(value, value), []).append(f"{text} ({name})" if name else text)
         if marks:
@@ -243,7 +233,7 @@ def _lines(stem: str, title: str, spec: Lines, rows: Sequence[_Row]) -> Figure |
 def _dots(stem: str, title: str, spec: Dots, rows: Sequence[_Row]) -> Figure | None:
     dots = []
     for row in rows:
-        ours = Interval(float(row[spec.of]), 0.0, 1) if is_finite(row[spec.of]) else None
+        ours = Interval.exact(float(row[spec.of])) if is_finite(row[spec.of]) else None
         bar = _quartiles(row[spec.quartiles]) if spec.quartiles else None
         dots.append(Dot(spec.rows.format(**row), ours, exact=True, published=None, quartiles=bar))
     lacking = [dot.label for dot in dots if dot.ours is None]
@@ -268,28 +258,24 @@ def _check(table: Path, spec: Lines | Dots, rows: Sequence[_Row]) -> None:
         wanted.append(spec.quartiles)
     for name in wanted:
         if name not in columns:
-            raise FigureError(f"{table.name}, '{spec.title}': {unknown_choice('column', name, columns)}")
+            raise SelectionError(f"{table.name}, '{spec.title}': {unknown_choice('column', name, columns)}")
 
 
-def _grouped(rows: Sequence[_Row], columns: Sequence[str]) -> list[list[_Row]]:
+def _parted(rows: Sequence[_Row], columns: Sequence[str]) -> list[list[_Row]]:
     """The rows by their values in the columns, in the order of the table."""
-    groups: dict[tuple[Any, ...], list[_Row]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row[name] for name in columns), []).append(row)
-    return list(groups.values())
+    return grouped(rows, lambda row: tuple(row[name] for name in columns))
 
 
 def _places(rows: Sequence[_Row], of: str, spec: Lines) -> list[tuple[float, float]]:
     """Place and value of each row that has a number, from left to right."""
     found = [(float(row[spec.along]), float(row[of])) for row in rows if is_finite(row[of])]
     if len({x for x, _ in found}) < len(found):
-        raise FigureError(f"'{spec.title}': the declared columns do not tell all rows apart.")
+        raise SelectionError(f"'{spec.title}': the declared columns do not tell all rows apart.")
     return sorted(found)
 
 
 def _exact(places: _Places) -> list[tuple[float, Interval]]:
-    """The points of a line; a timing is a single number without an interval."""
-    return [(x, Interval(y, 0.0, 1)) for x, y in places]
+    return [(x, Interval.exact(y)) for x, y in places]
 
 
 def _looks(values: Sequence[str], reference: str) -> dict[str, Look]:
@@ -299,11 +285,11 @@ def _looks(values: Sequence[str], reference: str) -> dict[str, Look]:
     return found | {reference: Look(INK, MARKERS[-1])}
 
 
-def _met(met: Sequence[Crossing], line: _Places, other: _Places, spec: Lines) -> str:
+def _met(met: _Places, line: _Places, other: _Places, spec: Lines) -> str:
     """The places of crossings as text, or which line is above."""
     if met:
         density = spec.horizontal == "density"
-        return " and ".join(percent(one.x, digits=2) if density else f"{one.x:,.3g}" for one in met)
+        return " and ".join(percent(x, digits=2) if density else f"{x:,.3g}" for x, _ in met)
     values = dict(other)
     shared = [y > values[x] for x, y in line if x in values]
     if not shared:

@@ -1,8 +1,7 @@
 """Figures of one run: degree distributions before and after training, or trained weights."""
 
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,35 +9,25 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 from scipy import special
 
-from sparse_bench.evidence.arms import Arm, Study
+from sparse_bench.evidence.arms import Study
 from sparse_bench.evidence.display import decimal
 from sparse_bench.evidence.folders import Problem
-from sparse_bench.evidence.single_runs import Change, Portrait, Snapshot, read_summary, read_topology
+from sparse_bench.evidence.single_runs import Content, Portrait, connections, first_portrait
 from sparse_bench.evidence.store import RunTable
 from sparse_bench.figures.lines import legend
 from sparse_bench.figures.style import INK, MUTED, SERIES, Figure, file_stem, render
-from sparse_bench.record import RunFolder
 
 #: Key in the record → title of its panel.
 _SIDES = {"in_degree": "in-degree of outputs", "out_degree": "out-degree of inputs"}
 #: Most layers in one figure; more would hide one another.
 _MOST_TOPOLOGIES, _MOST_HISTOGRAMS = 12, 8
 
-_Read = TypeVar("_Read")
 
-
-def portrait_figure(portrait: Portrait, title: str, stem: str) -> Figure:
-    """Draw a portrait.
-
-    Args:
-        portrait: the data of one run.
-        title: label of the arm.
-        stem: end of the file names.
-    """
+def portrait_figure(portrait: Portrait, label: str, stem: str) -> Figure:
+    """Draw a portrait; ``label`` names the arm in the title, and ``stem`` ends the file names."""
     if portrait.kind == "weights":
-        return weight_figure(f"trained--{stem}", title, portrait.content, portrait.seed)
-    first, last = (Snapshot(**portrait.content[moment]) for moment in ("first", "last"))
-    return degree_figure(f"degrees--{stem}", title, Change(first, last), portrait.seed)
+        return weight_figure(f"trained--{stem}", label, portrait.content, portrait.seed)
+    return degree_figure(f"degrees--{stem}", label, portrait.content, portrait.seed)
 
 
 def study_portraits(study: Study, table: RunTable, problems: list[Problem]) -> list[Figure]:
@@ -48,51 +37,33 @@ def study_portraits(study: Study, table: RunTable, problems: list[Problem]) -> l
     """
     figures = []
     for curve in study.curves:
-        names = [study.experiment, *map(str, study.labels.values()), curve.label]
-        if changed := _first(curve.arms[-1], read_topology, table, problems):
-            figures.append(degree_figure(file_stem("degrees", *names), curve.title, *changed))
-        if summary := _first(curve.arms[-1], read_summary, table, problems):
-            figures.append(weight_figure(file_stem("trained", *names), curve.title, *summary))
+        stem = file_stem(*study.names, curve.label)
+        for kind in ("degrees", "weights"):
+            portrait = first_portrait(kind, curve.arms[-1].runs, table.folders, problems)
+            figures += [portrait_figure(portrait, curve.title, stem)] if portrait is not None else []
     return figures
 
 
-def _first(
-    arm: Arm, read: Callable[[RunFolder], _Read | None], table: RunTable, problems: list[Problem]
-) -> tuple[_Read, int] | None:
-    """The data of the first seed of an arm that has any, and the seed; None if no seed has data."""
-    runs = arm.runs.sort_values("seed")
-    for experiment, run, seed in zip(runs["experiment"], runs["id"], runs["seed"], strict=True):
-        folder = table.folders.get((str(experiment), str(run)))
-        try:
-            found = read(RunFolder(folder)) if folder is not None else None
-        except ValueError as error:
-            problems.append(Problem(f"{experiment}/{run}", f"It cannot be drawn: {error}"))
-            continue
-        if found is not None:
-            return found, int(seed)
-    return None
-
-
-def degree_figure(stem: str, label: str, change: Change, seed: int) -> Figure:
+def degree_figure(stem: str, label: str, content: Content, seed: int) -> Figure:
     """Draw the degree distributions of every layer before and after training, with power-law fits of the latter."""
-    first, last = change.first, change.last
-    names = list(first.layers)[:_MOST_TOPOLOGIES]
+    first, last = content["first"], content["last"]
+    names = list(first["layers"])[:_MOST_TOPOLOGIES]
 
     def draw(canvas: Canvas, compact: bool) -> None:
         shape = (len(_SIDES), 1) if compact else (1, len(_SIDES))
         grid = np.atleast_1d(canvas.subplots(*shape))
         for axes, (side, title) in zip(grid, _SIDES.items(), strict=True):
             for layer in names:
-                _draw_distribution(axes, first.layers[layer][side], MUTED)
-                _draw_distribution(axes, last.layers[layer][side], SERIES[0])
-                _draw_fit(axes, last.layers[layer][side])
+                _draw_distribution(axes, first["layers"][layer][side], MUTED)
+                _draw_distribution(axes, last["layers"][layer][side], SERIES[0])
+                _draw_fit(axes, last["layers"][layer][side])
             _logarithmic(axes)
             axes.set_title(title, fontsize=9)
             axes.set_xlabel("degree k")
         grid[0].set_ylabel("share of units of degree ≥ k")
         # The legend has an entry for each kind of line, not for each layer.
         grid[0].plot([], [], "-", color=MUTED, linewidth=1.1, label="first")
-        grid[0].plot([], [], "-", color=SERIES[0], linewidth=1.1, label=f"after epoch {last.epoch}")
+        grid[0].plot([], [], "-", color=SERIES[0], linewidth=1.1, label=f"after epoch {last['epoch']}")
         grid[0].plot([], [], ":", color=INK, linewidth=1.0, label="power-law fit")
         legend(canvas, grid[:1], compact)
 
@@ -101,7 +72,7 @@ def degree_figure(stem: str, label: str, change: Change, seed: int) -> Figure:
     return render(stem, title, _caption(first, last, names, seed), alt, draw, height=3.4)
 
 
-def weight_figure(stem: str, label: str, summary: Mapping[str, Any], seed: int) -> Figure:
+def weight_figure(stem: str, label: str, summary: Content, seed: int) -> Figure:
     """Draw histograms of the existing weights by layer, and a map of mean magnitudes of the largest layer."""
     # The largest layers are drawn; names[0] is the one whose map was kept.
     edges, layers = np.asarray(summary["edges"]), summary["layers"]
@@ -142,19 +113,19 @@ def weight_figure(stem: str, label: str, summary: Mapping[str, Any], seed: int) 
     return render(stem, f"Weights after training: {label}", caption, alt, draw, height=height)
 
 
-def _tail_function(described: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+def _tail_function(described: Content) -> tuple[np.ndarray, np.ndarray]:
     """Degrees k of the connected units, and the share of these units with at least k connections."""
     degrees, counts = (np.array(described[key]) for key in ("degrees", "counts"))
     degrees, counts = degrees[degrees > 0], counts[degrees > 0]
     return degrees, counts[::-1].cumsum()[::-1] / max(1, counts.sum())
 
 
-def _draw_distribution(axes: Axes, described: Mapping[str, Any], colour: str) -> None:
+def _draw_distribution(axes: Axes, described: Content, colour: str) -> None:
     degrees, shares = _tail_function(described)
     axes.step(degrees, shares, where="pre", color=colour, linewidth=1.1, alpha=0.8)
 
 
-def _draw_fit(axes: Axes, described: Mapping[str, Any]) -> None:
+def _draw_fit(axes: Axes, described: Content) -> None:
     fitted = described["power_law"]
     if fitted is None:
         return
@@ -173,17 +144,17 @@ def _logarithmic(axes: Axes) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _fitted(snapshot: Snapshot, names: Sequence[str], side: str) -> list[Mapping[str, Any]]:
+def _fitted(snapshot: Content, names: Sequence[str], side: str) -> list[Content]:
     """The degrees of the layers that have a fit."""
-    return [snapshot.layers[name][side] for name in names if snapshot.layers[name][side]["power_law"] is not None]
+    return [snapshot["layers"][name][side] for name in names if snapshot["layers"][name][side]["power_law"] is not None]
 
 
-def _favoured(described: Sequence[Mapping[str, Any]]) -> int:
+def _favoured(described: Sequence[Content]) -> int:
     """The number of layers that a power law describes better than both other distributions."""
     return sum(degrees["power_law"]["favoured"] for degrees in described)
 
 
-def _caption(first: Snapshot, last: Snapshot, names: Sequence[str], seed: int) -> str:
+def _caption(first: Content, last: Content, names: Sequence[str], seed: int) -> str:
     parts = [
         f"Seed {seed}, a line for each layer, without unconnected units. Dotted: the maximum-likelihood discrete power "
         "law above the x_min with the smallest Kolmogorov-Smirnov distance (Clauset, Shalizi & Newman 2009)."
@@ -201,19 +172,20 @@ def _caption(first: Snapshot, last: Snapshot, names: Sequence[str], seed: int) -
             f"(p < 0.1) in {_favoured(described)} of {_count(len(names), 'layer')}, before training in "
             f"{_favoured(_fitted(first, names, side))}."
         )
-    if len(names) < len(first.layers):
-        parts.append(f"The first {len(names)} of {len(first.layers)} layers are drawn.")
-    if last.connections != first.connections:
-        parts.append(f"Connections: {first.connections:,} before training, {last.connections:,} after.")
+    if len(names) < len(first["layers"]):
+        parts.append(f"The first {len(names)} of {len(first['layers'])} layers are drawn.")
+    before, after = connections(first), connections(last)
+    if before != after:
+        parts.append(f"Connections: {before:,} before training, {after:,} after.")
     return " ".join(parts)
 
 
-def _alt(first: Snapshot, last: Snapshot, names: Sequence[str], label: str) -> str:
+def _alt(first: Content, last: Content, names: Sequence[str], label: str) -> str:
     sentences = [f"Degree distributions on logarithmic axes, {label}, {_count(len(names), 'layer')}."]
     for side, title in _SIDES.items():
         for moment, snapshot in (("before training", first), ("after training", last)):
-            ratios = [snapshot.layers[name][side]["variance_to_mean"] for name in names]
-            largest = max(max(snapshot.layers[name][side]["degrees"]) for name in names)
+            ratios = [snapshot["layers"][name][side]["variance_to_mean"] for name in names]
+            largest = max(max(snapshot["layers"][name][side]["degrees"]) for name in names)
             spread = decimal(float(np.mean(ratios)))
             sentences.append(f"{title} {moment}: variance to mean {spread} on average, largest degree {largest}.")
     return " ".join(sentences)

@@ -2,18 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from sparse_bench.evidence import names
-from sparse_bench.evidence.arms import DENSITY, SPARSE_SIZE, SPARSE_WEIGHTS, TRAINABLE, Arm, Curve, Study
+from sparse_bench.evidence.arms import Arm, Curve, Study
 from sparse_bench.evidence.display import whole
 from sparse_bench.evidence.statistics import Interval, mean_interval
 from sparse_bench.evidence.store import RunKey
 from sparse_bench.evidence.tables import with_warnings
-from sparse_bench.figures.lines import LOG_FROM, Chart, Line, Look, Panel, diverged_beyond, line_chart
+from sparse_bench.figures.lines import LOG_FROM, Chart, Line, Look, Panel, diverged_beyond, line_chart, point_of
 from sparse_bench.figures.style import INK, MARKERS, MUTED, SERIES, SMALL_DENSE_MARKER, Figure, file_stem
 
 Histories = Mapping[RunKey, pd.DataFrame]
@@ -59,12 +58,13 @@ def metric_figure(study: Study, metric: str) -> Figure | None:
         None if fewer than two arms have both sparse layers and the metric.
     """
     by_density = study.one_width
-    full = max((arm.mean(SPARSE_SIZE) or 0.0 for arm in study.arms if arm.kind != "small_dense"), default=0.0)
+    full = max((arm.mean(names.SPARSE_SIZE) or 0.0 for arm in study.arms if arm.kind != "small_dense"), default=0.0)
     lines: dict[Curve, list[Line]] = {}
     for curve, look in looks(study).items():
         narrow = full if by_density and curve.kind == "small_dense" else 0.0
-        found = [_point(arm, metric, narrow, by_density) for arm in curve.arms]
-        lines[curve] = [Line(curve.title, [point], look, runs) for point, runs in filter(None, found)]
+        pairs = [_pairs(arm, metric, narrow, by_density) for arm in curve.arms]
+        found = [point_of(known) for known in pairs if known]
+        lines[curve] = [Line(curve.title, [point], look, runs) for point, runs in found]
     drawn = [line for found in lines.values() for line in found]
     if len(drawn) < 2:
         return None
@@ -87,7 +87,7 @@ def metric_figure(study: Study, metric: str) -> Figure | None:
     x = "density: share of the sparse layers' weights that exist" if by_density else f"{against} (log scale)"
     axis = "density" if by_density else "logarithmic"
     chart = Chart([Panel("", curves)], x, names.direction(metric), axis, remarks=remarks)  # type: ignore[arg-type]
-    stem = file_stem("density" if by_density else "weights", *_names(study), metric)
+    stem = file_stem("density" if by_density else "weights", *study.names, metric)
     title = f"{names.title(metric)} against {against}"
     return line_chart(stem, title, chart, after=[*after, with_warnings("", study.arms)])
 
@@ -100,13 +100,15 @@ def learning_curves(study: Study, histories: Histories, metric: str) -> Figure |
     """
     panels, together = [], study.one_width
     for curve, look in looks(study).items():
-        known = [(arm, points) for arm in curve.arms if (points := mean_curve(_frames(arm, histories), metric))]
+        known = [(arm, points) for arm in curve.arms if (points := mean_curve(frames(arm.runs, histories), metric))]
         strengths = np.linspace(0.3, 1.0, len(known)) if len(known) > 1 else [1.0] * len(known)
         lines = []
         for (arm, points), strength in zip(known, map(float, strengths), strict=True):
             if not together:  # without bands: bands of one hue would hide one another
                 points = [(epoch, Interval(mean.mean, None, mean.n)) for epoch, mean in points]
-            lines.append(Line(f"{whole(arm.mean(SPARSE_WEIGHTS))} weights", points, replace(look, strength=strength)))
+            lines.append(
+                Line(f"{whole(arm.mean(names.SPARSE_WEIGHTS))} weights", points, replace(look, strength=strength))
+            )
         panels += [Panel(curve.title, lines)] if lines else []
     if not panels:
         return None
@@ -123,7 +125,7 @@ def learning_curves(study: Study, histories: Histories, metric: str) -> Figure |
     direction = names.direction(metric)
     chart = Chart(panels, "epoch", direction, "whole", bands=True, logarithmic=logarithmic, remarks=remarks)
     height = 3.7 if len(panels) == 1 else 0.9 + 2.1 * -(-len(panels) // 3)
-    stem = file_stem("curves", *_names(study), metric)
+    stem = file_stem("curves", *study.names, metric)
     title, warnings = f"{names.title(metric)} during training", with_warnings("", study.arms)
     return line_chart(stem, title, chart, after=[warnings], height=height)
 
@@ -132,7 +134,7 @@ def evolution_figure(study: Study, histories: Histories) -> Figure | None:
     """Draw turnover, overlap with the start and exploration per epoch, a line a curve; None without two epochs."""
     panels = []
     for metric, title in _FOLLOWED.items():
-        found = {curve: mean_curve(_frames(curve.arms[-1], histories), metric) for curve in study.curves}
+        found = {curve: mean_curve(frames(curve.arms[-1].runs, histories), metric) for curve in study.curves}
         lines = [Line(curve.title, found[curve], look) for curve, look in looks(study).items() if found[curve]]
         panels += [Panel(title, lines)] if lines else []
     if not panels:
@@ -143,46 +145,37 @@ def evolution_figure(study: Study, histories: Histories) -> Figure | None:
         "of all entries of the sparse layers that have held a connection."
     ]
     chart = Chart(panels, "epoch", "", "whole", bands=True, from_zero=True, shared=False, remarks=remarks)
-    return line_chart(file_stem("topology", *_names(study)), "The topology during training", chart, height=2.9)
+    return line_chart(file_stem("topology", *study.names), "The topology during training", chart, height=2.9)
 
 
 def followed_metrics(study: Study, histories: Histories, metrics: Sequence[str]) -> list[str]:
     """The logged metrics that match ``metrics``, then the training loss."""
-    logged = sorted({name for arm in study.arms for frame in _frames(arm, histories) for name in frame.columns})
+    logged = sorted({name for arm in study.arms for frame in frames(arm.runs, histories) for name in frame.columns})
     found = [name for metric in metrics for name in names.matching(metric, logged)]
     return list(dict.fromkeys([*found, *(name for name in ("train/loss",) if name in logged)]))
 
 
-def mean_curve(frames: Sequence[pd.DataFrame], metric: str) -> list[tuple[float, Interval]]:
+def mean_curve(histories: Sequence[pd.DataFrame], metric: str) -> list[tuple[float, Interval]]:
     """A metric's mean over runs by epoch; empty if all runs share fewer than two finite epochs."""
-    series = [frame[metric].dropna() for frame in frames if metric in frame.columns]
+    series = [frame[metric].dropna() for frame in histories if metric in frame.columns]
     joined = pd.concat(series, axis=1, join="inner") if series else pd.DataFrame()
     finite = joined[np.isfinite(joined.to_numpy(dtype=float)).all(axis=1)]
     points = [(float(epoch), mean_interval([float(v) for v in row])) for epoch, *row in finite.itertuples()]
     return points if len(points) > 1 else []
 
 
-def _frames(arm: Arm, histories: Histories) -> list[pd.DataFrame]:
-    keys = zip(arm.runs["experiment"], arm.runs["id"], strict=True)
+def frames(runs: pd.DataFrame, histories: Histories) -> list[pd.DataFrame]:
+    """The learning curves of those ``runs`` that have any."""
+    keys = zip(runs["experiment"], runs["id"], strict=True)
     return [histories[key] for key in keys if key in histories]
 
 
-def _names(study: Study) -> list[str]:
-    return [study.experiment, *map(str, study.labels.values())]
-
-
-def _point(arm: Arm, metric: str, full: float, by_density: bool) -> tuple[tuple[float, Interval], Any] | None:
-    """An arm's point and its single runs; x is its weights, its realised density, or its weights over ``full``."""
-    values = arm.values(f"metric:{metric}")
-    places = arm.values(DENSITY if by_density and not full else SPARSE_WEIGHTS)
-    if full:
-        places = {seed: weights / full for seed, weights in places.items()}
-    seeds = sorted(values.keys() & places.keys())
-    if not seeds or min(places.values()) <= 0:
-        return None
-    x = float(np.mean([places[seed] for seed in seeds]))
-    point = (x, mean_interval(list(values.values())))
-    return point, [(places[seed], values[seed]) for seed in seeds] if len(seeds) > 1 else []
+def _pairs(arm: Arm, metric: str, full: float, by_density: bool) -> list[tuple[float, float]]:
+    """Position and value of an arm's seeds: its weights, its realised density, or its weights over ``full``."""
+    pairs = arm.pairs(names.DENSITY if by_density and not full else names.SPARSE_WEIGHTS, f"metric:{metric}")
+    if any(place <= 0 for place, _ in pairs):
+        return []
+    return [(place / full, value) for place, value in pairs] if full else pairs
 
 
 def _joined(lines: Sequence[Line], label: str = "") -> Line:
@@ -219,9 +212,7 @@ def _one_panel(panels: Sequence[Panel]) -> list[Line]:
 def _outside(study: Study) -> str:
     """The number of trainable weights outside the sparse layers, as a sentence."""
     outside = [
-        trainable - weights
-        for arm in study.arms
-        for trainable, weights in zip(arm.values(TRAINABLE).values(), arm.values(SPARSE_WEIGHTS).values(), strict=True)
+        trained - sparse for arm in study.arms for trained, sparse in arm.pairs(names.TRAINABLE, names.SPARSE_WEIGHTS)
     ]
     if not outside:
         return ""

@@ -7,9 +7,9 @@ variable, so that figures follow the light or dark theme.
 import io
 import re
 import textwrap
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -131,7 +131,9 @@ def render(
         height: height of the wide form in inches.
         compact_height: height of the compact form in inches; None: a fifth more than the wide form's.
     """
-    with _styled():
+    with mpl.rc_context():
+        mpl.rcdefaults()  # a user's matplotlibrc must not change a figure
+        mpl.rcParams.update(_RC)
         wide = Canvas(figsize=(7.4, height), layout="constrained")
         draw(wide, False)
         _fix_layout(wide)
@@ -141,12 +143,16 @@ def render(
         return Figure(name, title, caption, alt, _svg(wide), _svg(compact))
 
 
-@contextmanager
-def _styled() -> Iterator[None]:
-    with mpl.rc_context():
-        mpl.rcdefaults()  # a user's matplotlibrc must not change a figure
-        mpl.rcParams.update(_RC)
-        yield
+def write_figures(folder: Path, figures: Sequence[Figure]) -> list[Path]:
+    """Write the wide drawings into ``folder``, and remove those of earlier figures. Return the files written."""
+    written = {folder / f"{figure.name}.svg": figure.svg for figure in figures}
+    for path in folder.glob("*--*.svg"):
+        if path not in written:
+            path.unlink()
+    for path, svg in written.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(svg, encoding="utf-8")
+    return list(written)
 
 
 def file_stem(*parts: str) -> str:

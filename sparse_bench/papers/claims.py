@@ -228,9 +228,14 @@ class Claim(Strict):
         """The quotation in quotation marks, or the paraphrase."""
         return f"“{self.quotation}”" if self.quotation else self.paraphrase
 
+    @property
+    def rules(self) -> list[Measurement]:
+        """All tests, then the measurements that no rule judges."""
+        return [*self.tests, *self.beside]
+
     def resolved(self) -> list[Resolved]:
-        """All tests and unjudged measurements at all their scales, in the order of the scales."""
-        found = [one for rule in (*self.tests, *self.beside) for one in rule.resolved()]
+        """All rules at all their scales, in the order of the scales."""
+        found = [one for rule in self.rules for one in rule.resolved()]
         return sorted(found, key=lambda one: ORIGINS.index(one.scale))
 
 

@@ -65,10 +65,7 @@ class _Figure(Strict):
     main: bool = False
 
 
-class Epochs(_Figure):
-    """A metric per epoch."""
-
-    kind: Literal["epochs"]
+class _Lines(_Figure):
     of: str
     series: list[Series] = Field(min_length=1)
 
@@ -78,25 +75,24 @@ class Epochs(_Figure):
         return [target for one in self.series if (target := one.only()) is not None]
 
 
-class Along(_Figure):
+class Epochs(_Lines):
+    """A metric per epoch."""
+
+    kind: Literal["epochs"]
+
+
+class Along(_Lines):
     """A metric against a count or a setting; or a column of a benchmark's table against another.
 
     ``axis`` and ``below`` are titles of the vertical and horizontal axis; by default the names of the quantities.
     """
 
     kind: Literal["curve"]
-    of: str
     along: str
-    series: list[Series] = Field(min_length=1)
     logarithmic: bool = True
     axis: str = ""
     below: str = ""
     logarithmic_values: bool = False
-
-    @property
-    def targets(self) -> list[Target]:
-        """The runs and rows that the figure shows."""
-        return [target for one in self.series if (target := one.only()) is not None]
 
 
 class Row(Strict):

@@ -61,11 +61,13 @@ class Timing:
     Attributes:
         seconds: seconds of one worker.
         probed: whether it comes from a probe, not from finished runs.
-        machine: name of the device that was measured.
+        device: ``cpu`` or a GPU's name.
+        machine: names of the processors or GPUs that were measured.
     """
 
     seconds: float
     probed: bool
+    device: str
     machine: str
 
 
@@ -76,15 +78,6 @@ def gpus(tables: Iterable[pd.DataFrame] = (), probes: Iterable[Probe] = ()) -> l
         if _DEVICE in table.columns:
             known |= set(table.loc[table["status"] == FINISHED, _DEVICE].dropna())
     return sorted(known - {CPU})
-
-
-@dataclass(frozen=True)
-class _Cost:
-    """The cost of a finished run, in seconds of one worker."""
-
-    seconds: float
-    device: str
-    machine: str
 
 
 def timings(
@@ -108,9 +101,9 @@ def timings(
         job = next((job for job in jobs if (job.sweep, job.arm) == (probe.sweep, probe.arm)), None)
         if job is not None and probe.device == device and probe.settings == fingerprint(job):
             seconds = probe.epoch_seconds * job.config.trainer.epochs
-            found[job.arm] = Timing(seconds, True, _machine(probe.processor, probe.device))
+            found[job.arm] = Timing(seconds, True, device, _machine(probe.processor, device))
     # Then the finished runs of each arm, which replace its probe.
-    by_arm: dict[str, list[_Cost]] = {}
+    by_arm: dict[str, list[Timing]] = {}
     for job in jobs:
         for name in _names(job, finished):
             cost = finished.get((job.experiment, name))
@@ -120,7 +113,7 @@ def timings(
         mean = sum(cost.seconds for cost in costs) / len(costs)
         if device != CPU and arm in found and found[arm].seconds < mean:
             continue
-        found[arm] = Timing(mean, False, " and ".join(sorted({cost.machine for cost in costs})))
+        found[arm] = Timing(mean, False, device, " and ".join(sorted({cost.machine for cost in costs})))
     return found
 
 
@@ -138,9 +131,9 @@ def _names(job: Job, finished: Iterable[tuple[str, str | None]]) -> list[str]:
     return [run_id(job.config, first) for first in firsts]
 
 
-def _finished(jobs: Sequence[Job], tables: Iterable[pd.DataFrame]) -> Mapping[tuple[str, str | None], _Cost]:
+def _finished(jobs: Sequence[Job], tables: Iterable[pd.DataFrame]) -> Mapping[tuple[str, str | None], Timing]:
     """(experiment, id) → the cost of a finished run, from the tables and from the jobs' own folders."""
-    found: dict[tuple[str, str | None], _Cost] = {}
+    found: dict[tuple[str, str | None], Timing] = {}
     for table in tables:
         if not {_SECONDS, _THREADS, _DEVICE, _PROCESSOR} <= set(table.columns):
             continue
@@ -148,14 +141,14 @@ def _finished(jobs: Sequence[Job], tables: Iterable[pd.DataFrame]) -> Mapping[tu
             device, processor = str(row[_DEVICE]), str(row[_PROCESSOR])
             seconds = {str(c).removeprefix("seconds:"): v for c, v in row.items() if str(c).startswith("seconds:")}
             cost = _worker_seconds(seconds, device, int(row[_THREADS]))
-            found[key_of(row)] = _Cost(cost, device, _machine(processor, device))
+            found[key_of(row)] = Timing(cost, False, device, _machine(processor, device))
     for job in jobs:
         result = job.result()
         if result is not None:
             machine = result.machine
             cost = _worker_seconds(result.seconds, machine["device"], int(machine["threads"]))
             name = _machine(machine["processor"], machine["device"])
-            found[job.experiment, job.id] = _Cost(cost, machine["device"], name)
+            found[job.experiment, job.id] = Timing(cost, False, machine["device"], name)
     return found
 
 

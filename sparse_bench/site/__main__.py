@@ -62,7 +62,7 @@ def _own(options: argparse.Namespace) -> int:
     extra = compared(table, options.compare) if options.compare is not None else None
     report = write_report(table, options.out, problems, options.metric, options.title, extra)
     for study in report.studies:
-        print(" · ".join([study.experiment, *map(str, study.labels.values())]))
+        print(" · ".join(study.names))
         for curve in study.curves:
             for arm in curve.arms:
                 measured = {metric: arm.interval(f"metric:{metric}") for metric in report.metrics}

@@ -1,13 +1,14 @@
 """Content of a page: sections with figures, tables, and a list of what was not run."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from sparse_bench.benchmark import content as benchmark
+from sparse_bench.benchmark.content import Content
+from sparse_bench.benchmark.content import content as benchmark_content
 from sparse_bench.config.catalog import experiments
 from sparse_bench.errors import unknown_choice
-from sparse_bench.evidence import single_runs
-from sparse_bench.evidence.arms import DENSITY, Arm, Study, arms_of, studies_of
+from sparse_bench.evidence import names, single_runs
+from sparse_bench.evidence.arms import Arm, Study, arms_of, studies_of
 from sparse_bench.evidence.compare import Evidence, one_arm, remarks_on
 from sparse_bench.evidence.display import DisplayTable
 from sparse_bench.evidence.ledger import verdict_text
@@ -25,36 +26,13 @@ from sparse_bench.evidence.tables import (
 )
 from sparse_bench.evidence.verdicts import VERDICTS, Entry
 from sparse_bench.figures.described import dots_figure, lines_figure
+from sparse_bench.figures.section import SectionContent
 from sparse_bench.figures.single_run import portrait_figure
 from sparse_bench.figures.study import evolution_figure, followed_metrics, learning_curves, metric_figure
 from sparse_bench.figures.style import Figure, file_stem
+from sparse_bench.papers import BENCHMARK
 from sparse_bench.papers.page import Dots, Paper, Section, SingleRun, Studies
 from sparse_bench.papers.schema import ORIGINS, DescriptionError
-
-
-@dataclass
-class SectionContent:
-    """Content of a section.
-
-    Attributes:
-        heading, text, command: as in :class:`sparse_bench.papers.page.Section`.
-        facts: a summary of the runs, name and text each.
-        figures: in the order of the description.
-        front: figures for the project's README, each with its caption there.
-        main: figures of which the overview shows the first.
-        tables: arms, comparisons, densities; each with a caption.
-        lacking: sentences that list what was not run.
-    """
-
-    heading: str
-    text: str = ""
-    command: str = ""
-    facts: Sequence[tuple[str, str]] = ()
-    figures: list[Figure] = field(default_factory=list)
-    front: list[tuple[Figure, str]] = field(default_factory=list)
-    main: list[Figure] = field(default_factory=list)
-    tables: list[DisplayTable] = field(default_factory=list)
-    lacking: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -90,27 +68,17 @@ class PaperContent:
 def paper_content(paper: Paper, evidence: Evidence) -> PaperContent:
     """Build the content of the page of ``paper``."""
     table = evidence.tables.get(paper.name)
-    sections, files = [_section(section, paper, evidence, table) for section in paper.sections], dict[str, str]()
-    if paper.name == benchmark.NAME and table is not None:
-        found = benchmark.content(table, evidence.root / paper.name)
-        sections, files = [*benchmark_sections(found), *sections], dict(found.files)
-    return PaperContent(paper, table, sections, provenance(table.runs) if table is not None else [], files)
-
-
-def benchmark_sections(found: benchmark.Content) -> list[SectionContent]:
-    """The parts of the benchmark's page as sections; the first figure is for the project's README too."""
-    sections = []
-    for part in found.parts:
-        section = SectionContent(part.heading, part.text, figures=list(part.figures), tables=list(part.tables))
-        section.main = [figure for figure in part.figures if figure.name == benchmark.FRONT]
-        section.front = [(figure, figure.caption) for figure in section.main]
-        sections.append(section)
-    return sections
+    sections = [_section(section, paper, evidence, table) for section in paper.sections]
+    if table is None:
+        return PaperContent(paper, None, sections, [])
+    first = benchmark_content(table, evidence.root / paper.name) if paper.name == BENCHMARK else Content([], {})
+    return PaperContent(paper, table, [*first.parts, *sections], provenance(table.runs), first.files)
 
 
 def _section(section: Section, paper: Paper, evidence: Evidence, table: RunTable | None) -> SectionContent:
     found = SectionContent(section.heading, section.text, section.command)
-    part, metrics = table.only(section.experiments) if table is not None else None, list(section.metrics)
+    part = table.only(section.experiments) if table is not None else None
+    metrics = list(section.metrics)
     if part is not None and len(part):
         part, metrics = with_last_epochs(part, section.metrics)
         found.facts = facts(part.runs, metrics)
@@ -118,15 +86,17 @@ def _section(section: Section, paper: Paper, evidence: Evidence, table: RunTable
         part = None
     for spec in section.figures:
         if isinstance(spec, Studies):
+            if part is None:
+                continue
             before = len(found.figures)
-            for study in _ordered_studies(part):
-                add_study(found, study, part, metrics, curves=spec.curves)  # type: ignore[arg-type]
+            for study in sorted(studies_of(part.runs), key=_reduced):
+                add_study(found, study, part, metrics, curves=spec.curves)
             found.main += found.figures[before:] if spec.main else []
             continue
         if isinstance(spec, SingleRun):
             kept = single_runs.find(spec, evidence, single_runs.read(evidence.root / paper.name))
             chosen = evidence.runs(spec.target)
-            label = ", ".join([spec.title, *(remarks_on(chosen[1]) if chosen is not None else ())])
+            label = ", ".join([spec.title, *(remarks_on(chosen.runs) if chosen is not None else ())])
             figure = portrait_figure(kept, label, file_stem(paper.name, spec.title)) if kept is not None else None
         elif isinstance(spec, Dots):
             figure, numbers = dots_figure(spec, evidence, paper)
@@ -168,45 +138,36 @@ def add_study(found: SectionContent, study: Study, table: RunTable, metrics: Seq
     drawn.append(evolution_figure(study, histories))
     found.figures += [figure for figure in drawn if figure is not None]
     dense = [curve for curve in study.curves if curve.kind == "dense"]
-    tables = [arms_table(study.arms, measured)]
+    tables: list[DisplayTable | None] = [arms_table(study.arms, measured)]
     if study.one_width and len(dense) == 1:
-        tables += [differences_table(study.arms, dense[0].arms[0], "the dense arm", measured)]  # type: ignore[list-item]
-    tables += [density_table(study, measured)]  # type: ignore[list-item]
+        tables.append(differences_table(study.arms, dense[0].arms[0], "the dense arm", measured))
+    tables.append(density_table(study, measured))
     found.tables += [_titled(one, study.experiment) for one in tables if one is not None]
 
 
 def _arms(part: RunTable, metrics: Sequence[str], section: Section, evidence: Evidence) -> list[DisplayTable]:
     """Tables of the arms, of their differences to the section's reference arm, and of the smallest good density."""
-    arms = _ordered(arms_of(part.runs))
+    arms = sorted(arms_of(part.runs), key=_reduced)
     tables: list[DisplayTable | None] = [arms_table(arms, measured_metrics(arms, metrics))]
     target = section.against.only() if section.against is not None else None
     chosen = evidence.runs(target) if target is not None else None
     if chosen is not None:
-        table, runs = chosen
-        with_curves, _ = with_last_epochs(RunTable(runs, table.settings, table.curves), section.metrics)
+        with_curves, _ = with_last_epochs(chosen, section.metrics)
         tables.append(differences_table(arms, one_arm(with_curves.runs), str(target), metrics))
     for study in studies_of(part.runs):
-        if len({arm.mean(DENSITY) for arm in study.arms}) > 2:
-            table_of = density_table(study, measured_metrics(study.arms, metrics))
-            tables.append(None if table_of is None else _titled(table_of, study.experiment))
+        if len({arm.mean(names.DENSITY) for arm in study.arms}) > 2:
+            smallest = density_table(study, measured_metrics(study.arms, metrics))
+            tables.append(smallest and _titled(smallest, study.experiment))
     return [table for table in tables if table is not None]
 
 
 def _titled(table: DisplayTable, name: str) -> DisplayTable:
-    return DisplayTable(f"{name}. {table.caption}", table.columns, table.rows, table.numeric)
+    return replace(table, caption=f"{name}. {table.caption}")
 
 
-def _reduced(experiment: str) -> bool:
-    return experiments().get(experiment) == "reduced"
-
-
-def _ordered(arms: Sequence[Arm]) -> list[Arm]:
-    """Arms at reduced scale last."""
-    return sorted(arms, key=lambda arm: _reduced(arm.experiment))
-
-
-def _ordered_studies(part: RunTable | None) -> list[Study]:
-    return sorted(studies_of(part.runs), key=lambda study: _reduced(study.experiment)) if part is not None else []
+def _reduced(group: Arm | Study) -> bool:
+    """Whether an arm or a study is at reduced scale; such ones come last."""
+    return experiments().get(group.experiment) == "reduced"
 
 
 def findings(paper: Paper, entries: Sequence[Entry]) -> list[str]:

@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparse_bench.errors import SparseBenchError
-from sparse_bench.evidence.cell_values import is_finite
 from sparse_bench.evidence.compare import Evidence
+from sparse_bench.evidence.csv_tables import is_finite
 from sparse_bench.evidence.display import DisplayTable, markdown
 from sparse_bench.evidence.ledger import (
     LEDGER_CAPTION,
-    front_table,
     headline_table,
     ledger_table,
     revisions,
@@ -20,7 +19,8 @@ from sparse_bench.evidence.tables import made_on
 from sparse_bench.evidence.verdicts import Entry
 from sparse_bench.papers.schema import Target
 from sparse_bench.site.content import PaperContent, findings
-from sparse_bench.site.table_files import FOLDER, TableFile
+from sparse_bench.site.measurements import FOLDER, Measurement
+from sparse_bench.site.render import environment
 
 #: Columns of the ledger that a paper's own part omits.
 _REPEATED = ("document", "where")
@@ -58,7 +58,7 @@ def summary(
     images = [f"![{f.title}]({folder}/{paper}/figures/{f.name}.svg)\n\n{caption}\n" for paper, f, caption in drawn]
     return {
         "figure": "".join(images[:1]),
-        "claims": f"{markdown(front_table(entries, titles)).lstrip()}\n{revisions(entries)}\n",
+        "claims": f"{markdown(headline_table(entries, titles, brief=True)).lstrip()}\n{revisions(entries)}\n",
         "speed": markdown(_speed_table(evidence)).lstrip(),
     }
 
@@ -71,12 +71,8 @@ def _speed_table(evidence: Evidence) -> DisplayTable:
             if is_finite(row[column]):
                 times = 1 / row[column] if column == _TIME else row[column]
                 rows.append([model, density, rival, f"{times:.2g} times"])
-    return DisplayTable(
-        "",
-        ["training step of", "density", "compared with (two cores)", "faster"],
-        rows,
-        [False, False, False, True],
-    )
+    columns = ["training step of", "density", "compared with (two cores)", "faster"]
+    return DisplayTable("", columns, rows, [False, False, False, True])
 
 
 def with_summary(text: str, parts: Mapping[str, str]) -> str:
@@ -94,48 +90,26 @@ def with_summary(text: str, parts: Mapping[str, str]) -> str:
     return text
 
 
-def readme(contents: Sequence[PaperContent], entries: Sequence[Entry], benchmarks: Sequence[TableFile]) -> str:
-    """The text: headline claims, totals, each paper's claims with its first figures, and a list of benchmarks."""
+def readme(contents: Sequence[PaperContent], entries: Sequence[Entry], measurements: Sequence[Measurement]) -> str:
+    """The text: headline claims, totals, each paper's claims with its first figures, and a list of measurements."""
     titles = {content.paper.name: content.paper.short for content in contents}
-    parts = [
-        "# Results",
-        "",
-        "A command writes this file from the tables in this folder. Do not edit it by hand. "
-        "[claims.md](claims.md) has every rule, [claims.csv](claims.csv) every comparison.",
-        "",
-        revisions(entries),
-        "",
-        "## Headline claims",
-        "",
-        markdown(headline_table(entries, titles)).lstrip(),
-        "## All claims",
-        "",
-        markdown(summary_table(entries, titles)),
-        f"In the tables below: {LEDGER_CAPTION}",
-        "",
-    ]
+    papers = []
     for content in contents:
-        parts += _paper(content, [entry for entry in entries if entry.document == content.paper.name], titles)
-    parts += ["## Performance", ""]
-    parts += [f"- [{b.title}]({FOLDER}/{b.files[0].name})" for b in benchmarks] or ["No benchmark was run."]
-    return "\n".join([*parts, ""])
-
-
-def _paper(content: PaperContent, entries: Sequence[Entry], titles: dict[str, str]) -> list[str]:
-    paper = content.paper
-    parts = [f"## {paper.title}", "", f"{paper.document} {paper.summary}", ""]
-    parts += [text for finding in findings(paper, entries) for text in (f"- {finding}", "")]
-    for section in content.sections:
-        if section.figures:
-            figure = section.figures[0]
-            parts += [f"![{figure.title}]({paper.name}/figures/{figure.name}.svg)", "", figure.caption, ""]
-    if entries:
-        parts.append(markdown(ledger_table(entries, titles).without(_REPEATED)).lstrip())
-    if content.table is None:
-        commands = dict.fromkeys(section.command for section in content.sections)
-        parts += [f"Not run. To run it: {', '.join(f'`{command}`' for command in commands)}.", ""]
-    else:
-        links = ", ".join(f"[{name}]({paper.name}/{name})" for name in FILES)
-        made = made_on(content.table.runs)
-        parts += [f"{len(content.table)} runs{f' ({made})' if made else ''}: {links}.", ""]
-    return parts
+        own = [entry for entry in entries if entry.document == content.paper.name]
+        ledger = markdown(ledger_table(own, titles).without(_REPEATED)).lstrip() if own else ""
+        made = made_on(content.table.runs) if content.table is not None else ""
+        papers.append((content, findings(content.paper, entries), ledger, made))
+    return (
+        environment()
+        .get_template("results.md.j2")
+        .render(
+            headline=markdown(headline_table(entries, titles)).lstrip(),
+            summary=markdown(summary_table(entries, titles)),
+            caption=LEDGER_CAPTION,
+            entries=entries,
+            papers=papers,
+            files=FILES,
+            measurements=sorted(measurements, key=lambda measured: measured.name),
+            folder=FOLDER,
+        )
+    )

@@ -1,16 +1,17 @@
-"""Renders templates, tables and Markdown as HTML, and figures for the body of a page."""
+"""Renders pages from templates, and Markdown as HTML."""
 
-import html
+from collections import Counter
+from collections.abc import Sequence
 from importlib.resources import files
-from typing import Any
 
 import jinja2
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-from sparse_bench.evidence.display import DisplayTable
-from sparse_bench.evidence.verdicts import VERDICTS
-from sparse_bench.figures.style import Figure, theme_css
+from sparse_bench.evidence.display import setting
+from sparse_bench.evidence.ledger import measured, revisions, rule_text, rule_written, seeds, verdict_text
+from sparse_bench.evidence.verdicts import VERDICTS, Entry
+from sparse_bench.figures.style import theme_css
 
 _STYLES = ("page.css", "site.css")
 _TABLE = '<div class="table" tabindex="0" role="region" aria-label="Table, scrolls sideways"><table>'
@@ -20,7 +21,7 @@ def environment() -> jinja2.Environment:
     """The Jinja environment with the templates and the styles of all pages."""
     found = jinja2.Environment(
         loader=jinja2.PackageLoader("sparse_bench.site"),
-        autoescape=True,
+        autoescape=lambda name: name is None or name.endswith(".html.j2"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -28,45 +29,15 @@ def environment() -> jinja2.Environment:
     )
     styles = [files("sparse_bench.site").joinpath(name).read_text(encoding="utf-8") for name in _STYLES]
     found.globals["css"] = Markup("\n".join([theme_css(), *styles]))
-    found.globals["verdicts"] = VERDICTS
+    for used in (measured, revisions, rule_text, rule_written, seeds, setting, totals, unbroken, verdict_text):
+        found.filters[used.__name__] = used
     return found
 
 
-def figure_parts(figure: Figure) -> dict[str, Any]:
-    """The values of a figure that a template needs."""
-    return {
-        "name": figure.name,
-        "title": figure.title,
-        "caption": unbroken(figure.caption),
-        "wide": Markup(figure.inline(compact=False)),
-        "compact": Markup(figure.inline(compact=True)),
-    }
-
-
-def table_parts(table: DisplayTable) -> tuple[Markup, str]:
-    """A table as HTML that scrolls sideways in its own box, and its caption."""
-    numeric = table.numeric or [False] * len(table.columns)
-
-    def cells(tag: str, texts: Any, scope: str = "") -> str:
-        pairs = zip(texts, numeric, strict=True)
-        right = {True: ' class="right"', False: ""}
-        return "".join(f"<{tag}{scope}{right[bool(n)]}>{html.escape(t, quote=False)}</{tag}>" for t, n in pairs)
-
-    def body(line: int, row: Any) -> str:
-        parts = []
-        for place, (text, right) in enumerate(zip(row, numeric, strict=True)):
-            shade = table.shades.get((line, place))
-            names = [*(["right"] if right else []), *([f"shade-{shade}"] if shade is not None else [])]
-            classes = ' class="' + " ".join(names) + '"' if names else ""
-            inner, target = html.escape(text, quote=False), table.links.get((line, place))
-            inner = inner if target is None else f'<a href="{html.escape(target)}">{inner}</a>'
-            parts.append(f"<td{classes}>{inner}</td>")
-        return "".join(parts)
-
-    rows = "".join(f"<tr>{body(line, row)}</tr>\n" for line, row in enumerate(table.rows))
-    head = cells("th", table.columns, ' scope="col"')
-    text = f"{_TABLE}<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>"
-    return Markup(text), unbroken(table.caption)
+def totals(entries: Sequence[Entry]) -> list[tuple[str, int]]:
+    """The number of claims with each verdict that any claim has."""
+    counts = Counter(entry.verdict for entry in entries)
+    return [(verdict, counts[verdict]) for verdict in VERDICTS if counts[verdict]]
 
 
 def markdown_html(text: str) -> Markup:

@@ -8,17 +8,18 @@ from pathlib import Path
 from sparse_bench.benchmark.content import Content
 from sparse_bench.config import CONF, choices
 from sparse_bench.evidence import names
-from sparse_bench.evidence.arms import SPARSE_WEIGHTS, Study, studies_of
+from sparse_bench.evidence.arms import Study, studies_of
 from sparse_bench.evidence.csv_tables import csv_text
 from sparse_bench.evidence.display import interval, joined, markdown, whole
 from sparse_bench.evidence.folders import Problem
 from sparse_bench.evidence.store import FILES, WARNINGS, RunTable, curves_kept, write
 from sparse_bench.evidence.tables import facts, provenance, summary_frame
+from sparse_bench.figures.section import SectionContent
 from sparse_bench.figures.single_run import study_portraits
 from sparse_bench.figures.study import followed_metrics
+from sparse_bench.figures.style import write_figures
 from sparse_bench.record import FAILED
-from sparse_bench.site.content import SectionContent, add_study, benchmark_sections
-from sparse_bench.site.pages import section_parts
+from sparse_bench.site.content import add_study
 from sparse_bench.site.render import environment
 
 
@@ -56,7 +57,7 @@ def write_report(
     studies = studies_of(table.runs)
     sections = [_section(study, table, chosen, problems) for study in studies]
     if compared is not None:
-        sections = [*benchmark_sections(compared), *sections]
+        sections = [*compared.parts, *sections]
     experiments = list(dict.fromkeys(study.experiment for study in studies))
     title = title or (experiments[0] if len(experiments) == 1 else f"Results of {len(experiments)} experiments")
     followed = {name for study in studies for name in followed_metrics(study, table.histories, chosen)}
@@ -69,45 +70,31 @@ def write_report(
         "summary.md": _summary(title, sections),
         **({f"benchmark_{name}": text for name, text in compared.files.items()} if compared is not None else {}),
     }
-    written = [*FILES, *texts]
     failed = table.runs[table.runs["status"] == FAILED]
-    texts["index.html"] = (
-        environment()
-        .get_template("report.html.j2")
-        .render(
-            title=title,
-            page="index.html",
-            root="",
-            navigation=[],
-            sections=[section_parts(number, section) for number, section in enumerate(sections, start=1)],
-            runs=len(table) - len(failed),
-            failed=[
-                {name: str(row[name]) for name in ("experiment", "id", "seed", "error")} for _, row in failed.iterrows()
-            ],
-            problems=[*problems, *_repeated_seeds(studies)],
-            warnings=_warnings(table),
-            made=provenance(table.runs),
-            settings=sorted(table.settings.items()),
-            files=written,
-        )
+    page = environment().get_template("report.html.j2")
+    texts["index.html"] = page.render(
+        title=title,
+        page="index.html",
+        root="",
+        navigation=[],
+        sections=sections,
+        runs=len(table) - len(failed),
+        failed=failed.to_dict("records"),
+        problems=[*problems, *_repeated_seeds(studies)],
+        warnings=_warnings(table),
+        made=provenance(table.runs),
+        settings=sorted(table.settings.items()),
+        files=[*FILES, *texts],
     )
-    paths = [out / name for name in FILES]
     for name, text in texts.items():
         (out / name).write_text(text, encoding="utf-8")
-        paths.append(out / name)
-    (out / "figures").mkdir(exist_ok=True)
-    for figure in (figure for section in sections for figure in section.figures):
-        paths.append(out / "figures" / f"{figure.name}.svg")
-        paths[-1].write_text(figure.svg, encoding="utf-8")
-    for old in (out / "figures").glob("*--*.svg"):  # remove figures of an earlier report
-        if old not in paths:
-            old.unlink()
-    return Report(paths, chosen, studies)
+    figures = write_figures(out / "figures", [figure for section in sections for figure in section.figures])
+    return Report([*(out / name for name in (*FILES, *texts)), *figures], chosen, studies)
 
 
 def _section(study: Study, table: RunTable, metrics: Sequence[str], problems: list[Problem]) -> SectionContent:
-    labels = ", ".join(map(str, study.labels.values()))
-    found = SectionContent(f"{study.experiment} ({labels})" if labels else study.experiment)
+    experiment, *labels = study.names
+    found = SectionContent(f"{experiment} ({', '.join(labels)})" if labels else experiment)
     ids = {run for arm in study.arms for run in arm.ids}
     runs = table.runs[(table.runs["experiment"] == study.experiment) & table.runs["id"].isin(ids)]
     found.text = joined([_finding(study, metrics), _described(study)])
@@ -126,7 +113,7 @@ def _finding(study: Study, metrics: Sequence[str]) -> str:
             known = [(arm, value) for arm in curve.arms if (value := arm.interval(f"metric:{metric}")) is not None]
             if known:
                 arm, best = max(known, key=lambda pair: sign * pair[1].mean)
-                parts.append(f"{curve.title} {interval(best)} with {whole(arm.mean(SPARSE_WEIGHTS))} weights")
+                parts.append(f"{curve.title} {interval(best)} with {whole(arm.mean(names.SPARSE_WEIGHTS))} weights")
         if parts:
             return f"Best {names.title(metric)}, with the weights in the sparse layers: {'; '.join(parts)}."
     return ""

@@ -1,26 +1,13 @@
 """The runs of a paper as entries of its pages: measurements, settings and learning curves."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
 
 from sparse_bench.evidence import names
-from sparse_bench.evidence.arms import (
-    AVERAGE_DENSITY,
-    BACKWARD,
-    DENSITY,
-    FORWARD,
-    HELD,
-    SMALL_DENSE_SCHEME,
-    SPARSE_WEIGHTS,
-    TRAINABLE,
-    density_range,
-    percent,
-    realised_note,
-)
-from sparse_bench.evidence.display import decimal, duration, setting, whole
+from sparse_bench.evidence.arms import SMALL_DENSE_SCHEME, realised_note
+from sparse_bench.evidence.display import decimal, density_range, duration, percent, setting, whole
 from sparse_bench.evidence.names import quantity
 from sparse_bench.evidence.store import WARNINGS, RunTable, key_of
 from sparse_bench.papers.page import Paper
@@ -29,53 +16,24 @@ from sparse_bench.record import FINISHED
 _WIDTH, _HEIGHT = 320.0, 150.0
 
 
-@dataclass(frozen=True)
-class RunEntry:
-    """A run on the papers' pages.
+def run_entries(paper: Paper, table: RunTable) -> list[dict[str, Any]]:
+    """What the pages show of all runs of ``table``, in its order.
 
-    Attributes:
-        file: name of the run's page.
-        labels: model, dataset, scheme, density.
-        headline: the paper's main metric with its value; empty if the run does not have it.
-        measured: metrics, weights and time, name and text each.
-        settings: settings in which the paper's runs differ.
-        made: processor, device, version of torch, commit.
-        error: why the run failed; empty for a finished run.
-        warnings: warnings of the run; often empty.
-        curves: title and small drawing of each learning curve.
+    Each entry has ``file``, the name of the run's page; ``experiment``, ``id``, ``seed`` and ``status``; as text,
+    ``labels`` (model, dataset, scheme, density), ``headline`` (the paper's main metric), ``made`` (processor, device,
+    version of torch, commit), ``error`` and ``warnings``, of which all but the first may be empty; name and text of
+    each of ``measured`` (metrics, weights, time) and ``settings`` (those in which the paper's runs differ); and title
+    and small drawing of each of ``curves``.
     """
-
-    file: str
-    experiment: str
-    id: str
-    seed: int
-    status: str
-    labels: str
-    headline: str
-    measured: Sequence[tuple[str, str]]
-    settings: Sequence[tuple[str, str]]
-    made: str
-    error: str
-    warnings: str
-    curves: Sequence[tuple[str, Markup]]
-
-
-def run_entries(paper: Paper, table: RunTable) -> list[RunEntry]:
-    """Entries for all runs of ``table``, in its order."""
     histories = table.histories
     main = [metric for section in paper.sections for metric in section.metrics]
     return [_entry(row, histories.get(key_of(row)), main) for row in table.rows()]
 
 
-def shared_settings(table: RunTable) -> list[tuple[str, str]]:
-    """Settings on which all runs agree."""
-    return [(name, setting(value)) for name, value in sorted(table.settings.items())]
-
-
-def _entry(row: dict[str, Any], history: Any, main: Sequence[str]) -> RunEntry:
+def _entry(row: dict[str, Any], history: Any, main: Sequence[str]) -> dict[str, Any]:
     labels = []
     # The label of a narrower dense model is a share of the full model's weights, which its row does not hold.
-    density = None if row.get("label:scheme") == SMALL_DENSE_SCHEME else row.get(DENSITY)
+    density = None if row.get("label:scheme") == SMALL_DENSE_SCHEME else row.get(names.DENSITY)
     for column, value in row.items():
         if column == "label:density" and value is not None:
             labels.append(percent(float(value)) + realised_note(value, [density]))
@@ -85,11 +43,11 @@ def _entry(row: dict[str, Any], history: Any, main: Sequence[str]) -> RunEntry:
     metrics = {c.removeprefix("metric:"): v for c, v in row.items() if c.startswith("metric:") and v is not None}
     first = next((metric for metric in main if metric in metrics), None)
     measured = [(names.title(name), decimal(value)) for name, value in metrics.items()]
-    counts = (SPARSE_WEIGHTS, HELD, TRAINABLE, FORWARD, BACKWARD)
+    counts = (names.SPARSE_WEIGHTS, names.HELD, names.TRAINABLE, names.FORWARD, names.BACKWARD)
     measured += [(quantity(column), whole(row[column])) for column in counts if row.get(column) is not None]
     if density is not None:
         measured.append(("realised density", density_range([density])))
-    if (average := row.get(AVERAGE_DENSITY)) is not None:
+    if (average := row.get(names.AVERAGE_DENSITY)) is not None:
         measured.append(("average density", percent(float(average))))
     if row.get("seconds:total") is not None:
         measured.append(("time", duration(row["seconds:total"])))
@@ -106,25 +64,25 @@ def _entry(row: dict[str, Any], history: Any, main: Sequence[str]) -> RunEntry:
         for name in history.columns:
             values = history[name].dropna()
             if len(values) > 1:
-                curves.append((names.title(name), curve_drawing(values.index.tolist(), values.tolist(), name)))
-    return RunEntry(
-        file=f"{row['experiment']}-{row['id']}.html".replace("/", "-"),
-        experiment=str(row["experiment"]),
-        id=str(row["id"]),
-        seed=int(row["seed"]),
-        status=str(row["status"]),
-        labels=", ".join(labels),
-        headline=f"{names.title(first)} {decimal(metrics[first])}" if first else "",
-        measured=measured,
-        settings=settings,
-        made=", ".join(made),
-        error=str(row.get("error") or "") if row["status"] != FINISHED else "",
-        warnings=str(row.get(WARNINGS) or ""),
-        curves=curves,
-    )
+                curves.append((names.title(name), _drawing(values.index.tolist(), values.tolist(), name)))
+    return {
+        "file": f"{row['experiment']}-{row['id']}.html".replace("/", "-"),
+        "experiment": row["experiment"],
+        "id": row["id"],
+        "seed": row["seed"],
+        "status": row["status"],
+        "labels": ", ".join(labels),
+        "headline": f"{names.title(first)} {decimal(metrics[first])}" if first else "",
+        "measured": measured,
+        "settings": settings,
+        "made": ", ".join(made),
+        "error": str(row.get("error") or "") if row["status"] != FINISHED else "",
+        "warnings": row.get(WARNINGS) or "",
+        "curves": curves,
+    }
 
 
-def curve_drawing(epochs: Sequence[float], values: Sequence[float], name: str) -> Markup:
+def _drawing(epochs: Sequence[float], values: Sequence[float], name: str) -> Markup:
     """Draw a learning curve as SVG in the colours of the text.
 
     Args:

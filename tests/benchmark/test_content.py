@@ -7,7 +7,9 @@ import pytest
 from sparse_bench.benchmark import rates
 from sparse_bench.benchmark.cells import cells, density_of
 from sparse_bench.benchmark.content import CELLS, LATEX, compared, content, own_rates
+from sparse_bench.benchmark.figures import cost_figure
 from sparse_bench.benchmark.rates import Trial, best_of, choose
+from sparse_bench.benchmark.statistics import scores
 from sparse_bench.benchmark.tasks import TASKS, BenchmarkError, baselines
 from sparse_bench.evidence.store import RunTable, load, write
 from tests.evidence.runs import write_run
@@ -141,6 +143,15 @@ def test_every_part_is_made(grid: RunTable, results: Path) -> None:
     assert heat.links[line, column].startswith("runs/benchmark-lstm-")
     assert "set & " in found.files[LATEX]
     assert len(found.files[CELLS].splitlines()) == 1 + 3 * len(TASKS)
+
+
+def test_a_cell_without_a_score_is_no_point_of_the_costs(grid: RunTable, results: Path) -> None:
+    found = cells(grid, RATES)
+    normal = scores(found, baselines(results))
+    del normal[TASKS[0].name, "set", 0.1]
+    figure = cost_figure(normal, found, "seconds")
+    assert figure is not None
+    assert figure.alt.endswith("Best first: random.")
 
 
 def test_an_own_scheme_appears_beside_the_committed_ones(grid: RunTable, results: Path, tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from sparse_bench.evidence.arms import Study, arms_of, identifying_settings, percent, studies_of
+from sparse_bench.evidence.arms import Study, arms_of, identifying_settings, studies_of
+from sparse_bench.evidence.display import percent
 from sparse_bench.evidence.store import RunTable, load
 from tests.evidence.runs import OUTSIDE, write_run
 

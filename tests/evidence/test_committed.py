@@ -15,11 +15,10 @@ from sparse_bench.evidence.verdicts import Entry, evaluate
 from sparse_bench.papers.claims import read_claims
 from sparse_bench.papers.page import read_papers
 from sparse_bench.site.content import PaperContent, paper_content
+from sparse_bench.site.measurements import FOLDER as PERFORMANCE
+from sparse_bench.site.measurements import measurements_in
 from sparse_bench.site.pages import page_texts
-from sparse_bench.site.performance import measurements_of
 from sparse_bench.site.readme import readme, summary, with_summary
-from sparse_bench.site.table_files import FOLDER as PERFORMANCE
-from sparse_bench.site.table_files import table_files
 from sparse_bench.sweeps import jobs, may_start
 from tests.figures.conftest import without_layout
 from tests.site.browser import brightness, find_browser, measure
@@ -63,7 +62,7 @@ def browser() -> str:
 def pages(browser: str, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The papers' pages, the overview and the page of measurements as files."""
     folder, whole = tmp_path_factory.mktemp("pages"), content_of_the_tables()
-    measurements = measurements_of(whole.evidence.root / PERFORMANCE)
+    measurements = measurements_in(whole.evidence.root / PERFORMANCE)
     texts = page_texts(whole.evidence.root, whole.contents, whole.entries, measurements)
     names = [content.paper.name for content in whole.contents]
     found = [folder / f"{name}.html" for name in (*names, "index", "performance")]
@@ -76,7 +75,7 @@ def pages(browser: str, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_documents_are_current(committed: Committed) -> None:
     titles = {content.paper.name: content.paper.short for content in committed.contents}
     front = (ROOT / "README.md").read_text(encoding="utf-8")
-    measurements = table_files(committed.evidence.root / PERFORMANCE)
+    measurements = measurements_in(committed.evidence.root / PERFORMANCE)
     expected = {
         "README.md": with_summary(front, summary(committed.contents, committed.entries, committed.evidence, "results")),
         "results/README.md": readme(committed.contents, committed.entries, measurements),
@@ -89,9 +88,9 @@ def test_documents_are_current(committed: Committed) -> None:
         for figure in content.figures:
             path = committed.evidence.root / content.paper.name / "figures" / f"{figure.name}.svg"
             assert path.is_file(), f"{path} is missing; run `make results`"
-    folder = committed.evidence.root / PERFORMANCE
-    drawn = {f"{figure.name}.svg" for measured in measurements_of(folder) for figure in measured.figures}
-    assert drawn == {path.name for path in (folder / "figures").glob("*.svg")}, f"{folder}/figures {STALE}"
+    folder = committed.evidence.root / PERFORMANCE / "figures"
+    drawn = {f"{figure.name}.svg" for measured in measurements for figure in measured.figures}
+    assert drawn == {path.name for path in folder.glob("*.svg")}, f"{folder} {STALE}"
 
 
 @pytest.mark.browser
@@ -103,7 +102,7 @@ def test_the_pages_fit_the_screen(
     results = measure(browser, pages, tmp_path, width, dark)
     figures = {content.paper.name: len(content.figures) for content in committed.contents}
     figures["index"] = sum(content.main is not None for content in committed.contents)
-    measured = measurements_of(committed.evidence.root / PERFORMANCE)
+    measured = measurements_in(committed.evidence.root / PERFORMANCE)
     figures["performance"] = sum(len(measurement.figures) for measurement in measured)
     assert figures["index"] >= 5
     assert figures["performance"] >= len(measured) - 1

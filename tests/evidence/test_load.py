@@ -8,8 +8,7 @@ import pytest
 
 from sparse_bench import config
 from sparse_bench.config.identifier import defines_an_arm
-from sparse_bench.evidence.cell_values import is_missing
-from sparse_bench.evidence.csv_tables import StoreError
+from sparse_bench.evidence.csv_tables import StoreError, is_missing
 from sparse_bench.evidence.folders import Problem, read_curves
 from sparse_bench.evidence.settings import completed
 from sparse_bench.evidence.store import RunTable, load

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure as Canvas
 
-from sparse_bench.evidence.arms import Study, density_range, realised_note, studies_of
+from sparse_bench.evidence.arms import Study, realised_note, studies_of
 from sparse_bench.evidence.compare import Evidence
-from sparse_bench.evidence.display import DisplayTable
+from sparse_bench.evidence.display import DisplayTable, density_range
 from sparse_bench.evidence.ledger import ledger_csv, ledger_markdown
 from sparse_bench.evidence.single_runs import Portrait
 from sparse_bench.evidence.single_runs import write as write_portraits
@@ -197,8 +197,8 @@ def paper(**section: Any) -> Paper:
 
 def test_pages_of_runs_and_tables_of_a_paper_tell_it() -> None:
     first, *_, last = run_entries(paper(), lost().tables["rasa"])
-    assert (plain(first.labels), plain(last.labels)) == ("set, 10 %", "set, 20 % (realised 14 %)")
-    assert dict(last.measured)["realised density"].startswith("14")
+    assert (plain(first["labels"]), plain(last["labels"])) == ("set, 10 %", "set, 20 % (realised 14 %)")
+    assert dict(last["measured"])["realised density"].startswith("14")
     table = paper_content(paper(metrics=["test/f1"]), lost()).sections[0].tables[0]
     assert column(table, "density") == ["10 %", "20 %"]
     assert column(table, "realised density") == ["10 %", "14 %"]
@@ -207,8 +207,8 @@ def test_pages_of_runs_and_tables_of_a_paper_tell_it() -> None:
 def test_a_narrower_dense_run_is_not_said_to_be_of_full_density() -> None:
     narrow = run("p/x", 0, {"test/f1": 0.5}, columns={"count:density": 1.0}, scheme="small_dense", density=0.2)
     (entry,) = run_entries(paper(), evidence(narrow).tables["rasa"])
-    assert plain(entry.labels) == "small dense, 20 %"
-    assert "realised density" not in dict(entry.measured)
+    assert plain(entry["labels"]) == "small dense, 20 %"
+    assert "realised density" not in dict(entry["measured"])
 
 
 CLAIM = """
@@ -300,7 +300,7 @@ def test_pages_figures_and_claims_from_committed_tables_say_warnings(tmp_path: P
     assert told in arms.caption
     assert column(arms, "seeds") == ["2 (1 with a warning)"]
     assert column(single, "warnings") == ["–", GUESS]
-    assert [entry.warnings for entry in run_entries(paper(), found.tables["rasa"])] == ["", GUESS]
+    assert [entry["warnings"] for entry in run_entries(paper(), found.tables["rasa"])] == ["", GUESS]
     figure = lines_figure(
         Epochs.model_validate({"kind": "epochs", "title": "t", "of": "test/f1", "series": SERIES}), found, paper()
     )

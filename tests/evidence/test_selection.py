@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sparse_bench.evidence.cell_values import plain
 from sparse_bench.evidence.compare import Evidence, Sample, SelectionError, Unavailable, measure, one_arm
+from sparse_bench.evidence.csv_tables import plain
 from sparse_bench.evidence.store import ALTERED
 from sparse_bench.papers.schema import Comparison, Target
 from tests.evidence.by_hand import evidence, run
@@ -13,7 +13,7 @@ from tests.evidence.by_hand import evidence, run
 
 def seeds(found: Evidence, selector: Target) -> list[int]:
     chosen = found.runs(selector)
-    return [] if chosen is None else sorted(chosen[1]["seed"])
+    return [] if chosen is None else sorted(chosen.runs["seed"])
 
 
 def test_runs_are_chosen_by_labels_and_settings() -> None:
@@ -41,7 +41,7 @@ def test_runs_of_another_length_are_taken_only_where_asked_for_and_none_is_as_sh
     ):
         chosen = found.runs(Target("a/x", "", {}), any_length=True)
         assert chosen is not None
-        assert list(chosen[1]["seed"]) == expected
+        assert list(chosen.runs["seed"]) == expected
     assert evidence(short, other).runs(Target("a/x", "", {})) is None
 
 
@@ -61,11 +61,11 @@ def test_one_arm_may_differ_in_what_follows_the_seed() -> None:
     )
     chosen = found.runs(Target("a/x", "", {"width": 8}))
     assert chosen is not None
-    assert len(one_arm(chosen[1]).runs) == 2
+    assert len(one_arm(chosen.runs).runs) == 2
     everything = found.runs(Target("a/x", "", {}))
     assert everything is not None
     with pytest.raises(SelectionError, match=r"3 arms fit, which differ in width \(16, 8\)"):
-        one_arm(everything[1])
+        one_arm(everything.runs)
 
 
 def test_a_row_of_a_benchmark(tmp_path: Path) -> None:

@@ -8,8 +8,7 @@ import pytest
 
 from sparse_bench.evidence import settings
 from sparse_bench.evidence.arms import arms_of
-from sparse_bench.evidence.cell_values import flatten, is_missing
-from sparse_bench.evidence.csv_tables import StoreError, read_rows
+from sparse_bench.evidence.csv_tables import StoreError, flatten, is_missing, read_rows
 from sparse_bench.evidence.folders import read_result
 from sparse_bench.evidence.store import FILES, RunTable, curves_kept, load, merge, read, write
 from tests.evidence.by_hand import run, table
@@ -157,6 +156,10 @@ def test_corpora_that_are_named_by_their_path_are_two_arms(tmp_path: Path) -> No
 
 def test_an_empty_cell_is_a_setting_younger_than_its_run_and_null_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     """``A`` gains ``zeta`` with the default .3 when ``B`` has it already; one later run of ``A`` sets it to null."""
+
+    def differences(own: dict[str, Any], other: dict[str, Any]) -> list[str]:
+        return settings._differences(own, other, settings._keys(own), settings._keys(other))
+
     defaults: dict[str, dict[str, Any]] = {"A": {}, "B": {"zeta": 0.5}}
     monkeypatch.setattr(settings, "_defaults", lambda target: defaults[target])
     before = [run("a/b", 0, settings={"s._target_": "A"}), run("a/b", 1, settings={"s._target_": "B", "s.zeta": 0.1})]
@@ -164,14 +167,14 @@ def test_an_empty_cell_is_a_setting_younger_than_its_run_and_null_is_written(mon
     assert {row["seed"]: row["setting:s.zeta"] for row in old.rows()} == {0: None, 1: 0.1}
     defaults["A"] = {"zeta": 0.3}
     shipped = settings.defining({"s": {"_target_": "A", "zeta": 0.3}})
-    assert settings._differences(old.config(old.rows()[0]), shipped) == []
+    assert differences(old.config(old.rows()[0]), shipped) == []
     null = settings.defining({"s": {"_target_": "A", "zeta": None}})
-    assert settings._differences(null, shipped) == ["s.zeta: null, not 0.3"]
+    assert differences(null, shipped) == ["s.zeta: null, not 0.3"]
     both = merge(old, table(run("a/b", 2, settings=null)))
     assert {row["seed"]: row["setting:s.zeta"] for row in both.rows()} == {0: "0.3", 1: "0.1", 2: "null"}
     for number, expected in ((0, []), (2, ["s.zeta: null, not 0.3"])):
         row = next(row for row in both.rows() if row["seed"] == number)
-        assert settings._differences(both.config(row), shipped) == expected
+        assert differences(both.config(row), shipped) == expected
 
 
 def test_cells(tmp_path: Path) -> None:

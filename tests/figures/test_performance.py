@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from sparse_bench.evidence.compare import SelectionError
 from sparse_bench.figures import performance
 from sparse_bench.figures.dots import Dot
 from sparse_bench.figures.lines import Chart
-from sparse_bench.figures.performance import Declared, FigureError, crossings, declared, performance_figures
+from sparse_bench.figures.performance import Declared, crossings, declared, performance_figures
 from sparse_bench.figures.style import INK, SERIES
 from sparse_bench.papers.schema import DescriptionError
 from tests.figures.conftest import without_layout
@@ -48,21 +49,21 @@ def linear(path: Path, **ways: Sequence[float]) -> Path:
 def test_crossings_by_hand() -> None:
     # The ratio of the lines is 2 at 0.1 and 1/2 at 0.4: half the way on a logarithmic axis, √(0.1 · 0.4).
     (found,) = crossings([(0.4, 1.0), (0.1, 4.0)], [(0.1, 2.0), (0.4, 2.0)])
-    assert (found.x, found.y) == pytest.approx((0.2, 2.0))
+    assert found == pytest.approx((0.2, 2.0))
     # From 8 to 1/2, three quarters of the way, 0.01 · 100 ** 0.75; the other line goes from 1 to 16 meanwhile: 8.
     (found,) = crossings([(0.01, 8.0), (1.0, 8.0)], [(0.01, 1.0), (1.0, 16.0)])
-    assert (found.x, found.y) == pytest.approx((0.01 * 100**0.75, 8.0))
+    assert found == pytest.approx((0.01 * 100**0.75, 8.0))
 
 
 def test_crossings_between_places_that_both_lines_have() -> None:
     level = [(x, 1.0) for x in (1.0, 2.0, 4.0, 8.0)]
     there_and_back = crossings([(1.0, 2.0), (2.0, 0.5), (4.0, 2.0)], level)
-    assert [one.x for one in there_and_back] == pytest.approx([2**0.5, 8**0.5])
+    assert [x for x, _ in there_and_back] == pytest.approx([2**0.5, 8**0.5])
     assert crossings([(1.0, 2.0), (8.0, 1.5)], level) == []
     assert crossings([(1.0, 2.0), (2.0, 1.0), (4.0, 2.0)], level) == [], "a touch"
     assert crossings([(1.0, 0.5), (2.0, 1.0), (4.0, 0.5), (8.0, 1.0)], level) == [], "a touch from below"
-    assert [one.x for one in crossings([(1.0, 2.0), (2.0, 1.0), (4.0, 0.5)], level)] == pytest.approx([2.0])
-    assert [one.x for one in crossings([(1.0, 2.0), (3.0, 0.1), (4.0, 0.5)], level)] == pytest.approx([2.0])
+    assert [x for x, _ in crossings([(1.0, 2.0), (2.0, 1.0), (4.0, 0.5)], level)] == pytest.approx([2.0])
+    assert [x for x, _ in crossings([(1.0, 2.0), (3.0, 0.1), (4.0, 0.5)], level)] == pytest.approx([2.0])
     assert crossings([(3.0, 2.0)], level) == []
 
 
@@ -129,11 +130,11 @@ def test_dots_with_quartiles_and_without_numbers(tmp_path: Path, monkeypatch: py
 def test_tables_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     table = tmp_path / "set_epoch.csv"
     table.write_text('arm,whole step,"epoch over dense, whole steps"\ndense,1,1\n')
-    with pytest.raises(FigureError, match=r"set_epoch.csv.*Unknown column 'whole steps'. Did you mean 'whole step'"):
+    with pytest.raises(SelectionError, match=r"set_epoch.csv.*Unknown column 'whole steps'. Did you mean 'whole step'"):
         performance_figures(table, declared()["set_epoch"])
     twice = linear(tmp_path, kernel=[4, 1])
     twice.write_text(twice.read_text() + "8,8,16,0.4,kernel,3\n")
-    with pytest.raises(FigureError, match="do not tell all rows apart"):
+    with pytest.raises(SelectionError, match="do not tell all rows apart"):
         performance_figures(twice, declared()["sparse_linear"])
 
 

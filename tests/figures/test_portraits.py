@@ -60,6 +60,15 @@ def test_runs_that_left_nothing_to_draw_leave_no_file(tmp_path: Path) -> None:
     assert not (tmp_path / "results/brouns" / FILE).exists()
 
 
+def test_a_damaged_record_is_named_and_what_was_kept_stays(tmp_path: Path) -> None:
+    folder = write_lines(write(tmp_path / "runs", SET, 0).path)
+    kept = collected(tmp_path / "results", tmp_path / "runs")
+    folder.topology.path.write_text("nonsense\n{}\n")
+    lines = collect(tmp_path / "results", list(read_papers(experiments()).values()), [tmp_path / "runs"])
+    assert any("It cannot be drawn: topology.jsonl, line 1" in line for line in lines)
+    assert [portrait.seed for portrait in read(tmp_path / "results/brouns")] == [kept["brouns"][0][2]]
+
+
 def test_a_page_draws_them(tmp_path: Path) -> None:
     write_all(tmp_path / "runs", (0,))
     collected(tmp_path, tmp_path / "runs")

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure as Canvas
 
 from sparse_bench.evidence.arms import studies_of
 from sparse_bench.evidence.folders import Problem
-from sparse_bench.evidence.single_runs import Change, Snapshot, read_topology
+from sparse_bench.evidence.single_runs import connections, read_topology
 from sparse_bench.evidence.store import load
 from sparse_bench.figures.single_run import degree_figure, study_portraits
 from sparse_bench.figures.study import evolution_figure
@@ -25,21 +25,20 @@ def portraits(root: Path) -> tuple[list[Figure], list[Problem]]:
     return study_portraits(study, table, problems), problems
 
 
-def change(*lines: dict[str, Any]) -> Change:
-    first, last = (Snapshot(entry["epoch"], entry["layers"]) for entry in (lines[0], lines[-1]))
-    return Change(first, last)
+def change(first: dict[str, Any], last: dict[str, Any]) -> dict[str, Any]:
+    return {"first": first, "last": last}
 
 
 def test_first_against_the_last_of_as_many_connections(tmp_path: Path) -> None:
     folder = write_dynamic_run(tmp_path)
     change = read_topology(RunFolder(folder))
     assert change is not None
-    assert (change.first.epoch, change.last.epoch) == (0, 2)
-    assert change.last.connections == 16
+    assert (change["first"]["epoch"], change["last"]["epoch"]) == (0, 2)
+    assert connections(change["last"]) == 16
     pruned = write_dynamic_run(tmp_path / "pruned", lines=[line(0, 8), line(1, 6), line(2, 4)])
     change = read_topology(RunFolder(pruned))
     assert change is not None
-    assert change.last.epoch == 2
+    assert change["last"]["epoch"] == 2
 
 
 def test_a_topology_that_never_changed_is_no_change(tmp_path: Path) -> None:
@@ -52,7 +51,7 @@ def test_an_unfinished_last_line_is_passed_over(tmp_path: Path) -> None:
     folder.topology.path.write_text(folder.topology.path.read_text() + '{"epoch": 4, "la')
     change = read_topology(folder)
     assert change is not None
-    assert change.last.epoch == 2
+    assert change["last"]["epoch"] == 2
 
 
 @pytest.mark.parametrize(
@@ -141,4 +140,4 @@ def test_studies_without_dynamic_arms_have_no_such_figures(tmp_path: Path) -> No
 
 
 def test_connections_are_those_of_all_layers() -> None:
-    assert Snapshot(0, {"a": {"active": 3}, "b": {"active": 4}}).connections == 7
+    assert connections({"epoch": 0, "layers": {"a": {"active": 3}, "b": {"active": 4}}}) == 7

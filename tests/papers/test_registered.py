@@ -69,5 +69,5 @@ def made(claim: Claim, evidence: Evidence) -> set[str]:
         for _, comparison in test.cases if isinstance(test.rule, Test) else ():
             for side in comparison.sides:
                 found = evidence.runs(side, any_length=comparison.of.startswith("count:")) if side.experiment else None
-                commits |= set() if found is None else set(found[1]["made:commit"].dropna())
+                commits |= set() if found is None else set(found.runs["made:commit"].dropna())
     return commits

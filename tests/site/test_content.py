@@ -6,9 +6,10 @@ import pytest
 from sparse_bench.evidence.arms import Arm, arms_of
 from sparse_bench.evidence.compare import Evidence, SelectionError, one_arm
 from sparse_bench.evidence.tables import arms_table, differences_table, each_run_table, with_last_epochs
+from sparse_bench.figures.section import SectionContent
 from sparse_bench.papers.page import Paper, Section
 from sparse_bench.papers.schema import Target
-from sparse_bench.site.content import SectionContent, paper_content
+from sparse_bench.site.content import paper_content
 from tests.evidence.by_hand import evidence, run
 
 METRIC = "valid/sentence_accuracy"
@@ -34,7 +35,7 @@ def runs() -> tuple[pd.DataFrame, Arm]:
     )
     chosen = found.runs(Target(ORIGINAL, "", {}))
     assert chosen is not None
-    return chosen[0].runs, one_arm(chosen[1])
+    return found.tables["rasa"].runs, one_arm(chosen.runs)
 
 
 def test_arms_of_several_experiments_with_their_realised_density(runs: tuple[pd.DataFrame, Arm]) -> None:
@@ -72,10 +73,10 @@ def test_arms_say_what_they_were_made_on_where_that_differs() -> None:
     table = arms_table(arms_of(original), [METRIC])
     assert table.columns[-1] == "device"
     assert {row[0]: row[-1] for row in table.rows} == {ORIGINAL: "2 on GPU", SET: "1 on GPU, 1 on a CPU"}
-    differences = differences_table(arms_of(original), one_arm(runs[1]), ORIGINAL, [METRIC])
+    differences = differences_table(arms_of(original), one_arm(runs.runs), ORIGINAL, [METRIC])
     assert differences is not None
     assert "drew different random numbers" in differences.caption
-    alike = arms_table(arms_of(runs[1]), [METRIC])
+    alike = arms_table(arms_of(runs.runs), [METRIC])
     assert alike.columns[-1] == "trainable"
 
 

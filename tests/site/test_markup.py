@@ -3,7 +3,7 @@
 import pytest
 
 from sparse_bench.evidence.display import DisplayTable
-from sparse_bench.site.render import markdown_html, table_parts
+from sparse_bench.site.render import environment, markdown_html
 
 
 @pytest.mark.parametrize(
@@ -34,5 +34,5 @@ def test_cells_of_a_table_have_their_shade_and_their_link() -> None:
     table = DisplayTable(
         "", ["scheme", "score"], [["a < b", "0.9"]], [False, True], {(0, 1): 9}, {(0, 1): "runs/x.html"}
     )
-    markup, _ = table_parts(table)
+    markup = environment().get_template("parts.html.j2").module.cell_table(table)
     assert '<td>a &lt; b</td><td class="right shade-9"><a href="runs/x.html">0.9</a></td>' in markup

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from sparse_bench.config.catalog import experiments
 from sparse_bench.figures.performance import Declared
+from sparse_bench.figures.section import SectionContent
 from sparse_bench.figures.style import Figure
 from sparse_bench.papers import BENCHMARK
 from sparse_bench.papers.page import Paper, read_papers
-from sparse_bench.site.content import PaperContent, SectionContent
-from sparse_bench.site.performance import measurements_of
+from sparse_bench.site.content import PaperContent
+from sparse_bench.site.measurements import measurements_in
 from tests.site.example_site import Site
 
 DOTS = {"kind": "dots", "title": "T", "of": "times", "axis": "times", "rows": "{arm}"}
@@ -25,7 +26,7 @@ def test_declared_tables_come_first_and_have_figures(tmp_path: Path) -> None:
         "c": Declared.model_validate({"tables": ["c"], "figures": [DOTS]}),
         "b": Declared.model_validate({"tables": ["b"], "without": "No reason."}),
     }
-    found = [(one.table.name, [figure.name for figure in one.figures]) for one in measurements_of(tmp_path, entries)]
+    found = [(one.name, [figure.name for figure in one.figures]) for one in measurements_in(tmp_path, entries)]
     assert found == [("d", []), ("c", ["measured--c--t"]), ("b", []), ("a", [])]
 
 
