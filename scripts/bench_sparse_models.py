@@ -18,9 +18,8 @@ from bench_transformer import PAIRS, multi30k
 from interleaved import Row, Step, bf16_is_native, interleave, parse, report
 from profile_diet import sara_like_batch, sara_like_sizes
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from sparse_bench.batch.language import LanguageSizes
+from sparse_bench.batch.language import IGNORED, LanguageSizes
 from sparse_bench.models.diet import DIET
 from sparse_bench.models.lstm_lm import LSTMLM
 from sparse_bench.models.transformer import Transformer
@@ -28,6 +27,7 @@ from sparse_bench.sparsity.scheme import Scheme
 from sparse_bench.sparsity.schemes.dense import Dense
 from sparse_bench.sparsity.schemes.random import Random
 from sparse_bench.streams import Streams
+from sparse_bench.tasks.cross_entropy import mean_cross_entropy
 
 DENSE, BF16 = "dense", "dense bf16"
 WORDS = 10_000
@@ -92,7 +92,9 @@ def lstm(count: int) -> tuple[Make, list[Any], list[str]]:
 
     def make() -> tuple[nn.Module, Callable[[Any], Tensor]]:
         model = LSTMLM(LanguageSizes(WORDS, (1,) * WORDS), embedding_dim=650, hidden=650)
-        return model, lambda chunk: F.cross_entropy(model(chunk[:-1], None).logits.flatten(0, 1), chunk[1:].flatten())
+        return model, lambda chunk: mean_cross_entropy(
+            model(chunk[:-1], None).logits.flatten(0, 1), chunk[1:].flatten(), IGNORED
+        )
 
     return make, chunks, ["recurrent"]
 

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from sparse_bench.batch import Layout
 from sparse_bench.errors import ConfigError
 from sparse_bench.models.dropout import Dropout, check_rate, keep_mask
+from sparse_bench.models.full_precision import lowered
 from sparse_bench.models.layers import dense, sinusoids
 from sparse_bench.models.packing import spread, take
 
@@ -73,7 +74,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, grid: HeadGrid, wanted: Tensor | None = None) -> Tensor:
         """[M, U] → [M, U]. With ``wanted`` [B], one row number per sequence, only these rows are returned [B, U]."""
-        size = x.shape[1]
+        x, size = lowered(x), x.shape[1]
         depth = size // self.heads
 
         def on_grid(rows: Tensor) -> Tensor:

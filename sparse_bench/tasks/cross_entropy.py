@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from sparse_bench.batch.base import as_logits
 
@@ -69,3 +70,20 @@ def weighted_cross_entropy(
         scores = scores.float()
     value, nll = _CrossEntropy.apply(as_logits(scores), target, weights, smoothing)
     return value, nll
+
+
+def mean_cross_entropy(scores: Tensor, target: Tensor, ignored: int) -> Tensor:
+    """Mean cross-entropy of the tokens whose target is not ``ignored``; at least float32.
+
+    In float32 it is that of torch. In lower precision it is that of :func:`weighted_cross_entropy`.
+
+    Args:
+        scores: unnormalised log-probabilities [N, V].
+        target: correct token of each row [N], int64, or ``ignored``.
+        ignored: the target of rows that do not count.
+    """
+    if scores.dtype in (torch.float32, torch.float64):
+        return F.cross_entropy(scores, target, ignore_index=ignored)
+    counts = target != ignored
+    total, _ = weighted_cross_entropy(scores, target.where(counts, 0), counts / counts.sum())
+    return total
