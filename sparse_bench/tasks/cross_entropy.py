@@ -41,7 +41,10 @@ class _CrossEntropy(torch.autograd.Function):
         if smoothing:
             gradient -= factors * (smoothing / probabilities.shape[1])
         at_target = gradient.gather(1, index) - factors * (1 - smoothing)
-        return gradient.scatter_(1, index, at_target), None, None, None
+        # On a CPU scatter_ would copy the whole array first.
+        flat = torch.arange(index.shape[0], device=index.device) * gradient.shape[1] + index.squeeze(1)
+        gradient.view(-1).index_copy_(0, flat, at_target.squeeze(1))
+        return gradient, None, None, None
 
 
 def weighted_cross_entropy(
