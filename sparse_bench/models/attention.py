@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from sparse_bench.errors import ConfigError, unknown_choice
 from sparse_bench.kernels.attention import Rows, attends, short_attention
+from sparse_bench.kernels.softmax import softmax
 from sparse_bench.models.dropout import Dropout, keep_mask, keep_probability
 from sparse_bench.models.layers import dense
 
@@ -143,7 +144,7 @@ class MultiHeadAttention(nn.Module):
         else:
             bias = bias.expand(batch, heads, -1, -1).flatten(0, 1)
         logits = torch.baddbmm(bias.to(query.dtype), query, keys.transpose(1, 2), alpha=self.scale)
-        weights = self.dropout(logits.softmax(2))
+        weights = self.dropout(softmax(logits))
         return torch.bmm(weights, values).view(batch, heads, length, depth)
 
 

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from sparse_bench.batch import Layout
 from sparse_bench.errors import ConfigError
 from sparse_bench.kernels.attention import Rows, attends, short_attention
+from sparse_bench.kernels.softmax import softmax
 from sparse_bench.models.dropout import Dropout, check_rate, keep_mask
 from sparse_bench.models.full_precision import lowered
 from sparse_bench.models.layers import dense, sinusoids
@@ -91,10 +92,10 @@ class Attention(nn.Module):
         key, value = on_grid(self.key(x)), on_grid(self.value(x))
         bias = grid.bias
         if drops:
-            logits = torch.Size((bias.shape[0], query.shape[1], grid.length))
-            bias = bias + torch.where(keep_mask(logits, self.dropout, x.device) == 0, _NEVER, 0.0)
-        weights = torch.baddbmm(bias.to(query.dtype), query, key.transpose(1, 2), alpha=1 / math.sqrt(depth)).softmax(2)
-        attended = torch.bmm(weights, value).view(-1, depth)
+            shape = torch.Size((bias.shape[0], query.shape[1], grid.length))
+            bias = bias + torch.where(keep_mask(shape, self.dropout, x.device) == 0, _NEVER, 0.0)
+        logits = torch.baddbmm(bias.to(query.dtype), query, key.transpose(1, 2), alpha=1 / math.sqrt(depth))
+        attended = torch.bmm(softmax(logits), value).view(-1, depth)
         packed = attended if wanted is not None else take(attended, grid.target)
         return self.output(packed.view(-1, size))
 
