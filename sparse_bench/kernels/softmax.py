@@ -1,7 +1,7 @@
 """Softmax over the last dimension, without what torch loses on a CPU where rows are narrower than a vector.
 
-With AVX-512, ``native/softmax.cpp`` computes the very bits of torch, in a tenth of the time or less. Everywhere else this is
-torch's softmax.
+With AVX-512, ``native/softmax.cpp`` computes the very bits of torch, in a tenth of the time or less. Everywhere else
+this is torch's softmax.
 """
 
 import ctypes
