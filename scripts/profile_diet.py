@@ -34,11 +34,11 @@ from sparse_bench.models.sparse_features import SparseProjection
 GROUPS = {
     "matrix products": ("aten::addmm", "aten::mm"),
     "attention products": ("aten::bmm", "aten::baddbmm"),
-    "attention softmax": ("aten::_softmax",),
+    "attention softmax": ("aten::_softmax", "_NarrowSoftmax"),
     "sparse features": ("aten::_embedding_bag", "aten::sort", "_SparseTimesDense"),
     "optimizer": ("Optimizer.step", "aten::_fused_adam", "aten::lerp_", "aten::addcdiv_", "aten::sqrt"),
     "GELU": ("aten::gelu",),
-    "random numbers": ("aten::bernoulli", "aten::random_", "aten::ge"),
+    "random numbers": ("aten::bernoulli", "aten::random_", "aten::ge", "_Dropped"),
     "norms": ("aten::native_layer_norm",),
     "moving rows": ("aten::index", "aten::gather", "aten::scatter", "aten::cat", "_Spread", "_Take"),
     "weight penalty": ("aten::dot", "aten::addcmul", "aten::pow"),
