@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import sparse_bench as sb
-from sparse_bench.batch.language import LanguageSizes
+from sparse_bench.batch.language import IGNORED, LanguageSizes
 from sparse_bench.batch.translation import TranslationBatch
 from sparse_bench.data.multi30k import multi30k_brouns
 from sparse_bench.data.sara_like import sara_like
@@ -25,6 +25,7 @@ from sparse_bench.models.lstm_lm import LSTMLM
 from sparse_bench.models.transformer import Transformer
 from sparse_bench.sparsity.scheme import Scheme
 from sparse_bench.streams import Streams
+from sparse_bench.tasks.cross_entropy import mean_cross_entropy
 from sparse_bench.tasks.intent import IntentTask
 from sparse_bench.tasks.translation import TranslationTask
 
@@ -84,7 +85,8 @@ def translation_loss(task: TranslationTask) -> Loss:
 
 def language_loss(model: nn.Module, words: Tensor) -> Tensor:
     """Cross-entropy of each next word."""
-    return F.cross_entropy(model(words[:-1], None).logits.flatten(0, 1), words[1:].flatten())
+    logits = model(words[:-1], None).logits.flatten(0, 1)
+    return mean_cross_entropy(logits, words[1:].flatten(), IGNORED)
 
 
 #: What makes a model; its loss, batches, and sparse layers.

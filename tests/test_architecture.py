@@ -16,7 +16,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "limits": {"errors"},
     "commands": {"errors"},
     "data": set(),
-    "models": set(),
+    "models": {"kernels"},  # compiled dropout, softmax and attention
     "kernels": set(),
     "row_sparse": {"kernels"},
     "sparsity": {"kernels", "row_sparse"},

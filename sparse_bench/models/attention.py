@@ -1,9 +1,9 @@
 """Multi-head attention over padded sequences, and the cache of past keys and values that decoding needs.
 
-Two implementations compute the same numbers. ``sdpa`` is :func:`torch.nn.functional.scaled_dot_product_attention`;
-``explicit`` writes the softmax out. ``auto`` is ``sdpa``, except in the two cases where that is slow on a CPU. In half
-precision its gradient takes several times as long. With attention dropout it cannot use its fused kernel, and draws one
-Bernoulli number per weight.
+Three implementations compute the same numbers. ``sdpa`` is :func:`torch.nn.functional.scaled_dot_product_attention`;
+``explicit`` writes the softmax out. ``auto`` is ``sdpa``, except in the cases where that is slow on a CPU. In half
+precision its gradient takes several times as long; for short sequences in bfloat16 ``auto`` is compiled code. With
+attention dropout it cannot use its fused kernel, and draws one Bernoulli number per weight.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparse_bench.errors import ConfigError, unknown_choice
-from sparse_bench.models.dropout import Dropout
+from sparse_bench.kernels.attention import Rows, attends, short_attention
+from sparse_bench.kernels.softmax import softmax
+from sparse_bench.models.dropout import Dropout, keep_mask, keep_probability
 from sparse_bench.models.layers import dense
 
 ATTENTION_WAYS = ("auto", "sdpa", "explicit")
@@ -92,6 +94,8 @@ class MultiHeadAttention(nn.Module):
         [B, H].
         """
         query = self._split(self.query(x))
+        if self.way == "auto" and attends(query, query.shape[3], max(query.shape[2], keys.shape[2])):
+            return self.output(self._compiled(query, keys, values, bias).view(x.shape))
         attended = (self._explicit if self._is_explicit(query) else self._sdpa)(query, keys, values, bias)
         return self.output(attended.transpose(1, 2).reshape(x.shape))
 
@@ -104,6 +108,25 @@ class MultiHeadAttention(nn.Module):
             return self.way == "explicit"
         drops = self.training and self.rate > 0
         return query.is_cpu and (drops or query.dtype != torch.float32)
+
+    def _compiled(self, query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+        """The result as rows [B · T, H, U/H]."""
+        batch, heads, length, _ = query.shape
+        keep = None
+        if self.training and self.rate > 0:
+            keep = keep_mask(torch.Size((batch * heads, length, keys.shape[2])), self.rate, query.device)
+        return short_attention(
+            query.transpose(1, 2).flatten(0, 1),
+            keys.transpose(1, 2).flatten(0, 1),
+            values.transpose(1, 2).flatten(0, 1),
+            batch,
+            Rows(length),
+            Rows(keys.shape[2]),
+            scale=self.scale,
+            bias=bias,
+            keep=keep,
+            factor=1 / keep_probability(self.rate),
+        )
 
     def _sdpa(self, query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
         rate = self.rate if self.training else 0.0
@@ -121,7 +144,7 @@ class MultiHeadAttention(nn.Module):
         else:
             bias = bias.expand(batch, heads, -1, -1).flatten(0, 1)
         logits = torch.baddbmm(bias.to(query.dtype), query, keys.transpose(1, 2), alpha=self.scale)
-        weights = self.dropout(logits.softmax(2))
+        weights = self.dropout(softmax(logits))
         return torch.bmm(weights, values).view(batch, heads, length, depth)
 
 

@@ -6,6 +6,7 @@ coin is below a threshold. A rate is therefore rounded to a multiple of 2^-16: 0
 elements are divided by the true probability of keeping, so the expectation is exact.
 
 All random numbers come from torch's default generator. A run that restores the generator's state draws the same ones.
+On a CPU compiled code draws them where there is a compiler; its results have the same bits.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparse_bench.errors import ConfigError
+from sparse_bench.kernels.dropout import draw_keep, draws, drop, drops, rescale
 
 _SIDES = 1 << 16
 _COINS_PER_DRAW = 4
@@ -40,27 +42,46 @@ def keep_probability(rate: float) -> float:
 
 def keep_mask(shape: torch.Size, rate: float, device: torch.device) -> Tensor:
     """Draw an independent mask: uint8 [shape], 1 with probability :func:`keep_probability` and 0 otherwise."""
+    if draws(device):
+        return draw_keep(shape, _threshold(rate))
     elements = shape.numel()
     # The default range never sets the highest bit, so one coin in four would be biased.
-    draws = torch.empty(-(-elements // _COINS_PER_DRAW), dtype=torch.int64, device=device).random_(-(2**63), None)
-    coins = draws.view(torch.int16)[:elements].view(shape)
-    return (coins >= round(rate * _SIDES) - _SIDES // 2).view(torch.uint8)
+    numbers = torch.empty(-(-elements // _COINS_PER_DRAW), dtype=torch.int64, device=device).random_(-(2**63), None)
+    coins = numbers.view(torch.int16)[:elements].view(shape)
+    return (coins >= _threshold(rate)).view(torch.uint8)
 
 
-class _Masked(torch.autograd.Function):
+def _threshold(rate: float) -> int:
+    """The least coin that keeps an element, seen as a signed number."""
+    return round(rate * _SIDES) - _SIDES // 2
+
+
+class _Dropped(torch.autograd.Function):
     """x ⊙ keep · scale. It saves the mask with one byte per element, not the mask times the scale."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, keep: Tensor, scale: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, rate: float) -> Tensor:
+        ctx.factor = 1 / keep_probability(rate)
+        if drops(x):
+            y, keep = drop(x, _threshold(rate), ctx.factor)
+        else:
+            keep = keep_mask(x.shape, rate, x.device)
+            y = _rescaled(x, keep, ctx.factor)
         ctx.save_for_backward(keep)
-        # With a scalar tensor the product has x's type; a Python number would make it float32.
-        ctx.scale = torch.tensor(scale, dtype=x.dtype)
-        return x * (keep * ctx.scale)
+        return y
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (keep,) = ctx.saved_tensors
-        return gradients[0] * (keep * ctx.scale), None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (keep,), gradient = ctx.saved_tensors, gradients[0]
+        # A gradient of the gradient needs torch's own functions.
+        compiled = drops(gradient) and not torch.is_grad_enabled()
+        return (rescale if compiled else _rescaled)(gradient, keep, ctx.factor), None
+
+
+def _rescaled(x: Tensor, keep: Tensor, factor: float) -> Tensor:
+    """x ⊙ keep · factor by torch."""
+    # With a scalar tensor the product has x's type; a Python number would make it float32.
+    return x * (keep * torch.tensor(factor, dtype=x.dtype))
 
 
 class Dropout(nn.Module):
@@ -83,7 +104,8 @@ class Dropout(nn.Module):
             return x
         if x.is_cuda:
             return F.dropout(x, self.rate)
-        return _Masked.apply(x, keep_mask(x.shape, self.rate, x.device), 1 / keep_probability(self.rate))
+        dropped: Tensor = _Dropped.apply(x, self.rate)
+        return dropped
 
     def extra_repr(self) -> str:
         """The rate."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sparse_bench.errors import ConfigError, unknown_choice
 from sparse_bench.models.attention import MultiHeadAttention, Past
 from sparse_bench.models.dropout import Dropout
+from sparse_bench.models.full_precision import lowered
 from sparse_bench.models.layer_norm import StdLayerNorm
 from sparse_bench.models.layers import dense
 
@@ -109,6 +110,7 @@ class EncoderLayer(nn.Module):
         """[B, S, U] → [B, S, U]; ``padding`` is the bias of :func:`padding_bias`."""
 
         def attend(y: Tensor) -> Tensor:
+            y = lowered(y)
             attended: Tensor = self.self_attention(y, *self.self_attention.keys_values(y), padding)
             return attended
 
@@ -151,6 +153,7 @@ class DecoderLayer(nn.Module):
         """
 
         def attend(y: Tensor) -> Tensor:
+            y = lowered(y)
             keys, values = self.self_attention.keys_values(y)
             if past is not None:
                 keys, values = past.append(keys, values)

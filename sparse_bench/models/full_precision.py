@@ -1,4 +1,4 @@
-"""Full precision for parts of a model under autocast."""
+"""Parts of a model under autocast: those that need full precision, and casts that several layers share."""
 
 from __future__ import annotations
 
@@ -14,3 +14,10 @@ def full_precision(tensor: Tensor) -> AbstractContextManager[None]:
     if tensor.is_meta or not torch.is_autocast_enabled(tensor.device.type):
         return nullcontext()
     return torch.autocast(tensor.device.type, enabled=False)
+
+
+def lowered(x: Tensor) -> Tensor:
+    """``x`` in autocast's type, for several layers that would each cast it; without autocast ``x`` itself."""
+    if x.is_meta or x.dtype != torch.float32 or not torch.is_autocast_enabled(x.device.type):
+        return x
+    return x.to(torch.get_autocast_dtype(x.device.type))

@@ -16,7 +16,10 @@ from torch.nn import functional as F
 
 from sparse_bench.batch import Layout
 from sparse_bench.errors import ConfigError
+from sparse_bench.kernels.attention import Rows, attends, short_attention
+from sparse_bench.kernels.softmax import softmax
 from sparse_bench.models.dropout import Dropout, check_rate, keep_mask
+from sparse_bench.models.full_precision import lowered
 from sparse_bench.models.layers import dense, sinusoids
 from sparse_bench.models.packing import spread, take
 
@@ -29,12 +32,14 @@ class HeadGrid:
     """Indices between the packed table of attention, rows (position, head), and its grid (sentence, head, position).
 
     Attributes:
+        layout: layout of the sequences.
         source: row of the packed table [M·heads, U/heads] for each cell of the grid [B·heads·S].
         target: grid cell of each row of the packed table [M·heads].
         bias: bias on the logits of each key: 0, or −1e9 at padding [B·heads, 1, S].
         length: S, the longest length.
     """
 
+    layout: Layout
     source: Tensor
     target: Tensor
     bias: Tensor
@@ -49,7 +54,7 @@ class HeadGrid:
         first_cell = (layout.cell - layout.position) * heads
         target = (first_cell + layout.position)[:, None] + head * length
         bias = torch.where(layout.mask, 0.0, _NEVER)[:, None, None, :].expand(batch, heads, 1, length)
-        return cls(source.reshape(-1), target.reshape(-1), bias.reshape(batch * heads, 1, length), length)
+        return cls(layout, source.reshape(-1), target.reshape(-1), bias.reshape(batch * heads, 1, length), length)
 
 
 class Attention(nn.Module):
@@ -73,8 +78,12 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, grid: HeadGrid, wanted: Tensor | None = None) -> Tensor:
         """[M, U] → [M, U]. With ``wanted`` [B], one row number per sequence, only these rows are returned [B, U]."""
-        size = x.shape[1]
+        x, size = lowered(x), x.shape[1]
         depth = size // self.heads
+
+        drops = self.training and self.dropout > 0
+        if not drops and attends(x, depth, grid.length):
+            return self.output(self._compiled(x, grid, wanted))
 
         def on_grid(rows: Tensor) -> Tensor:
             return spread(rows.view(-1, depth), grid.source, grid.target).view(-1, grid.length, depth)
@@ -82,13 +91,29 @@ class Attention(nn.Module):
         query = on_grid(self.query(x)) if wanted is None else self.query(take(x, wanted)).view(-1, 1, depth)
         key, value = on_grid(self.key(x)), on_grid(self.value(x))
         bias = grid.bias
-        if self.training and self.dropout > 0:
-            logits = torch.Size((bias.shape[0], query.shape[1], grid.length))
-            bias = bias + torch.where(keep_mask(logits, self.dropout, x.device) == 0, _NEVER, 0.0)
-        weights = torch.baddbmm(bias.to(query.dtype), query, key.transpose(1, 2), alpha=1 / math.sqrt(depth)).softmax(2)
-        attended = torch.bmm(weights, value).view(-1, depth)
+        if drops:
+            shape = torch.Size((bias.shape[0], query.shape[1], grid.length))
+            bias = bias + torch.where(keep_mask(shape, self.dropout, x.device) == 0, _NEVER, 0.0)
+        logits = torch.baddbmm(bias.to(query.dtype), query, key.transpose(1, 2), alpha=1 / math.sqrt(depth))
+        attended = torch.bmm(softmax(logits), value).view(-1, depth)
         packed = attended if wanted is not None else take(attended, grid.target)
         return self.output(packed.view(-1, size))
+
+    def _compiled(self, x: Tensor, grid: HeadGrid, wanted: Tensor | None) -> Tensor:
+        """What every row attends to, without the output projection."""
+        layout = grid.layout
+        keys = Rows(grid.length, layout.grid[:, 0].contiguous(), layout.lengths)
+        query, key, value = self.query(x if wanted is None else take(x, wanted)), self.key(x), self.value(x)
+        attended = short_attention(
+            query.unflatten(1, (self.heads, -1)),
+            key.unflatten(1, (self.heads, -1)),
+            value.unflatten(1, (self.heads, -1)),
+            layout.grid.shape[0],
+            keys if wanted is None else Rows(1),
+            keys,
+            scale=1 / math.sqrt(x.shape[1] // self.heads),
+        )
+        return attended.flatten(1)
 
 
 class FeedForward(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -36,7 +37,7 @@ class _SparseTimesDense(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         weight, indices, offsets, values = ctx.saved_tensors
         stored = indices.shape[0]
-        order = torch.argsort(indices, stable=True)
+        order = _stable_order(indices, weight.shape[0])
         counts = indices.new_zeros(weight.shape[0]).index_add_(0, indices, torch.ones_like(indices))
         lengths = torch.diff(offsets, append=offsets.new_full((1,), stored))
         rows = torch.repeat_interleave(lengths, output_size=stored)
@@ -50,6 +51,14 @@ class _SparseTimesDense(torch.autograd.Function):
         if ctx.only_where_positive is not None:
             add_penalty_(gradient, weight, gradients[1], ctx.only_where_positive)
         return gradient, None, None, None, None
+
+
+def _stable_order(numbers: Tensor, limit: int) -> Tensor:
+    """``numbers.argsort(stable=True)`` for numbers from 0 to below ``limit``."""
+    if numbers.is_cpu and limit <= 1 << 16:
+        # Numpy sorts numbers of 16 bits digit by digit, which takes a tenth of the time of torch's sort.
+        return torch.from_numpy(np.argsort(numbers.numpy().astype(np.uint16), kind="stable"))
+    return torch.argsort(numbers, stable=True)
 
 
 class SparseProjection(nn.Module):

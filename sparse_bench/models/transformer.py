@@ -22,6 +22,7 @@ from sparse_bench.models.base import Model
 from sparse_bench.models.decoding import beam_search, check_search, greedy
 from sparse_bench.models.dropout import Dropout
 from sparse_bench.models.encoder_decoder import NORM_EPS_ON, NORMS, BlockSettings, DecoderLayer, EncoderLayer
+from sparse_bench.models.full_precision import lowered
 from sparse_bench.models.layers import dense, sinusoids
 from sparse_bench.models.packing import take
 
@@ -141,7 +142,7 @@ class Transformer(Model):
     def forward(self, batch: TranslationBatch) -> Tensor:
         """Logits of the next token at the N real target positions [N, target vocabulary]."""
         padding = self.hide_padding(batch.source_mask)
-        memory = self.encode(batch.source, batch.source_mask, padding)
+        memory = lowered(self.encode(batch.source, batch.source_mask, padding))
         length = batch.target_input.shape[1]
         causal = causal_bias(length, memory.device)
         real = torch.arange(length, device=memory.device) < batch.target_lengths[:, None]
@@ -256,7 +257,7 @@ class _Stepper:
     def __init__(self, model: Transformer, source: Tensor, source_mask: Tensor, longest: int) -> None:
         self._model = model
         self._padding = model.hide_padding(source_mask)
-        memory = model.encode(source, source_mask, self._padding)
+        memory = lowered(model.encode(source, source_mask, self._padding))
         self._layers = [layer for layer in model.decoder if isinstance(layer, DecoderLayer)]
         self._memories = [layer.cross_attention.keys_values(memory) for layer in self._layers]
         self._pasts = [Past(longest) for _ in self._layers]

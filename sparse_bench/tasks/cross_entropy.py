@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from sparse_bench.batch.base import as_logits
 
@@ -40,7 +41,10 @@ class _CrossEntropy(torch.autograd.Function):
         if smoothing:
             gradient -= factors * (smoothing / probabilities.shape[1])
         at_target = gradient.gather(1, index) - factors * (1 - smoothing)
-        return gradient.scatter_(1, index, at_target), None, None, None
+        # On a CPU scatter_ would copy the whole array first.
+        flat = torch.arange(index.shape[0], device=index.device) * gradient.shape[1] + index.squeeze(1)
+        gradient.view(-1).index_copy_(0, flat, at_target.squeeze(1))
+        return gradient, None, None, None
 
 
 def weighted_cross_entropy(
@@ -69,3 +73,20 @@ def weighted_cross_entropy(
         scores = scores.float()
     value, nll = _CrossEntropy.apply(as_logits(scores), target, weights, smoothing)
     return value, nll
+
+
+def mean_cross_entropy(scores: Tensor, target: Tensor, ignored: int) -> Tensor:
+    """Mean cross-entropy of the tokens whose target is not ``ignored``; at least float32.
+
+    In float32 it is that of torch. In lower precision it is that of :func:`weighted_cross_entropy`.
+
+    Args:
+        scores: unnormalised log-probabilities [N, V].
+        target: correct token of each row [N], int64, or ``ignored``.
+        ignored: the target of rows that do not count.
+    """
+    if scores.dtype in (torch.float32, torch.float64):
+        return F.cross_entropy(scores, target, ignore_index=ignored)
+    counts = target != ignored
+    total, _ = weighted_cross_entropy(scores, target.where(counts, 0), counts / counts.sum())
+    return total

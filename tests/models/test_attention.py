@@ -41,6 +41,22 @@ def test_both_ways_give_the_same_values_and_gradients(kind: str):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["none", "padding", "causal"])
+def test_bfloat16_differs_by_rounding_alone(kind: str):
+    bias, found, drawn = biases()[kind], [], []
+    for way in ("auto", "explicit"):
+        torch.manual_seed(0)
+        module = MultiHeadAttention(32, 2, scale=0.3, dropout=0.3, way=way)
+        x = torch.randn(2, 4, 32, requires_grad=True)
+        with torch.autocast("cpu", torch.bfloat16):
+            y = module(x, *module.keys_values(x), bias)
+        found.append([y.float(), *torch.autograd.grad(y.float().square().sum(), [x, *module.parameters()])])
+        drawn.append(torch.get_rng_state())
+    assert torch.equal(*drawn)
+    for one, other in zip(*found, strict=True):
+        assert (one - other).norm() <= 0.03 * other.norm()
+
+
 def test_hidden_keys_get_no_weight_at_all():
     module = attention()
     x = torch.randn(2, 4, 8)

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from sparse_bench.errors import ConfigError
+from sparse_bench.kernels import dropout as compiled
 from sparse_bench.models.dropout import Dropout, keep_mask, keep_probability
 
 
@@ -90,3 +91,40 @@ def test_meta():
     Dropout(0.5)(x).sum().backward()
     assert x.grad is not None
     assert x.grad.shape == (8, 8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("shape", [(), (3,), (5, 7), (0, 4), (3, 2049), (50, 1001)])
+def test_compiled_code_gives_the_bits_of_torch(
+    dtype: torch.dtype, threads: int, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+):
+    torch.manual_seed(1)
+    weights = torch.randn(shape).to(dtype)
+    x = torch.randn(shape).to(dtype).requires_grad_()
+    state, earlier_threads = torch.get_rng_state(), torch.get_num_threads()
+
+    def results(earlier: int) -> list[torch.Tensor]:
+        torch.set_rng_state(state)
+        torch.empty(earlier, dtype=torch.int32).random_()
+        y = Dropout(0.3)(x)
+        mask = keep_mask(torch.Size((3, 5)), 0.7, x.device)
+        (gradient,) = torch.autograd.grad(y, x, weights)
+        return [y.detach(), gradient, mask, torch.get_rng_state(), torch.randn(2)]
+
+    torch.set_num_threads(threads)
+    before = (0, 1, 622, 623, 624)
+    found = [tensor for earlier in before for tensor in results(earlier)]
+    torch.set_num_threads(earlier_threads)
+    monkeypatch.setattr(compiled, "_library", lambda: None)
+    expected = [tensor for earlier in before for tensor in results(earlier)]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.dtype == theirs.dtype
+        assert torch.equal(ours.reshape(-1).view(torch.uint8), theirs.reshape(-1).view(torch.uint8))
+
+
+def test_the_second_derivative():
+    x = torch.randn(40, dtype=torch.float64, requires_grad=True)
+    (first,) = torch.autograd.grad(Dropout(0.3)(x**3).sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(first.sum(), x)
+    torch.testing.assert_close(second * x.detach(), 2 * first.detach())

@@ -156,3 +156,18 @@ def test_sizes_outside_their_range_are_refused():
         TransformerEncoder(6, 8, layers=0, heads=4, dropout=0.0)
     with pytest.raises(ConfigError, match="attention_dropout"):
         TransformerEncoder(6, 8, layers=1, heads=4, dropout=0.0, attention_dropout=1.0)
+
+
+@pytest.mark.parametrize("last_alone", [False, True])
+def test_bfloat16_differs_by_rounding_alone(last_alone: bool):
+    torch.manual_seed(0)
+    module = TransformerEncoder(6, 32, layers=2, heads=2, dropout=0.0)
+    x, layout = torch.randn(9, 6), Layout.of([3, 1, 5])
+    wanted = torch.tensor([2, 3, 8]) if last_alone else None
+    found = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            y = module(x, layout, wanted)
+        found.append([y.float(), *torch.autograd.grad(y.float().pow(3).sum(), list(module.parameters()))])
+    for one, other in zip(*found, strict=True):
+        assert (one - other).norm() <= 0.05 * one.norm()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sparse_bench.tasks.cross_entropy import weighted_cross_entropy
+from sparse_bench.tasks.cross_entropy import mean_cross_entropy, weighted_cross_entropy
 
 
 def problem(dtype=torch.float32):
@@ -99,3 +99,17 @@ def test_on_the_meta_device(smoothing):
     total.backward()
     assert scores.grad.shape == scores.shape
     assert nll.shape == (6,)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_the_mean_ignores_rows_without_a_target(dtype):
+    scores, target, _ = problem(dtype)
+    target[[2, 5]] = -100
+    mean = mean_cross_entropy(scores, target, -100)
+    reference = scores.detach().double().requires_grad_()
+    expected = F.cross_entropy(reference, target)
+    tolerance = {torch.bfloat16: 4e-3, torch.float16: 1e-3}.get(dtype, 1e-6)
+    assert mean.item() == pytest.approx(expected.item(), abs=tolerance)
+    (found,), (right,) = torch.autograd.grad(mean, scores), torch.autograd.grad(expected, reference)
+    torch.testing.assert_close(found.double(), right, atol=tolerance / 10, rtol=0.01)
+    assert not found[[2, 5]].any()
