@@ -214,7 +214,7 @@ def differing(ledger: pd.DataFrame, claim: str, scale: str, rule: Rule, cases: l
         half = 0.0 if case.exact or len(values) < 2 else stats.sem(values) * stats.t.ppf(0.975, len(values) - 1)
         wanted = [values.mean(), values.mean() - half, values.mean() + half]
         told = [
-            [float(row[column]) for column in ("mean", "low", "high")]
+            [float(row[column] or row["mean"]) for column in ("mean", "low", "high")]  # one seed has no interval
             for _, row in rows.iterrows()
             if row["case"] == spec.get("label", "") and row["mean"] != ""
         ]
