@@ -110,6 +110,15 @@ def test_imports_point_downward(part: str) -> None:
         assert not extra, f"{path.relative_to(PACKAGE)} may not import {', '.join(sorted(extra))}"
 
 
+def test_models_use_no_sparse_kernel() -> None:
+    """Of the kernels they may import those that dense models have too."""
+    dense = {"sparse_bench.kernels.attention", "sparse_bench.kernels.dropout", "sparse_bench.kernels.softmax"}
+    for path in parts()["models"]:
+        tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        modules = {node.module for node in tree if isinstance(node, ast.ImportFrom) and node.module}
+        assert {name for name in modules if name.startswith("sparse_bench.kernels")} <= dense, path
+
+
 def reached(part: str) -> set[str]:
     """All parts that a part may import, also by way of others."""
     return MAY_IMPORT[part].union(*(reached(below) for below in MAY_IMPORT[part]))
